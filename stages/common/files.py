@@ -78,6 +78,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         UserError: the file is missing, or a line is cut; names file and line.
     """
     rows = []
+    number = 0
     try:
         with Path(path).open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):

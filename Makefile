@@ -1,0 +1,52 @@
+# codetune. `make help` lists the targets; every one but `clean` makes .venv first where it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+SWEEP ?= train.lora.rank=8,16
+PORT ?= 5000
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test repro sweep ui lint dag lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/installed ## make .venv and install requirements.lock
+
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+demo: setup ## run the whole pipeline, then print what came out (15 minutes on 2 cores)
+	$(RUN) dvc repro
+	@$(RUN) python -m stages.report.summary
+
+test: setup ## run all tests (10 minutes on 2 cores)
+	$(RUN) python -m pytest $(PYTEST_ARGS)
+
+repro: setup ## rerun what changed
+	$(RUN) dvc repro
+
+sweep: setup ## a Hydra multirun, one DVC experiment a point: make sweep SWEEP='train.lora.rank=4,8,16'
+	$(RUN) python -m stages.sweep -m $(SWEEP)
+
+ui: setup ## open the MLflow UI on the embedded store: make ui PORT=5000
+	$(RUN) MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+dag: setup ## draw the stages
+	$(RUN) dvc dag
+
+lock: setup ## resolve pyproject.toml into requirements.lock, without any registry's address
+	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links \
+	    --no-emit-trusted-host --output-file requirements.lock pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.lock # a local build's suffix would shut out CUDA builds
+
+clean: ## remove scratch files, not artifacts, caches of DVC or .venv
+	rm -rf .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find stages tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
