@@ -78,16 +78,16 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         UserError: the file is missing, or a line is cut; names file and line.
     """
     rows = []
-    number = 0
     try:
-        with Path(path).open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    rows.append(json.loads(line))
+        lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. `dvc repro` makes it.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}, line {number}: not JSON ({error}). Repair or remove the line.") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                rows.append(json.loads(line))
+        except ValueError as error:  # JSON that is cut, or bytes that are not UTF-8
+            raise UserError(f"{path}, line {number}: not JSON ({error}). Repair or remove the line.") from None
     return rows
 
 
