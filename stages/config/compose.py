@@ -1,0 +1,45 @@
+"""The primary configuration params.yaml, and the schema of the whole; used by config, sweep and the tests."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.common.errors import UserError
+from stages.common.sections import SECTIONS
+from stages.common.stage import typed_sections, unknown_key_message
+
+
+def store_params(path: Path) -> None:
+    """Register params.yaml as Hydra's primary config `params`.
+
+    Not through the search path: that would be the repository's root, and Hydra lists all of it for --help.
+
+    Raises:
+        UserError: the file is missing or is no YAML mapping.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    try:
+        node = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Run from the repository's root.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+    if not isinstance(node, dict):
+        raise UserError(f"{path} must hold a mapping that begins with `defaults:`")
+    ConfigStore.instance().store("params", node)
+
+
+def validated(config: Any) -> dict[str, Any]:
+    """Every section of a composed configuration as its dataclass, in the order of the pipeline.
+
+    Raises:
+        UserError: an unknown or missing section, an unknown key, a wrong type or a value out of range.
+    """
+    for section in config:
+        if section not in SECTIONS:
+            close = difflib.get_close_matches(str(section), SECTIONS, n=1)
+            raise UserError(unknown_key_message(str(section), close[0] if close else None))
+    return typed_sections(config, list(SECTIONS))
