@@ -2,8 +2,23 @@
 
 from dataclasses import dataclass
 
+from stages.common.sections import require
+
 
 @dataclass
 class TrackSettings:
-    experiment: str = "codetune"  # MLflow experiment
+    experiment: str = "codetune"  # MLflow experiment; made where it is missing
     uri: str = "sqlite:///mlflow.db"  # store; the environment's MLFLOW_TRACKING_URI goes before it
+    artifacts: str = ""  # where a new experiment keeps files; empty: mlartifacts beside a sqlite store, else the server's place
+    live: bool = True  # send the curve while training; track sends it afterwards in any case
+    timeout: float = 10.0  # seconds that a server has for an answer, above 0
+
+    def __post_init__(self) -> None:
+        require(bool(self.experiment.strip()), "track.experiment", self.experiment, "a name")
+        require(self.timeout > 0, "track.timeout", self.timeout, "seconds above 0")
+        require(
+            "://" in self.uri and not self.uri.startswith("file:"),
+            "track.uri",
+            self.uri,
+            "sqlite:///FILE, postgresql://... or http(s)://... (MLflow no longer takes folders)",
+        )

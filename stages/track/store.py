@@ -1,0 +1,184 @@
+"""The MLflow store: where it is, and the one run in it that belongs to a trained model."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.common.errors import UserError
+from stages.track.settings import TrackSettings
+
+CONFIG = Path("reports/config.yaml")
+KEY_TAG = "codetune.training_key"
+HASH_TAG = "codetune.config_hash"
+CURVE = "train/"  # prefix of the curve's metrics; MLflow's UI groups charts by what is before the slash
+LONG = 500  # characters from which a parameter becomes a digest (MLflow cuts at 6,000, older servers at 500)
+PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a run the run of a trained model: how it was trained, and the whole configuration."""
+
+    training_key: str
+    config_hash: str
+
+    @classmethod
+    def of(cls, training_key: str) -> "Identity":
+        """The identity under reports/config.yaml as it stands."""
+        return cls(training_key, hashlib.sha256(CONFIG.read_bytes()).hexdigest())
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store: its client (an mlflow.tracking.MlflowClient) and the experiment."""
+
+    client: Any
+    experiment_id: str
+    uri: str
+
+    @property
+    def kind(self) -> str:
+        """sqlite, http, postgresql, ...: the part of the address that may be shown anywhere."""
+        return self.uri.split(":", 1)[0]
+
+
+def store_uri(settings: TrackSettings) -> str:
+    """The store's address: MLFLOW_TRACKING_URI, else `track.uri`, a sqlite file made absolute.
+
+    Below .dvc/tmp/exps, where `dvc exp run --temp` works in a copy that is thrown away, a relative file is the
+    main repository's.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.uri
+    prefix = "sqlite:///"
+    if not uri.startswith(prefix) or uri.startswith(prefix + "/"):
+        return uri
+    root, *_ = str(Path.cwd()).split("/.dvc/tmp/exps/")
+    return f"{prefix}{Path(root) / uri.removeprefix(prefix)}"
+
+
+def open_store(settings: TrackSettings) -> Store:
+    """Open the store; make it and the experiment where they are missing. Safe from several processes at once.
+
+    Raises:
+        UserError: the store cannot be used as it is configured (an unknown scheme, a deleted experiment).
+        Exception: whatever MLflow raises for a server that does not answer.
+    """
+    quiet(settings.timeout)
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    uri = store_uri(settings)
+    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file) if file else nullcontext():
+        try:
+            client = MlflowClient(tracking_uri=uri)
+        except MlflowException as error:
+            raise UserError(f"track.uri: {str(error).splitlines()[0]}") from error
+        experiment = client.get_experiment_by_name(settings.experiment)
+        if experiment is None:
+            place = settings.artifacts or (str(file.parent / "mlartifacts") if file else None)
+            return Store(client, client.create_experiment(settings.experiment, artifact_location=place), uri)
+    if experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"track.experiment: '{settings.experiment}' is deleted in the store. Restore it "
+            f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`) or name another."
+        )
+    return Store(client, experiment.experiment_id, uri)
+
+
+def quiet(timeout: float) -> None:
+    """Set, before MLflow is imported, what keeps it short-spoken, at home and quick to give up."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, round(timeout))))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("alembic", "urllib3", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock of a sqlite store: two processes that make its tables at the same time fail."""
+    with open(f"{file}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def find_runs(store: Store, identity: Identity) -> list[Any]:
+    """All runs of an identity that are not deleted, oldest first."""
+    wanted = f"tags.`{KEY_TAG}` = '{identity.training_key}' and tags.`{HASH_TAG}` = '{identity.config_hash}'"
+    return list(
+        store.client.search_runs([store.experiment_id], wanted, order_by=["attributes.start_time ASC"])
+    )
+
+
+def create_run(store: Store, identity: Identity, name: str | None = None) -> Any:
+    """Create the run of an identity, with its parameters."""
+    tags = {KEY_TAG: identity.training_key, HASH_TAG: identity.config_hash}
+    run = store.client.create_run(store.experiment_id, tags=tags, run_name=name)
+    return complete_params(store, run)
+
+
+def complete_params(store: Store, run: Any) -> Any:
+    """Log the parameters that the run lacks (they are write-once) and return it as it is now."""
+    from mlflow.entities import Param
+
+    missing = [Param(k, v) for k, v in run_params().items() if k not in run.data.params]
+    for start in range(0, len(missing), PARAMS_A_CALL):
+        store.client.log_batch(run.info.run_id, params=missing[start : start + PARAMS_A_CALL])
+    return store.client.get_run(run.info.run_id)
+
+
+def run_params() -> dict[str, str]:
+    """The parameters of a run: reports/config.yaml, flattened. The only place where parameters are made."""
+    return flatten(yaml.safe_load(CONFIG.read_text("utf-8")))
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    """Dotted keys to text. A list is one value; a long value becomes its length and a sha256, whole in the artifact config.yaml."""
+    if isinstance(value, Mapping) and value:
+        flat: dict[str, str] = {}
+        for key, item in value.items():
+            flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    if len(text) > LONG:
+        size = f"{len(value)} entries" if isinstance(value, list) else f"{len(text)} characters"
+        text = f"{size}, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return {prefix: text}
+
+
+def history(store: Store, run: Any) -> dict[str, dict[int, list[float]]]:
+    """The values of each curve metric of a run, by step."""
+    points: dict[str, dict[int, list[float]]] = {}
+    for key in run.data.metrics:
+        if key.startswith(CURVE):
+            steps = points.setdefault(key, {})
+            for metric in store.client.get_metric_history(run.info.run_id, key):
+                steps.setdefault(metric.step, []).append(metric.value)
+    return points
+
+
+def log_points(store: Store, run_id: str, points: list[tuple[str, float, int]]) -> None:
+    """Log (name, value, step) triples; values that are not finite are left out."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(key, value, now, step) for key, value, step in points if math.isfinite(value)]
+    for start in range(0, len(metrics), METRICS_A_CALL):
+        store.client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])
