@@ -1,0 +1,122 @@
+"""What all points of a sweep share, and how a point is named and handed to DVC."""
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.common.errors import UserError
+from stages.sweep.git import clean_commit, dvc, identity
+
+SCRATCH = Path(".cache/sweep")
+NOT_OF_THE_POINT = ("hydra", "sweep")  # they steer the sweep and touch no artifact
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Pinned once before the fan-out: what is edited or committed during the sweep changes nothing."""
+
+    root: str  # the repository, absolute
+    commit: str  # what every point starts from
+    cache: str  # DVC's cache of the repository, absolute; all points share it
+    tracking_uri: str  # MLflow store, absolute
+    identity: tuple[str, ...]  # git's -c options
+    fixed: tuple[str, ...]  # overrides that all points have; they stay out of the points' names
+    name: str
+    objective: str  # metrics file, colon, dotted key
+
+    @property
+    def folder(self) -> Path:
+        """Logs and results of the points; while a point runs, its clone."""
+        return Path(self.root) / SCRATCH / self.name
+
+
+def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str) -> Plan:
+    """Pin the commit and the places that all points share.
+
+    Args:
+        root: the repository's root.
+        overrides: the sweep's own, as given on the command line.
+        settings: the section `sweep`.
+        uri: address of the MLflow store that all points log to.
+
+    Raises:
+        UserError: the tree is dirty or no git repository with DVC.
+    """
+    commit = clean_commit(root)
+    found = subprocess.run(dvc("cache", "dir"), cwd=root, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise UserError(f"`dvc cache dir` failed: {found.stderr.strip()}")
+    own = [o for o in overrides if section(o) not in NOT_OF_THE_POINT]
+    return Plan(
+        root=str(root),
+        commit=commit,
+        cache=str((root / found.stdout.strip()).resolve()),
+        tracking_uri=uri,
+        identity=tuple(identity(root, commit)),
+        fixed=tuple(o for o in own if not is_swept(o)),
+        name=settings.name or f"{commit[:7]}-{short_hash(*sorted(own))}",
+        objective=settings.objective,
+    )
+
+
+def section(override: str) -> str:
+    """`train` of `++train.lora.rank=8`; `hydra` of `hydra/launcher=joblib`."""
+    return re.split(r"[./=@]", override.lstrip("+~"), maxsplit=1)[0]
+
+
+def is_swept(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(override).is_sweep_override()
+
+
+def short_hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def point_overrides(overrides: Sequence[str]) -> list[str]:
+    """Of one job's overrides those that make its artifacts, in one order."""
+    return sorted(o for o in overrides if section(o) not in NOT_OF_THE_POINT)
+
+
+def point_name(plan: Plan, overrides: Sequence[str]) -> str:
+    """Name of a point's DVC experiment: what is swept, and a hash of commit and overrides.
+
+    >>> point_name(plan, ["++train.lora.rank=8"])
+    'rank-8-0f3a51c2'
+    """
+    told = [o for o in overrides if o not in plan.fixed] or list(overrides)
+    words = [o.lstrip("+~").split("=", 1) for o in told]
+    text = "-".join("-".join([pair[0].split(".")[-1], *pair[1:]]) for pair in words)
+    text = re.sub(r"[^A-Za-z0-9]+(?![0-9])|[^A-Za-z0-9.]+", "-", text).strip("-.")[:60]
+    return f"{text or 'point'}-{short_hash(plan.commit, *overrides)}"
+
+
+def dvc_params(overrides: Sequence[str], params: Path) -> list[str]:
+    """`-S` options that write a point's overrides into params.yaml.
+
+    DVC sets keys and knows no groups, so that `base=other` becomes the key `defaults.0.base`.
+
+    Raises:
+        UserError: a group that params.yaml does not list under `defaults`.
+    """
+    defaults = yaml.safe_load(params.read_text("utf-8"))["defaults"]
+    groups = {key: i for i, item in enumerate(defaults) if isinstance(item, dict) for key in item}
+    options = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if "." in key or override.startswith("~"):
+            options += ["-S", override]
+        elif key in groups:
+            options += ["-S", f"++defaults.{groups[key]}.{key}={value}"]
+        else:
+            raise UserError(
+                f"{params} has no group '{key}' under `defaults`: add `- {key}: null` there first"
+            )
+    return options

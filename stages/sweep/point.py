@@ -1,0 +1,157 @@
+"""One point of a sweep: a clone of the pinned commit, `dvc exp run` in it, the experiment pushed back."""
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.files import remove, write_json
+from stages.config.compose import validated
+from stages.sweep.git import dvc, experiment_ref, git, ref_exists
+from stages.sweep.plan import Plan, dvc_params
+
+LOG_LINES = 12
+
+
+@dataclass
+class Result:
+    """How a point ended; a JSON file beside its log, from which the parent makes its table."""
+
+    number: int
+    name: str
+    status: str  # ran N stages | from the cache | there already | failed
+    objective: float | None
+    seconds: float
+    error: str = ""
+
+
+def run_point(plan: Plan, number: int, name: str, overrides: Sequence[str], config: Any) -> Result:
+    """Make the experiment `name`, or find it made; never raises for what goes wrong inside of it."""
+    started = time.perf_counter()
+    ref = experiment_ref(plan.commit, name)
+    log = plan.folder / f"{name}.log"
+    try:
+        validated(config)
+        if ref_exists(Path(plan.root), ref):
+            status = "there already"
+            value = objective(git("show", f"{ref}:{metrics_file(plan)}", folder=Path(plan.root)), plan)
+        else:
+            status, value = run_in_clone(plan, name, overrides, log)
+        result = Result(number, name, status, value, 0)
+    except UserError as error:
+        result = Result(number, name, "failed", None, 0, str(error))
+    result.seconds = round(time.perf_counter() - started, 1)
+    write_json(plan.folder / f"{name}.json", asdict(result))
+    return result
+
+
+def run_in_clone(plan: Plan, name: str, overrides: Sequence[str], log: Path) -> tuple[str, float]:
+    """Status and objective of a point that is made now; its clone is gone afterwards, its log stays."""
+    clone = plan.folder / name
+    remove(clone)  # of a sweep that was killed
+    try:
+        make_clone(plan, clone)
+        params = dvc_params(overrides, clone / "params.yaml")
+        with log.open("wb") as file:
+            call(plan, clone, file, "exp", "run", "--name", name, *params)
+            if ref_exists(clone, experiment_ref(plan.commit, name)):
+                call(plan, clone, file, "exp", "push", "--no-cache", "origin", name)
+        ran = stages_run(log.read_text("utf-8", "replace"))
+        status = f"ran {len(ran)} stages" if set(ran) - {"config"} else "from the cache"
+        return status, objective((clone / metrics_file(plan)).read_text("utf-8"), plan)
+    except FileNotFoundError as error:
+        raise UserError(f"the point made no {error.filename}") from None
+    finally:
+        shutil.rmtree(clone, ignore_errors=True)
+
+
+def make_clone(plan: Plan, clone: Path) -> None:
+    """A clone that shares git objects, DVC's cache and local DVC settings with the repository."""
+    git(
+        "clone",
+        "--quiet",
+        "--shared",
+        "--no-checkout",
+        *plan.identity,
+        plan.root,
+        str(clone),
+        folder=clone.parent,
+    )
+    git("checkout", "--quiet", "--detach", plan.commit, folder=clone)
+    local = Path(plan.root) / ".dvc/config.local"
+    if local.exists():
+        shutil.copy(local, clone / ".dvc/config.local")
+    done = subprocess.run(
+        dvc("config", "--local", "cache.dir", plan.cache),
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UserError(f"the clone cannot use DVC's cache: {done.stderr.strip()}")
+
+
+def call(plan: Plan, clone: Path, log: Any, *arguments: str) -> None:
+    """Run DVC in a clone, everything it prints going to the log.
+
+    Raises:
+        UserError: DVC ends with an error; gives the log's last lines.
+    """
+    log.write(f"$ dvc {' '.join(arguments)}\n".encode())
+    log.flush()
+    done = subprocess.run(
+        dvc(*arguments),
+        cwd=clone,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment(plan),
+        check=False,
+    )
+    if done.returncode:
+        lines = Path(log.name).read_text("utf-8", "replace").strip().splitlines()[-LOG_LINES:]
+        raise UserError(
+            "\n".join([f"`dvc {' '.join(arguments[:2])}` ended with status {done.returncode}:", *lines])
+        )
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """This process's environment, with its interpreter first and the repository's MLflow store."""
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    environment["MLFLOW_TRACKING_URI"] = plan.tracking_uri
+    return environment
+
+
+def stages_run(log: str) -> list[str]:
+    """Names of the stages that DVC ran, in order; those restored from the cache are not among them."""
+    return re.findall(r"^Running stage '([^']+)'", log, flags=re.MULTILINE)
+
+
+def metrics_file(plan: Plan) -> str:
+    return plan.objective.split(":")[0]
+
+
+def objective(text: str, plan: Plan) -> float:
+    """The objective out of a metrics file's text.
+
+    Raises:
+        UserError: the key is missing or no number.
+    """
+    file, key = plan.objective.split(":")
+    value = json.loads(text)
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"sweep.objective: '{key}' in {file} is {value!r}: expected a number")
+    return float(value)
