@@ -1,0 +1,304 @@
+"""Rows and problems as text, and text as tokens: the one rendering code of training and evaluation.
+
+A document is a prompt, which the model reads, and a completion, which it is trained on. Evaluation stops after the
+prompt. Both come from here, so that a model is asked in exactly the tokens that it was trained behind.
+
+A function header (code whose missing part is a body, as HumanEval's prompts are) is continued as it stands in
+style `completion`; in `alpaca` and `chat` it is put into an instruction, and the answer is begun for the model with
+a code fence and the header again, so that in every style what follows the prompt is the body.
+"""
+
+import ast
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.prompt_settings import PromptSettings
+
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{prompt}\n\n### Response:\n"
+)
+FENCE = "```python\n"
+CLOSE = "\n```"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+class Unrenderable(Exception):
+    """A row that a style cannot show; `reason` is the word it is counted under."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of a model folder.
+
+    Raises:
+        UserError: the folder or its tokenizer files are missing or unreadable, or it has no end-of-text token.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(folder)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(
+            f"{folder}: no tokenizer there (looked for {', '.join(TOKENIZER_FILES)}). Copy the tokenizer's files "
+            f"into it, or run `dvc repro base`."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers, tokenizers and json each raise their own
+        raise UserError(
+            f"{folder}: the tokenizer's files are not readable ({error}). Run `dvc repro base`."
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{folder}: the tokenizer has no end-of-text token, without which a model cannot learn to "
+            f"stop. Set eos_token in its tokenizer_config.json."
+        )
+    return tokenizer
+
+
+def render_prompt(prompt: str, tokenizer: Any, settings: PromptSettings) -> str:
+    """The text behind which a model goes on, for a benchmark's prompt.
+
+    Raises:
+        UserError: style chat with a tokenizer that has no template, or whose template refuses the messages.
+    """
+    kept, _ = boundary(prompt, tokenizer)
+    if settings.style == "completion":
+        return kept
+    try:
+        if is_header(prompt):
+            return opening(wrapped(prompt, settings), tokenizer, settings) + FENCE + kept.lstrip()
+        return opening(prompt, tokenizer, settings)
+    except Unrenderable as error:
+        raise UserError(
+            f"prompt.style={settings.style}: the tokenizer's chat template refuses the benchmark's prompt "
+            f"({error.__cause__ or error}). Set prompt.system to '' or choose another style."
+        ) from error
+
+
+def render_row(row: dict[str, Any], tokenizer: Any, settings: PromptSettings) -> tuple[str, str]:
+    """Prompt text and completion text (without end-of-text token) of a row of data/clean.
+
+    Raises:
+        Unrenderable: the style cannot show the row.
+        UserError: style chat with a tokenizer that has no template.
+    """
+    if row["messages"] is not None:
+        messages = [(message["role"], message["content"] or "") for message in row["messages"]]
+        refuse_special([content for _, content in messages], tokenizer)
+        return render_conversation(messages, tokenizer, settings)
+    prompt, completion = row["prompt"] or "", row["completion"] or ""
+    refuse_special([prompt, completion], tokenizer)
+    if not completion.strip():
+        raise Unrenderable("empty_completion")
+    if not prompt.strip():
+        return "", prompt + completion  # plain text: no style has a place for a question here
+    if settings.style == "completion":
+        return continued(prompt, completion, tokenizer)
+    if is_header(prompt):
+        header, body = continued(prompt, completion, tokenizer)
+        asked = wrapped(prompt, settings)
+        return answered(asked, FENCE + header.lstrip(), body.rstrip() + CLOSE, tokenizer, settings)
+    return answered(prompt, "", completion, tokenizer, settings)
+
+
+def render_conversation(
+    messages: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings
+) -> tuple[str, str]:
+    """Prompt and completion of a conversation: what is trained on is its last assistant turn.
+
+    Raises:
+        Unrenderable: `conversation` (not one question and one answer, in a style for those), `no_answer`.
+    """
+    last = max((i for i, (role, _) in enumerate(messages) if role == "assistant"), default=-1)
+    if last < 0 or not messages[last][1].strip():
+        raise Unrenderable("no_answer")
+    before, answer = list(messages[:last]), messages[last][1]
+    if settings.style == "chat":
+        asked = opening(before, tokenizer, settings)
+        return asked, templated_answer(before, asked, answer, tokenizer, settings)
+    if [role for role, _ in messages] != ["user", "assistant"]:
+        raise Unrenderable("conversation")
+    question = before[0][1]
+    if settings.style == "completion":
+        return continued(question, answer if question[-1:].isspace() else "\n" + answer, tokenizer)
+    return answered(question, "", answer, tokenizer, settings)
+
+
+def answered(
+    question: str, begun: str, rest: str, tokenizer: Any, settings: PromptSettings
+) -> tuple[str, str]:
+    """A question and its answer in style alpaca or chat; `begun` is the part of the answer that is given."""
+    asked = opening(question, tokenizer, settings)
+    if settings.style == "alpaca":
+        return asked + begun, rest.rstrip()
+    turn = [("user", question)]
+    prompt = asked + begun
+    return prompt, templated_answer(turn, prompt, begun + rest, tokenizer, settings)
+
+
+def opening(question: str | Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings) -> str:
+    """Everything up to where the answer begins, of one question or of the turns before an answer."""
+    turns = [("user", question)] if isinstance(question, str) else list(question)
+    if settings.style == "alpaca":
+        return ALPACA.format(prompt=turns[-1][1].strip())
+    return templated(turns, tokenizer, settings, add_generation_prompt=True)
+
+
+def templated_answer(
+    turns: Sequence[tuple[str, str]], prompt: str, answer: str, tokenizer: Any, settings: PromptSettings
+) -> str:
+    """What the chat template puts behind `prompt` for `answer`, without the end-of-text token.
+
+    Raises:
+        Unrenderable: `template`: it renders the turns before differently once they are answered.
+    """
+    whole = templated([*turns, ("assistant", answer)], tokenizer, settings, add_generation_prompt=False)
+    if not whole.startswith(prompt):
+        raise Unrenderable("template")
+    return whole[len(prompt) :].rstrip().removesuffix(tokenizer.eos_token)
+
+
+def templated(turns: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings, **how: Any) -> str:
+    """The tokenizer's chat template over `turns`, with the system message of the settings where they bring none."""
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "prompt.style=chat, but the tokenizer has no chat template. Set prompt.style to completion or alpaca, "
+            "or give the tokenizer a template (chat_template.jinja in the model's folder)."
+        )
+    if settings.system and not any(role == "system" for role, _ in turns):
+        turns = [("system", settings.system), *turns]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **how)
+    except TemplateError as error:
+        raise Unrenderable("template") from error
+
+
+def wrapped(header: str, settings: PromptSettings) -> str:
+    """The instruction that shows a function header."""
+    return f"{settings.instruction}\n\n{FENCE}{header.strip()}{CLOSE}"
+
+
+def continued(prompt: str, completion: str, tokenizer: Any) -> tuple[str, str]:
+    """Prompt and completion with the white space between them on the side where `boundary` wants it."""
+    text = prompt + completion
+    kept, _ = boundary(text[: len(text) - len(completion.lstrip())], tokenizer)
+    return kept, text[len(kept) :]
+
+
+def boundary(prompt: str, tokenizer: Any) -> tuple[str, str]:
+    """Split off the white space at a prompt's end that belongs to the tokens of what follows.
+
+    Tokenizers merge a line break with the indent behind it (one token for newline and four spaces), so a prompt
+    that ends in a bare newline asks for a token sequence the model has never seen: HumanEval pass@1 of
+    SmolLM2-135M falls from 0.04 to 0. Others (GPT-4's kind) merge it with the punctuation before it, and
+    want it kept (bigcode-evaluation-harness #159). Which kind this is, the tokenizer itself tells.
+    """
+    kept = prompt.rstrip()
+    white = prompt[len(kept) :]
+    breaks = white[: len(white) - len(white.lstrip("\n"))]
+    if not kept or not breaks:
+        return kept, white
+    word = kept.split()[-1][-16:]
+    alone, followed = (plain_ids([text], tokenizer)[0] for text in (word, word + breaks + "    x"))
+    if followed[: len(alone)] == alone:
+        return kept, white
+    return kept + breaks, white[len(breaks) :]
+
+
+def is_header(prompt: str) -> bool:
+    """Whether `prompt` is Python that lacks only the body of its last function."""
+    if not re.search(r"^[ \t]*(async )?def \w", prompt, re.MULTILINE):
+        return False
+    code = prompt.rstrip()
+    last = code.splitlines()[-1]
+    indent = last[: len(last) - len(last.lstrip())]
+    for body in ("", f"\n{indent}    pass"):  # behind a docstring, nothing is missing for the parser
+        try:
+            node: ast.AST = ast.parse(code + body)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        while isinstance(node, ast.Module | ast.ClassDef) and node.body:
+            node = node.body[-1]
+        return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and all(map(is_empty, node.body))
+    return False
+
+
+def is_empty(statement: ast.stmt) -> bool:
+    """Whether a statement is no part of an answer: a docstring, an import, `...` or `pass`."""
+    return isinstance(statement, ast.Pass | ast.Import | ast.ImportFrom) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    )
+
+
+def refuse_special(texts: Sequence[str], tokenizer: Any) -> None:
+    """Text that spells a special token would become that token, and end or split the document.
+
+    Raises:
+        Unrenderable: `special_token`.
+    """
+    if any(token in text for token in special_tokens(tokenizer).values() for text in texts):
+        raise Unrenderable("special_token")
+
+
+@lru_cache(maxsize=4)
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Id and text of every special token, by id."""
+    added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+    return dict(sorted({**added, **{i: str(token) for i, token in named}}.items()))
+
+
+def encode(prompt_text: str, completion_text: str, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids of one document; see `encode_rows`."""
+    return encode_rows([(prompt_text, completion_text)], tokenizer)[0]
+
+
+def encode_rows(documents: Sequence[tuple[str, str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """Prompt ids and completion ids of each (prompt text, completion text).
+
+    The prompt's ids are those of the prompt alone, as evaluation has them, with the tokenizer's own leading
+    tokens (BOS) if it adds any. Completion ids end in the end-of-text token. Where tokenizing prompt and completion
+    together gives other ids at the seam, they are tokenized apart.
+    """
+    prompts = encode_prompts([prompt for prompt, _ in documents], tokenizer)
+    wholes = encode_prompts([prompt + completion for prompt, completion in documents], tokenizer)
+    apart = [i for i, whole in enumerate(wholes) if whole[: len(prompts[i])] != prompts[i]]
+    pieces = dict(zip(apart, plain_ids([documents[i][1] for i in apart], tokenizer), strict=True))
+    encoded = []
+    for i, (prompt, whole) in enumerate(zip(prompts, wholes, strict=True)):
+        completion = pieces[i] if i in pieces else whole[len(prompt) :]
+        encoded.append((prompt, [*completion, tokenizer.eos_token_id]))
+    return encoded
+
+
+def encode_prompts(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Ids of each rendered prompt, with BOS where the tokenizer adds one and the template has not written it."""
+    first = leading_ids(tokenizer)
+    bos = tokenizer.bos_token
+    return [
+        ids if bos and text.startswith(bos) else [*first, *ids]
+        for text, ids in zip(prompts, plain_ids(prompts, tokenizer), strict=True)
+    ]
+
+
+def plain_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Ids of each text, nothing added."""
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+
+def leading_ids(tokenizer: Any) -> list[int]:
+    """The special tokens that the tokenizer puts before a text by default; it may add others after it."""
+    plain, full = plain_ids(["a"], tokenizer)[0], tokenizer("a")["input_ids"]
+    start = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
+    return full[:start]
