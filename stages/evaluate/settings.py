@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from stages.common.sections import require
 
 TARGETS = ("base", "tuned")
+ISOLATION = ("auto", "A", "B", "C")
 
 
 @dataclass
@@ -14,7 +15,21 @@ class EvaluateSettings:
     temperature: float = 0.0  # 0: greedy
     max_new_tokens: int = 256  # tokens a completion at most
     seed: int = 0  # of sampling
+    cpu_seconds: float = 3.0  # CPU time a sample may use; the verdict's limit. Wall time: ten times that
+    memory_mib: int = 1024  # address space a sample may use, MiB
+    workers: int = 0  # judges at once; 0: one per core
+    isolation: str = "auto"  # auto: the highest level this machine gives | A | B | C (docs/evaluate.md)
+    allow_weak_sandbox: bool = False  # judge at level C (resource limits only) where nothing better is there
 
     def __post_init__(self) -> None:
         require(self.target in TARGETS, "evaluate.target", self.target, "one of " + ", ".join(TARGETS))
         require(self.temperature >= 0, "evaluate.temperature", self.temperature, "0 (greedy) or more")
+        require(self.cpu_seconds > 0, "evaluate.cpu_seconds", self.cpu_seconds, "seconds above 0")
+        require(self.memory_mib >= 128, "evaluate.memory_mib", self.memory_mib, "at least 128 MiB")
+        require(self.workers >= 0, "evaluate.workers", self.workers, "0 (one per core) or more")
+        require(
+            self.isolation in ISOLATION,
+            "evaluate.isolation",
+            self.isolation,
+            "one of " + ", ".join(ISOLATION),
+        )
