@@ -62,9 +62,7 @@ if __name__ == "__main__":
     try:
         send(TrackSettings(**json.loads(sys.argv[1])), sys.argv[2])
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         print(
-            f"MLflow: the live curve is not sent ({type(error).__name__}: {reason}); the track stage sends it later.",
-            file=sys.stderr,
+            f"MLflow: the live curve is not sent ({error}); the track stage sends it later.", file=sys.stderr
         )
         sys.exit(1)

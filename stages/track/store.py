@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -24,6 +25,10 @@ HASH_TAG = "codetune.config_hash"
 CURVE = "train/"  # prefix of the curve's metrics; MLflow's UI groups charts by what is before the slash
 LONG = 500  # characters from which a parameter becomes a digest (MLflow cuts at 6,000, older servers at 500)
 PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
+
+
+class Away(Exception):
+    """The store does not answer: nothing is wrong with the settings, the rest is sent another time."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +76,17 @@ def open_store(settings: TrackSettings) -> Store:
     """Open the store; make it and the experiment where they are missing. Safe from several processes at once.
 
     Raises:
-        UserError: the store cannot be used as it is configured (an unknown scheme, a deleted experiment).
-        Exception: whatever MLflow raises for a server that does not answer.
+        UserError: the store cannot be used as it is configured (an unknown scheme, a file that is no database,
+            a deleted experiment, a server that refuses).
+        Away: the store does not answer.
     """
     quiet(settings.timeout)
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
     uri = store_uri(settings)
     file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file) if file else nullcontext():
-        try:
-            client = MlflowClient(tracking_uri=uri)
-        except MlflowException as error:
-            raise UserError(f"track.uri: {str(error).splitlines()[0]}") from error
+    with locked(file) if file else nullcontext(), told_apart(uri):
+        client = connect(uri)
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
             place = settings.artifacts or (str(file.parent / "mlartifacts") if file else None)
@@ -97,6 +97,47 @@ def open_store(settings: TrackSettings) -> Store:
             f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`) or name another."
         )
     return Store(client, experiment.experiment_id, uri)
+
+
+def connect(uri: str) -> Any:
+    """An MlflowClient that gives up on a database after seconds; MLflow's own ten attempts take two minutes."""
+    if not uri.startswith("http"):
+        import mlflow.store.db.utils
+
+        mlflow.store.db.utils.MAX_RETRY_COUNT = 2
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def told_apart(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into Away (try again later) or UserError (the settings are wrong)."""
+    from mlflow.exceptions import MlflowException
+
+    shown = shown_uri(uri)
+    try:
+        yield
+    except MlflowException as error:
+        status = error.get_http_status_code()
+        if uri.startswith("http") and not 400 <= status < 500:
+            raise Away(f"{shown} does not answer") from error
+        said = " ".join(str(error).split())[:300]
+        raise UserError(f"MLflow store {shown}: {said} Check track.uri and MLFLOW_TRACKING_URI.") from error
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+        if uri.startswith("sqlite"):
+            raise UserError(
+                f"MLflow store {shown}: {said}. Check track.uri and MLFLOW_TRACKING_URI."
+            ) from error
+        raise Away(f"{shown} does not answer ({type(error).__name__})") from error
+
+
+def shown_uri(uri: str) -> str:
+    """The address without the user name and password it may hold."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def quiet(timeout: float) -> None:

@@ -1,0 +1,58 @@
+"""Complete the MLflow run of the trained model from the files, or create it from them.
+
+    python -m stages.track                                        # what `dvc repro track` runs
+    MLFLOW_TRACKING_URI=http://host:5000 dvc repro -f -s track    # send the same run to a server
+
+Files are the truth: a run that `train` sent live gets what it lacks, one whose curve is not that of
+reports/train.csv is replaced. Whichever way, the table in MLflow equals the files, and a second call changes nothing.
+A server that does not answer is said in one line and is no error: `dvc repro -f -s track` sends everything later.
+"""
+
+from stages.common.files import write_json
+from stages.common.stage import Settings, run
+from stages.track.complete import PARTS, the_run
+from stages.track.facts import Facts, gather
+from stages.track.settings import TrackSettings
+from stages.track.store import Away, open_store, told_apart
+
+
+def main(settings: Settings) -> None:
+    facts = gather()
+    sent = send(settings.track, facts)
+    write_json(
+        "reports/mlflow.json",  # without the run's id: that is another in each store, and this file is in git
+        {
+            "experiment": settings.track.experiment,
+            "training_key": facts.identity.training_key,
+            "config_hash": facts.identity.config_hash,
+            "sent": sent,
+        },
+    )
+
+
+def send(settings: TrackSettings, facts: Facts) -> bool:
+    """Bring the run to what the facts say; False when the store stopped answering, and what is not sent is printed.
+
+    Raises:
+        UserError: the store refuses, or its settings are wrong.
+    """
+    left = ["parameters", *PARTS]
+    try:
+        store = open_store(settings)
+        with told_apart(store.uri):
+            mlflow_run = the_run(store, facts)
+            left.remove("parameters")
+            for part, complete in PARTS.items():
+                complete(store, mlflow_run, facts)
+                left.remove(part)
+            store.client.set_terminated(mlflow_run.info.run_id, "FINISHED")
+    except Away as error:
+        print(f"MLflow: {error}. Not sent: {', '.join(left)}. `dvc repro -f -s track` sends it.")
+        return False
+    info = mlflow_run.info
+    print(f"MLflow: run '{info.run_name}' ({info.run_id}) of experiment '{settings.experiment}' is complete.")
+    return True
+
+
+if __name__ == "__main__":
+    run("track", main)

@@ -1,0 +1,77 @@
+"""Bringing the run in MLflow to what the files say, part by part; a part that is there is not sent again."""
+
+import json
+from typing import Any
+
+from stages.track.facts import Facts
+from stages.track.store import Store, complete_params, create_run, find_runs, history, log_points
+
+
+def the_run(store: Store, facts: Facts) -> Any:
+    """The identity's run, with its parameters; runs that hold another curve, and second ones, are deleted."""
+    runs = find_runs(store, facts.identity)
+    kept = next((run for run in runs if agrees(store, run, facts)), None)
+    for run in runs:
+        if run is not kept:
+            store.client.delete_run(run.info.run_id)
+            print(
+                f"MLflow: run {run.info.run_id} is deleted: it is a second one, or its curve is not reports/train.csv."
+            )
+    return complete_params(store, kept) if kept else create_run(store, facts.identity)
+
+
+def agrees(store: Store, run: Any, facts: Facts) -> bool:
+    """Whether each curve point of the run is one of the file, and no step holds two."""
+    curve = {(key, step): value for key, value, step in facts.curve}
+    return all(
+        values == [curve.get((key, step))]
+        for key, steps in history(store, run).items()
+        for step, values in steps.items()
+    )
+
+
+def complete_curve(store: Store, run: Any, facts: Facts) -> None:
+    there = {(key, step) for key, steps in history(store, run).items() for step in steps}
+    log_points(store, run.info.run_id, [p for p in facts.curve if (p[0], p[2]) not in there])
+
+
+def complete_finals(store: Store, run: Any, facts: Facts) -> None:
+    changed = {k: v for k, v in facts.finals.items() if run.data.metrics.get(k) != v}
+    log_points(store, run.info.run_id, [(key, value, 0) for key, value in changed.items()])
+
+
+def complete_datasets(store: Store, run: Any, facts: Facts) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = [
+        DatasetInput(
+            Dataset(name=path, digest=digest, source_type="local", source=json.dumps({"uri": path})),
+            tags=[InputTag("mlflow.data.context", context)],
+        )
+        for path, digest, context in facts.datasets
+    ]
+    store.client.log_inputs(run.info.run_id, datasets=inputs)
+
+
+def complete_tags(store: Store, run: Any, facts: Facts) -> None:
+    from mlflow.entities import RunTag
+
+    changed = [RunTag(k, v) for k, v in facts.tags.items() if run.data.tags.get(k) != v]
+    store.client.log_batch(run.info.run_id, tags=changed)
+
+
+def complete_artifacts(store: Store, run: Any, facts: Facts) -> None:
+    for path in facts.artifacts:
+        store.client.log_artifact(
+            run.info.run_id, str(path), path.parent.as_posix().removeprefix("reports").strip("/")
+        )
+
+
+# In the order in which they are sent; the names are what a user reads when a server goes away in between.
+PARTS = {
+    "curve": complete_curve,
+    "figures": complete_finals,
+    "data": complete_datasets,
+    "tags": complete_tags,
+    "artifacts": complete_artifacts,
+}

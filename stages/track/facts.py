@@ -1,0 +1,150 @@
+"""What a run in MLflow is made of, read from the files: curve, final figures, data, tags, artifacts."""
+
+import csv
+import math
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.common.errors import UserError
+from stages.common.files import read_json, sha256_file, sha256_folder
+from stages.track.store import CURVE, Identity
+
+CURVE_FILE = Path("reports/train.csv")
+REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned")
+FINALS = {"train": "trained", "evaluate/base": "base", "evaluate/tuned": "tuned", "base": "model"}
+DATASETS = {"data/packed": "training", "data/benchmarks": "evaluation"}
+ARTIFACTS = (
+    "reports/index.html",
+    "reports/config.yaml",
+    "reports/train.csv",
+    "reports/evaluate/base/samples.jsonl",
+    "reports/evaluate/tuned/samples.jsonl",
+)
+Point = tuple[str, float, int]  # metric name, value, step
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that a complete run holds, but for its parameters."""
+
+    identity: Identity
+    curve: list[Point]
+    finals: dict[str, float]
+    datasets: list[tuple[str, str, str]]  # path, digest, context
+    tags: dict[str, str]
+    artifacts: list[Path]
+
+
+def gather() -> Facts:
+    """Read all facts from the working folder.
+
+    Raises:
+        UserError: a file of reports/ is missing or damaged.
+    """
+    metrics = {name: read_json(f"reports/{name}.json") for name in REPORTS}
+    if "training_key" not in metrics["train"]:
+        raise UserError(
+            "reports/train.json: 'training_key' is missing. `dvc repro -f -s train` makes the file anew."
+        )
+    digests = lock_digests(Path("dvc.lock"))
+    return Facts(
+        identity=Identity.of(str(metrics["train"]["training_key"])),
+        curve=read_curve(CURVE_FILE),
+        finals=final_metrics(metrics),
+        datasets=[(path, digest_of(path, digests), context) for path, context in DATASETS.items()],
+        tags={
+            **git_tags(),
+            **experiment_tag(),
+            **{f"dvc.{path}": digest for path, digest in digests.items()},
+        },
+        artifacts=[Path(path) for path in ARTIFACTS],
+    )
+
+
+def read_curve(path: Path) -> list[Point]:
+    """The points of reports/train.csv: a metric a column, `step` is the axis, empty cells are left out.
+
+    Raises:
+        UserError: the file is missing, or a cell is no number; names the line.
+    """
+    points = []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            for row in reader:
+                try:
+                    step = int(row.pop("step"))
+                    points += [(CURVE + key, float(cell), step) for key, cell in row.items() if cell]
+                except (KeyError, TypeError, ValueError) as error:
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: not a row of the curve ({error}). `dvc repro -f -s train` makes it anew."
+                    ) from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. `dvc repro train` makes it.") from None
+    return [point for point in points if math.isfinite(point[1])]
+
+
+def final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """`tuned/pass_at_1`, `pack/utilisation`, ...: the plain numbers of each reports/*.json, and `seconds/<stage>`."""
+    finals: dict[str, float] = {}
+    for stage, values in metrics.items():
+        for key, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                continue
+            if key in ("seconds", "peak_memory_mib"):
+                finals[f"{key}/{stage.replace('/', '_')}"] = float(value)
+            else:
+                finals[f"{FINALS.get(stage, stage)}/{key}"] = float(value)
+    finals["seconds/total"] = round(sum(v for k, v in finals.items() if k.startswith("seconds/")), 2)
+    return finals
+
+
+def lock_digests(path: Path) -> dict[str, str]:
+    """Hash of each data and model folder as dvc.lock has it; empty without the file."""
+    if not path.exists():
+        return {}
+    stages = (yaml.load(path.read_text("utf-8"), yaml.CSafeLoader) or {}).get("stages", {})
+    entries = [entry for stage in stages.values() for entry in stage.get("outs", [])]
+    wanted = ("data/", "models/")
+    return {
+        e["path"]: e["md5"].removesuffix(".dir")
+        for e in entries
+        if e["path"].startswith(wanted) and "md5" in e
+    }
+
+
+def digest_of(path: str, digests: dict[str, str]) -> str:
+    """DVC's hash of a folder or file, else the first 32 digits of its sha256 (MLflow takes up to 36)."""
+    if path in digests:
+        return digests[path]
+    if not Path(path).exists():
+        raise UserError(f"{path}: no such file or folder. `dvc repro` makes it.")
+    return (sha256_folder(path) if Path(path).is_dir() else sha256_file(path))[:32]
+
+
+def git_tags() -> dict[str, str]:
+    """Commit, and what differs from it besides what the pipeline itself writes; empty outside git."""
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        changed = [line[3:].strip() for line in git("status", "--porcelain").splitlines()]
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    changed = [path for path in changed if not re.match(r"\"?(reports/|dvc\.lock|.*\.gitignore)", path)]
+    tags = {"mlflow.source.git.commit": commit, "codetune.git_dirty": str(bool(changed)).lower()}
+    return {**tags, "codetune.git_changed": ", ".join(sorted(changed))[:500] or "nothing"}
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def experiment_tag() -> dict[str, str]:
+    """The DVC experiment that this is a run of; none outside `dvc exp run`."""
+    name = os.environ.get("DVC_EXP_NAME", "")
+    return {"codetune.dvc_experiment": name} if name else {}
