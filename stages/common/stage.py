@@ -208,6 +208,8 @@ def unknown_key_message(key: str, close: str | None, place: str | None = None) -
 
 
 def where(key: str) -> str:
+    if any(argument.lstrip("+~").partition("=")[0] == key for argument in sys.argv[1:]):
+        return " (on the command line)"
     found = places(key)
     return f" (in {', '.join(found)})" if found else ""
 
