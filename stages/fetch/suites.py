@@ -1,0 +1,108 @@
+"""Benchmarks as problems in HumanEval's shape, and the one training source that is stored as an evaluation suite."""
+
+import ast
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.schema import Problem
+from stages.fetch.functions import split
+from stages.fetch.module import Unfit
+from stages.fetch.tables import rows_of
+
+FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+
+
+def problems_of(format: str, files: Iterable[tuple[str, bytes]]) -> list[Problem]:
+    """Problems of a benchmark, in its own order.
+
+    Raises:
+        UserError: a row lacks a field, a task_id comes twice; names file and row.
+    """
+    make: Callable[[dict[str, Any]], Problem] = {"mbpp": mbpp_problem}.get(format, shaped_problem)
+    problems: dict[str, Problem] = {}
+    for name, data in files:
+        for number, row in rows_of(name, data):
+            try:
+                problem = make(row)
+            except (KeyError, TypeError, ValueError, SyntaxError) as error:
+                lacks = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+                raise UserError(f"{name}, row {number}: no problem of format {format}: {lacks}") from None
+            if problem.task_id in problems:
+                raise UserError(f"{name}, row {number}: the task_id {problem.task_id} comes twice")
+            problems[problem.task_id] = problem
+    return list(problems.values())
+
+
+def shaped_problem(row: dict[str, Any]) -> Problem:
+    """A row that has HumanEval's fields already."""
+    values = [row[name] for name in FIELDS]
+    wrong = [name for name, value in zip(FIELDS, values, strict=True) if not isinstance(value, str)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} must be text")
+    return Problem(*values)
+
+
+def mbpp_problem(row: dict[str, Any]) -> Problem:
+    """A row of MBPP (Austin et al. 2021) in HumanEval's shape.
+
+    The prompt is the task's text and its asserts in a docstring, as bigcode-evaluation-harness gives it; the tests call
+    the function by its name, so `check` need not use its argument.
+    """
+    doc = row.get("doc", row)
+    code, setup = plain(doc["code"]).strip("\n"), plain(doc["test_setup_code"]).strip("\n")
+    asserts = [plain(test).strip() for test in doc["test_list"]]
+    text = plain(doc["text"]).strip()
+    listed = "\n".join(asserts)
+    prompt = f'"""\n{text}\n{listed}\n"""\n'
+    body = textwrap.indent(listed, "    ")
+    test = f"{setup}\n\n\ndef check(candidate):\n{body}\n".lstrip("\n")
+    for piece in (prompt, code, test):
+        ast.parse(piece)
+    return Problem(f"MBPP/{doc['task_id']}", prompt, entry_point(code, asserts), f"{code}\n", test)
+
+
+def entry_point(code: str, asserts: list[str]) -> str:
+    """Name of the function that the asserts call and the reference defines.
+
+    Raises:
+        ValueError: they share none.
+    """
+    defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for test in asserts:
+        calls = [node.func for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
+        for called in calls:
+            if isinstance(called, ast.Name) and called.id in defined:
+                return called.id
+    raise ValueError("its asserts call no function that its reference code defines")
+
+
+def basic_skills(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, int, str, str]]:
+    """File, row, prompt and completion of each distinct question with its right choice.
+
+    A question ends within the body, often after `return`; what is asked for is moved to the boundary that all
+    functions have: signature and docstring in the prompt, the whole body in the completion.
+
+    Raises:
+        UserError: a row is not a question with choices, or the two make no function; names file and row.
+    """
+    seen: set[str] = set()
+    for name, data in files:
+        for number, row in rows_of(name, data):
+            try:
+                doc = row["doc"]
+                if str(doc["id"]) in seen:
+                    continue
+                seen.add(str(doc["id"]))
+                question, choice = doc["question"], doc["choices"][doc["gold"]]
+                gap = "" if question[-1:].isspace() else " "
+                prompt, completion = split(f"{question}{gap}{choice}\n")
+            except (KeyError, IndexError, TypeError, SyntaxError, Unfit, AssertionError) as error:
+                raise UserError(f"{name}, row {number}: no question about a function ({error!r})") from None
+            yield name, number, prompt, completion
+
+
+def plain(text: str) -> str:
+    """Text with plain newlines and no white space at the ends of lines."""
+    return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").split("\n"))
