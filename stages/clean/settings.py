@@ -1,23 +1,157 @@
-"""Settings of the clean stage."""
+"""Settings of the clean stage: which rules run, in which order, and every threshold."""
 
+import re
 from dataclasses import dataclass, field
 
 from stages.common.sections import require
 
+ROW_RULES = (
+    "empty",
+    "length",
+    "long_lines",
+    "parse",
+    "placeholder",
+    "repetition",
+    "contaminated_docstring",
+    "contaminated_solution",
+    "contaminated_ngrams",
+    "contaminated_ast",
+)
+DUPLICATE_RULES = ("exact", "ast", "near")
+LAYOUTS = ("whole", "fenced")
+
 
 @dataclass
-class NearDuplicates:
-    enabled: bool = True
-    permutations: int = 256  # MinHash values a row
-    shingle_words: int = 5  # words a shingle
-    threshold: float = 0.7  # Jaccard similarity from which two rows are duplicates, 0 to 1
+class Length:
+    min_characters: int = 1  # of the completion, surrounding white space aside, at least 0
+    max_characters: int = 8000  # of the completion
+    min_lines: int = 1  # lines of the completion that are not blank, at least 0
+    max_lines: int = 200  # lines of the completion that are not blank
 
     def __post_init__(self) -> None:
         require(
-            0 < self.threshold <= 1, "clean.near_duplicates.threshold", self.threshold, "a number in (0, 1]"
+            0 <= self.min_characters <= self.max_characters,
+            "clean.length.min_characters",
+            self.min_characters,
+            f"a number from 0 to max_characters ({self.max_characters})",
+        )
+        require(
+            0 <= self.min_lines <= self.max_lines,
+            "clean.length.min_lines",
+            self.min_lines,
+            f"a number from 0 to max_lines ({self.max_lines})",
         )
 
 
 @dataclass
+class LongLines:
+    max_characters: int = 240  # longest line of the whole row, in characters, from 1
+
+    def __post_init__(self) -> None:
+        require(self.max_characters >= 1, "clean.long_lines.max_characters", self.max_characters, "1 or more")
+
+
+@dataclass
+class Repetition:
+    min_lines: int = 20  # a completion with fewer lines is not judged by its lines
+    max_line_share: float = 0.7  # lines that repeat an earlier line, as a share of all lines, 0 to 1
+    min_words: int = 60  # a completion with fewer words is not judged by its n-grams
+    ngram_words: int = 8  # words an n-gram, from 1
+    max_ngram_share: float = 0.5  # n-grams that repeat an earlier one, as a share of all n-grams, 0 to 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_line_share", "max_ngram_share"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"clean.repetition.{name}", value, "a number from 0 to 1")
+        require(self.ngram_words >= 1, "clean.repetition.ngram_words", self.ngram_words, "1 or more")
+
+
+@dataclass
+class Placeholder:
+    stubs: bool = (
+        True  # drop functions whose body is only pass, `...`, raise NotImplementedError or a docstring
+    )
+    patterns: list[str] = field(  # regular expressions, case ignored, looked for in the completion
+        default_factory=lambda: [
+            r"#\s*todo\b",
+            r"(your|insert|add) (code|implementation|solution|logic) (goes )?here",
+            r"(implement|fill) (this|me|in) (here|later)\b",
+        ]
+    )
+
+    def __post_init__(self) -> None:
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                require(False, "clean.placeholder.patterns", pattern, f"a regular expression ({error})")
+
+
+@dataclass
+class Contamination:
+    docstring_words: int = 8  # a benchmark docstring with fewer words is too common to prove anything, from 1
+    solution_characters: int = (
+        60  # length of a piece of a solution that counts, white space collapsed, from 2
+    )
+    ngram_words: int = 10  # words an n-gram, from 1
+    ngram_coverage: float = 0.5  # share of a problem's n-grams found in a row above which the row is dropped
+
+    def __post_init__(self) -> None:
+        for name, least in (("docstring_words", 1), ("solution_characters", 2), ("ngram_words", 1)):
+            value = getattr(self, name)
+            require(value >= least, f"clean.contamination.{name}", value, f"{least} or more")
+        require(
+            0 < self.ngram_coverage <= 1,
+            "clean.contamination.ngram_coverage",
+            self.ngram_coverage,
+            "a number in (0, 1]",
+        )
+
+
+@dataclass
+class NearDuplicates:
+    permutations: int = 256  # MinHash values a row, 1 to 1024
+    shingle_words: int = 5  # words a shingle, from 1
+    threshold: float = 0.7  # Jaccard similarity from which all but one of the rows are dropped, in (0, 1]
+    related: float = 0.5  # Jaccard similarity from which kept rows share a `component`, in (0, threshold]
+    recall: float = 0.98  # least chance that a pair at `related` is looked at; fixes rows a band, in (0, 1)
+    bands_per_pass: int = 8  # bands grouped at a time: memory grows with it, from 1
+
+    def __post_init__(self) -> None:
+        key = "clean.near_duplicates"
+        require(0 < self.threshold <= 1, f"{key}.threshold", self.threshold, "a number in (0, 1]")
+        require(
+            0 < self.related <= self.threshold,
+            f"{key}.related",
+            self.related,
+            f"a number in (0, threshold], threshold being {self.threshold}",
+        )
+        require(0 < self.recall < 1, f"{key}.recall", self.recall, "a number in (0, 1)")
+        require(1 <= self.permutations <= 1024, f"{key}.permutations", self.permutations, "1 to 1024")
+        require(self.shingle_words >= 1, f"{key}.shingle_words", self.shingle_words, "1 or more")
+        require(self.bands_per_pass >= 1, f"{key}.bands_per_pass", self.bands_per_pass, "1 or more")
+
+
+@dataclass
 class CleanSettings:
+    layout: str = (
+        "whole"  # where a row's code is. whole: prompt + completion | fenced: ``` blocks of the answer
+    )
+    # Rules on single rows, in this order; the first that fails names the drop.
+    rules: list[str] = field(default_factory=lambda: list(ROW_RULES))
+    # Rules over all rows that are left, in this order: exact, ast, near.
+    duplicates: list[str] = field(default_factory=lambda: list(DUPLICATE_RULES))
+    length: Length = field(default_factory=Length)
+    long_lines: LongLines = field(default_factory=LongLines)
+    repetition: Repetition = field(default_factory=Repetition)
+    placeholder: Placeholder = field(default_factory=Placeholder)
+    contamination: Contamination = field(default_factory=Contamination)
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
+
+    def __post_init__(self) -> None:
+        require(self.layout in LAYOUTS, "clean.layout", self.layout, "one of " + ", ".join(LAYOUTS))
+        for key, known in (("rules", ROW_RULES), ("duplicates", DUPLICATE_RULES)):
+            names = getattr(self, key)
+            require(len(set(names)) == len(names), f"clean.{key}", names, "each rule once")
+            for name in names:
+                require(name in known, f"clean.{key}", name, "one of " + ", ".join(known))

@@ -1,0 +1,168 @@
+"""Rules over all rows: exact copies, alpha-renamed copies, near duplicates.
+
+Near duplicates (Broder 1997): MinHash over shingles of words, banded (LSH) to find candidates, each candidate then
+decided by its exact Jaccard similarity, and connected components of what remains. Words are runs of letters, digits
+and underscores, and runs of punctuation: `a + b` and `a - b` differ. A shingle is five words in a row; a row
+is prompt and completion together, imports included.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from stages.clean.settings import NearDuplicates
+
+WORDS = re.compile(r"\w+|[^\w\s]+")
+
+
+def normalized(text: str) -> str:
+    """Text in which exact copies are equal: NFC, no blank lines, no white space at the end of lines."""
+    lines = unicodedata.normalize("NFC", text).splitlines()
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def text_digest(text: str) -> str:
+    return hashlib.sha256(normalized(text).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def shingle_words(text: str) -> str:
+    """The words of a text, separated by single spaces: what MinHash and `shingles` read."""
+    return " ".join(WORDS.findall(text))
+
+
+def shingles(spaced: str, size: int) -> frozenset[str]:
+    """Runs of `size` words; a text with fewer words is one shingle, one without words has none."""
+    words = spaced.split(" ") if spaced else []
+    return frozenset(" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))) - {""}
+
+
+def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    """|a & b| / |a | b|; 0 where both are empty."""
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared) if shared else 0.0
+
+
+def equal_groups(keys: list[str], ranks: np.ndarray) -> np.ndarray:
+    """Position of the row that stands for each row: of those with the same key the one with the lowest rank.
+
+    Args:
+        keys: one a row; an empty key stands for itself alone.
+        ranks: int [n], all different; the best row of a group has the lowest.
+    """
+    best: dict[str, int] = {}
+    for place in np.argsort(ranks):
+        if keys[place]:
+            best.setdefault(keys[place], int(place))
+    return np.array([best.get(key, place) for place, key in enumerate(keys)], dtype=np.int64)
+
+
+def band_shape(permutations: int, similarity: float, recall: float) -> tuple[int, int]:
+    """(bands, rows a band): the longest bands with which a pair at `similarity` collides with chance >= `recall`.
+
+    The chance is 1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4).
+    """
+    for rows in range(permutations, 1, -1):
+        bands = permutations // rows
+        if 1 - (1 - similarity**rows) ** bands >= recall:
+            return bands, rows
+    return permutations, 1
+
+
+@dataclass
+class Pairs:
+    """Pairs of rows, `left < right`, and their exact Jaccard similarity."""
+
+    left: np.ndarray
+    right: np.ndarray
+    similarity: np.ndarray
+
+
+def near_pairs(spaced: list[str], settings: NearDuplicates) -> Pairs:
+    """All pairs with a Jaccard similarity of at least `settings.related` that banding finds.
+
+    A pair whose rows are already connected at `settings.threshold` is left out: it cannot change a component.
+    """
+    import pyarrow as pa
+
+    from stages.clean.engine import colliding_rows
+
+    bands, rows = band_shape(settings.permutations, settings.related, settings.recall)
+    numbers = np.array([place for place, text in enumerate(spaced) if text], dtype=np.int64)
+    texts = pa.array([spaced[place] for place in numbers], pa.large_string())
+    passes = colliding_rows(
+        texts, settings.permutations, settings.shingle_words, bands, rows, settings.bands_per_pass
+    )
+    seen = Verified(spaced, settings)
+    for keys, places in passes if len(numbers) > 1 else ():
+        for left, right in candidate_rounds(keys, numbers[places]):
+            seen.verify(left, right)
+    return pairs_above(seen.similar, settings.related)
+
+
+class Verified:
+    """Pairs looked at so far, and the components they make at the threshold."""
+
+    def __init__(self, spaced: list[str], settings: NearDuplicates) -> None:
+        self.spaced = spaced
+        self.settings = settings
+        self.sets: dict[int, frozenset[str]] = {}
+        self.similar: dict[tuple[int, int], float] = {}
+        self.labels = np.arange(len(spaced))
+
+    def shingles(self, place: int) -> frozenset[str]:
+        if place not in self.sets:
+            self.sets[place] = shingles(self.spaced[place], self.settings.shingle_words)
+        return self.sets[place]
+
+    def verify(self, left: np.ndarray, right: np.ndarray) -> None:
+        """Work out the similarity of new pairs between components, then join components."""
+        apart = self.labels[left] != self.labels[right]
+        joined = False
+        for pair in zip(left[apart].tolist(), right[apart].tolist(), strict=True):
+            if pair not in self.similar:
+                self.similar[pair] = jaccard(self.shingles(pair[0]), self.shingles(pair[1]))
+                joined |= self.similar[pair] >= self.settings.threshold
+        if joined:
+            self.labels = components(len(self.spaced), pairs_above(self.similar, self.settings.threshold))
+
+
+def candidate_rounds(keys: np.ndarray, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows with equal keys, each row of a group in turn against those after it.
+
+    In rounds, so that what one round connects need not be looked at in the next, and none holds more pairs than rows.
+    """
+    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, dtype=np.int64)
+    sizes = np.diff(np.r_[starts, len(keys)])
+    offsets = np.arange(len(keys)) - np.repeat(starts, sizes)
+    for turn in range(int(sizes.max(initial=1)) - 1):
+        later = np.flatnonzero(offsets > turn)
+        left = places[np.repeat(starts, sizes)[later] + turn]
+        pairs = np.unique(np.stack([left, places[later]]), axis=1)
+        yield pairs[0], pairs[1]
+
+
+def pairs_above(similar: dict[tuple[int, int], float], threshold: float) -> Pairs:
+    chosen = sorted((pair, value) for pair, value in similar.items() if value >= threshold)
+    ends = np.array([pair for pair, _ in chosen], dtype=np.int64).reshape(-1, 2)
+    return Pairs(ends[:, 0], ends[:, 1], np.array([value for _, value in chosen], dtype=np.float64))
+
+
+def components(size: int, pairs: Pairs, threshold: float = 0.0) -> np.ndarray:
+    """Label of each of `size` rows: equal for rows connected by pairs of at least `threshold`."""
+    kept = pairs.similarity >= threshold
+    left, right = pairs.left[kept], pairs.right[kept]
+    graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(size, size))
+    return connected_components(graph, directed=False)[1]
+
+
+def representatives(labels: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """For each row the position of the row of its component with the lowest rank."""
+    order = np.lexsort((ranks, labels))
+    first = np.flatnonzero(np.r_[True, np.diff(labels[order]) > 0])
+    return order[first][np.searchsorted(labels[order][first], labels)]

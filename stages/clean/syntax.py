@@ -1,0 +1,88 @@
+"""The Python code of a row: does it parse, what does it define, is it a stub."""
+
+import ast
+import re
+import textwrap
+import warnings
+from dataclasses import dataclass, field
+
+from stages.clean.fingerprint import fingerprints
+
+MAX_CHARACTERS = 1_000_000  # the parser needs hundreds of bytes for each
+FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S)
+PYTHON = {"python", "py", "python3", "py3"}
+
+
+@dataclass
+class Code:
+    """What is known of a row's code; all empty for a row without any."""
+
+    error: str = ""  # why it does not parse
+    fingerprint: str = ""  # of the whole module
+    functions: dict[str, str] = field(default_factory=dict)  # top-level functions and the fingerprint of each
+    stub: str = ""  # source of the last function's body if it does nothing
+
+
+def read_module(text: str) -> Code:
+    """Code of a row that is one Python module."""
+    try:
+        tree = parse(text)
+        return Code("", *fingerprints(tree), stub_body(tree))
+    except UnparsableError as error:
+        return Code(error=str(error))
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number too long, to be walked
+        return Code(error=f"{type(error).__name__}: {error}")
+
+
+def read_fences(text: str) -> Code:
+    """Code of the fenced blocks of an answer, taken together.
+
+    A block marked as Python must parse; one without a mark counts when it does; others are another language.
+    """
+    blocks = []
+    for _, language, block in FENCE.findall(text):
+        block = textwrap.dedent(block)
+        if language.lower() in PYTHON or (not language and not read_module(block).error):
+            blocks.append(block)
+    return read_module("\n".join(blocks)) if blocks else Code()
+
+
+class UnparsableError(Exception):
+    """Text that is no Python; the message is the reason."""
+
+
+def parse(text: str) -> ast.Module:
+    """`ast.parse` for text from anywhere.
+
+    Raises:
+        UnparsableError: whatever the parser trips over: syntax, null bytes, nesting, size.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise UnparsableError(f"too long to parse ({len(text)} characters)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes and the like
+            return ast.parse(text)
+    except SyntaxError as error:
+        raise UnparsableError(f"{type(error).__name__}: {error.msg} (line {error.lineno})") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UnparsableError(f"{type(error).__name__}: {error}") from None
+
+
+def stub_body(tree: ast.Module) -> str:
+    """Source of the body of the last top-level function if it does nothing, else empty."""
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    if functions and all(does_nothing(statement) for statement in functions[-1].body):
+        last = functions[-1]
+        return f"{last.name}: " + ast.unparse(last.body[-1])[:100]
+    return ""
+
+
+def does_nothing(statement: ast.stmt) -> bool:
+    """pass, `...`, a bare constant (a docstring) or raise NotImplementedError."""
+    if isinstance(statement, ast.Raise):
+        raised = statement.exc.func if isinstance(statement.exc, ast.Call) else statement.exc
+        return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.Pass)
