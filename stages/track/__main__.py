@@ -45,7 +45,8 @@ def send(settings: TrackSettings, facts: Facts) -> bool:
             for part, complete in PARTS.items():
                 complete(store, mlflow_run, facts)
                 left.remove(part)
-            store.client.set_terminated(mlflow_run.info.run_id, "FINISHED")
+            if mlflow_run.info.status != "FINISHED":
+                store.client.set_terminated(mlflow_run.info.run_id, "FINISHED")
     except Away as error:
         print(f"MLflow: {error}. Not sent: {', '.join(left)}. `dvc repro -f -s track` sends it.")
         return False

@@ -17,7 +17,7 @@ from stages.track.store import CURVE, Identity
 
 CURVE_FILE = Path("reports/train.csv")
 REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned")
-FINALS = {"train": "trained", "evaluate/base": "base", "evaluate/tuned": "tuned", "base": "model"}
+GROUPS = {"train": "trained", "evaluate/base": "base", "evaluate/tuned": "tuned", "base": "model"}
 DATASETS = {"data/packed": "training", "data/benchmarks": "evaluation"}
 ARTIFACTS = (
     "reports/index.html",
@@ -91,18 +91,30 @@ def read_curve(path: Path) -> list[Point]:
 
 
 def final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """`tuned/pass_at_1`, `pack/utilisation`, ...: the plain numbers of each reports/*.json, and `seconds/<stage>`."""
+    """`tuned/pass_at_1`, `pack/train.utilisation`, `seconds/train`, ...: the numbers of each reports/*.json.
+
+    Numbers of a nested mapping are taken too, those below that and lists (histograms) are not.
+    """
     finals: dict[str, float] = {}
     for stage, values in metrics.items():
         for key, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                continue
-            if key in ("seconds", "peak_memory_mib"):
-                finals[f"{key}/{stage.replace('/', '_')}"] = float(value)
-            else:
-                finals[f"{FINALS.get(stage, stage)}/{key}"] = float(value)
+            nested = value.items() if isinstance(value, dict) else ()
+            for name, number in [(key, value), *((f"{key}.{inner}", v) for inner, v in nested)]:
+                if is_number(number):
+                    finals[metric_name(stage, name)] = float(number)
     finals["seconds/total"] = round(sum(v for k, v in finals.items() if k.startswith("seconds/")), 2)
     return finals
+
+
+def is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+
+
+def metric_name(stage: str, key: str) -> str:
+    """A name that MLflow takes; what stands before the slash groups the charts."""
+    if key in ("seconds", "peak_memory_mib"):
+        return f"{key}/{stage.replace('/', '_')}"
+    return re.sub(r"[^\w\-. :/]", "_", f"{GROUPS.get(stage, stage)}/{key}")
 
 
 def lock_digests(path: Path) -> dict[str, str]:

@@ -41,12 +41,12 @@ def live_run(store: Store, identity: Identity) -> tuple[str, set[tuple[str, int]
     return run.info.run_id, {(key, step) for key, steps in history(store, run).items() for step in steps}
 
 
-def send(settings: TrackSettings, training_key: str) -> None:
-    """Send what comes in until it ends. A training that dies without a last word leaves its run KILLED."""
+def send(settings: TrackSettings, training_key: str, descriptor: int) -> None:
+    """Send what comes in on a file descriptor until it ends. A training that dies without a last word leaves its run KILLED."""
     store = open_store(settings)
     run_id, known = live_run(store, Identity.of(training_key))
     status = "KILLED"
-    for messages in batches(sys.stdin.fileno()):
+    for messages in batches(descriptor):
         status = messages[-1].get("status", status) if messages else status
         points = [
             (CURVE + key, float(value), int(message["step"]))
@@ -60,7 +60,7 @@ def send(settings: TrackSettings, training_key: str) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        send(TrackSettings(**json.loads(sys.argv[1])), sys.argv[2])
+        send(TrackSettings(**json.loads(sys.argv[1])), sys.argv[2], sys.stdin.fileno())
     except Exception as error:
         print(
             f"MLflow: the live curve is not sent ({error}); the track stage sends it later.", file=sys.stderr

