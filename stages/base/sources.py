@@ -1,5 +1,6 @@
 """Three places a base model comes from; each writes a plain Hugging Face folder to `target`."""
 
+import errno
 import os
 import shutil
 import sys
@@ -108,10 +109,16 @@ def wanted_weights(names: list[str], where: str) -> str:
 def save(model, tokenizer, target: Path) -> None:  # type: ignore[no-untyped-def]
     """Write model and tokenizer in bfloat16, without what tells where they came from: same input, same bytes."""
     import torch
+    from safetensors import SafetensorError
 
     model = model.to(torch.bfloat16)
     model.config.dtype = torch.bfloat16
-    model.save_pretrained(target, max_shard_size="100GB")
+    try:
+        model.save_pretrained(target, max_shard_size="100GB")
+    except SafetensorError as error:  # it wraps the system's error in its own
+        if "No space left" in str(error) or "StorageFull" in str(error):
+            raise OSError(errno.ENOSPC, "no space left", str(target)) from None
+        raise
     tokenizer.save_pretrained(target)
     for path in target.iterdir():
         path.chmod(0o644)  # safetensors writes files that nobody else may read

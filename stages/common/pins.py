@@ -18,8 +18,6 @@ from stages.common.errors import UserError
 from stages.common.files import sha256_file
 
 WHEELS = Path(".cache/wheels")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 PIP = (
     "download",
     "--no-deps",
@@ -38,15 +36,21 @@ def pinned_wheel(package: str, version: str, sha256: str, cache: Path = WHEELS) 
     Raises:
         UserError: pip cannot bring it (no network, no such version), or what came has another sha256.
     """
-    for cached in sorted(cache.glob(f"{re.sub(r'[-_.]+', '_', package)}-{version}-*.whl")):
-        if sha256_file(cached) == sha256:
-            return cached
-        cached.unlink()
+    for cached in sorted(cache.glob(f"*-{version}-*.whl")):
+        if plain_name(cached.name.split("-")[0]) == plain_name(package):
+            if sha256_file(cached) == sha256:
+                return cached
+            cached.unlink()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         came = download(f"{package}=={version}", Path(folder))
         require_sha256(came, sha256, f"the wheel {package}=={version}")
         return Path(shutil.move(came, cache / came.name))
+
+
+def plain_name(package: str) -> str:
+    """A package's name as the index compares it (PEP 503): `More_Itertools` is `more-itertools`."""
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def download(requirement: str, folder: Path) -> Path:
@@ -56,6 +60,7 @@ def download(requirement: str, folder: Path) -> Path:
         UserError: pip failed; gives the last lines of what it said.
     """
     command = [sys.executable, "-m", "pip", *PIP, "-d", str(folder), requirement]
+    print(f"downloading {requirement}", flush=True)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:

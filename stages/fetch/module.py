@@ -13,15 +13,14 @@ BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
 TRANSPARENT = ("nx._dispatchable", "_dispatchable", "public")
 # Standard modules that a self-contained function may import. A fixed list, not sys.stdlib_module_names: the rows must
 # not depend on the interpreter that fetches them.
-STANDARD = frozenset(
-    (
-        "__future__ abc array base64 binascii bisect builtins calendar cmath codecs collections colorsys contextlib "
-        "copy csv dataclasses datetime decimal difflib enum errno fractions functools hashlib heapq html inspect io "
-        "itertools json keyword locale math numbers operator os pathlib pprint queue random re secrets shlex "
-        "statistics string struct sys tempfile textwrap threading time timeit tokenize types typing unicodedata "
-        "urllib uuid warnings weakref zlib"
-    ).split()
+STANDARD_NAMES = (
+    "__future__ abc array base64 binascii bisect builtins calendar cmath codecs collections colorsys contextlib copy "
+    "csv dataclasses datetime decimal difflib enum errno fractions functools hashlib heapq html inspect io itertools "
+    "json keyword locale math numbers operator os pathlib pprint queue random re secrets shlex statistics string "
+    "struct sys tempfile textwrap threading time timeit tokenize types typing unicodedata urllib uuid warnings "
+    "weakref zlib"
 )
+STANDARD = frozenset(STANDARD_NAMES.split())
 
 
 class Unfit(Exception):
