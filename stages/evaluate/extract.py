@@ -1,0 +1,315 @@
+"""From what a model wrote to a program: the longest prefix that parses, and what the entry point needs of it.
+
+The text is hostile: its size, and the work spent on parsing it, are bounded, and whatever it does to the parser is
+the text's own failure. The same code reads the output of every backend and every prompt style.
+"""
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+MAX_CHARACTERS = 64_000  # of a completion; the rest is not read
+MAX_PARSED = 4_000_000  # characters given to the parser for one completion, over all attempts
+MAX_ATTEMPTS = 400  # calls of the parser for one completion
+FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+-]*)[^\n]*$", re.MULTILINE)
+PYTHON_TAGS = frozenset(("", "python", "python3", "py", "py3", "Python"))
+STARTS = re.compile(r"^(?:async def|def|class|import|from|@)\b|^@", re.MULTILINE)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A program, or the verdict that there is none (`syntax_error`, `no_entry_point`) with its reason."""
+
+    program: str = ""
+    verdict: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a completion: `header` as it stands, then lines of the completion."""
+
+    header: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Parsed:
+    lines: list[str]
+    tree: ast.Module
+
+
+class Work:
+    """What may still be spent on parsing one completion."""
+
+    def __init__(self) -> None:
+        self.characters = MAX_PARSED
+        self.attempts = MAX_ATTEMPTS
+        self.error = ""  # the first error of the parser
+
+    def spend(self, text: str) -> bool:
+        self.characters -= len(text)
+        self.attempts -= 1
+        return self.characters >= 0 and self.attempts >= 0
+
+
+def extract(prompt: str, entry_point: str, completion: str, also: Sequence[str] = ()) -> Extraction:
+    """The program that a completion makes of a problem's prompt; it holds the entry point, and `also` where defined.
+
+    A completion may go on with the prompt's function, repeat it, hold it in a code fence, or begin with a wrong
+    indent. Readings are tried from the most to the least direct; within a group the one that keeps most lines wins.
+    """
+    text = clean(completion[:MAX_CHARACTERS])
+    work = Work()
+    for group in readings(clean(prompt).rstrip(), entry_point, text):
+        found = [program for reading in group if (program := build(reading, [entry_point, *also], work))]
+        if found:
+            return Extraction(max(found, key=lambda pair: pair[0])[1])
+    if text.strip() and work.error:
+        return Extraction(verdict="syntax_error", reason=work.error)
+    return Extraction(verdict="no_entry_point", reason=f"nothing defines {entry_point}")
+
+
+def clean(text: str) -> str:
+    """Line ends as \\n; cut before the first null byte or lone surrogate, which no source may hold."""
+    text = re.split("[\0\ud800-\udfff]", text, maxsplit=1)[0]
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
+
+
+def readings(prompt: str, entry_point: str, text: str) -> Iterator[list[Reading]]:
+    inside = ends_in_function(prompt, entry_point)
+    before = preamble(prompt, entry_point)
+    blocks = fenced(text)
+    yield [Reading(prompt + "\n", text)] if inside else [Reading(before, text)]
+    for block in blocks:
+        yield [Reading(before, block)]
+    yield [Reading(before, text)]
+    for body in (text, *blocks) if inside else ():
+        yield [Reading(prompt + "\n", other) for other in reindented(body)]
+    start = STARTS.search(text)
+    if start:
+        yield [Reading(before, text[start.start() :])]
+
+
+def parse(text: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
+
+
+def ends_in_function(prompt: str, entry_point: str) -> bool:
+    """Whether the prompt stops inside the entry point, so that its body is what comes next."""
+    for ending in ("", "\n    pass"):
+        try:
+            last = parse(prompt + ending).body[-1]
+        except (SyntaxError, ValueError, IndexError, MemoryError, RecursionError):
+            continue
+        return isinstance(last, Function) and last.name == entry_point
+    return False
+
+
+def preamble(prompt: str, entry_point: str) -> str:
+    """The part of the prompt before the entry point: imports and helpers; empty where the prompt is no code."""
+    for ending in ("", "\n    pass"):
+        try:
+            tree = parse(prompt + ending)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+        lines = prompt.split("\n")
+        for node in tree.body:
+            if isinstance(node, Function) and node.name == entry_point:
+                lines = lines[: first_line(node) - 1]
+        return "".join(line + "\n" for line in lines)
+    return ""
+
+
+def fenced(text: str) -> list[str]:
+    """The contents of code fences, Python's before others'; a fence that is not closed goes to the end."""
+    blocks: list[tuple[bool, str]] = []
+    tag, start = "", -1
+    for match in FENCE.finditer(text):
+        if start >= 0:
+            blocks.append((tag not in PYTHON_TAGS, text[start : match.start()]))
+            start = -1
+        else:
+            tag, start = match.group(1), match.end() + 1
+        if len(blocks) == 8:
+            break
+    if start >= 0:
+        blocks.append((tag not in PYTHON_TAGS, text[start:]))
+    return [block for _, block in sorted(blocks, key=lambda pair: pair[0])]
+
+
+def reindented(text: str) -> list[str]:
+    """The body with its first line's indent made that of a body, and with all of it moved in."""
+    lines = text.split("\n")
+    first = next((i for i, line in enumerate(lines) if line.strip()), None)
+    if first is None:
+        return []
+    moved = [*lines[:first], "    " + lines[first].lstrip(), *lines[first + 1 :]]
+    return ["\n".join(moved), "\n".join("    " + line if line.strip() else line for line in lines)]
+
+
+def build(reading: Reading, names: Sequence[str], work: Work) -> tuple[int, str] | None:
+    """The program of a reading and how many of the completion's lines it keeps; None without an entry point."""
+    header_lines = reading.header.count("\n")
+    parsed = longest_prefix(reading.header + reading.body, header_lines, work)
+    if parsed is None:
+        return None
+    try:
+        return select(parsed, header_lines, names)
+    except (RecursionError, MemoryError):
+        work.error = work.error or "nested too deeply"
+        return None
+
+
+def longest_prefix(source: str, at_least: int, work: Work) -> Parsed | None:
+    """The longest run of whole lines from the top that parses and is longer than `at_least` lines.
+
+    The parser names the line of its error; what is before that line is tried next, so that a bad line costs one
+    more attempt, not one per line above it.
+    """
+    lines = source.split("\n")
+    while len(lines) > at_least:
+        text = "\n".join(lines) + "\n"
+        if not work.spend(text):
+            work.error = work.error or "too much to parse"
+            return None
+        try:
+            return Parsed(lines, parse(text))
+        except SyntaxError as error:
+            work.error = work.error or f"{error.msg}, line {(error.lineno or 1) - at_least}"
+            lines = lines[: max(0, min((error.lineno or 1) - 1, len(lines) - 1))]
+        except (ValueError, MemoryError, RecursionError) as error:
+            work.error = work.error or f"the parser gave up ({type(error).__name__})"
+            lines = lines[: len(lines) // 2]
+    return None
+
+
+def select(parsed: Parsed, header_lines: int, names: Sequence[str]) -> tuple[int, str] | None:
+    """Keep the entry point (the first name), the other names, and what they need, in their order, `from __future__` first."""
+    body = parsed.tree.body
+    entries = [n for n in body if names[0] in defined(n) and (n.end_lineno or 0) > header_lines]
+    if not entries:
+        return None
+    kept = needed(body, names)
+    future = [n for n in kept if is_future(n)]
+    rest = [n for n in kept if not is_future(n)]
+    shared = sharing_lines(body)
+    program = "\n".join(source_of(node, parsed.lines, shared) for node in future + rest) + "\n"
+    own = (max(0, (n.end_lineno or 0) - max(first_line(n) - 1, header_lines)) for n in kept)
+    return sum(own), program
+
+
+def needed(body: list[ast.stmt], names: Sequence[str]) -> list[ast.stmt]:
+    """Statements of a module that `names` reach, and what acts on those names."""
+    defining: dict[str, list[int]] = {}
+    for i, node in enumerate(body):
+        for name in defined(node):
+            defining.setdefault(name, []).append(i)
+    kept = set[int]()
+    queue = [i for i, node in enumerate(body) if always(node)]
+    queue += [i for name in names for i in defining.get(name, [])]
+    while queue:
+        i = queue.pop()
+        if i not in kept:
+            kept.add(i)
+            queue += [j for name in used(body[i]) for j in defining.pop(name, [])]
+    return [body[i] for i in sorted(kept)]
+
+
+def always(node: ast.stmt) -> bool:
+    """Statements without which others may mean something else."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "__future__" or any(alias.name == "*" for alias in node.names)
+    return isinstance(node, ast.Expr) and ast.unparse(node.value).startswith("sys.setrecursionlimit(")
+
+
+def is_future(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+
+
+def defined(node: ast.stmt) -> set[str]:
+    """Names that a module's statement binds or, by a method call or an item, may change."""
+    if isinstance(node, Function | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    if isinstance(node, ast.Expr):
+        call = node.value
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            return {root(call.func)}
+        return set()
+    if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+        return set()
+    found = set[str]()
+    for child in walk_scope(node):
+        if isinstance(child, Function | ast.ClassDef | ast.Import | ast.ImportFrom):
+            found |= defined(child)
+        elif isinstance(child, ast.Name | ast.Attribute | ast.Subscript) and isinstance(child.ctx, ast.Store):
+            found.add(root(child))
+    return found
+
+
+def root(node: ast.expr) -> str:
+    """The name that an attribute or an item hangs on, "" where it is none."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
+    """Nodes below `node` that are in the same scope."""
+    stack = [node]
+    while stack:
+        here = stack.pop()
+        yield here
+        if here is node or not isinstance(here, Function | ast.ClassDef | ast.Lambda | Comprehension):
+            stack.extend(ast.iter_child_nodes(here))
+
+
+Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
+def used(node: ast.stmt) -> set[str]:
+    """Names that a statement may look up in its module: all that it loads but a function's own locals."""
+    loads = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    if not isinstance(node, Function):
+        return loads
+    declared = {name for n in ast.walk(node) if isinstance(n, ast.Global) for name in n.names}
+    a = node.args
+    own = {arg.arg for arg in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg] if arg}
+    own |= {n.id for n in walk_scope(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    outside = [*node.decorator_list, *a.defaults, *(d for d in a.kw_defaults if d), *annotations(node)]
+    own -= {n.id for part in outside for n in ast.walk(part) if isinstance(n, ast.Name)}
+    return (loads - own) | declared
+
+
+def annotations(node: Function) -> list[ast.expr]:
+    a = node.args
+    arguments = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
+    found = [arg.annotation for arg in arguments if arg and arg.annotation]
+    return [*found, *([node.returns] if node.returns else [])]
+
+
+def first_line(node: ast.stmt) -> int:
+    """The line a statement begins on, its decorators counted."""
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(d.lineno for d in decorators)])
+
+
+def sharing_lines(body: list[ast.stmt]) -> set[ast.stmt]:
+    """Statements that share a line with a neighbour (`x = 1; y = 2`)."""
+    pairs = [(a, b) for a, b in pairwise(body) if first_line(b) <= (a.end_lineno or 0)]
+    return {node for pair in pairs for node in pair}
+
+
+def source_of(node: ast.stmt, lines: list[str], shared: set[ast.stmt]) -> str:
+    """A statement's own lines as written; rewritten where it shares a line with another."""
+    if node in shared:
+        return ast.unparse(node)
+    return "\n".join(lines[first_line(node) - 1 : node.end_lineno])

@@ -1,0 +1,213 @@
+"""What the kernel takes away from a candidate before it runs: resource limits, Landlock, seccomp, capabilities.
+
+Through ctypes, so that the sandbox needs nothing but an interpreter. The seccomp filter is a list of what is allowed:
+a system call that a later kernel brings is refused until somebody adds it here.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import resource
+import struct
+from collections.abc import Sequence
+
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*
+CLONE3 = 435
+
+# name: x86_64, aarch64 (None: that architecture has no such call). No fork, exec, socket, ptrace, prctl, chmod, link,
+# mount, memfd, io_uring, keyctl, bpf, shared memory, and no signal to others.
+ALLOWED: dict[str, tuple[int | None, int | None]] = {
+    "read": (0, 63), "write": (1, 64), "open": (2, None), "close": (3, 57), "stat": (4, None),
+    "fstat": (5, 80), "lstat": (6, None), "poll": (7, None), "lseek": (8, 62), "mmap": (9, 222),
+    "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214), "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "pread64": (17, 67), "pwrite64": (18, 68),
+    "readv": (19, 65), "writev": (20, 66), "access": (21, None), "pipe": (22, None), "select": (23, None),
+    "sched_yield": (24, 124), "mremap": (25, 216), "msync": (26, 227), "mincore": (27, 232),
+    "madvise": (28, 233), "dup": (32, 23), "dup2": (33, None), "pause": (34, None), "nanosleep": (35, 101),
+    "getitimer": (36, 102), "alarm": (37, None), "setitimer": (38, 103), "getpid": (39, 172),
+    "exit": (60, 93), "uname": (63, 160), "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83),
+    "truncate": (76, 45), "ftruncate": (77, 46), "getdents": (78, None), "getcwd": (79, 17),
+    "chdir": (80, 49), "fchdir": (81, 50), "rename": (82, None), "mkdir": (83, None), "rmdir": (84, None),
+    "creat": (85, None), "unlink": (87, None), "readlink": (89, None), "umask": (95, 166),
+    "gettimeofday": (96, 169), "getrlimit": (97, 163), "getrusage": (98, 165), "sysinfo": (99, 179),
+    "times": (100, 153), "getuid": (102, 174), "getgid": (104, 176), "geteuid": (107, 175),
+    "getegid": (108, 177), "getppid": (110, 173), "getpgrp": (111, None), "getgroups": (115, 158),
+    "getresuid": (118, 148), "getresgid": (120, 150), "getpgid": (121, 155), "getsid": (124, 156),
+    "rt_sigpending": (127, 136), "rt_sigtimedwait": (128, 137), "rt_sigsuspend": (130, 133),
+    "sigaltstack": (131, 132), "statfs": (137, 43), "fstatfs": (138, 44), "getpriority": (140, 141),
+    "sched_getparam": (143, 121), "sched_getscheduler": (145, 120), "gettid": (186, 178),
+    "time": (201, None), "futex": (202, 98), "sched_getaffinity": (204, 123), "getdents64": (217, 61),
+    "set_tid_address": (218, 96), "restart_syscall": (219, 128), "fadvise64": (221, 223),
+    "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115),
+    "exit_group": (231, 94), "openat": (257, 56), "mkdirat": (258, 34), "newfstatat": (262, 79),
+    "unlinkat": (263, 35), "renameat": (264, 38), "readlinkat": (267, 78), "faccessat": (269, 48),
+    "pselect6": (270, 72), "ppoll": (271, 73), "set_robust_list": (273, 99), "utimensat": (280, 88),
+    "fallocate": (285, 47), "dup3": (292, 24), "pipe2": (293, 59), "preadv": (295, 69),
+    "pwritev": (296, 70), "getcpu": (309, 168), "renameat2": (316, 276), "getrandom": (318, 278),
+    "statx": (332, 291), "rseq": (334, 293), "close_range": (436, 436), "faccessat2": (439, 439),
+}  # fmt: skip
+
+# name: numbers, which argument is looked at, and what it may be ("self": this process, or 0 where that means it)
+CONDITIONAL: dict[str, tuple[tuple[int, int], int, tuple[int, ...] | str]] = {
+    "kill": ((62, 129), 0, "self"),
+    "tgkill": ((234, 131), 0, "self"),
+    "prlimit64": ((302, 261), 0, "self"),
+    "ioctl": ((16, 29), 1, (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)),  # TCGETS FIONREAD FIONBIO FIONCLEX FIOCLEX
+    "fcntl": ((72, 25), 1, (0, 1, 2, 3, 4, 5, 6, 7, 1030)),  # no owner, signal, lease, pipe size or seal
+}  # fmt: skip
+
+LOAD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+ALLOW, FAIL, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 38, 22, 24, 36
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+
+
+class KernelRefused(OSError):
+    """The kernel does not give what was asked of it."""
+
+
+def libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise KernelRefused(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def limit_resources(cpu_seconds: float, memory_bytes: int) -> None:
+    """Set hard limits; one that the process already has lower stays, since raising it is refused."""
+    wanted = {
+        resource.RLIMIT_AS: memory_bytes,
+        resource.RLIMIT_FSIZE: 1 << 20,
+        resource.RLIMIT_NOFILE: 32,
+        resource.RLIMIT_NPROC: 0,  # not enforced for the host's uid 0: seccomp refuses clone
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    for name, value in wanted.items():
+        lower(name, value, value)
+    seconds = int(cpu_seconds) + 2  # a backstop: the supervisor kills at the exact limit
+    lower(resource.RLIMIT_CPU, seconds, seconds + 1)
+
+
+def lower(name: int, soft: int, hard: int) -> None:
+    present = resource.getrlimit(name)[1]
+    if present != resource.RLIM_INFINITY:
+        soft, hard = min(soft, present), min(hard, present)
+    resource.setrlimit(name, (soft, hard))
+
+
+def drop_user(user: int) -> None:
+    """Become a user that owns nothing."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
+def drop_capabilities() -> None:
+    """Give up every capability of this process and of its bounding set, as far as it has any."""
+    c = libc()
+    for capability in range(64):
+        c.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    header = struct.pack("=Ii", 0x20080522, 0)
+    check(c.capset(header, bytes(24)), "capset")
+
+
+def no_new_privileges() -> None:
+    check(libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+
+
+def adopt_orphans() -> None:
+    """Descendants whose parent dies become this process's children, so that it can end them."""
+    check(libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child subreaper")
+
+
+def landlock_version() -> int:
+    """Version of Landlock in the kernel, 0 where there is none."""
+    return max(0, libc().syscall(CREATE_RULESET, None, 0, 1))
+
+
+def landlock(readable: Sequence[str], writable: Sequence[str] = ()) -> None:
+    """Allow reading below `readable` and writing below `writable`; no other file, no TCP, no outside signal.
+
+    Raises:
+        KernelRefused: no Landlock.
+    """
+    version = landlock_version()
+    if version < 1:
+        raise KernelRefused(errno.ENOSYS, "Landlock: the kernel has none")
+    files = (1 << (13 + (version >= 2) + (version >= 3) + (version >= 5))) - 1
+    attribute = struct.pack("=QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    c = libc()
+    ruleset = check(c.syscall(CREATE_RULESET, attribute[:size], size, 0), "landlock_create_ruleset")
+    for paths, access in ((readable, 0b1101), (writable, files)):
+        for path in paths:
+            allow_beneath(c, ruleset, path, access)
+    no_new_privileges()
+    check(c.syscall(RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    os.close(ruleset)
+
+
+def allow_beneath(c: ctypes.CDLL, ruleset: int, path: str, access: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        if not os.path.isdir(path):
+            access &= 0b111  # READ_DIR is no right of a file
+        rule = struct.pack("=Qi", access, descriptor)
+        check(c.syscall(ADD_RULE, ruleset, 1, rule, 0), f"landlock_add_rule {path}")
+        os.close(descriptor)
+
+
+def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)
+
+
+def seccomp_program(machine: str, pid: int) -> bytes:
+    """The filter for a machine (`platform.machine()`) and the process that will run under it, as BPF instructions."""
+    column = list(ARCHITECTURES).index(machine)
+    refuse = instruction(RETURN, FAIL | errno.EPERM)
+    program = [
+        instruction(LOAD, 4),
+        instruction(JUMP_EQUAL, ARCHITECTURES[machine], 1, 0),
+        instruction(RETURN, KILL),
+        instruction(LOAD, 0),
+        instruction(JUMP_AT_LEAST, 0x40000000, 0, 1),  # the x32 table
+        refuse,
+        instruction(JUMP_EQUAL, CLONE3, 0, 1),
+        instruction(RETURN, FAIL | errno.ENOSYS),  # the C library then tries clone, which is refused
+    ]
+    for numbers in ALLOWED.values():
+        if numbers[column] is not None:
+            program += [instruction(JUMP_EQUAL, numbers[column] or 0, 0, 1), instruction(RETURN, ALLOW)]
+    for name, (both, argument, values) in CONDITIONAL.items():
+        if isinstance(values, str):
+            values = (0, pid) if name == "prlimit64" else (pid,)
+        tests = [
+            step for v in values for step in (instruction(JUMP_EQUAL, v, 0, 1), instruction(RETURN, ALLOW))
+        ]
+        body = [instruction(LOAD, 16 + 8 * argument), *tests, refuse]
+        program += [instruction(JUMP_EQUAL, both[column], 0, len(body)), *body]
+    return b"".join([*program, refuse])
+
+
+def seccomp(pid: int) -> None:
+    """Install the filter for this process; cannot be taken back.
+
+    Raises:
+        KernelRefused: no seccomp, or a machine without a table.
+    """
+    machine = platform.machine()
+    if machine not in ARCHITECTURES:
+        raise KernelRefused(errno.ENOSYS, f"seccomp: no table for {machine}")
+    program = seccomp_program(machine, pid)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    no_new_privileges()
+    check(libc().prctl(PR_SET_SECCOMP, 2, header, 0, 0), "seccomp")

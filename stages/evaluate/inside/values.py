@@ -1,0 +1,194 @@
+"""Values on the wire between judge and candidate: tagged JSON of plain types, never pickle, marshal or eval.
+
+A value is JSON's own null, true, false, string or 64-bit integer, or a list that begins with a tag:
+
+    ["i", "-1f"]            an integer of any size, hexadecimal
+    ["f", "0x1.8p+1"]       a float, bit-exact, also inf and nan
+    ["c", real, imaginary]  a complex number, both as float.hex()
+    ["u", "..."]            a string with lone surrogates, hexadecimal of its surrogatepass UTF-8
+    ["b", "..."] ["B", ...] bytes, bytearray, hexadecimal
+    ["l", ...] ["t", ...]   list, tuple
+    ["s", ...] ["z", ...]   set, frozenset
+    ["d", [key, value] ...] dict, in order
+    ["o", name]             anything else: an opaque token, equal to nothing
+    ["o", name, ["l", ...]] the same for an iterable that has no literal (generator, range, deque): its items come along
+"""
+
+import json
+import struct
+from collections import deque
+from itertools import islice
+from typing import Any
+
+MAX_BYTES = 4 << 20  # a frame
+MAX_DEPTH = 100  # containers in containers
+MAX_ITEMS = 100_000  # items taken out of an iterator
+HEADER = struct.Struct(">I")
+
+
+class TooDeep(ValueError):
+    """Containers nested deeper than MAX_DEPTH, or in themselves."""
+
+
+class Malformed(ValueError):
+    """A frame that no encoder writes."""
+
+
+class Unsupported(TypeError):
+    """An argument that has no form on the wire."""
+
+
+class Opaque:
+    """Stands for a value of a type that is not carried over; equal to nothing, itself included."""
+
+    def __init__(self, name: str, items: list[Any] | None = None) -> None:
+        self.name = name
+        self.items = items
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Any:
+        if self.items is None:
+            raise TypeError(f"'{self.name}' object is not iterable")
+        return iter(self.items)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+ITERABLES: tuple[type, ...] = (
+    range,
+    deque,
+    map,
+    filter,
+    zip,
+    enumerate,
+    reversed,
+    type(iter([])),
+    type(iter(())),
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+    type(x for x in ""),
+)
+
+
+def encode(value: Any, strict: bool = False, depth: int = 0) -> Any:
+    """The JSON form of a value; subclasses of plain types go as their base type.
+
+    Args:
+        value: anything.
+        strict: raise for what has no form, instead of an opaque token (the judge's side).
+        depth: containers around the value.
+
+    Raises:
+        TooDeep: nested deeper than MAX_DEPTH.
+        Unsupported: `strict`, and a type without a form.
+    """
+    if value is None or value is True or value is False:
+        return value
+    kind = type(value)
+    if issubclass(kind, int):
+        exact = int.__add__(value, 0)
+        return exact if -(1 << 63) <= exact < 1 << 63 else ["i", format(exact, "x")]
+    if issubclass(kind, float):
+        return ["f", float.hex(value)]
+    if issubclass(kind, str):
+        return text(str.__getitem__(value, slice(None)))
+    if issubclass(kind, complex):
+        return ["c", float.hex(value.real), float.hex(value.imag)]
+    if issubclass(kind, bytes | bytearray):
+        return ["b" if issubclass(kind, bytes) else "B", bytes(value).hex()]
+    return container(value, kind, strict, depth)
+
+
+def text(value: str) -> Any:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return ["u", value.encode("utf-8", "surrogatepass").hex()]
+    return value
+
+
+def container(value: Any, kind: type, strict: bool, depth: int) -> Any:
+    if depth >= MAX_DEPTH:
+        raise TooDeep(f"nested deeper than {MAX_DEPTH}")
+    below = depth + 1
+    if issubclass(kind, list):
+        return ["l", *(encode(item, strict, below) for item in list.__iter__(value))]
+    if issubclass(kind, tuple):
+        return ["t", *(encode(item, strict, below) for item in tuple.__iter__(value))]
+    if issubclass(kind, dict):
+        pairs = dict.items(value)
+        return ["d", *([encode(key, strict, below), encode(item, strict, below)] for key, item in pairs)]
+    if issubclass(kind, set | frozenset):
+        items = [encode(item, strict, below) for item in kind.__iter__(value)]
+        return ["s" if issubclass(kind, set) else "z", *sorted(items, key=json.dumps)]
+    if strict:
+        raise Unsupported(f"an argument of type {kind.__name__} cannot be sent to a sandbox")
+    if issubclass(kind, ITERABLES):
+        items = list(islice(value, MAX_ITEMS + 1))
+        if len(items) <= MAX_ITEMS:
+            return ["o", kind.__name__, ["l", *(encode(item, strict, below) for item in items)]]
+    return ["o", kind.__name__]
+
+
+def decode(form: Any, depth: int = 0) -> Any:
+    """The value of a form. A form that `encode` cannot have written is refused.
+
+    Raises:
+        TooDeep: nested deeper than MAX_DEPTH.
+        Malformed: no form.
+    """
+    if form is None or type(form) in (bool, int, str):
+        return form
+    if type(form) is not list or not form or type(form[0]) is not str:
+        raise Malformed("neither a plain value nor a tagged list")
+    tag, *rest = form
+    try:
+        return scalar(tag, *rest) if tag in SCALARS else collection(tag, rest, depth)
+    except TooDeep:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Malformed(f"tag {tag[:10]!r}: {error}"[:200]) from None
+
+
+SCALARS = frozenset("ifcubB")
+
+
+def scalar(tag: str, first: str, second: str = "") -> Any:
+    if tag == "i":
+        return int(first, 16)
+    if tag == "f":
+        return float.fromhex(first)
+    if tag == "c":
+        return complex(float.fromhex(first), float.fromhex(second))
+    if tag == "u":
+        return bytes.fromhex(first).decode("utf-8", "surrogatepass")
+    return bytes.fromhex(first) if tag == "b" else bytearray.fromhex(first)
+
+
+def collection(tag: str, rest: list[Any], depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise TooDeep(f"nested deeper than {MAX_DEPTH}")
+    if tag == "d":
+        return {decode(key, depth + 1): decode(item, depth + 1) for key, item in rest}
+    if tag == "o":
+        name, *items = rest
+        return Opaque(str(name)[:100], decode(items[0], depth + 1) if items else None)
+    kind = {"l": list, "t": tuple, "s": set, "z": frozenset}.get(tag)
+    if kind is None:
+        raise Malformed(f"unknown tag {tag[:10]!r}")
+    return kind(decode(item, depth + 1) for item in rest)
+
+
+def frame(message: dict[str, Any]) -> bytes:
+    """A message as bytes: four bytes of length, then JSON in ASCII."""
+    payload = json.dumps(message, separators=(",", ":")).encode("ascii")
+    return HEADER.pack(len(payload)) + payload

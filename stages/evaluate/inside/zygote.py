@@ -1,0 +1,245 @@
+"""Forks one process per candidate, watches its time, and ends it: the supervisor inside the sandbox.
+
+    python -s -S -P -B zygote.py ROOT CONTROL_FD CONFIG_JSON
+
+ROOT is put on the import path. Over the control socket (SOCK_SEQPACKET) come, per candidate, its limits with the
+descriptor of its own stream; back goes how it ended. The tests of a problem never come here (a `weak` problem's do).
+"""
+
+import contextlib
+import gc
+import json
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import time
+import types
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])
+
+from stages.evaluate.inside import kernel, values
+
+PRELOADED = (
+    "abc array ast base64 bisect calendar cmath collections.abc contextlib copy ctypes dataclasses datetime decimal "
+    "enum fractions functools hashlib heapq inspect io itertools json math numbers operator pprint queue random re "
+    "statistics string struct textwrap threading time traceback types typing unicodedata urllib.parse uuid warnings"
+)
+CHUNK = 1 << 16
+
+
+class Ended(Exception):
+    """The judge closed the stream."""
+
+
+def main() -> None:
+    config = json.loads(sys.argv[3])
+    control = socket.socket(fileno=int(sys.argv[2]))
+    os.environ.clear()
+    for module in PRELOADED.split():
+        with contextlib.suppress(ImportError):
+            __import__(module)
+    if os.getpid() != 1:
+        kernel.adopt_orphans()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # forked children then do not copy the pages by counting
+    control.send(json.dumps({"ready": True, "landlock": kernel.landlock_version()}).encode())
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, CHUNK, 1)
+        if not message:
+            return
+        if descriptors:  # without: an "end" that crossed the candidate's own end
+            control.send(json.dumps(serve(control, descriptors[0], json.loads(message), config)).encode())
+
+
+def serve(control: socket.socket, stream: int, job: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Run one candidate to its end; says how it ended, and whether it left files."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.closerange(3, stream)
+            os.closerange(stream + 1, 4096)
+            os.setsid()
+            confine(job, config)
+            candidate(stream)
+            status = 0
+        except BaseException as error:
+            with contextlib.suppress(BaseException):
+                os.write(stream, values.frame({"sandbox_error": f"{type(error).__name__}: {error}"}))
+        finally:
+            os._exit(status)
+    os.close(stream)
+    killed = watch(control, pid, job)
+    _, status, usage = os.wait4(pid, 0)
+    end_others()
+    dirty = any(True for _ in os.scandir(".")) if config["level"] == "A" else False
+    cpu = usage.ru_utime + usage.ru_stime
+    return {"killed": killed, "status": status, "cpu": cpu, "dirty": dirty, "id": job["id"]}
+
+
+def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
+    """Wait for the candidate's end or bring it about; returns which limit did ("": it ended by itself)."""
+    descriptor = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.register(control, select.POLLIN)
+    clock = (~pid << 3) | 2  # the process's CPU clock, as clock_getcpuclockid(3) makes it
+    deadline = time.monotonic() + job["wall_seconds"]
+    killed = ""
+    try:
+        while not killed:
+            cpu_left = job["cpu_seconds"] - time.clock_gettime(clock)
+            wall_left = deadline - time.monotonic()
+            if cpu_left <= 0 or wall_left <= 0:
+                killed = "cpu" if cpu_left <= 0 else "wall"
+                break
+            # one thread cannot use CPU time faster than wall time; where threads are possible, look often
+            ready = dict(poll.poll(max(1, 1000 * min(cpu_left, wall_left, job["poll_seconds"]))))
+            if descriptor in ready:
+                break
+            if control.fileno() in ready:
+                killed = "end" if control.recv(CHUNK) else "closed"
+    except OSError:  # the clock of a process that is gone
+        pass
+    finally:
+        os.close(descriptor)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return killed
+
+
+def end_others() -> None:
+    """End whatever else a candidate left; seccomp refuses to start it, so that this is for level C and for safety."""
+    alone = os.getpid() == 1
+    for _ in range(10_000):
+        targets = [-1] if alone else children()
+        for target in targets:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(target, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, 0 if targets and not alone else os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.001)
+
+
+def children() -> list[int]:
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(word) for word in file.read().split()]
+    return []
+
+
+def confine(job: dict[str, Any], config: dict[str, Any]) -> None:
+    """Give up, in this forked process, all that a function does not need."""
+    kernel.limit_resources(job["cpu_seconds"], job["memory_bytes"])
+    if config["level"] == "C":
+        return
+    if config["user"]:
+        kernel.drop_user(config["user"])
+    if config["level"] == "B":
+        kernel.drop_capabilities()
+    if config["landlock"]:
+        kernel.landlock(config["readable"], ["/tmp"] if config["level"] == "A" else [])
+    kernel.seccomp(os.getpid())
+
+
+def receive(stream: int) -> dict[str, Any]:
+    """One message of the judge."""
+    (length,) = values.HEADER.unpack(read(stream, values.HEADER.size))
+    return json.loads(read(stream, length))
+
+
+def read(stream: int, count: int) -> bytes:
+    parts = []
+    while count:
+        part = os.read(stream, min(count, CHUNK))
+        if not part:
+            raise Ended
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def send(stream: int, message: dict[str, Any]) -> None:
+    data = memoryview(values.frame(message))
+    if len(data) > values.MAX_BYTES:
+        data = memoryview(values.frame({"id": message.get("id"), "large": len(data)}))
+    while data:
+        data = data[os.write(stream, data) :]
+
+
+def failure(error: BaseException) -> list[str]:
+    """Type, the nearest built-in type, and text of an exception; the text may be hostile too."""
+    kind = type(error)
+    builtin = next((c.__name__ for c in kind.__mro__ if c.__module__ == "builtins"), "Exception")
+    try:
+        words = str(error)[:500]
+    except BaseException:
+        words = "(its text cannot be made)"
+    return [str(kind.__name__)[:100], builtin, words.encode("utf-8", "replace").decode()]
+
+
+def candidate(stream: int) -> None:
+    """Load a program, then answer calls of its entry point until the judge closes the stream."""
+    try:
+        job = receive(stream)
+        random.seed(job["seed"])
+        function = load(stream, job)
+        if function is not None:
+            while True:
+                answer(stream, function, receive(stream))
+    except Ended:
+        return
+
+
+def load(stream: int, job: dict[str, Any]) -> Any:
+    module = types.ModuleType("solution")  # in sys.modules, since dataclasses look their module up
+    sys.modules["solution"] = module
+    stage = "syntax"
+    try:
+        code = compile(values.decode(job["program"]), "<solution>", "exec", dont_inherit=True)
+        stage = "load"
+        exec(code, module.__dict__)
+        function = module.__dict__.get(job["entry_point"])
+        if job.get("test") is not None:
+            stage = "test"
+            exec(compile(job["test"], "<test>", "exec", dont_inherit=True), module.__dict__)
+            check = module.__dict__["check"]
+            module.__dict__[job["entry_point"]] = function
+            check(function)
+    except BaseException as error:
+        send(stream, {"stage": stage, "error": failure(error)})
+        return None
+    send(stream, {"stage": "ready" if callable(function) else "entry"})
+    return function if callable(function) else None
+
+
+def answer(stream: int, function: Any, call: dict[str, Any]) -> None:
+    """One call: its value, or its exception, and list, dict and set arguments that it changed in place."""
+    reply: dict[str, Any] = {"id": call["id"]}
+    try:
+        arguments = values.decode(call["arguments"])
+        keywords = values.decode(call["keywords"])
+        reply["value"] = values.encode(function(*arguments, **keywords))
+        after = [values.encode(a) if isinstance(a, list | dict | set) else None for a in arguments]
+        changed = {
+            i: form for i, form in enumerate(after) if form is not None and form != call["arguments"][i + 1]
+        }
+        if changed:
+            reply["changed"] = {str(i): form for i, form in changed.items()}
+    except values.TooDeep as error:
+        reply = {"id": call["id"], "deep": str(error)}
+    except BaseException as error:
+        reply = {"id": call["id"], "error": failure(error)}
+    send(stream, reply)
+
+
+if __name__ == "__main__":
+    main()

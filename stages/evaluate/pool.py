@@ -1,0 +1,199 @@
+"""Judges many samples at once: one worker process per core, replaced when it dies, and no sample lost."""
+
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.schema import Problem
+from stages.evaluate.sandbox import ROOT, START_SECONDS, Isolation, Limits
+from stages.evaluate.worker import Verdict
+
+ATTEMPTS = 3
+EXTRACT_SECONDS = 60.0
+TIMEOUTS = ("cpu_timeout", "wall_timeout")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion of one problem."""
+
+    problem: Problem
+    completion: str
+    weak: bool = False  # the test runs with the candidate
+
+
+class Worker:
+    """A judge in a process of its own."""
+
+    def __init__(self, isolation: Isolation, limits: Limits) -> None:
+        self.seconds = 2 * limits.wall_seconds + START_SECONDS
+        self.buffer = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stages.evaluate.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,  # an interrupt at the terminal is the pool's to handle
+        )
+        self.send({"isolation": asdict(isolation), "limits": asdict(limits)})
+
+    def send(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def receive(self, seconds: float) -> dict[str, Any] | None:
+        """A message, None where the worker died or said nothing for so long."""
+        assert self.process.stdout
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self.buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                return None
+            part = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not part:
+                return None
+            self.buffer += part
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        return json.loads(line)
+
+    def judge(self, sample: Sample, seed: int) -> tuple[Verdict | None, str]:
+        """The verdict, or None and the phase in which the worker was lost."""
+        job = {"completion": sample.completion, "seed": seed, "weak": sample.weak}
+        phase = "sandbox"
+        try:
+            self.send({"problem": asdict(sample.problem), **job})
+        except OSError:
+            return None, phase
+        while message := self.receive(EXTRACT_SECONDS if phase == "extract" else self.seconds):
+            if "verdict" in message:
+                return Verdict(**message["verdict"]), phase
+            phase = message["phase"]
+        return None, phase
+
+    def close(self) -> None:
+        """End the worker; its sandbox dies with it."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                try:
+                    stream.close()
+                except OSError:  # a line that the dead worker did not read
+                    continue
+
+
+class Pool:
+    """Judges samples with as many workers as asked for (0: one per core that this process may use)."""
+
+    def __init__(self, isolation: Isolation, limits: Limits, workers: int = 0, seed: int = 0) -> None:
+        self.isolation = isolation
+        self.limits = limits
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self.seed = seed
+
+    def judge(
+        self, samples: Sequence[Sample], progress: Callable[[int], object] | None = None
+    ) -> list[Verdict]:
+        """Verdicts in the order of the samples; one that ran out of time is run once more, alone.
+
+        Raises:
+            UserError: the judge itself failed on a sample, again and again.
+        """
+        verdicts = self.spread(samples, self.workers, progress)
+        if self.workers > 1:
+            again = [i for i, verdict in enumerate(verdicts) if verdict.verdict in TIMEOUTS]
+            for i, alone in zip(again, self.spread([samples[i] for i in again], 1), strict=True):
+                verdicts[i] = confirmed(verdicts[i], alone)
+        broken = [i for i, verdict in enumerate(verdicts) if verdict.verdict == "harness_error"]
+        if broken:
+            first = samples[broken[0]].problem.task_id
+            raise UserError(
+                f"the judge failed on {len(broken)} samples, {ATTEMPTS} times each; {first}: "
+                f"{verdicts[broken[0]].reason}. That says nothing of the model, so no result was written."
+            )
+        return verdicts
+
+    def spread(
+        self, samples: Sequence[Sample], workers: int, progress: Callable[[int], object] | None = None
+    ) -> list[Verdict]:
+        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for index in range(len(samples)):
+            waiting.put(index)
+        verdicts: list[Verdict] = [Verdict("harness_error", "not judged")] * len(samples)
+        errors: list[BaseException] = []
+        threads = [
+            threading.Thread(
+                target=self.serve, args=(samples, waiting, verdicts, errors, progress), daemon=True
+            )
+            for _ in range(min(workers, len(samples)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return verdicts
+
+    def serve(
+        self,
+        samples: Sequence[Sample],
+        waiting: "queue.SimpleQueue[int]",
+        verdicts: list[Verdict],
+        errors: list[BaseException],
+        progress: Callable[[int], object] | None,
+    ) -> None:
+        """One thread: a worker of its own, samples until none waits."""
+        worker = Worker(self.isolation, self.limits)
+        try:
+            while not errors:
+                try:
+                    index = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                worker, verdicts[index] = self.insist(worker, samples[index])
+                if progress:
+                    progress(1)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            worker.close()
+
+    def insist(self, worker: Worker, sample: Sample) -> tuple[Worker, Verdict]:
+        """Judge a sample, with a new worker where the old one was lost; returns the worker to go on with."""
+        verdict, phase = None, ""
+        for _ in range(ATTEMPTS):
+            verdict, phase = worker.judge(sample, self.seed)
+            if verdict is None or verdict.verdict == "harness_error":
+                worker.close()
+                worker = Worker(self.isolation, self.limits)
+            else:
+                return worker, verdict
+        return worker, verdict or lost(phase)
+
+
+def lost(phase: str) -> Verdict:
+    """The verdict where every attempt lost its worker in this phase."""
+    if phase == "extract":
+        return Verdict("syntax_error", "the parser does not survive this text")
+    if phase == "test":
+        return Verdict("cpu_timeout", "the test program does not end on the answers that came")
+    return Verdict("harness_error", "the worker died")
+
+
+def confirmed(first: Verdict, alone: Verdict) -> Verdict:
+    """Both results of a sample that timed out beside others: the second counts, the first is named."""
+    if first.verdict == alone.verdict:
+        return replace(alone, reason=f"{alone.reason}; the same alone")
+    return replace(alone, reason=f"{alone.reason}; beside others: {first.verdict}".lstrip("; "))

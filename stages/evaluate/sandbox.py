@@ -1,0 +1,299 @@
+"""Starts the supervisor of candidates at one of three levels of isolation, and talks to it.
+
+    A  namespaces (bubblewrap: no network, no home, no /proc, a read-only root that holds the interpreter alone),
+       seccomp, Landlock where the kernel has it, resource limits
+    B  Landlock, seccomp, resource limits, no capabilities, and an unused user where that user can read the interpreter
+    C  resource limits only: a candidate can read files, use the network and start processes
+
+What the levels do not cover: a hole in the kernel, and what one core's caches and timing tell.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.evaluate.inside import kernel, values
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+LEVELS = ("A", "B", "C")
+START_SECONDS = 30.0
+PYTHON_FLAGS = ("-s", "-S", "-P", "-B")  # not -I or -E: they would ignore PYTHONHASHSEED
+UNUSED_USER = 64_990
+
+
+class SandboxFailed(Exception):
+    """The sandbox, not the candidate, did something wrong."""
+
+
+class NoIsolation(Exception):
+    """A level that this machine does not give; says why."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    cpu_seconds: float = 3.0  # the verdict's limit
+    memory_bytes: int = 1 << 30  # address space
+    wall_factor: float = 10.0  # wall time, in CPU limits: ends sleepers, no verdict on speed
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.wall_factor * self.cpu_seconds
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """A level, why it is that one, and what starting it needs."""
+
+    level: str
+    why: str = ""  # empty: the highest
+    bwrap: str = ""
+    python: str = ""
+    libraries: list[str] = field(default_factory=list)  # folders and files that the interpreter reads
+    landlock: bool = False
+    user: int = 0  # level B: the unused user, 0: none
+
+
+def detect(wanted: str = "auto", bwrap: str | None = None) -> Isolation:
+    """The highest level that runs an empty program on this machine, or `wanted` alone.
+
+    Args:
+        wanted: auto, A, B or C.
+        bwrap: path of bubblewrap; None: looked up on PATH.
+
+    Raises:
+        UserError: the level that was asked for is not to be had.
+    """
+    reasons: list[str] = []
+    for level in LEVELS if wanted == "auto" else (wanted,):
+        try:
+            isolation = prepare(level, bwrap)
+            with Sandbox(isolation) as sandbox:
+                prove(sandbox)
+            return Isolation(**{**asdict(isolation), "why": "; ".join(reasons)})
+        except (NoIsolation, SandboxFailed) as error:
+            reasons.append(f"level {level} is not to be had: {error}")
+    raise UserError(f"evaluate.isolation is {wanted!r}, but {'; '.join(reasons)}")
+
+
+def prepare(level: str, bwrap: str | None = None) -> Isolation:
+    """What starting a level needs; raises NoIsolation for what can be told without starting it."""
+    python, libraries = interpreter()
+    version = kernel.landlock_version()
+    if level == "A":
+        path = shutil.which(bwrap or "bwrap")
+        if path is None:
+            raise NoIsolation(f"{bwrap or 'bwrap'} is not installed (Debian: the package bubblewrap)")
+        return Isolation("A", bwrap=path, python=python, libraries=libraries, landlock=version > 0)
+    if level == "B":
+        if version < 1:
+            raise NoIsolation("the kernel has no Landlock")
+        user = UNUSED_USER if os.getuid() == 0 and readable_by_others(python) else 0
+        return Isolation("B", python=python, libraries=libraries, landlock=True, user=user)
+    return Isolation("C", python=python, libraries=libraries)
+
+
+def interpreter() -> tuple[str, list[str]]:
+    """The base interpreter's executable, and the folders and shared libraries that it needs."""
+    python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    modules = [str(p) for folder in folders for p in Path(folder, "lib-dynload").glob("*.so")]
+    found = {"/etc/ld.so.cache", python, *folders}
+    try:
+        out = subprocess.run(["ldd", python, *modules], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        out = ""
+    words = [word for line in out.splitlines() if line.startswith(("\t", " ")) for word in line.split()]
+    shared = {word for word in words if word.startswith("/") and os.path.exists(word)}
+    found |= shared or {"/lib", "/lib64", "/usr/lib", "/usr/lib64"}
+    return python, sorted(path for path in found if os.path.exists(path))
+
+
+def readable_by_others(path: str) -> bool:
+    return all(parent.stat().st_mode & 0o005 == 0o005 for parent in [Path(path), *Path(path).parents])
+
+
+class Sandbox:
+    """One supervisor process; `run` lends it to one candidate at a time.
+
+    Raises:
+        NoIsolation: it did not start; the text says why.
+    """
+
+    def __init__(self, isolation: Isolation) -> None:
+        self.isolation = isolation
+        self.folder = tempfile.TemporaryDirectory(prefix="sandbox-")
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(START_SECONDS)
+        self.jobs = 0
+        with theirs:
+            self.process = subprocess.Popen(
+                command(isolation, theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=open(self.folder.name + "/stderr", "wb"),  # noqa: SIM115
+                cwd=self.scratch(),
+                env={"PYTHONHASHSEED": "0"},
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        try:
+            ready = self.control.recv(1 << 16)
+        except OSError:
+            ready = b""
+        if not ready:
+            self.close()
+            raise NoIsolation(self.words or "the sandbox did not start")
+
+    def scratch(self) -> str:
+        folder = os.path.join(self.folder.name, "empty")
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        return folder
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the supervisor and with it everything below it."""
+        self.control.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            self.words = Path(self.folder.name, "stderr").read_text("utf-8", "replace").strip()[-300:]
+        self.folder.cleanup()
+
+    @contextmanager
+    def run(self, limits: Limits) -> Iterator["Candidate"]:
+        """Fork a candidate; at the end of the block it is dead, and `candidate.end` says how it died."""
+        ours, theirs = socket.socketpair()
+        self.jobs += 1
+        job = {
+            "id": self.jobs,
+            "cpu_seconds": limits.cpu_seconds,
+            "wall_seconds": limits.wall_seconds,
+            "memory_bytes": limits.memory_bytes,
+            "poll_seconds": 0.05 if self.isolation.level == "C" else 1.0,
+        }
+        candidate = Candidate(ours)
+        with ours:
+            with theirs:
+                self.guard(socket.send_fds, self.control, [json.dumps(job).encode()], [theirs.fileno()])
+            ours.settimeout(limits.wall_seconds + START_SECONDS)
+            self.control.settimeout(limits.wall_seconds + START_SECONDS)
+            try:
+                yield candidate
+            finally:
+                self.guard(self.control.send, b"end")
+                candidate.end = json.loads(self.guard(self.control.recv, 1 << 16) or b"{}")
+        if candidate.end.get("id") != self.jobs:
+            raise SandboxFailed("the supervisor ended")
+
+    def guard(self, call: Any, *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            raise SandboxFailed(f"the supervisor does not answer ({error})") from None
+
+
+class Candidate:
+    """The stream to one candidate. What comes from it is believed in nothing but its value."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self.stream = stream
+        self.end: dict[str, Any] = {}
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Raises EOFError where the candidate is gone."""
+        try:
+            self.stream.sendall(values.frame(message))
+        except OSError as error:
+            raise EOFError(str(error)) from None
+
+    def receive(self) -> dict[str, Any]:
+        """One message.
+
+        Raises:
+            EOFError: the candidate is gone.
+            OverflowError: the message is longer than values.MAX_BYTES.
+            values.Malformed: no message that the supervisor's code writes.
+        """
+        (length,) = values.HEADER.unpack(self.read(values.HEADER.size))
+        if length > values.MAX_BYTES:
+            raise OverflowError(f"a reply of {length} bytes, {values.MAX_BYTES} are allowed")
+        try:
+            message = json.loads(self.read(length))
+        except (ValueError, RecursionError) as error:
+            raise values.Malformed(f"a reply that is no JSON ({type(error).__name__})") from None
+        if not isinstance(message, dict):
+            raise values.Malformed("a reply that is no message")
+        return message
+
+    def read(self, count: int) -> bytes:
+        parts = []
+        while count:
+            try:
+                part = self.stream.recv(min(count, 1 << 20))
+            except TimeoutError:
+                raise SandboxFailed("the supervisor did not keep to the wall time") from None
+            except OSError as error:
+                raise EOFError(str(error)) from None
+            if not part:
+                raise EOFError("the stream ended")
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+
+def command(isolation: Isolation, control: int) -> list[str]:
+    """The command line of the supervisor."""
+    config = {
+        "level": isolation.level,
+        "landlock": isolation.landlock,
+        "readable": isolation.libraries,
+        "user": isolation.user,
+    }
+    root = "/judge" if isolation.level == "A" else str(ROOT)
+    script = f"{root}/stages/evaluate/inside/zygote.py"
+    python = [isolation.python, *PYTHON_FLAGS, script, root, str(control), json.dumps(config)]
+    if isolation.level != "A":
+        return python
+    binds = [word for path in isolation.libraries for word in ("--ro-bind", path, path)]
+    return [
+        *(isolation.bwrap, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"),
+        *("--hostname", "sandbox", "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--as-pid-1"),
+        *("--clearenv", "--setenv", "PYTHONHASHSEED", "0"),
+        *binds,
+        *("--ro-bind", str(HERE / "inside"), "/judge/stages/evaluate/inside"),
+        *("--size", str(16 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"),
+        *("--", *python),
+    ]
+
+
+def prove(sandbox: Sandbox) -> None:
+    """Run a program that adds one and one, so that a level counts only where its filters were accepted."""
+    with sandbox.run(Limits(cpu_seconds=5.0)) as candidate:
+        program = "def add(a, b):\n    return a + b\n"
+        try:
+            candidate.send({"program": program, "entry_point": "add", "seed": 0})
+            loaded = candidate.receive()
+            candidate.send({"id": 1, "arguments": values.encode((1, 1)), "keywords": values.encode({})})
+            if loaded.get("stage") != "ready" or candidate.receive().get("value") != 2:
+                raise NoIsolation(str(loaded.get("sandbox_error", loaded))[:300])
+        except EOFError:
+            raise NoIsolation("a program that adds one and one did not run") from None

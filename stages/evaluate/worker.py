@@ -1,0 +1,199 @@
+"""One judge: extracts, runs the test program here and the candidate in its sandbox, and gives a verdict.
+
+    python -m stages.evaluate.worker      # started by stages/evaluate/judge.py; JSON lines in and out
+
+A process of its own, so that hostile text or answers which bring it down cost one sample and no more. Before each
+phase it says which one begins: the pool blames the candidate for a death while its text was parsed or its answers
+were compared, and nobody else.
+"""
+
+import json
+import resource
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stages.common.schema import Problem
+from stages.evaluate.extract import extract
+from stages.evaluate.inside import values
+from stages.evaluate.sandbox import Candidate, Isolation, Limits, NoIsolation, Sandbox, SandboxFailed
+from stages.evaluate.tests_program import CandidateEnded, Stub, TestTooLong, needs_candidate_names, run_test
+
+MEMORY_BYTES = 4 << 30
+VERDICTS = (
+    *("passed", "wrong_answer", "exception", "syntax_error", "no_entry_point", "cpu_timeout", "wall_timeout"),
+    *("out_of_memory", "signal", "reply_too_large", "unsupported_value", "harness_error"),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a sample. Times are of the candidate's process; they vary, the words do not."""
+
+    verdict: str
+    reason: str = ""
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+
+class Judge:
+    """Judges one sample after another with one sandbox, which is replaced when a candidate left something in it."""
+
+    def __init__(self, isolation: Isolation, limits: Limits) -> None:
+        self.isolation = isolation
+        self.limits = limits
+        self.sandbox: Sandbox | None = None
+
+    def judge(self, problem: Problem, completion: str, seed: int = 0, weak: bool = False) -> Verdict:
+        """The verdict on a completion.
+
+        Args:
+            problem: the problem.
+            completion: what the model wrote, as it came.
+            seed: of `random`, on both sides.
+            weak: the test needs the candidate's own names and runs with it in the sandbox.
+        """
+        say({"phase": "extract"})
+        also = needs_candidate_names(problem) if weak else []
+        found = extract(problem.prompt, problem.entry_point, completion, also)
+        if found.verdict:
+            return Verdict(found.verdict, found.reason)
+        say({"phase": "sandbox"})
+        try:
+            return self.run(problem, found.program, seed, weak)
+        except (SandboxFailed, NoIsolation) as error:
+            self.close()
+            return Verdict("harness_error", str(error))
+
+    def run(self, problem: Problem, program: str, seed: int, weak: bool) -> Verdict:
+        self.sandbox = self.sandbox or Sandbox(self.isolation)
+        started = time.perf_counter()
+        with self.sandbox.run(self.limits) as candidate:
+            word, reason = self.examine(candidate, problem, program, seed, weak)
+        wall = time.perf_counter() - started
+        end = candidate.end
+        if end["dirty"]:
+            self.close()
+        word, reason = ended(word, reason, end, self.limits)
+        return Verdict(word, reason, round(end["cpu"], 3), round(wall, 3))
+
+    def examine(
+        self, candidate: Candidate, problem: Problem, program: str, seed: int, weak: bool
+    ) -> tuple[str, str]:
+        """Verdict and reason while the candidate lives; an empty word where its end has to tell."""
+        job: dict[str, Any] = {
+            "program": values.encode(program),
+            "entry_point": problem.entry_point,
+            "seed": seed,
+        }
+        if weak:
+            job["test"] = problem.test
+        try:
+            candidate.send(job)
+            loaded = candidate.receive()
+        except EOFError:
+            return "", ""
+        except (OverflowError, values.Malformed) as error:
+            return "exception", str(error)
+        if "sandbox_error" in loaded:
+            raise SandboxFailed(str(loaded["sandbox_error"])[:300])
+        if loaded.get("stage") != "ready":
+            return not_loaded(loaded, problem.entry_point)
+        if weak:
+            return "passed", "weak: the test ran with the candidate"
+        say({"phase": "test"})
+        return tested(Stub(candidate), problem, seed, self.limits.cpu_seconds)
+
+    def close(self) -> None:
+        if self.sandbox:
+            self.sandbox.close()
+        self.sandbox = None
+
+
+def not_loaded(loaded: dict[str, Any], entry_point: str) -> tuple[str, str]:
+    """Verdict on a program that did not come to its entry point (or, weak, through its test)."""
+    stage = loaded.get("stage")
+    if stage == "entry":
+        return "no_entry_point", f"the program leaves no function {entry_point}"
+    try:
+        name, _, words = (str(part) for part in loaded["error"])
+    except (KeyError, TypeError, ValueError):
+        return "exception", "the candidate's process wrote a reply of its own"
+    reason = f"{name}: {words}" if words else name
+    if stage == "syntax":
+        return "syntax_error", reason
+    if stage == "test" and name == "AssertionError":
+        return "wrong_answer", f"weak: {reason}"
+    return "out_of_memory" if name == "MemoryError" else "exception", f"{reason} (while loading)"
+
+
+def tested(stub: Stub, problem: Problem, seed: int, cpu_seconds: float) -> tuple[str, str]:
+    """Run the test program against the stub and tell whose fault its end is."""
+    raised: BaseException | None = None
+    try:
+        run_test(problem, stub, seed, cpu_seconds)
+    except CandidateEnded:
+        pass
+    except TestTooLong:
+        return "cpu_timeout", "the test did not end on the answers that came"
+    except values.Unsupported as error:
+        return "unsupported_value", str(error)
+    except BaseException as error:
+        raised = error
+    if stub.failure:
+        return stub.failure
+    if raised is None:
+        return ("passed", "") if stub.calls else ("harness_error", "the test never called the candidate")
+    if any(raised is error for error in stub.raised):
+        words = str(raised.candidate)[:500]  # type: ignore[attr-defined]
+        return "out_of_memory" if isinstance(raised, MemoryError) else "exception", words
+    if stub.opaque:
+        return "unsupported_value", f"an answer of type {stub.opaque}"
+    return "wrong_answer", what_failed(raised, stub.calls)
+
+
+def what_failed(error: BaseException, calls: int) -> str:
+    name = type(error).__name__
+    if isinstance(error, AssertionError):
+        words = str(error.args[0])[:200] if error.args and isinstance(error.args[0], str) else ""
+        return f"an assertion after call {calls}" + (f": {words}" if words else "")
+    return f"the test raised {name} on the answer to call {calls}"
+
+
+def ended(word: str, reason: str, end: dict[str, Any], limits: Limits) -> tuple[str, str]:
+    """The final verdict: limits are looked at first, since a candidate may answer from a handler past them."""
+    if end["killed"] == "cpu" or end["cpu"] > limits.cpu_seconds:
+        return "cpu_timeout", f"more than {limits.cpu_seconds:g} s of CPU time"
+    if end["killed"] == "wall":
+        return "wall_timeout", f"more than {limits.wall_seconds:g} s"
+    if word:
+        return word, reason
+    status = end["status"]
+    if status & 0x7F:
+        number = status & 0x7F
+        known = number in signal.Signals.__members__.values()
+        return "signal", f"killed by {signal.Signals(number).name if known else number}"
+    return "exception", f"the process ended with status {status >> 8} before it answered"
+
+
+def say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    first = json.loads(sys.stdin.readline())
+    judge = Judge(Isolation(**first["isolation"]), Limits(**first["limits"]))
+    try:
+        for line in sys.stdin:
+            job = json.loads(line)
+            verdict = judge.judge(Problem(**job["problem"]), job["completion"], job["seed"], job["weak"])
+            say({"verdict": asdict(verdict)})
+    finally:
+        judge.close()
+
+
+if __name__ == "__main__":
+    main()
