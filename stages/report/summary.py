@@ -1,0 +1,64 @@
+"""Print what came out, from the files of reports/ alone: the table that ends `make demo`.
+
+python -m stages.report.summary
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.common.stage import one_message
+from stages.report.comparison import Comparison, compare, equals, interval, percent
+from stages.report.evidence import STAGES, TARGETS, Evidence, read_evidence
+from stages.report.sections import duration, judged, number, solved
+
+LABEL = 12  # characters of the first column
+
+
+def summary(evidence: Evidence, comparison: Comparison) -> str:
+    """The table as text, at most 100 characters wide."""
+    metrics = evidence.metrics
+    benchmark = metrics["evaluate/tuned"]["benchmark"]
+    lines = ["", f"{benchmark} pass@1"]
+    lines += [line(target, score(metrics[f"evaluate/{target}"])) for target in TARGETS]
+    lines += [line("difference", difference(comparison)), ""]
+    lines += [line("trained", trained(metrics["train"]))]
+    lines += [line("judge", text) for label, text in judged(evidence) if label.startswith("isolation")]
+    lines += ["", "time", *times(metrics), ""]
+    lines += [
+        line("report", "reports/index.html"),
+        line("MLflow", "make ui, then open http://127.0.0.1:5000"),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def line(label: str, text: str) -> str:
+    return f"  {label:<{LABEL}}{text}"
+
+
+def score(metrics: Mapping[str, Any]) -> str:
+    return f"{percent(metrics['pass_at_1']):>6}   95% interval {interval(metrics)}   {solved(metrics)}"
+
+
+def difference(comparison: Comparison) -> str:
+    """Won, lost, and whether it is more than noise."""
+    noise = "more than noise" if comparison.beyond_noise else "not more than noise"
+    return f"{len(comparison.won)} problems won, {len(comparison.lost)} lost: {noise} (exact McNemar test, p {equals(comparison.p)})"
+
+
+def trained(train: Mapping[str, Any]) -> str:
+    return f"{number(train['tokens_trained'])} tokens in {number(train['steps'])} steps"
+
+
+def times(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line a stage, and the total."""
+    seconds = {stage: metrics[stage]["seconds"] for stage in STAGES if "seconds" in metrics[stage]}
+    width = LABEL + 4
+    lines = [f"  {stage.replace('/', ' '):<{width}}{duration(value):>12}" for stage, value in seconds.items()]
+    return [*lines, f"  {'total':<{width}}{duration(sum(seconds.values())):>12}"]
+
+
+if __name__ == "__main__":
+    with one_message("summary"):
+        found = read_evidence()
+        print(summary(found, compare(found.samples["base"], found.samples["tuned"])))
