@@ -94,7 +94,7 @@ def point_name(plan: Plan, overrides: Sequence[str]) -> str:
     told = [o for o in overrides if o not in plan.fixed] or list(overrides)
     words = [o.lstrip("+~").split("=", 1) for o in told]
     text = "-".join("-".join([pair[0].split(".")[-1], *pair[1:]]) for pair in words)
-    text = re.sub(r"[^A-Za-z0-9]+(?![0-9])|[^A-Za-z0-9.]+", "-", text).strip("-.")[:60]
+    text = re.sub(r"\.{2,}|-{2,}", "-", re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)).strip("-.")[:60]
     return f"{text or 'point'}-{short_hash(plan.commit, *overrides)}"
 
 

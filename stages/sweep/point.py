@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from configobj import ConfigObj
+
 from stages.common.errors import UserError
 from stages.common.files import remove, write_json
 from stages.config.compose import validated
@@ -87,18 +89,12 @@ def make_clone(plan: Plan, clone: Path) -> None:
         folder=clone.parent,
     )
     git("checkout", "--quiet", "--detach", plan.commit, folder=clone)
-    local = Path(plan.root) / ".dvc/config.local"
-    if local.exists():
-        shutil.copy(local, clone / ".dvc/config.local")
-    done = subprocess.run(
-        dvc("config", "--local", "cache.dir", plan.cache),
-        cwd=clone,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"the clone cannot use DVC's cache: {done.stderr.strip()}")
+    local = clone / ".dvc/config.local"
+    if (given := Path(plan.root) / ".dvc/config.local").exists():
+        shutil.copy(given, local)  # remotes and their credentials
+    config = ConfigObj(str(local))
+    config.setdefault("cache", {})["dir"] = plan.cache
+    config.write()
 
 
 def call(plan: Plan, clone: Path, log: Any, *arguments: str) -> None:

@@ -1,0 +1,212 @@
+"""Sweeps: each point a DVC experiment and an MLflow run, the user's tree untouched.
+
+Most tests sweep over a toy pipeline (config, and a stage that takes no time); the last one over the real stages.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.common.errors import UserError
+from stages.sweep.git import clean_commit, experiment_ref
+from stages.sweep.plan import Plan, dvc_params, point_name, point_overrides
+from stages.sweep.point import objective, stages_run
+from tests.tiny import Done, Project
+
+PLAN = Plan(
+    root="/repository",
+    commit="c" * 40,
+    cache="/cache",
+    tracking_uri="sqlite:////repository/mlflow.db",
+    identity=(),
+    fixed=("++train.epochs=1",),
+    name="sweep",
+    objective="reports/evaluate/tuned.json:pass_at_1",
+)
+TOY = """\
+stages:
+  config:
+    cmd: python -m stages.config
+    deps: [params.yaml, conf, stages/config, stages/common]
+    outs:
+      - reports/config.yaml: {cache: false}
+  score:
+    cmd: python score.py
+    deps: [score.py]
+    params: [{reports/config.yaml: [train, base]}]
+    metrics:
+      - reports/evaluate/tuned.json: {cache: false}
+"""
+SCORE = """\
+import json, os, sys, yaml
+from pathlib import Path
+config = yaml.safe_load(open("reports/config.yaml"))
+rank = config["train"]["lora"]["rank"]
+if rank == 13:
+    sys.exit("thirteen is no rank")
+made = {"pass_at_1": rank / 100, "base": config["base"]["name"], "store": os.environ["MLFLOW_TRACKING_URI"]}
+Path("reports/evaluate").mkdir(parents=True, exist_ok=True)
+Path("reports/evaluate/tuned.json").write_text(json.dumps(made))
+"""
+
+
+@pytest.fixture(scope="module")
+def toy(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The repository with a pipeline of two quick stages, after a sweep over two ranks."""
+    project = fresh.copy(tmp_path_factory.mktemp("toy") / "project")
+    (project.root / "dvc.yaml").write_text(TOY, "utf-8")
+    (project.root / "score.py").write_text(SCORE, "utf-8")
+    shutil.copy(project.root / "conf/base/tiny.yaml", project.root / "conf/base/other.yaml")
+    project.edit("conf/base/other.yaml", "name: tiny", "name: other")
+    project.commit("a toy pipeline")
+    return project
+
+
+def sweep(project: Project, *arguments: str) -> Done:
+    return project.run(sys.executable, "-m", "stages.sweep", *arguments)
+
+
+def experiments(project: Project) -> list[str]:
+    """Names of the experiments on top of the commit that is checked out."""
+    refs = project.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    head = project.git("rev-parse", "HEAD")
+    return sorted(ref.split("/")[-1] for ref in refs if ref.split("/")[2] + ref.split("/")[3] == head)
+
+
+def rows(done: Done) -> dict[str, list[str]]:
+    """The table at the end: cells by the point's name without its hash."""
+    table = done.out.rsplit("\nsweep ", 1)[1].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in table]
+    return {row[0].rsplit("-", 1)[0]: row[1:] for row in cells}
+
+
+def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_path: Path) -> None:
+    project = toy.copy(tmp_path / "project")
+    before, head = project.files(), project.git("rev-parse", "HEAD")
+    done = sweep(project, "-m", "train.lora.rank=4,8")
+    assert done.status == 0, done.text
+    assert {name: row[:2] for name, row in rows(done).items()} == {
+        "rank-4": ["0.04", "ran 2 stages"],
+        "rank-8": ["0.08", "ran 2 stages"],
+    }
+    assert [name.rsplit("-", 1)[0] for name in experiments(project)] == ["rank-4", "rank-8"]
+    assert project.files() == before
+    assert project.git("status", "--porcelain") == ""
+    assert (project.git("rev-parse", "HEAD"), project.git("branch", "--list")) == (head, "* main")
+    assert list((project.root / ".cache/sweep").rglob("params.yaml")) == [], "a clone was left behind"
+    assert f"sqlite:///{project.root}/mlflow.db" in project.git(
+        "show", f"{experiment_ref(head, experiments(project)[0])}:reports/evaluate/tuned.json"
+    ), "points log to the store of the repository, not of their clone"
+
+    again = sweep(project, "train.lora.rank=8,4")  # -m is not needed: a sweep is always one
+    assert {row[1] for row in rows(again).values()} == {"there already"}
+    assert rows(again)["rank-8"][0] == "0.08"
+
+    (project.root / "notes.txt").write_text("a new commit\n", "utf-8")
+    project.commit()
+    moved = sweep(project, "-m", "train.lora.rank=8")
+    assert rows(moved)["rank-8"][:2] == ["0.08", "from the cache"]
+
+    project.dvc("exp", "apply", experiments(project)[0])
+    applied = project.repro()
+    assert applied.ran == []
+    assert "rank: 8" in (project.root / "params.yaml").read_text("utf-8")
+
+
+def test_a_failed_point_does_not_end_the_others_and_groups_can_be_swept(toy: Project, tmp_path: Path) -> None:
+    project = toy.copy(tmp_path / "project")
+    done = sweep(project, "-m", "base=other", "train.lora.rank=13,6", "sweep.name=mine")
+    assert done.status == 1
+    assert rows(done)["rank-13"] == ["-", "failed"]
+    assert rows(done)["rank-6"][:2] == ["0.06", "ran 2 stages"]
+    assert "thirteen is no rank" in done.err
+    assert [name.rsplit("-", 1)[0] for name in experiments(project)] == ["rank-6"]
+    logs = sorted(p.suffix for p in (project.root / ".cache/sweep/mine").iterdir() if "rank-13" in p.name)
+    assert logs == [".json", ".log"]
+    ref = experiment_ref(project.git("rev-parse", "HEAD"), experiments(project)[0])
+    assert '"base": "other"' in project.git("show", f"{ref}:reports/evaluate/tuned.json")
+    assert "- base: other" in project.git("show", f"{ref}:params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train.lora.rnak=4,8", "Did you mean 'train.lora.rank'?"),
+        ("train.lora.rank=4,0", "train.lora.rank is 0: expected at least 1"),
+        ("train.lora.rank=4,many", "train.lora.rank: Value 'many'"),
+        ("base=tiny,nothing", "nothing"),
+    ],
+)
+def test_every_point_is_checked_before_anything_runs(toy: Project, override: str, told: str) -> None:
+    done = sweep(toy, "-m", override)
+    assert done.status == 1
+    assert told in done.err
+    assert "Traceback" not in done.text
+    assert experiments(toy) == []
+    assert not (toy.root / ".cache/sweep").exists()
+
+
+def test_a_dirty_tree_is_refused_with_its_files(toy: Project, tmp_path: Path) -> None:
+    project = toy.copy(tmp_path / "project")
+    (project.root / "notes.txt").write_text("not committed\n", "utf-8")
+    project.edit("score.py", "/ 100", "/ 10")
+    done = sweep(project, "-m", "train.lora.rank=4,8")
+    assert done.status == 1
+    for told in ("notes.txt", "score.py", "git add -A && git commit"):
+        assert told in done.err
+    assert experiments(project) == []
+
+
+def test_without_a_commit_there_is_no_sweep(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    with pytest.raises(UserError, match="HEAD"):
+        clean_commit(tmp_path)
+
+
+def test_names_tell_what_is_swept() -> None:
+    swept = point_overrides(["++train.lora.rank=8", "++train.epochs=1", "sweep.name=x"])
+    assert swept == ["++train.epochs=1", "++train.lora.rank=8"]
+    name = point_name(PLAN, swept)
+    assert name.startswith("rank-8-")
+    assert name == point_name(PLAN, swept)
+    assert name != point_name(PLAN, ["++train.epochs=1", "++train.lora.rank=16"])
+    assert point_name(PLAN, ["++train.learning_rate=4e-4"]).startswith("learning_rate-4e-4-")
+    assert point_name(PLAN, ["++pack.validation_share=0.1"]).startswith("validation_share-0.1-")
+    assert point_name(PLAN, ["++train.lora.target_modules=[q_proj, v_proj]"]).startswith(
+        "target_modules-q_proj-v_proj-"
+    )
+    assert point_name(PLAN, []).startswith("point-")
+
+
+def test_a_group_becomes_the_key_that_dvc_can_set(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("defaults: [{base: a}, {experiment: null}, _self_]\n", "utf-8")
+    assert dvc_params(["experiment=quick", "++train.lora.rank=8"], params) == [
+        "-S",
+        "++defaults.1.experiment=quick",
+        "-S",
+        "++train.lora.rank=8",
+    ]
+    with pytest.raises(UserError, match="no group 'other' under `defaults`"):
+        dvc_params(["other=1"], params)
+
+
+def test_the_objective_is_a_number_in_a_metrics_file() -> None:
+    assert objective('{"pass_at_1": 0.25}', PLAN) == 0.25
+    for text in (
+        '{"pass_at_1": null}',
+        "{}",
+        '{"pass_at_1": "high"}',
+        '{"pass_at_1": true}',
+        '{"pass_at_1": NaN}',
+    ):
+        with pytest.raises(UserError, match=r"'pass_at_1' in reports/evaluate/tuned\.json is"):
+            objective(text, PLAN)
+
+
+def test_stages_are_read_out_of_a_log() -> None:
+    log = "Running stage 'config':\n> python\nStage 'base' is cached - skipping run\nRunning stage 'evaluate@tuned':\n"
+    assert stages_run(log) == ["config", "evaluate@tuned"]
