@@ -20,6 +20,7 @@ from stages.common.files import read_jsonl
 from stages.common.schema import Problem
 
 EXAMPLES = re.compile(r">>>|^\s*(for example|examples?|e\.g\.|assert\b)|\bassert ", re.I | re.M)
+IMPORT_LINE = re.compile(r"^(import|from)\s.*$", re.M)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def descriptions(problem: Problem) -> list[str]:
 
 
 def add_solution(index: Index, number: int, solution: str) -> None:
-    solution = squeeze(solution)
+    """Index the pieces of a solution; its imports are left out, for they are everyone's."""
+    solution = squeeze(IMPORT_LINE.sub("", solution))
     index.solutions.append(solution)
     if len(solution) >= index.settings.solution_characters:
         for start in range(len(solution) - index.piece + 1):

@@ -84,7 +84,7 @@ class Pairs:
 
 
 def near_pairs(spaced: list[str], settings: NearDuplicates) -> Pairs:
-    """All pairs with a Jaccard similarity of at least `settings.related` that banding finds.
+    """All pairs with a Jaccard similarity of at least `settings.related` (or `threshold`, if lower) that banding finds.
 
     A pair whose rows are already connected at `settings.threshold` is left out: it cannot change a component.
     """
@@ -92,7 +92,8 @@ def near_pairs(spaced: list[str], settings: NearDuplicates) -> Pairs:
 
     from stages.clean.engine import colliding_rows
 
-    bands, rows = band_shape(settings.permutations, settings.related, settings.recall)
+    least = min(settings.related, settings.threshold)
+    bands, rows = band_shape(settings.permutations, least, settings.recall)
     numbers = np.array([place for place, text in enumerate(spaced) if text], dtype=np.int64)
     texts = pa.array([spaced[place] for place in numbers], pa.large_string())
     passes = colliding_rows(
@@ -102,7 +103,7 @@ def near_pairs(spaced: list[str], settings: NearDuplicates) -> Pairs:
     for keys, places in passes if len(numbers) > 1 else ():
         for left, right in candidate_rounds(keys, numbers[places]):
             seen.verify(left, right)
-    return pairs_above(seen.similar, settings.related)
+    return pairs_above(seen.similar, least)
 
 
 class Verified:
@@ -137,7 +138,7 @@ def candidate_rounds(keys: np.ndarray, places: np.ndarray) -> Iterator[tuple[np.
 
     In rounds, so that what one round connects need not be looked at in the next, and none holds more pairs than rows.
     """
-    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, dtype=np.int64)
+    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
     sizes = np.diff(np.r_[starts, len(keys)])
     offsets = np.arange(len(keys)) - np.repeat(starts, sizes)
     for turn in range(int(sizes.max(initial=1)) - 1):
@@ -164,5 +165,5 @@ def components(size: int, pairs: Pairs, threshold: float = 0.0) -> np.ndarray:
 def representatives(labels: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """For each row the position of the row of its component with the lowest rank."""
     order = np.lexsort((ranks, labels))
-    first = np.flatnonzero(np.r_[True, np.diff(labels[order]) > 0])
+    first = np.flatnonzero(np.diff(labels[order], prepend=-1))
     return order[first][np.searchsorted(labels[order][first], labels)]

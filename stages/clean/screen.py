@@ -40,7 +40,7 @@ class Screened:
     texts: list[str] = field(default_factory=list)  # shingle words
     digests: list[str] = field(default_factory=list)
     fingerprints: list[str] = field(default_factory=list)
-    order: list[tuple[bool, int, str]] = field(default_factory=list)  # best row of a group first
+    order: list[tuple[bool, int, int, str]] = field(default_factory=list)  # best row of a group first
 
     def add(self, number: int, row: Row) -> None:
         self.numbers.append(number)
@@ -48,10 +48,14 @@ class Screened:
         self.texts.append(shingle_words(row.text))
         self.digests.append(text_digest(row.text))
         self.fingerprints.append(row.code.fingerprint)
-        self.order.append((not row.has_tests, -len(row.text), row.id))
+        self.order.append((not row.has_tests, -len(row.answer), -len(row.text), row.id))
 
     def ranks(self) -> np.ndarray:
-        """int [n]: 0 for the row that is kept before all others: with tests, then longer, then lower id."""
+        """int [n]: 0 for the row that is kept before all others: with tests, then longer, then lower id.
+
+        The completion's length goes first: a one-line wrapper whose prompt holds the function it calls is the
+        longer text, but the function itself is what there is to learn.
+        """
         ranks = np.empty(len(self.order), dtype=np.int64)
         ranks[sorted(range(len(self.order)), key=self.order.__getitem__)] = np.arange(len(self.order))
         return ranks

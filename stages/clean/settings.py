@@ -113,19 +113,15 @@ class NearDuplicates:
     permutations: int = 256  # MinHash values a row, 1 to 1024
     shingle_words: int = 5  # words a shingle, from 1
     threshold: float = 0.7  # Jaccard similarity from which all but one of the rows are dropped, in (0, 1]
-    related: float = 0.5  # Jaccard similarity from which kept rows share a `component`, in (0, threshold]
-    recall: float = 0.98  # least chance that a pair at `related` is looked at; fixes rows a band, in (0, 1)
+    # Jaccard similarity from which kept rows share a `component`, in (0, 1]; at most `threshold` is used
+    related: float = 0.5
+    recall: float = 0.98  # least chance that that a pair at `related` is looked at; sets the bands, in (0, 1)
     bands_per_pass: int = 8  # bands grouped at a time: memory grows with it, from 1
 
     def __post_init__(self) -> None:
         key = "clean.near_duplicates"
         require(0 < self.threshold <= 1, f"{key}.threshold", self.threshold, "a number in (0, 1]")
-        require(
-            0 < self.related <= self.threshold,
-            f"{key}.related",
-            self.related,
-            f"a number in (0, threshold], threshold being {self.threshold}",
-        )
+        require(0 < self.related <= 1, f"{key}.related", self.related, "a number in (0, 1]")
         require(0 < self.recall < 1, f"{key}.recall", self.recall, "a number in (0, 1)")
         require(1 <= self.permutations <= 1024, f"{key}.permutations", self.permutations, "1 to 1024")
         require(self.shingle_words >= 1, f"{key}.shingle_words", self.shingle_words, "1 or more")
