@@ -64,7 +64,7 @@ def write(
     rows = table.take(kept).append_column(
         "component", pa.array([result.component[n] for n in kept], pa.string())
     )
-    losses = table.take(dropped)
+    losses = table.take(pa.array(dropped, pa.int64()))  # typed: none may be dropped
     for name in ("rule", "evidence"):
         losses = losses.append_column(name, pa.array([getattr(drops[n], name) for n in dropped], pa.string()))
     with replacing(CLEAN) as folder:
