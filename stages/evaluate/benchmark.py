@@ -1,0 +1,63 @@
+"""Reads a benchmark: data/benchmarks/<name>.jsonl, or any file in HumanEval's shape."""
+
+import gzip
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.files import read_jsonl
+from stages.common.schema import Problem
+
+FOLDER = Path("data/benchmarks")
+
+
+def load(name: str, folder: Path = FOLDER) -> list[Problem]:
+    """The problems of a benchmark, in its own order.
+
+    Args:
+        name: a file of `folder` without suffix, or a path that ends in .jsonl or .jsonl.gz.
+        folder: where benchmarks lie.
+
+    Raises:
+        UserError: no such benchmark (says which there are), a cut line, a missing field, no problem, a task twice.
+    """
+    path = Path(name) if name.endswith((".jsonl", ".jsonl.gz")) else folder / f"{name}.jsonl"
+    if not path.exists():
+        there = sorted(p.stem for p in folder.glob("*.jsonl"))
+        have = (
+            f"{folder} holds {', '.join(there)}"
+            if there
+            else f"{folder} is empty: `dvc repro fetch` fills it"
+        )
+        raise UserError(f"evaluate.benchmark is {name!r}, but there is no {path}; {have}")
+    rows = read_gzip(path) if path.suffix == ".gz" else read_jsonl(path)
+    problems = [problem(row, f"{path}, problem {i}") for i, row in enumerate(rows, 1)]
+    if not problems:
+        raise UserError(f"{path} holds no problem")
+    seen = set[str]()
+    for one in problems:
+        if one.task_id in seen:
+            raise UserError(f"{path}: the task_id {one.task_id!r} comes twice")
+        seen.add(one.task_id)
+    return problems
+
+
+def read_gzip(path: Path) -> list[dict[str, Any]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file if line.strip()]
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: not gzipped JSON lines ({error})") from None
+
+
+def problem(row: Any, place: str) -> Problem:
+    """A row as a Problem; fields that a Problem has not are left out."""
+    names = [f.name for f in fields(Problem)]
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: not a JSON object")
+    for name in names:
+        if not isinstance(row.get(name), str):
+            raise UserError(f"{place}: {name} is missing or no text")
+    return Problem(**{name: row[name] for name in names})

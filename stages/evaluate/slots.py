@@ -1,0 +1,187 @@
+"""Batches whose rows come and go: a key-value cache with a slot a row, allocated once.
+
+All rows end at one column, as with left padding, and a mask hides what is before a row's own start; so the model sees
+what transformers' own `generate` shows it. A row that is finished gives its slot to the last row, and new
+prompts enter at free slots while the others go on. Nothing else of the cache moves.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicIndexedLayer, DynamicLayer
+
+SLACK_COLUMNS = 64  # steps between two moves of the cache's columns to the front
+
+
+class Window:
+    """The part of the cache in use: `rows` slots, columns `first` to `end`."""
+
+    def __init__(self) -> None:
+        self.rows, self.first, self.end = 0, 0, 0
+
+
+class SlotLayer(DynamicLayer):
+    """One layer's keys and values, [slots, heads, columns, head size]; gives the model views of the window."""
+
+    def __init__(self, window: Window, like: Any, slots: int, columns: int) -> None:
+        super().__init__()
+        self.window = window
+        self.keys, self.values = (
+            torch.zeros(
+                (slots, state.shape[1], columns, state.shape[3]), dtype=state.dtype, device=state.device
+            )
+            for state in (like.keys, like.values)
+        )
+        self.dtype, self.device = self.keys.dtype, self.keys.device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        window, end = self.window, self.window.end + key_states.shape[-2]
+        self.keys[: window.rows, :, window.end : end] = key_states
+        self.values[: window.rows, :, window.end : end] = value_states
+        return tuple(state[: window.rows, :, window.first : end] for state in (self.keys, self.values))
+
+    def get_seq_length(self) -> int:
+        return self.window.end - self.window.first
+
+
+class Slots:
+    """A batch of rows of one model, each known to the caller by its place in 0 ... `rows` - 1.
+
+    Args:
+        model: any causal model of transformers whose layers all keep keys and values.
+        slots: rows at once, at most.
+        longest: tokens of the longest row, prompt and completion together.
+    """
+
+    def __init__(self, model: Any, slots: int, longest: int) -> None:
+        self.model, self.slots = model, slots
+        self.columns = longest + SLACK_COLUMNS
+        self.window = Window()
+        self.cache: Cache | None = None
+        self.starts = torch.zeros(0, dtype=torch.long, device=model.device)
+        accepted = inspect.signature(model.forward).parameters
+        self.takes = {name for name in ("position_ids", "logits_to_keep") if name in accepted}
+
+    @property
+    def rows(self) -> int:
+        return self.window.rows
+
+    def admit(self, prompts: list[list[int]]) -> torch.Tensor:
+        """Read prompts into free slots; logits [prompts, vocabulary] of the token after each.
+
+        Prompts come in order of falling length over the life of a batch: none is longer than a row in it.
+        """
+        distinct = sorted(set(map(tuple, prompts)), key=len)
+        places = torch.tensor([distinct.index(tuple(ids)) for ids in prompts], device=self.model.device)
+        width = len(distinct[-1])
+        padded = torch.tensor([[*([ids[0]] * (width - len(ids))), *ids] for ids in distinct])
+        starts = torch.tensor([width - len(ids) for ids in distinct])
+        filled = DynamicCache()
+        logits = self.forward(padded, starts, torch.arange(width), filled)
+        self.store(filled, places, width)
+        self.starts = torch.cat([self.starts, starts.to(self.starts.device)[places] + self.window.end - width])
+        self.trim()
+        return logits[places]
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Append one token, [rows], to each row; logits [rows, vocabulary] of the next."""
+        window = self.window
+        if window.end == self.columns:
+            self.move_to_front()
+        columns = torch.arange(window.first, window.end + 1, device=self.starts.device)
+        logits = self.forward(tokens[:, None], self.starts, columns, self.cache)
+        window.end += 1
+        return logits
+
+    def forward(
+        self, ids: torch.Tensor, starts: torch.Tensor, columns: torch.Tensor, cache: Cache | None
+    ) -> torch.Tensor:
+        """Logits after the last of `ids`, [rows, new columns]; `columns` are those of cache and `ids` together."""
+        device = self.model.device
+        ids, starts, columns = ids.to(device), starts.to(device), columns.to(device)
+        optional = {
+            "position_ids": (columns[-ids.shape[1] :] - starts[:, None]).clamp(min=0),
+            "logits_to_keep": 1,
+        }
+        output = self.model(
+            input_ids=ids,
+            attention_mask=(columns >= starts[:, None]).long(),
+            past_key_values=cache,
+            use_cache=True,
+            **{name: optional[name] for name in self.takes},
+        )
+        return output.logits[:, -1]
+
+    def store(self, filled: Cache, places: torch.Tensor, width: int) -> None:
+        """Copy the cache of a forward over prompts, `places` of it, to free slots, so that it ends at our last column."""
+        window = self.window
+        if self.cache is None:
+            layers = [SlotLayer(window, layer, self.slots, self.columns) for layer in filled.layers]
+            self.cache = Cache(layers=layers)
+        if window.rows == 0:
+            window.first, window.end = 0, width
+        rows = slice(window.rows, window.rows + len(places))
+        for ours, theirs in zip(self.cache.layers, filled.layers, strict=True):
+            ours.keys[rows, :, window.end - width : window.end] = theirs.keys[places]
+            ours.values[rows, :, window.end - width : window.end] = theirs.values[places]
+        window.rows += len(places)
+
+    def drop(self, finished: list[int]) -> list[int]:
+        """Give up rows. Returns the former place of each remaining row, in its new order."""
+        window = self.window
+        left = window.rows - len(finished)
+        gone = set(finished)
+        holes = [place for place in finished if place < left]
+        movers = [place for place in range(left, window.rows) if place not in gone]
+        order = list(range(left))
+        for hole, mover in zip(holes, movers, strict=True):
+            order[hole] = mover
+        if holes and self.cache is not None:
+            for layer in self.cache.layers:
+                for state in (layer.keys, layer.values):
+                    used = state[:, :, window.first : window.end]
+                    used[holes] = used[movers]
+        self.starts = self.starts[order]
+        window.rows = left
+        self.trim()
+        return order
+
+    def trim(self) -> None:
+        """Leave out the columns before the first row's start."""
+        if self.window.rows:
+            self.window.first = int(self.starts.min())
+
+    def move_to_front(self) -> None:
+        """Move the window to column 0."""
+        window = self.window
+        first, width = window.first, window.end - window.first
+        for layer in self.cache.layers if self.cache is not None else ():
+            for state in (layer.keys, layer.values):
+                state[: window.rows, :, :width] = state[: window.rows, :, first : window.end].clone()
+        self.starts = self.starts - first
+        window.first, window.end = 0, width
+
+
+class OneRow(Slots):
+    """One row at a time, for models whose cache is not only keys and values (Mamba, hybrids)."""
+
+    def __init__(self, model: Any, longest: int) -> None:
+        super().__init__(model, 1, longest)
+
+    def store(self, filled: Cache, places: torch.Tensor, width: int) -> None:
+        self.cache = filled
+        self.window.rows, self.window.first, self.window.end = 1, 0, width
+
+    def move_to_front(self) -> None:
+        """Nothing to move: the cache grows by itself."""
+
+
+def make_slots(model: Any, slots: int, longest: int) -> Slots:
+    """Slots for the model: many where its cache is plain, one where it is not."""
+    layers = DynamicCache(config=model.config).layers
+    plain = all(isinstance(x, DynamicLayer) and not isinstance(x, DynamicIndexedLayer) for x in layers)
+    return Slots(model, slots, longest) if plain else OneRow(model, longest)

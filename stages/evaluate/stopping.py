@@ -1,0 +1,106 @@
+"""Where a completion is complete: the rules that end a sample before its end-of-text token."""
+
+import re
+from dataclasses import dataclass
+
+from stages.common.prompt import is_header
+from stages.common.prompt_settings import PromptSettings
+
+TOKEN = re.compile(r'"""|\'\'\'|\\.|["\'#()\[\]{}]')
+DEFINES = re.compile(r"(async\s+def|def|class|import|from)\b|@|\"\"\"|'''")
+ASSIGNS = re.compile(r"[A-Za-z_][\w.,\[\] ]*(:[^=]+)?=[^=]")
+NO_EXPRESSION = re.compile(r"(def|class|import|assert|return|while|with|try)\b")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the text behind a rendered prompt ends.
+
+    kinds: `body` (a function's body, in bare code), `program` (functions, in bare code), `fence` (the close of a
+    fence that the prompt opened), `answer` (prose with one fenced block).
+    """
+
+    kind: str
+    line_start: bool  # the prompt ends in a line break, so that the text begins a line
+
+    def find(self, text: str, finished: bool = False) -> int | None:
+        """Offset from which `text` is no part of the answer, None while it may go on.
+
+        `finished`: nothing follows; the last line is judged as it is.
+        """
+        lines = text.split("\n")
+        if self.kind in ("fence", "answer"):
+            return self.fence(lines)
+        return self.code(lines, finished)
+
+    def fence(self, lines: list[str]) -> int | None:
+        """The fence that closes: where it begins when the prompt opened it, else where it ends."""
+        inside, offset = self.kind == "fence", 0
+        for number, line in enumerate(lines):
+            if line.startswith("```") and (number or self.line_start):
+                if inside:
+                    return offset if self.kind == "fence" else offset + 3
+                inside = True
+            offset += len(line) + 1
+        return None
+
+    def code(self, lines: list[str], finished: bool) -> int | None:
+        """The first top-level line that begins something else; comments before it go with it."""
+        state, offset, begun = Nesting(), 0, False
+        comment: int | None = None
+        for number, line in enumerate(lines):
+            whole = finished or number < len(lines) - 1
+            starts = bool(number or self.line_start) and line[:1] not in ("", " ", "\t", "\r", "\f")
+            if starts and state.top(line):
+                if line[0] == "#":
+                    comment = offset if comment is None else comment
+                elif self.ends(line, begun, whole):
+                    return offset if comment is None else comment
+                else:
+                    comment = None
+            elif line.strip():
+                begun, comment = True, None
+            state.feed(line)
+            offset += len(line) + 1
+        return None
+
+    def ends(self, line: str, begun: bool, whole: bool) -> bool:
+        """Whether a top-level line is no part of the answer; `begun`: a body has been seen."""
+        if self.kind == "body":
+            return begun or (whole and not DEFINES.match(line))
+        return begun and whole and not (DEFINES.match(line) or ASSIGNS.match(line))
+
+
+def ending_of(prompt: str, rendered: str, settings: PromptSettings) -> Ending:
+    """The rule for a benchmark's prompt and its rendering."""
+    header = is_header(prompt)
+    kind = ("body" if header else "program") if settings.style == "completion" else ""
+    return Ending(kind or ("fence" if header else "answer"), not rendered or rendered.endswith("\n"))
+
+
+class Nesting:
+    """Open strings and brackets, line by line: in them, a line at the margin is no new statement."""
+
+    def __init__(self) -> None:
+        self.quote = ""
+        self.depth = 0
+
+    def top(self, line: str) -> bool:
+        """Whether `line`, which begins at the margin, begins a statement."""
+        return not self.quote and (self.depth == 0 or NO_EXPRESSION.match(line) is not None)
+
+    def feed(self, line: str) -> None:
+        for token in TOKEN.findall(line):
+            if self.quote:
+                if token.startswith(self.quote):
+                    self.quote = ""
+            elif token == "#":
+                break
+            elif token[0] in "\"'":
+                self.quote = token
+            elif token in "([{":
+                self.depth += 1
+            elif token in ")]}":
+                self.depth = max(0, self.depth - 1)
+        if len(self.quote) == 1:  # a plain string ends with its line
+            self.quote = ""
