@@ -101,4 +101,4 @@ def comma_separated(name: str, data: bytes) -> Iterator[tuple[int, Any]]:
                 raise UserError(f"{name}, row {number}: it has another number of fields than the header")
             yield number, row
     except csv.Error as error:
-        raise UserError(f"{name}, line {reader.line_num}: not CSV, or cut ({error})") from None
+        raise UserError(f"{name}, line {reader.reader.line_num}: not CSV, or cut ({error})") from None
