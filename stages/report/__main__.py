@@ -74,7 +74,7 @@ def render(title: str, evidence: Evidence, comparison: Comparison, pictures: dic
         same=sections.same(comparison),
         trained=sections.trained(evidence),
         merge=sections.merged(metrics["merge"]),
-        funnel=sections.funnel(metrics["clean"]),
+        funnel=sections.funnel(metrics["clean"], sections.rules(config)),
         pack_drops=", ".join(f"{n} ({why})" for why, n in metrics["pack"]["rows_dropped"].items()),
         packing=sections.packing(metrics["pack"]),
         cost=sections.cost(metrics),

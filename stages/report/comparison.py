@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.statistics import mcnemar_exact
+from stages.common.statistics import mcnemar
 from stages.report.evidence import PASSED
 
 NOISE = 0.05  # p from which a difference counts as noise
@@ -53,7 +53,7 @@ def compare(base: Sequence[Sample], tuned: Sequence[Sample]) -> Comparison:
     of_base, of_tuned = by_problem(base), by_problem(tuned)
     pairs = [pair(task, of_base[task], of_tuned[task]) for task in of_base if task in of_tuned]
     counts = [sum(p.outcome == outcome for p in pairs) for outcome in ("won", "lost")]
-    return Comparison(pairs, mcnemar_exact(*counts))
+    return Comparison(pairs, mcnemar(*counts))
 
 
 def by_problem(samples: Sequence[Sample]) -> dict[str, list[Sample]]:

@@ -43,6 +43,11 @@ def read_evidence(reports: Path = Path("reports")) -> Evidence:
         samples={target: read_jsonl(reports / "evaluate" / target / "samples.jsonl") for target in TARGETS},
         config_text=(reports / "config.yaml").read_text("utf-8"),
     )
+    scored = {target: evidence.metrics[f"evaluate/{target}"]["benchmark"] for target in TARGETS}
+    if len(set(scored.values())) > 1:
+        raise UserError(
+            f"base is scored on {scored['base']}, tuned on {scored['tuned']}: `dvc repro` scores both anew."
+        )
     for target in TARGETS:
         check_samples(evidence.metrics[f"evaluate/{target}"], evidence.samples[target], target)
     return evidence

@@ -94,7 +94,9 @@ def verdicts(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:
     for number, word in enumerate(words):
         colour = VERDICT_COLOURS[number % len(VERDICT_COLOURS)]
         widths = [of_model.get(word, 0) for of_model in counts.values()]
-        axes.barh(range(len(counts)), widths, left=left, color=colour, height=0.55, label=word)
+        axes.barh(
+            range(len(counts)), widths, left=left, color=colour, height=0.55, label=word.replace("_", " ")
+        )
         for place, (of_model, width) in enumerate(zip(counts.values(), widths, strict=True)):
             if width >= 0.03 * max(1, sum(of_model.values())):
                 axes.text(left[place] + width / 2, place, str(width), ha="center", va="center", color="white")

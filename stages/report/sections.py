@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.report.comparison import Comparison, interval, percent
-from stages.report.evidence import STAGES, Evidence
+from stages.report.evidence import STAGES, TARGETS, Evidence
 
 OUTCOMES = {
     "won": "won",
@@ -91,30 +91,64 @@ def present(metrics: Mapping[str, Any], wanted: Sequence[tuple[str, str, Any]]) 
     return found
 
 
+LEVELS = {
+    "A": "A, the strongest: bubblewrap (no network, no home, read-only root), seccomp, resource limits",
+    "B": "B: Landlock, seccomp and resource limits, without namespaces",
+    "C": "C, weak: resource limits only, a completion could read files and use the network",
+}
+
+
 def judged(evidence: Evidence) -> Pairs:
-    """How the completions were made and judged; both models must have been judged alike to be compared."""
-    base, tuned = evidence.metrics["evaluate/base"], evidence.metrics["evaluate/tuned"]
-    levels = [metrics["isolation"] for metrics in (base, tuned)]
-    said = [
-        f"{level['level']}: {level['why']}" if level.get("why") else str(level["level"]) for level in levels
-    ]
-    lines = [
-        ("isolation of the judge", said[0] if said[0] == said[1] else f"base {said[0]}; tuned {said[1]}")
-    ]
-    for key, label in (("truncated_share", "completions cut at the token limit"),):
+    """How the completions were made and judged."""
+    base, tuned = (evidence.metrics[f"evaluate/{target}"] for target in TARGETS)
+    lines = [("isolation of the judge", both(isolation(base), isolation(tuned)))]
+    generated = [metrics.get("generation", {}) for metrics in (base, tuned)]
+    if all("seconds" in g for g in generated):
+        lines.append(("generation", both(*(speed(g) for g in generated))))
+    for key, label in (
+        ("truncated_share", "cut at the token limit"),
+        ("no_entry_point_share", "did not define the function"),
+    ):
         if key in base and key in tuned:
-            lines.append((label, f"base {percent(base[key])}, tuned {percent(tuned[key])}"))
+            lines.append((label, both(percent(base[key]), percent(tuned[key]))))
     return lines
+
+
+def both(base: str, tuned: str) -> str:
+    return base if base == tuned else f"base {base}; tuned {tuned}"
+
+
+def isolation(metrics: Mapping[str, Any]) -> str:
+    """The judge's level in words, and why it is not a higher one."""
+    level, why = metrics["isolation"]["level"], metrics["isolation"].get("why", "")
+    return f"{LEVELS.get(level, level)}{f' ({why})' if why else ''}"
+
+
+def speed(generation: Mapping[str, Any]) -> str:
+    return f"{number(generation['tokens'])} tokens in {duration(generation['seconds'])}"
 
 
 def trained(evidence: Evidence) -> Pairs:
     """What was trained, on how much, how long."""
-    return present(evidence.metrics["train"], TRAINED)
+    lora = evidence.config["train"].get("lora", {})
+    adapter = (
+        [("adapter", f"rank {lora['rank']}, alpha {lora['alpha']}")] if {"rank", "alpha"} <= set(lora) else []
+    )
+    return [*present(evidence.metrics["train"], TRAINED), *adapter]
 
 
 TRAINED = (
     ("tokens_trained", "tokens", number),
+    ("labelled_tokens_trained", "of which in the loss", number),
+    ("steps", "optimizer steps", number),
+    ("epochs", "passes over the data", number),
     ("seconds", "time", duration),
+    ("tokens_per_second", "tokens a second", number),
+    ("trainable_parameters", "trained parameters", number),
+    ("quantization", "base weights", str),
+    ("train_loss_last", "training loss at the end", number),
+    ("validation_loss_first", "validation loss before", number),
+    ("validation_loss_last", "validation loss after", number),
 )
 
 
@@ -129,9 +163,19 @@ MERGED = (
 )
 
 
-def funnel(clean: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows in, dropped by each rule and kept, for each source; rules that dropped nothing are only named."""
-    rules = [rule for rule, count in clean["dropped"].items() if count]
+def rules(config: Mapping[str, Any]) -> list[str]:
+    """The rules of clean in the order in which they run."""
+    clean = config.get("clean", {})
+    return [*clean.get("rules", []), *clean.get("duplicates", [])]
+
+
+def funnel(clean: Mapping[str, Any], order: Sequence[str] = ()) -> dict[str, Any]:
+    """Rows in, dropped by each rule and kept, for each source; rules that dropped nothing are only named.
+
+    `order`: the rules as they run; the metrics file has them by the alphabet.
+    """
+    ordered = sorted(clean["dropped"], key=lambda rule: order.index(rule) if rule in order else len(order))
+    rules = [rule for rule in ordered if clean["dropped"][rule]]
     lines = [
         {
             "source": source,
@@ -146,7 +190,7 @@ def funnel(clean: Mapping[str, Any]) -> dict[str, Any]:
         "kept": clean["rows_kept"],
         "dropped": [clean["dropped"][r] for r in rules],
     }
-    idle = [rule for rule, count in clean["dropped"].items() if not count]
+    idle = [rule for rule in ordered if not clean["dropped"][rule]]
     return {"rules": rules, "lines": lines, "total": total, "idle": idle}
 
 
@@ -209,7 +253,9 @@ def described(entry: Mapping[str, Any], role: str) -> dict[str, str]:
     """Name, role, origin with its pin, and licence of one entry of the configuration."""
     package = entry.get("package") or entry.get("name", "")
     origin = {
-        "pypi": f"{package} {entry.get('version', '')} (PyPI)",
+        "pypi": " ".join(
+            [package, entry.get("version", ""), "(PyPI)", entry.get("member", "").rpartition("/")[2]]
+        ).strip(),
         "hub": f"{entry.get('repo') or entry.get('name', '')} at {str(entry.get('revision', ''))[:12]} (Hugging Face)",
     }.get(entry["kind"], f"{entry.get('path', '')} (file)")
     return {

