@@ -62,19 +62,26 @@ def generated_function(rng: random.Random, number: int) -> dict[str, str]:
 
 
 def near_duplicates() -> list[dict[str, str]]:
-    """Two functions whose 5-word shingles overlap by about half: kept at a threshold of 0.7, one dropped at 0.3."""
+    """Two functions alike by 0.6 to 0.7 (Jaccard of 5-word shingles): both kept at a threshold of 0.7, one at 0.5."""
     words = (
-        "Walk over the numbers of the given list from its left end to its right end, add up all that are even, "
-        "leave out all that are odd, and give back the sum that was reached"
+        "Walk over the numbers of the given list from its left end to its right end, add up all that are even, leave "
+        "out all that are odd, carry the sum along from one number to the next, and give back what was reached"
     )
-    first = f'def add_even(numbers):\n    """{words}."""\n'
-    second = f'def add_even_halves(numbers, start):\n    """{words} after one more step that halves it."""\n'
+    body = "    total = 0\n    for number in numbers:\n        if number % 2 == 0:\n            total += number\n    return total"
     return [
-        {"prompt": first, "completion": "    return sum(n for n in numbers if n % 2 == 0)\n"},
+        {"prompt": f'def add_even(numbers):\n    """{words}."""\n', "completion": f"{body}\n"},
         {
-            "prompt": second,
-            "completion": "    total = start\n    for n in numbers:\n        total += n if n % 2 == 0 else 0\n    return total // 2\n",
+            "prompt": f'def add_even(numbers):\n    """{words.replace("carry", "take")} at last."""\n',
+            "completion": f"{body} // 2\n",
         },
+    ]
+
+
+def unwanted() -> list[dict[str, str]]:
+    """A copy of a row, and one that does not parse: clean drops both."""
+    return [
+        generated_functions(1)[0],
+        {"prompt": 'def half(x):\n    """Halve it."""\n', "completion": "    return (x /\n"},
     ]
 
 
@@ -154,6 +161,7 @@ def environment(folder: Path) -> dict[str, str]:
         **kept,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",  # threads cost more than they bring on matrices of 64 by 64
         "DVC_NO_ANALYTICS": "1",
         SITE: os.environ.get(SITE, str(folder.parent / "dvc-site")),
         "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -274,7 +282,9 @@ def make_project(root: Path, model: Path) -> Project:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(REPOSITORY / name, root / name)
     shutil.copytree(model, root / "data/sources/tiny-model")
-    rows = write_jsonl(root / "data/sources/rows.jsonl", [*generated_functions(ROWS), *near_duplicates()])
+    rows = write_jsonl(
+        root / "data/sources/rows.jsonl", [*generated_functions(ROWS), *near_duplicates(), *unwanted()]
+    )
     benchmark = write_jsonl(root / "data/sources/problems.jsonl", problems())
     for name, node in tiny_configuration(rows, benchmark).items():
         (root / name).write_text(yaml.safe_dump(node, sort_keys=False), "utf-8")
@@ -319,7 +329,14 @@ def tiny_configuration(rows: str, benchmark: str) -> dict[str, Any]:
         "params.yaml": {
             "defaults": [*({g: o} for g, o in groups.items()), "_self_"],
             "pack": {"max_length": CONTEXT, "validation_share": 0.15},
-            "train": {"epochs": 2.0, "lora": {"rank": 4, "alpha": 8}},
+            "train": {
+                "epochs": 2.0,
+                "threads": 1,
+                "learning_rate": 0.01,
+                "micro_batch": 1,
+                "save_every": 3,
+                "lora": {"rank": 4, "alpha": 8},
+            },
             "evaluate": {"benchmark": "tiny", "max_new_tokens": 12},
         },
     }
