@@ -68,10 +68,11 @@ def near_duplicates() -> list[dict[str, str]]:
         "out all that are odd, carry the sum along from one number to the next, and give back what was reached"
     )
     body = "    total = 0\n    for number in numbers:\n        if number % 2 == 0:\n            total += number\n    return total"
+    other = words.replace("carry", "take").replace("given", "long")
     return [
         {"prompt": f'def add_even(numbers):\n    """{words}."""\n', "completion": f"{body}\n"},
         {
-            "prompt": f'def add_even(numbers):\n    """{words.replace("carry", "take")} at last."""\n',
+            "prompt": f'def add_even(numbers):\n    """{other} at last."""\n',
             "completion": f"{body} // 2\n",
         },
     ]
