@@ -1,0 +1,152 @@
+"""Decontamination: each check both ways, with the problem and the text that match."""
+
+from pathlib import Path
+
+import pytest
+
+from stages.clean import decontaminate
+from stages.clean.decontaminate import CHECKS, Index, build_index, read_problems, suspects
+from stages.clean.rows import Row
+from stages.clean.settings import Contamination
+from stages.common.errors import UserError
+from stages.common.files import write_jsonl
+from stages.common.schema import Problem
+from tests.clean_rows import CLAMP, RUNS, conversation, row
+
+FILLER = "".join(f"    step_{i} = call_{i}(step, {i})\n" for i in range(60))
+
+
+@pytest.fixture(scope="module")
+def index() -> Index:
+    return build_index([("tiny", Problem(**p)) for p in (RUNS, CLAMP)], Contamination())
+
+
+def failing(made: Row, index: Index) -> list[str]:
+    return [name for name, check in CHECKS.items() if check(made, index)]
+
+
+def test_an_unrelated_row_passes(index: Index) -> None:
+    made = row(
+        "    return sorted(words, key=len)\n", 'def by_length(words):\n    """Sort words by length."""\n'
+    )
+    assert failing(made, index) == []
+
+
+def test_docstring_without_its_examples_in_other_layout(index: Index) -> None:
+    words = "RETURN the length of the\n  longest run, of equal neighbours: in a list of (whole) numbers"
+    made = row(FILLER, f'def f(x):\n    """{words} and so on."""\n')
+    assert str(decontaminate.contaminated_docstring(made, index)) == (
+        "tiny Tiny/0: 'return the length of the longest run of equal neighbours in a list of whole numbers'"
+    )
+    assert failing(made, index) == ["contaminated_docstring"]
+    assert not decontaminate.contaminated_docstring(row(words.replace("equal ", "")), index)
+    assert not decontaminate.contaminated_docstring(row(words + "ed"), index)  # ends inside a word
+    chat = conversation(("user", words), ("assistant", "No."))
+    assert decontaminate.contaminated_docstring(chat, index)
+
+
+def test_short_docstrings_prove_nothing(index: Index) -> None:
+    made = row("    return x\n", 'def f(x):\n    """Clamp x."""\n')
+    assert not decontaminate.contaminated_docstring(made, index)
+
+
+def test_a_docstring_at_module_level_counts() -> None:
+    text = "Write a function that counts the vowels of every second word."
+    problem = {
+        **RUNS,
+        "prompt": f'"""\n{text}\nassert f("a") == 1\n"""\n',
+        "canonical_solution": "def f(x):\n    return 1\n",
+    }
+    made = build_index([("mbpp", Problem(**problem))], Contamination())
+    assert decontaminate.contaminated_docstring(row(FILLER, text), made)
+
+
+@pytest.mark.parametrize(("length", "found"), [(59, False), (60, True), (90, True)])
+@pytest.mark.parametrize("start", [0, 1, 17, 30])
+@pytest.mark.parametrize("shift", [0, 7, 29, 30])
+def test_pieces_of_a_solution(index: Index, length: int, found: bool, start: int, shift: int) -> None:
+    solution = decontaminate.squeeze(RUNS["canonical_solution"])
+    piece = solution[start : start + length]
+    made = row("#" * shift + "@" + piece.replace(" ", "\n   ") + "@" + FILLER)
+    match = decontaminate.contaminated_solution(made, index)
+    assert (match is not None) is found
+    if match:
+        assert str(match) == f"tiny Tiny/0: {decontaminate.quote(piece)}"
+
+
+def test_a_whole_solution_in_a_fenced_answer(index: Index) -> None:
+    answer = f"Sure:\n```python\n{RUNS['prompt']}{RUNS['canonical_solution']}```\n"
+    made = conversation(("user", "Longest run?"), ("assistant", answer))
+    assert failing(made, index) == list(CHECKS)
+
+
+def test_imports_of_a_solution_are_no_evidence() -> None:
+    imports = "from collections import Counter, OrderedDict, defaultdict, deque\nimport itertools\n"
+    problem = {
+        **RUNS,
+        "prompt": '"""Count."""\n',
+        "canonical_solution": imports + "def f(x):\n    return 1\n",
+    }
+    made = build_index([("mbpp", Problem(**problem))], Contamination())
+    assert not decontaminate.contaminated_solution(row(FILLER, imports + "\n\ndef other(x):\n"), made)
+
+
+def test_ngram_coverage(index: Index) -> None:
+    words = decontaminate.words(RUNS["prompt"] + RUNS["canonical_solution"])
+    grams = len(words) - 9
+    enough, short = grams // 2 + 1, grams // 2
+    made = row(" ".join(words[: enough + 9]))
+    match = decontaminate.contaminated_ngrams(made, index)
+    assert match
+    assert match.task_id == "Tiny/0"
+    assert (
+        match.text
+        == f"{enough / grams:.2f} of its 10-grams, first {decontaminate.quote(' '.join(words[:10]))}"
+    )
+    assert not decontaminate.contaminated_ngrams(row(" ".join(words[: short + 9])), index)
+
+
+def test_renamed_solution(index: Index) -> None:
+    made = row(
+        "    return max(lo, min(value, hi))\n", 'def bound(value: int, lo, hi):\n    """Keep in bounds."""\n'
+    )
+    assert (
+        str(decontaminate.contaminated_ast(made, index)) == "tiny Tiny/1: bound is its solution but for names"
+    )
+    assert failing(made, index) == ["contaminated_ast"]
+    swapped = row("    return min(lo, max(value, hi))\n", "def bound(value, lo, hi):\n")
+    assert failing(swapped, index) == []
+
+
+def test_renamed_solution_among_others_and_where_layout_does_not_look(index: Index) -> None:
+    code = "def one(x):\n    return 1\n\n\ndef bound(v, lo, hi):\n    return max(lo, min(v, hi))\n"
+    for made in (
+        row(code),
+        row(code, "Write bound.", "fenced"),
+        row(f"It is\n```python\n{code}```", "Write it: "),
+    ):
+        assert failing(made, index) == ["contaminated_ast"]
+
+
+def test_entry_point_names_are_suspects_only(index: Index) -> None:
+    made = row("    return x\n", "def clamp(x):\n")
+    assert failing(made, index) == []
+    assert suspects(made, index) == [
+        {"id": "r", "source": "made", "benchmark": "tiny", "task_id": "Tiny/1", "name": "clamp"}
+    ]
+    assert suspects(row("    return clamp(x)\n", "def other(x):\n"), index) == []
+
+
+def test_every_benchmark_is_read_in_order_of_name(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "b.jsonl", [RUNS])
+    write_jsonl(tmp_path / "a.jsonl", [CLAMP, RUNS])
+    names = [(benchmark, problem.task_id) for benchmark, problem in read_problems(tmp_path)]
+    assert names == [("a", "Tiny/1"), ("a", "Tiny/0"), ("b", "Tiny/0")]
+
+
+def test_a_line_that_is_no_problem_names_file_and_line(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [CLAMP, {"task_id": "x"}])
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2: not a problem \(.*missing"):
+        read_problems(tmp_path)
+    with pytest.raises(UserError, match="holds no benchmark"):
+        read_problems(tmp_path / "none")
