@@ -55,7 +55,9 @@ def from_hub(name: str, revision: str, cache: Path, target: Path) -> None:
     from huggingface_hub import HfApi, snapshot_download
 
     with hub_errors(f"the model {name}", revision):
-        names = HfApi().list_repo_files(name, revision=revision)
+        # model_info, not list_repo_files: without a network the latter tries again for half a minute
+        siblings = HfApi().model_info(name, revision=revision).siblings or []
+        names = [sibling.rfilename for sibling in siblings]
         snapshot = snapshot_download(
             name,
             revision=revision,

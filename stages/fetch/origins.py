@@ -51,15 +51,14 @@ def from_hub(source: Source) -> Files:
     """Files of a data set at a commit; its loading script, where it has one, is not run."""
     from huggingface_hub import HfApi, hf_hub_download
 
-    api, what = HfApi(), f"source '{source.name}': the data set {source.repo}"
+    what = f"source '{source.name}': the data set {source.repo}"
     with hub_errors(what, source.revision):
-        came = api.dataset_info(source.repo, revision=source.revision).sha
+        info = HfApi().dataset_info(source.repo, revision=source.revision)
+        came, names = info.sha, [sibling.rfilename for sibling in info.siblings or []]
         if came != source.revision:
             raise UserError(f"{what} is not the pinned one: expected commit {source.revision}, came {came}")
-        names = api.list_repo_files(source.repo, repo_type="dataset", revision=source.revision)
-        wanted = matching(names, source.members, what)
         files = []
-        for name in wanted:
+        for name in matching(names, source.members, what):
             local = hf_hub_download(
                 source.repo, name, repo_type="dataset", revision=source.revision, cache_dir=HUB_CACHE
             )
