@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from stages.common.sections import require
 
 TARGETS = ("base", "tuned")
+DTYPES = ("bfloat16", "float32")
 ISOLATION = ("auto", "A", "B", "C")
 
 
@@ -14,6 +15,8 @@ class EvaluateSettings:
     benchmark: str = "humaneval"  # a file of data/benchmarks, without suffix
     temperature: float = 0.0  # 0: greedy
     max_new_tokens: int = 256  # tokens a completion at most
+    batch_size: int = 64  # rows that generate together; more is faster and takes more memory
+    dtype: str = "bfloat16"  # of the model while it generates: bfloat16 | float32
     seed: int = 0  # of sampling
     cpu_seconds: float = 3.0  # CPU time a sample may use; the verdict's limit. Wall time: ten times that
     memory_mib: int = 1024  # address space a sample may use, MiB
@@ -24,6 +27,9 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         require(self.target in TARGETS, "evaluate.target", self.target, "one of " + ", ".join(TARGETS))
         require(self.temperature >= 0, "evaluate.temperature", self.temperature, "0 (greedy) or more")
+        require(self.max_new_tokens >= 1, "evaluate.max_new_tokens", self.max_new_tokens, "at least 1")
+        require(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")
+        require(self.dtype in DTYPES, "evaluate.dtype", self.dtype, "one of " + ", ".join(DTYPES))
         require(self.cpu_seconds > 0, "evaluate.cpu_seconds", self.cpu_seconds, "seconds above 0")
         require(self.memory_mib >= 128, "evaluate.memory_mib", self.memory_mib, "at least 128 MiB")
         require(self.workers >= 0, "evaluate.workers", self.workers, "0 (one per core) or more")

@@ -42,7 +42,8 @@ class SlotLayer(DynamicLayer):
         window, end = self.window, self.window.end + key_states.shape[-2]
         self.keys[: window.rows, :, window.end : end] = key_states
         self.values[: window.rows, :, window.end : end] = value_states
-        return tuple(state[: window.rows, :, window.first : end] for state in (self.keys, self.values))
+        used = slice(window.rows), slice(None), slice(window.first, end)
+        return self.keys[used], self.values[used]
 
     def get_seq_length(self) -> int:
         return self.window.end - self.window.first
@@ -80,10 +81,12 @@ class Slots:
         width = len(distinct[-1])
         padded = torch.tensor([[*([ids[0]] * (width - len(ids))), *ids] for ids in distinct])
         starts = torch.tensor([width - len(ids) for ids in distinct])
-        filled = DynamicCache()
+        filled = self.empty_cache()
         logits = self.forward(padded, starts, torch.arange(width), filled)
         self.store(filled, places, width)
-        self.starts = torch.cat([self.starts, starts.to(self.starts.device)[places] + self.window.end - width])
+        self.starts = torch.cat(
+            [self.starts, starts.to(self.starts.device)[places] + self.window.end - width]
+        )
         self.trim()
         return logits[places]
 
@@ -115,6 +118,10 @@ class Slots:
             **{name: optional[name] for name in self.takes},
         )
         return output.logits[:, -1]
+
+    def empty_cache(self) -> Cache:
+        """A cache for reading prompts: it keeps all of them, whatever window a layer looks through."""
+        return DynamicCache()
 
     def store(self, filled: Cache, places: torch.Tensor, width: int) -> None:
         """Copy the cache of a forward over prompts, `places` of it, to free slots, so that it ends at our last column."""
@@ -171,6 +178,9 @@ class OneRow(Slots):
 
     def __init__(self, model: Any, longest: int) -> None:
         super().__init__(model, 1, longest)
+
+    def empty_cache(self) -> Cache:
+        return DynamicCache(config=self.model.config)
 
     def store(self, filled: Cache, places: torch.Tensor, width: int) -> None:
         self.cache = filled
