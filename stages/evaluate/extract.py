@@ -35,6 +35,7 @@ class Reading:
 
     header: str
     body: str
+    returns: bool = False  # asked of the entry point: this reading makes a body of whatever comes
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def readings(prompt: str, entry_point: str, text: str) -> Iterator[list[Reading]
         yield [Reading(before, block)]
     yield [Reading(before, text)]
     for body in (text, *blocks) if inside else ():
-        yield [Reading(prompt + "\n", other) for other in reindented(body)]
+        yield [Reading(prompt + "\n", other, returns=True) for other in reindented(body)]
     start = STARTS.search(text)
     if start:
         yield [Reading(before, text[start.start() :])]
@@ -161,7 +162,7 @@ def build(reading: Reading, names: Sequence[str], work: Work) -> tuple[int, str]
     if parsed is None:
         return None
     try:
-        return select(parsed, header_lines, names)
+        return select(parsed, header_lines, names, reading.returns)
     except (RecursionError, MemoryError):
         work.error = work.error or "nested too deeply"
         return None
@@ -190,11 +191,11 @@ def longest_prefix(source: str, at_least: int, work: Work) -> Parsed | None:
     return None
 
 
-def select(parsed: Parsed, header_lines: int, names: Sequence[str]) -> tuple[int, str] | None:
+def select(parsed: Parsed, header_lines: int, names: Sequence[str], returns: bool) -> tuple[int, str] | None:
     """Keep the entry point (the first name), the other names, and what they need, in their order, `from __future__` first."""
     body = parsed.tree.body
     entries = [n for n in body if names[0] in defined(n) and (n.end_lineno or 0) > header_lines]
-    if not entries:
+    if not entries or (returns and not any(gives_something(node) for node in entries)):
         return None
     kept = needed(body, names)
     future = [n for n in kept if is_future(n)]
@@ -203,6 +204,10 @@ def select(parsed: Parsed, header_lines: int, names: Sequence[str]) -> tuple[int
     program = "\n".join(source_of(node, parsed.lines, shared) for node in future + rest) + "\n"
     own = (max(0, (n.end_lineno or 0) - max(first_line(n) - 1, header_lines)) for n in kept)
     return sum(own), program
+
+
+def gives_something(function: ast.stmt) -> bool:
+    return any(isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) for node in walk_scope(function))
 
 
 def needed(body: list[ast.stmt], names: Sequence[str]) -> list[ast.stmt]:

@@ -74,6 +74,8 @@ class Judge:
             word, reason = self.examine(candidate, problem, program, seed, weak)
         wall = time.perf_counter() - started
         end = candidate.end
+        if end["trouble"]:
+            raise SandboxFailed(end["trouble"])
         if end["dirty"]:
             self.close()
         word, reason = ended(word, reason, end, self.limits)
@@ -97,8 +99,6 @@ class Judge:
             return "", ""
         except (OverflowError, values.Malformed) as error:
             return "exception", str(error)
-        if "sandbox_error" in loaded:
-            raise SandboxFailed(str(loaded["sandbox_error"])[:300])
         if loaded.get("stage") != "ready":
             return not_loaded(loaded, problem.entry_point)
         if weak:
@@ -170,12 +170,11 @@ def ended(word: str, reason: str, end: dict[str, Any], limits: Limits) -> tuple[
         return "wall_timeout", f"more than {limits.wall_seconds:g} s"
     if word:
         return word, reason
-    status = end["status"]
-    if status & 0x7F:
-        number = status & 0x7F
+    number = end["status"] & 0x7F
+    if number and not (end["killed"] == "end" and number == signal.SIGKILL):
         known = number in signal.Signals.__members__.values()
         return "signal", f"killed by {signal.Signals(number).name if known else number}"
-    return "exception", f"the process ended with status {status >> 8} before it answered"
+    return "exception", "the process ended, or closed its stream, before it answered"
 
 
 def say(message: dict[str, Any]) -> None:

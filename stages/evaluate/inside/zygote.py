@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 import types
+from itertools import pairwise
 from typing import Any
 
 if __name__ == "__main__":
@@ -59,28 +60,46 @@ def main() -> None:
 
 def serve(control: socket.socket, stream: int, job: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """Run one candidate to its end; says how it ended, and whether it left files."""
+    confined, told = os.pipe()
     pid = os.fork()
     if pid == 0:
-        status = 1
         try:
-            os.closerange(3, stream)
-            os.closerange(stream + 1, 4096)
-            os.setsid()
-            confine(job, config)
-            candidate(stream)
-            status = 0
-        except BaseException as error:
-            with contextlib.suppress(BaseException):
-                os.write(stream, values.frame({"sandbox_error": f"{type(error).__name__}: {error}"}))
+            become_candidate(stream, told, job, config)
         finally:
-            os._exit(status)
+            os._exit(1)
     os.close(stream)
+    os.close(told)
+    trouble = os.read(
+        confined, CHUNK
+    ).decode()  # written before the program is read: a candidate cannot forge it
+    os.close(confined)
     killed = watch(control, pid, job)
     _, status, usage = os.wait4(pid, 0)
     end_others()
     dirty = any(True for _ in os.scandir(".")) if config["level"] == "A" else False
     cpu = usage.ru_utime + usage.ru_stime
-    return {"killed": killed, "status": status, "cpu": cpu, "dirty": dirty, "id": job["id"]}
+    return {
+        "killed": killed,
+        "status": status,
+        "cpu": cpu,
+        "dirty": dirty,
+        "id": job["id"],
+        "trouble": trouble,
+    }
+
+
+def become_candidate(stream: int, told: int, job: dict[str, Any], config: dict[str, Any]) -> None:
+    """In the forked process: keep the stream alone, give up all else, then run the program."""
+    try:
+        for first, last in pairwise(sorted((2, stream, told, 4096))):
+            os.closerange(first + 1, last)
+        os.setsid()
+        confine(job, config)
+    except BaseException as error:
+        os.write(told, f"{type(error).__name__}: {error}".encode()[:1000])
+        return
+    os.close(told)
+    candidate(stream)
 
 
 def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
@@ -238,7 +257,11 @@ def answer(stream: int, function: Any, call: dict[str, Any]) -> None:
         reply = {"id": call["id"], "deep": str(error)}
     except BaseException as error:
         reply = {"id": call["id"], "error": failure(error)}
-    send(stream, reply)
+    try:
+        send(stream, reply)
+    except MemoryError as error:  # in the encoding, before anything was written
+        reply = {"id": call["id"], "error": failure(error)}
+        send(stream, reply)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,3 @@
+# tries: answers with twenty megabytes -> reply_too_large
+def solve(numbers):
+    return "x" * 20_000_000

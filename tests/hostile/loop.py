@@ -1,0 +1,5 @@
+# tries: never ends -> cpu_timeout
+def solve(numbers):
+    while True:
+        pass
+    return sum(numbers)

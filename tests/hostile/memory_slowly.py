@@ -1,0 +1,6 @@
+# tries: takes memory piece by piece -> out_of_memory
+def solve(numbers):
+    parts = []
+    while True:
+        parts.append(bytearray(1 << 24))
+    return sum(numbers)

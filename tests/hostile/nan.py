@@ -1,0 +1,3 @@
+# tries: answers with not-a-number, which compares oddly -> wrong_answer
+def solve(numbers):
+    return float("nan")

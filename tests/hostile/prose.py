@@ -1,0 +1,2 @@
+# tries: is no program -> syntax_error
+I am sorry, but I cannot solve this.

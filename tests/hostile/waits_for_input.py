@@ -1,0 +1,4 @@
+# tries: waits for a line -> exception
+def solve(numbers):
+    input()
+    return sum(numbers)

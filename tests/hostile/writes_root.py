@@ -1,0 +1,5 @@
+# tries: writes beside the interpreter -> exception
+def solve(numbers):
+    import os
+    open(os.__file__ + '.new', 'w').close()
+    return sum(numbers)

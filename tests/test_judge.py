@@ -1,0 +1,496 @@
+"""The judge: hostile completions, verdicts word by word, levels of isolation, values, the pool, the command line."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.common.errors import UserError
+from stages.common.schema import Problem
+from stages.evaluate import pool as pool_module
+from stages.evaluate.inside import kernel, values
+from stages.evaluate.judge import open_pool
+from stages.evaluate.pool import Pool, Sample, Worker
+from stages.evaluate.sandbox import Isolation, Limits, detect
+from stages.evaluate.selftest import CHEATS, ESCAPES, probe, self_test
+from stages.evaluate.settings import EvaluateSettings
+from stages.evaluate.tests_program import needs_candidate_names
+from stages.evaluate.worker import VERDICTS, Judge, Verdict
+
+ROOT = Path(__file__).resolve().parents[1]
+HOSTILE = sorted((ROOT / "tests" / "hostile").glob("*.py"))
+QUICK = [path for path in HOSTILE if "timeout" not in path.read_text("utf-8").splitlines()[0]]
+LIMITS = Limits(cpu_seconds=0.3, memory_bytes=256 << 20, wall_factor=3)
+TEST = """
+def check(candidate):
+    import random
+    assert candidate([1, 2, 3]) == 6
+    assert candidate([]) == 0
+    for _ in range(10):
+        numbers = [random.randint(-9, 9) for _ in range(5)]
+        assert candidate(numbers) == sum(numbers)
+    assert numbers == numbers[:] and len(numbers) == 5
+"""
+SUM = Problem(
+    "sum",
+    'def solve(numbers):\n    """The sum of the numbers."""\n',
+    "solve",
+    "    return sum(numbers)\n",
+    TEST,
+)
+needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+needs_landlock = pytest.mark.skipif(kernel.landlock_version() < 1, reason="the kernel has no Landlock")
+
+
+@pytest.fixture(scope="module")
+def level_a() -> Isolation:
+    return detect("A")
+
+
+@pytest.fixture(scope="module")
+def judge_a(level_a: Isolation) -> Iterator[Judge]:
+    judge = Judge(level_a, LIMITS)
+    yield judge
+    judge.close()
+
+
+@pytest.fixture(scope="module")
+def judge_b() -> Iterator[Judge]:
+    judge = Judge(detect("B"), LIMITS)
+    yield judge
+    judge.close()
+
+
+@pytest.fixture(scope="module")
+def judge_c() -> Iterator[Judge]:
+    judge = Judge(detect("C"), LIMITS)
+    yield judge
+    judge.close()
+
+
+def problem(test: str, name: str = "solve", prompt: str = "") -> Problem:
+    return Problem("task", prompt, name, "", "def check(candidate):\n" + test)
+
+
+def below(pid: int) -> list[int]:
+    """All processes below a process."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += [int(child), *below(int(child))]
+    return found
+
+
+def hostile_case(judge: Judge, path: Path) -> None:
+    """Not passed, for the reason the file names; then an honest sample passes, and nothing is left running."""
+    text = path.read_text("utf-8")
+    expected = text.splitlines()[0].rpartition("-> ")[2].split("|")
+    verdict = judge.judge(SUM, text)
+    assert verdict.verdict in expected, verdict
+    assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
+    assert judge.sandbox is not None
+    started = [pid for pid in below(judge.sandbox.process.pid) if "zygote" not in command_line(pid)]
+    assert started == []
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return "zygote"  # it ended meanwhile
+
+
+@needs_bwrap
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
+def test_hostile_completion_does_not_pass(judge_a: Judge, path: Path) -> None:
+    hostile_case(judge_a, path)
+
+
+@needs_landlock
+@pytest.mark.parametrize("path", QUICK, ids=lambda path: path.stem)
+def test_hostile_completion_does_not_pass_without_namespaces(judge_b: Judge, path: Path) -> None:
+    hostile_case(judge_b, path)
+
+
+def test_hostile_suite_is_there() -> None:
+    assert len(HOSTILE) >= 80
+    for path in HOSTILE:
+        first = path.read_text("utf-8").splitlines()[0]
+        assert first.startswith("# tries: "), path
+        assert set(first.rpartition("-> ")[2].split("|")) <= set(VERDICTS) - {"passed", "harness_error"}, path
+
+
+# One line a verdict: what the candidate is, and a piece of the reason that a user reads.
+@pytest.mark.parametrize(
+    ("word", "reason", "completion"),
+    [
+        ("passed", "", "    return sum(numbers)"),
+        ("wrong_answer", "an assertion after call 1", "    return 7"),
+        ("wrong_answer", "the test raised TypeError on the answer to call 1", "    return Big"),
+        ("exception", "ZeroDivisionError: division by zero", "    return 1 / 0"),
+        ("exception", "Odd: text", "    class Odd(Exception):\n        pass\n    raise Odd('text')"),
+        ("exception", "NameError: name 'missing' is not defined", "    return missing"),
+        ("exception", "SystemExit: 3", "    raise SystemExit(3)"),
+        ("exception", "(while loading)", "    return table\n\n\ntable = 1 / 0"),
+        ("syntax_error", "'(' was never closed, line 2", "\n    return ("),
+        ("syntax_error", "'return' outside function", "    return x\n\n\nclass x:\n    return 1"),
+        ("no_entry_point", "nothing defines solve", ""),
+        ("no_entry_point", "the program leaves no function solve", "solve = 3"),
+        ("cpu_timeout", "more than 0.3 s of CPU time", "    while True:\n        pass"),
+        ("wall_timeout", "more than 0.9 s", "    import time\n    time.sleep(60)"),
+        ("out_of_memory", "MemoryError", "    return len(bytearray(1 << 33))"),
+        ("signal", "killed by SIGSEGV", "    import ctypes\n    ctypes.string_at(0)"),
+        ("signal", "killed by SIGABRT", "    import os\n    os.abort()"),
+        ("reply_too_large", "bytes", "    return 'x' * 5_000_000"),
+        ("reply_too_large", "nested deeper than 100", "    x = []\n    x.append(x)\n    return x"),
+        ("unsupported_value", "an answer of type object", "    return object()"),
+    ],
+)
+def test_verdict_and_reason(judge_c: Judge, word: str, reason: str, completion: str) -> None:
+    test = TEST if "Big" not in completion else TEST.replace("== 6", "> 5")
+    sum_problem = Problem("sum", SUM.prompt, "solve", "", test)
+    completion = completion.replace("Big", "'text'")
+    verdict = judge_c.judge(sum_problem, completion)
+    assert verdict.verdict == word, verdict
+    assert reason in verdict.reason
+    assert verdict.cpu_s < 2
+
+
+@pytest.mark.parametrize(
+    ("test", "completion", "word"),
+    [
+        # in-place changes of arguments are seen by the test
+        ("    a = [1, [2]]\n    candidate(a)\n    assert a == [1, [2], 3]", "def solve(a):\n    a.append(3)", "passed"),
+        ("    d = {}\n    candidate(d)\n    assert d == {'k': (1,)}", "def solve(d):\n    d['k'] = (1,)", "passed"),
+        ("    s = {1}\n    candidate(s)\n    assert s == set()", "def solve(s):\n    s.clear()", "passed"),
+        # an expected exception is one that the test may catch
+        (
+            "    try:\n        candidate(1)\n    except ValueError:\n        return\n    assert False",
+            "def solve(x):\n    raise ValueError('no')",
+            "passed",
+        ),
+        # an end of the process is none, whatever the test catches
+        (
+            "    try:\n        candidate(1)\n    except BaseException:\n        return\n    assert False",
+            "import os\ndef solve(x):\n    os._exit(0)",
+            "exception",
+        ),
+        # iterables without a literal can be gone through, but equal nothing
+        ("    assert list(candidate(3)) == [0, 1, 2]", "def solve(n):\n    return (i for i in range(n))", "passed"),
+        ("    assert candidate(3) == [0, 1, 2]", "def solve(n):\n    return range(n)", "wrong_answer"),
+        # keywords, defaults, a state that lasts over calls
+        ("    assert candidate(b=2, a=1) == (1, 2, 3)", "def solve(a, b, c=3):\n    return a, b, c", "passed"),
+        (
+            "    candidate()\n    assert candidate() == 2",
+            "n = 0\ndef solve():\n    global n\n    n += 1\n    return n",
+            "passed",
+        ),
+        # base types of subclasses; a bool is no int in the text, but equals one as it does in Python
+        (
+            "    assert candidate() == {'a': 2}",
+            "from collections import Counter\ndef solve():\n    return Counter('aa')",
+            "passed",
+        ),
+        ("    assert candidate() is True", "def solve():\n    return 1", "wrong_answer"),
+        # dataclasses want their module in sys.modules
+        (
+            "    assert candidate() == 1",
+            "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef solve():\n    return P(1).x",
+            "passed",
+        ),
+        # random is seeded on both sides: what a candidate draws is the same in each run
+        ("    import random\n    assert candidate() == random.Random(0).random()", "import random\ndef solve():\n    return random.random()", "passed"),
+        # sets have the same order in each run
+        ("    assert candidate() == candidate()", "def solve():\n    return list({'a', 'b', 'c'})", "passed"),
+        # an answer that keeps the test busy for ever is the candidate's fault
+        ("    n = candidate()\n    while n:\n        n += 1", "def solve():\n    return 1", "cpu_timeout"),
+    ],
+)  # fmt: skip
+def test_semantics_of_a_call(judge_c: Judge, test: str, completion: str, word: str) -> None:
+    verdict = judge_c.judge(problem(test + "\n"), completion)
+    assert verdict.verdict == word, verdict
+
+
+def test_set_order_does_not_vary_between_sandboxes() -> None:
+    isolation = detect("C")
+    texts = set()
+    for _ in range(3):
+        judge = Judge(isolation, LIMITS)
+        one = problem("    assert candidate() == 0\n")
+        completion = "def solve():\n    raise ValueError(' '.join({'a', 'b', 'c', 'd', 'e'}))"
+        texts.add(judge.judge(one, completion).reason)
+        judge.close()
+    assert len(texts) == 1
+
+
+def test_helpers_of_the_prompt_and_the_name_itself_are_there_for_the_test(judge_c: Judge) -> None:
+    prompt = 'def helper(x):\n    return x * 2\n\n\ndef solve(x):\n    """Half of x."""\n'
+    test = "    assert candidate(helper(4)) == solve(8) == 4\n"
+    assert judge_c.judge(problem(test, prompt=prompt), "    return x // 2").verdict == "passed"
+    assert judge_c.judge(problem(test, prompt=prompt), "    return helper(x)").verdict == "wrong_answer"
+
+
+def test_an_entry_point_may_be_named_like_the_test_function(judge_c: Judge) -> None:
+    one = problem("    assert check(70) == False\n", name="check")
+    assert judge_c.judge(one, "def check(n):\n    return False").verdict == "passed"
+    assert judge_c.judge(one, "def check(n):\n    return True").verdict == "wrong_answer"
+
+
+WEAK = Problem(
+    "weak", "", "depth", "", "root = Node(1)\n\ndef check(candidate):\n    assert candidate(root) == 1\n"
+)
+
+
+def test_a_test_that_builds_the_candidates_class_is_weak(judge_c: Judge) -> None:
+    assert needs_candidate_names(WEAK) == ["Node"]
+    assert needs_candidate_names(SUM) == []
+    good = "class Node:\n    def __init__(self, x):\n        self.x = x\n\n\ndef depth(node):\n    return node.x\n"
+    verdict = judge_c.judge(WEAK, good, weak=True)
+    assert (verdict.verdict, verdict.reason) == ("passed", "weak: the test ran with the candidate")
+    assert judge_c.judge(WEAK, good.replace("node.x\n", "2\n"), weak=True).verdict == "wrong_answer"
+    assert judge_c.judge(WEAK, "def depth(node):\n    return 1\n", weak=True).verdict == "exception"
+
+
+VALUES = [
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        2**63 - 1,
+        -(2**63),
+        2**63,
+        -(2**2000),
+        10**5000,
+        1.5,
+        -0.0,
+        math.inf,
+        -math.inf,
+    ),
+    *(
+        "",
+        "é",
+        "\0",
+        "\ud800",
+        "\ud83d\ude00",
+        b"\x00\xff",
+        bytearray(b"x"),
+        1 + 2j,
+        [],
+        (),
+        {},
+        set(),
+        frozenset(),
+    ),
+    *(
+        [1, (2, [3])],
+        {"a": {1: (2,)}, (1, 2): None},
+        {1, "a", (1,)},
+        [True, 1, 1.0],
+        frozenset({frozenset({1})}),
+    ),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=[f"{i}-{type(v).__name__}" for i, v in enumerate(VALUES)])
+def test_values_come_over_as_they_are(value: Any) -> None:
+    form = json.loads(json.dumps(values.encode(value, strict=True)))
+    back = values.decode(form)
+    assert back == value
+    assert type(back) is type(value)
+    assert isinstance(value, int | set | frozenset) or repr(back) == repr(value)
+
+
+def test_values_without_a_literal() -> None:
+    assert math.isnan(values.decode(values.encode(math.nan)))
+    opaque = values.decode(values.encode(object()))
+    assert opaque != opaque
+    assert opaque.name == "object"
+    with pytest.raises(values.Unsupported, match="function"):
+        values.encode([len, lambda: 0], strict=True)
+    assert list(values.decode(values.encode(iter([1, 2])))) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [["x"], [], [1], {"a": 1}, ["i", "zz"], ["i", 5], ["f"], ["d", [1]], ["d", [["l"], 1]], ["s", ["l"]], ["u", "ff"], 1.5],
+)  # fmt: skip
+def test_a_form_that_no_encoder_writes_is_refused(form: Any) -> None:
+    with pytest.raises(values.Malformed):
+        values.decode(form)
+
+
+def test_a_reply_nested_too_deeply_is_refused() -> None:
+    form: Any = 1
+    for _ in range(values.MAX_DEPTH + 5):
+        form = ["l", form]
+    with pytest.raises(values.TooDeep):
+        values.decode(form)
+
+
+def test_a_missing_bwrap_falls_to_the_next_level_and_says_so() -> None:
+    isolation = detect("auto", bwrap="/nowhere/bwrap")
+    assert isolation.level == ("B" if kernel.landlock_version() else "C")
+    assert "level A is not to be had: /nowhere/bwrap is not installed" in isolation.why
+
+
+def test_a_bwrap_that_the_kernel_refuses_falls_to_the_next_level(tmp_path: Path) -> None:
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    isolation = detect("auto", bwrap=str(fake))
+    assert isolation.level != "A"
+    assert "No permissions to create new namespace" in isolation.why
+
+
+def test_a_level_that_is_asked_for_and_not_there_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"evaluate\.isolation is 'A', but level A is not to be had"):
+        detect("A", bwrap="/nowhere/bwrap")
+
+
+def test_level_c_is_refused_unless_allowed() -> None:
+    with pytest.raises(UserError, match="allow_weak_sandbox=true"):
+        open_pool(EvaluateSettings(isolation="C"))
+    assert open_pool(EvaluateSettings(isolation="C", allow_weak_sandbox=True)).isolation.level == "C"
+
+
+def test_seccomp_tables_cover_both_architectures() -> None:
+    for machine in kernel.ARCHITECTURES:
+        program = kernel.seccomp_program(machine, 7)
+        assert len(program) % 8 == 0
+        assert len(program) // 8 < 4096
+    numbers = [pair[1] for pair in kernel.ALLOWED.values() if pair[1] is not None]
+    assert len(numbers) == len(set(numbers))
+    assert not {"clone", "execve", "socket", "ptrace", "fork"} & set(kernel.ALLOWED)
+
+
+@needs_bwrap
+def test_self_test_counts_canonical_solutions_and_probes(level_a: Isolation) -> None:
+    wrong = Problem("wrong", SUM.prompt, "solve", "    return 0\n", TEST)
+    weak = Problem(
+        "weak",
+        "",
+        "depth",
+        "class Node:\n    def __init__(self, x):\n        pass\n\ndef depth(n):\n    return 1\n",
+        WEAK.test,
+    )
+    unsent = Problem(
+        "unsent",
+        "",
+        "apply",
+        "def apply(f):\n    return f(1)\n",
+        "def check(candidate):\n    assert candidate(lambda x: x) == 1\n",
+    )
+    result = self_test([SUM, wrong, weak, unsent], Pool(level_a, LIMITS, workers=2))
+    assert (result.canonical_passed, result.canonical) == (3, 4)
+    assert result.canonical_failed == {"wrong": "wrong_answer: an assertion after call 1"}
+    assert result.weak == ["weak", "unsent"]
+    assert (result.probes, result.probes_passed) == (len(ESCAPES) + len(CHEATS), [])
+
+
+def test_probes_are_live() -> None:
+    passed = probe(Pool(detect("C"), LIMITS, workers=1))
+    assert {"network", "reads /etc", "writes outside", "forks", "starts a program"} <= set(passed)
+    assert not set(CHEATS) & set(passed)
+
+
+def test_pool_keeps_the_order_and_runs_a_timeout_again_alone() -> None:
+    pool = Pool(detect("C"), LIMITS, workers=3)
+    texts = ["    return sum(numbers)", "    while True: pass", "    return 1", ""] * 2
+    seen: list[int] = []
+    verdicts = pool.judge([Sample(SUM, text) for text in texts], seen.append)
+    words = [verdict.verdict for verdict in verdicts]
+    assert words == ["passed", "cpu_timeout", "wrong_answer", "no_entry_point"] * 2
+    assert verdicts[1].reason == "more than 0.3 s of CPU time; the same alone"
+    assert len(seen) == len(texts)
+
+
+def test_a_lost_worker_is_replaced_and_is_not_the_models_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(detect("C"), LIMITS, workers=1)
+    real = Worker.judge
+    lost = iter([True, False])
+
+    def judge(self: Worker, sample: Sample, seed: int) -> tuple[Verdict | None, str]:
+        if next(lost, False):
+            self.process.kill()
+        return real(self, sample, seed)
+
+    monkeypatch.setattr(Worker, "judge", judge)
+    samples = [Sample(SUM, SUM.canonical_solution)] * 2
+    assert [verdict.verdict for verdict in pool.judge(samples)] == ["passed", "passed"]
+
+
+def test_a_judge_that_fails_again_and_again_ends_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(detect("C"), LIMITS, workers=1)
+    never = problem("    pass\n")
+    with pytest.raises(UserError, match=r"failed on 1 samples, 3 times each; task: the test never called"):
+        pool.judge([Sample(never, "def solve():\n    return 1\n")])
+
+
+@pytest.mark.parametrize(
+    ("phase", "word"), [("extract", "syntax_error"), ("test", "cpu_timeout"), ("sandbox", "harness_error")]
+)
+def test_the_phase_tells_whose_fault_a_lost_worker_is(phase: str, word: str) -> None:
+    assert pool_module.lost(phase).verdict == word
+
+
+def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.evaluate.judge", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def benchmark_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.jsonl"
+    path.write_text(json.dumps(vars(SUM)) + "\n")
+    return path
+
+
+def test_command_line_judges_both_kinds_of_lines(tmp_path: Path, benchmark_file: Path) -> None:
+    samples = tmp_path / "samples.jsonl"
+    rows = [
+        {"task_id": "sum", "completion": "    return sum(numbers)", "model": "a"},
+        {"task_id": "sum", "solution": "def solve(numbers):\n    return 0\n"},
+    ]
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / "verdicts.jsonl"
+    done = command(str(samples), "--benchmark", str(benchmark_file), "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 samples passed" in done.stdout
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["verdict"] for line in lines] == ["passed", "wrong_answer"]
+    assert list(lines[0]) == ["task_id", "completion", "model", "verdict", "reason", "cpu_s", "wall_s"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"task_id": "sum"}', "sample 1: neither a completion nor a solution"),
+        ('{"task_id": "other", "completion": ""}', "sample 1: the benchmark has no task_id 'other'"),
+        ('{"task_id": "sum", "compl', "line 1: not JSON"),
+        ("", "no sample"),
+    ],
+)
+def test_command_line_names_the_bad_line(
+    tmp_path: Path, benchmark_file: Path, line: str, message: str
+) -> None:
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text(line + "\n")
+    done = command(str(samples), "--benchmark", str(benchmark_file), "--output", str(tmp_path / "out.jsonl"))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
