@@ -209,8 +209,8 @@ def boundary(prompt: str, tokenizer: Any) -> tuple[str, str]:
     breaks = white[: len(white) - len(white.lstrip("\n"))]
     if not kept or not breaks:
         return kept, white
-    word = kept.split()[-1][-16:]
-    alone, followed = (plain_ids([text], tokenizer)[0] for text in (word, word + breaks + "    x"))
+    tail = kept[kept.rfind("\n") + 1 :][-80:]
+    alone, followed = plain_ids([tail, f"{tail}{breaks}    x"], tokenizer)
     if followed[: len(alone)] == alone:
         return kept, white
     return kept + breaks, white[len(breaks) :]

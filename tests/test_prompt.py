@@ -1,0 +1,250 @@
+"""Rendering and tokenizing: the same text and tokens in training and evaluation, in every style."""
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from stages.common.errors import UserError
+from stages.common.prompt import (
+    Unrenderable,
+    boundary,
+    encode,
+    encode_prompts,
+    is_header,
+    load_tokenizer,
+    render_prompt,
+    render_row,
+)
+from stages.common.prompt_settings import STYLES, PromptSettings
+
+HEADER = 'import math\n\n\ndef area(r: float) -> float:\n    """Area of a circle.\n\n    >>> area(0)\n    0.0\n    """\n'
+BODY = "    if r < 0:\n        return 0.0\n    return math.pi * r * r\n"
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|start|>' + m['role'] + '\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+)
+GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT4 = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def bpe(pattern: str, template: str | None = TEMPLATE, bos: bool = False) -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on code, with merges of line breaks and indents."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|end|>", "<|start|>", "<|bos|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator([HEADER + BODY] * 20, trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|bos|> $A", special_tokens=[("<|bos|>", 2)]
+        )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|end|>",
+        bos_token="<|bos|>",
+        additional_special_tokens=["<|start|>"],
+    )
+    fast.chat_template = template
+    return fast
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return bpe(GPT2)
+
+
+@pytest.fixture(scope="module")
+def gpt4() -> PreTrainedTokenizerFast:
+    return bpe(GPT4)
+
+
+def row(prompt: str | None = None, completion: str | None = None, messages: list | None = None) -> dict:
+    turns = None if messages is None else [{"role": r, "content": c} for r, c in messages]
+    return {"id": "r", "prompt": prompt, "completion": completion, "messages": turns}
+
+
+ROWS = {
+    "function": row(HEADER, BODY),
+    "function, white space on the other side": row(HEADER.rstrip(), "\n" + BODY),
+    "instruction": row("Name a circle's area.", "It is pi r squared."),
+    "text": row("", HEADER + BODY),
+    "conversation": row(messages=[("user", "Area?"), ("assistant", "pi r r")]),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("name", ["tokenizer", "gpt4"])
+def test_a_prompt_has_the_same_tokens_alone_and_before_its_completion(name, style, kind, request):
+    tokenizer = request.getfixturevalue(name)
+    prompt, completion = render_row(ROWS[kind], tokenizer, PromptSettings(style=style))
+    asked, answer = encode(prompt, completion, tokenizer)
+    assert asked == encode_prompts([prompt], tokenizer)[0]
+    assert tokenizer.decode(asked + answer) == prompt + completion + "<|end|>"
+    assert answer[-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in answer[:-1]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("name", ["tokenizer", "gpt4"])
+def test_evaluation_asks_with_the_tokens_that_training_showed(name, style, request):
+    tokenizer = request.getfixturevalue(name)
+    settings = PromptSettings(style=style)
+    rendered = render_prompt(HEADER, tokenizer, settings)
+    for kind in ("function", "function, white space on the other side"):
+        if name == "tokenizer" or kind == "function":
+            assert render_row(ROWS[kind], tokenizer, settings)[0] == rendered
+
+
+def test_the_line_break_belongs_to_the_token_of_the_indent(tokenizer):
+    kept, moved = boundary(HEADER, tokenizer)
+    assert (kept, moved) == (HEADER.rstrip(), "\n")
+    prompt, completion = render_row(ROWS["function"], tokenizer, PromptSettings())
+    assert (prompt, completion) == (kept, "\n" + BODY)
+    asked, answer = encode(prompt, completion, tokenizer)
+    assert tokenizer.decode(answer[:1]).startswith("\n  ")  # one token across what a bare newline would cut
+    assert encode_prompts([HEADER], tokenizer)[0] != asked
+
+
+def test_a_tokenizer_that_ties_the_line_break_to_the_mark_before_it_keeps_it_in_the_prompt(gpt4):
+    kept, moved = boundary(HEADER, gpt4)
+    assert (kept, moved) == (HEADER, "")
+    prompt, completion = render_row(ROWS["function"], gpt4, PromptSettings())
+    assert (prompt, completion) == (HEADER, BODY)
+    whole = gpt4(HEADER + BODY)["input_ids"]
+    asked, answer = encode(prompt, completion, gpt4)
+    assert asked + answer == [*whole, gpt4.eos_token_id]  # as in pretraining text
+
+
+def test_a_seam_inside_a_token_is_tokenized_apart(tokenizer):
+    asked, answer = encode("return math.p", "i * r", tokenizer)
+    assert asked == encode_prompts(["return math.p"], tokenizer)[0]
+    assert tokenizer.decode(answer) == "i * r<|end|>"
+
+
+def test_bos_comes_first_where_the_tokenizer_adds_it_and_only_once():
+    with_bos = bpe(GPT2, bos=True)
+    asked, answer = encode("def f(", "x)", with_bos)
+    assert asked[0] == with_bos.bos_token_id
+    assert with_bos.bos_token_id not in [*asked[1:], *answer]
+    assert encode_prompts(["<|bos|>x"], with_bos)[0].count(with_bos.bos_token_id) == 1
+    plain = bpe(GPT2)
+    asked, answer = encode("def f(", "x)", plain)
+    assert plain.bos_token_id not in asked + answer
+
+
+@pytest.mark.parametrize("style", ["alpaca", "chat"])
+def test_a_function_header_is_asked_for_and_begun(tokenizer, style):
+    settings = PromptSettings(style=style)
+    prompt, completion = render_row(ROWS["function"], tokenizer, settings)
+    assert settings.instruction in prompt
+    assert prompt.count("def area(r: float)") == 2  # in the question, and at the answer's beginning
+    assert prompt.endswith("```python\n" + HEADER.rstrip())
+    assert completion == "\n" + BODY.rstrip() + "\n```"
+
+
+@pytest.mark.parametrize("style", ["alpaca", "chat"])
+def test_an_instruction_is_asked_as_it_is(tokenizer, style):
+    settings = PromptSettings(style=style)
+    prompt, completion = render_row(ROWS["instruction"], tokenizer, settings)
+    assert "```" not in prompt
+    assert settings.instruction not in prompt
+    assert completion == "It is pi r squared."
+    assert render_prompt("Name a circle's area.", tokenizer, settings) == prompt
+
+
+def test_chat_trains_on_the_last_answer_only(tokenizer):
+    turns = [
+        ("user", "one"),
+        ("assistant", "two"),
+        ("user", "three"),
+        ("assistant", "four"),
+        ("user", "five"),
+    ]
+    prompt, completion = render_row(row(messages=turns), tokenizer, PromptSettings(style="chat"))
+    assert completion == "four"
+    assert prompt.endswith("three<|end|>\n<|start|>assistant\n")
+    assert "five" not in prompt
+
+
+def test_a_system_message_is_for_conversations_that_bring_none(tokenizer):
+    settings = PromptSettings(style="chat", system="Be brief.")
+    assert render_row(ROWS["conversation"], tokenizer, settings)[0].startswith("<|start|>system\nBe brief.")
+    own = row(messages=[("system", "Be long."), ("user", "Area?"), ("assistant", "pi r r")])
+    assert "Be brief." not in render_row(own, tokenizer, settings)[0]
+    assert "Be brief." in render_prompt(HEADER, tokenizer, settings)
+
+
+@pytest.mark.parametrize(
+    ("style", "bad", "reason"),
+    [
+        ("completion", row(messages=[("system", "s"), ("user", "u"), ("assistant", "a")]), "conversation"),
+        ("alpaca", row(messages=[("user", "u"), ("assistant", "a")] * 2), "conversation"),
+        ("chat", row(messages=[("user", "u")]), "no_answer"),
+        ("chat", row(messages=[("user", "u"), ("assistant", " ")]), "no_answer"),
+        ("completion", row("p", " \n"), "empty_completion"),
+        ("completion", row("p", "ends <|end|> here"), "special_token"),
+        ("chat", row(messages=[("user", "<|start|>"), ("assistant", "a")]), "special_token"),
+    ],
+)
+def test_a_row_that_a_style_cannot_show_is_dropped_with_a_reason(tokenizer, style, bad, reason):
+    with pytest.raises(Unrenderable) as caught:
+        render_row(bad, tokenizer, PromptSettings(style=style))
+    assert caught.value.reason == reason
+
+
+def test_a_template_that_changes_an_answered_conversation_is_a_reason(tokenizer):
+    odd = bpe(GPT2, template="{{ messages | length }}{{ messages[-1]['content'] }}<|end|>")
+    with pytest.raises(Unrenderable, match="template"):
+        render_row(ROWS["conversation"], odd, PromptSettings(style="chat"))
+
+
+def test_chat_without_a_template_says_what_to_do():
+    bare = bpe(GPT2, template=None)
+    for ask in (lambda s: render_prompt(HEADER, bare, s), lambda s: render_row(ROWS["function"], bare, s)):
+        with pytest.raises(UserError, match=r"prompt\.style=chat.*no chat template.*completion or alpaca"):
+            ask(PromptSettings(style="chat"))
+        assert ask(PromptSettings(style="alpaca"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (HEADER, True),
+        (HEADER.rstrip(), True),
+        ("def f(x):\n", True),
+        ("class A:\n    def f(self):\n        '''Doc.'''\n", True),
+        ("def f(x):\n    import math\n    '''Doc.'''\n", True),
+        ("def f(x):\n    return x\n", False),
+        ("Write def f(x): please", False),
+        ('"""\nWrite a function.\nassert f(1) == 2\n"""\n', False),
+        ("def f(" + "(" * 2000, False),
+        ("def f(\0):", False),
+        ("", False),
+    ],
+)
+def test_what_a_function_header_is(prompt, expected):
+    assert is_header(prompt) is expected
+
+
+def test_a_folder_without_tokenizer_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"models.*no tokenizer there"):
+        load_tokenizer(tmp_path / "models")
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="not readable"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_is_loaded_from_its_folder(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    settings = PromptSettings(style="chat")
+    assert render_prompt(HEADER, loaded, settings) == render_prompt(HEADER, tokenizer, settings)
