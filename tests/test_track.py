@@ -101,6 +101,9 @@ def test_without_a_live_run_one_is_made_from_the_files(folder: Path) -> None:
     assert metrics["pack/train.utilisation"] == 0.957
     assert metrics["seconds/train"] == 300.5
     assert metrics["seconds/total"] == pytest.approx(31.79 + 3.25 + 5.5 + 2 + 300.5 + 20 + 2 * 41.5)
+    assert metrics["base/generation.tokens_per_second"] == 30
+    assert run.info.run_name.startswith("model-01234567-")
+    assert "base 2 of 12 (16.7%), tuned 6 of 12 (50.0%)" in run.data.tags["mlflow.note.content"]
     assert run.data.params["train.lora.rank"] == "16"
     assert run.data.tags["codetune.training_key"] == "0123456789abcdef"
     assert json.loads(Path("reports/mlflow.json").read_text())["sent"] is True

@@ -18,6 +18,14 @@ from stages.track.store import CURVE, Identity
 CURVE_FILE = Path("reports/train.csv")
 REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned")
 GROUPS = {"train": "trained", "evaluate/base": "base", "evaluate/tuned": "tuned", "base": "model"}
+NESTED = (
+    ("train", "rows"),
+    ("train", "tokens"),
+    ("train", "packs"),
+    ("train", "utilisation"),
+    ("validation", "rows"),
+    ("generation", "tokens_per_second"),
+)
 DATASETS = {"data/packed": "training", "data/benchmarks": "evaluation"}
 ARTIFACTS = (
     "reports/index.html",
@@ -61,6 +69,7 @@ def gather() -> Facts:
         tags={
             **git_tags(),
             **experiment_tag(),
+            **description(metrics),
             **{f"dvc.{path}": digest for path, digest in digests.items()},
         },
         artifacts=[Path(path) for path in ARTIFACTS],
@@ -93,15 +102,14 @@ def read_curve(path: Path) -> list[Point]:
 def final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
     """`tuned/pass_at_1`, `pack/train.utilisation`, `seconds/train`, ...: the numbers of each reports/*.json.
 
-    Numbers of a nested mapping are taken too, those below that and lists (histograms) are not.
+    Of nested numbers only those of NESTED: each metric is a chart in MLflow's UI.
     """
     finals: dict[str, float] = {}
     for stage, values in metrics.items():
-        for key, value in values.items():
-            nested = value.items() if isinstance(value, dict) else ()
-            for name, number in [(key, value), *((f"{key}.{inner}", v) for inner, v in nested)]:
-                if is_number(number):
-                    finals[metric_name(stage, name)] = float(number)
+        nested = {f"{outer}.{inner}": values.get(outer, {}).get(inner) for outer, inner in NESTED}
+        for key, value in {**values, **nested}.items():
+            if is_number(value):
+                finals[metric_name(stage, key)] = float(value)
     finals["seconds/total"] = round(sum(v for k, v in finals.items() if k.startswith("seconds/")), 2)
     return finals
 
@@ -160,3 +168,12 @@ def experiment_tag() -> dict[str, str]:
     """The DVC experiment that this is a run of; none outside `dvc exp run`."""
     name = os.environ.get("DVC_EXP_NAME", "")
     return {"codetune.dvc_experiment": name} if name else {}
+
+
+def description(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """What MLflow's UI shows as the run's description."""
+    scores = [metrics["evaluate/base"], metrics["evaluate/tuned"]]
+    base, tuned = (f"{m['passed']} of {m['problems']} ({100 * m['pass_at_1']:.1f}%)" for m in scores)
+    return {
+        "mlflow.note.content": f"{scores[1]['benchmark']}: base {base}, tuned {tuned}. Report: artifact index.html"
+    }

@@ -90,7 +90,10 @@ def open_store(settings: TrackSettings) -> Store:
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
             place = settings.artifacts or (str(file.parent / "mlartifacts") if file else None)
-            return Store(client, client.create_experiment(settings.experiment, artifact_location=place), uri)
+            kind = {
+                "mlflow.experimentKind": "custom_model_development"
+            }  # else the UI takes it for an agent's
+            return Store(client, client.create_experiment(settings.experiment, place, kind), uri)
     if experiment.lifecycle_stage != "active":
         raise UserError(
             f"track.experiment: '{settings.experiment}' is deleted in the store. Restore it "
@@ -168,9 +171,10 @@ def find_runs(store: Store, identity: Identity) -> list[Any]:
     )
 
 
-def create_run(store: Store, identity: Identity, name: str | None = None) -> Any:
-    """Create the run of an identity, with its parameters."""
+def create_run(store: Store, identity: Identity) -> Any:
+    """Create the run of an identity, with its parameters; named after the DVC experiment, if it is in one."""
     tags = {KEY_TAG: identity.training_key, HASH_TAG: identity.config_hash}
+    name = os.environ.get("DVC_EXP_NAME") or f"model-{identity.training_key[:8]}-{identity.config_hash[:4]}"
     run = store.client.create_run(store.experiment_id, tags=tags, run_name=name)
     return complete_params(store, run)
 
