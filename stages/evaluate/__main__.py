@@ -19,6 +19,7 @@ from stages.common.statistics import wilson
 from stages.evaluate import benchmark
 from stages.evaluate.generate import Completion, generate
 from stages.evaluate.judge import Judgement, judge, open_pool
+from stages.evaluate.progress import Progress
 from stages.evaluate.worker import Verdict
 
 MODELS = {"base": Path("models/base"), "tuned": Path("models/merged")}
@@ -35,7 +36,9 @@ def main(settings: Settings) -> dict[str, Any]:
     print(f"isolation: level {pool.isolation.level}. {pool.isolation.why}".rstrip(". "), flush=True)
 
     started = time.perf_counter()
-    completions = generate([problem.prompt for problem in problems], model, settings.prompt, chosen)
+    progress = Progress("generated")
+    completions = generate([problem.prompt for problem in problems], model, settings.prompt, chosen, progress)
+    progress.close()
     seconds = time.perf_counter() - started
     pairs = zip(problems, completions, strict=True)
     result = judge(pool, problems, [(problem.task_id, completion.text) for problem, completion in pairs])
@@ -102,9 +105,13 @@ def warn(metrics: dict[str, Any]) -> None:
     if metrics["truncated_share"] > WARN_SHARE:
         print(f"warning: {metrics['truncated_share']:.0%} of the samples ran into evaluate.max_new_tokens")
     if metrics["no_entry_point_share"] > WARN_SHARE:
-        print(f"warning: {metrics['no_entry_point_share']:.0%} of the samples define no entry point: prompt.style?")
+        print(
+            f"warning: {metrics['no_entry_point_share']:.0%} of the samples define no entry point; see prompt.style"
+        )
     if metrics["weak_sandbox"]:
-        print("warning: judged at level C, where a candidate can read files, use the network and start programs")
+        print(
+            "warning: judged at level C, where a candidate can read files, use the network and start programs"
+        )
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ class Work:
     def __init__(self) -> None:
         self.characters = MAX_PARSED
         self.attempts = MAX_ATTEMPTS
-        self.error = ""  # the first error of the parser
+        self.error = ""  # the parser's first, which is the most direct reading's
+        self.parsed = False  # some reading held a statement
 
     def spend(self, text: str) -> bool:
         self.characters -= len(text)
@@ -70,7 +71,7 @@ def extract(prompt: str, entry_point: str, completion: str, also: Sequence[str] 
         found = [program for reading in group if (program := build(reading, [entry_point, *also], work))]
         if found:
             return Extraction(max(found, key=lambda pair: pair[0])[1])
-    if text.strip() and work.error:
+    if work.error and not work.parsed:
         return Extraction(verdict="syntax_error", reason=work.error)
     return Extraction(verdict="no_entry_point", reason=f"nothing defines {entry_point}")
 
@@ -161,6 +162,9 @@ def build(reading: Reading, names: Sequence[str], work: Work) -> tuple[int, str]
     parsed = longest_prefix(reading.header + reading.body, header_lines, work)
     if parsed is None:
         return None
+    last = parsed.tree.body[-1] if parsed.tree.body else None
+    if last and not reading.returns and (last.end_lineno or 0) > header_lines:
+        work.parsed = True
     try:
         return select(parsed, header_lines, names, reading.returns)
     except (RecursionError, MemoryError):
