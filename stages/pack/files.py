@@ -29,9 +29,10 @@ def pack_schema() -> pa.Schema:
 
 
 def write_packs(path: Path, documents: Sequence[Document], packs: Sequence[Sequence[int]]) -> None:
-    """Write packs (lists of indices into `documents`) as an Arrow IPC stream."""
+    """Write packs (lists of indices into `documents`) as an Arrow IPC stream; at least one batch, if an empty one,
+    because `datasets` reads no stream without."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, pack_schema()) as writer:
-        for start in range(0, len(packs), BATCH_PACKS):
+        for start in range(0, max(1, len(packs)), BATCH_PACKS):
             chosen = [[documents[i] for i in pack] for pack in packs[start : start + BATCH_PACKS]]
             columns = {
                 "input_ids": [[token for d in pack for token in d.ids] for pack in chosen],
