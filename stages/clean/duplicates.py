@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from stages.clean.settings import NearDuplicates
 
+BATCH_PAIRS = 16384  # pairs whose shingles are compared at a time
 WORDS = re.compile(r"\w+|[^\w\s]+")
 
 
@@ -99,59 +100,100 @@ def near_pairs(spaced: list[str], settings: NearDuplicates) -> Pairs:
     passes = colliding_rows(
         texts, settings.permutations, settings.shingle_words, bands, rows, settings.bands_per_pass
     )
-    seen = Verified(spaced, settings)
+    verified = Verified(spaced, settings, least)
     for keys, places in passes if len(numbers) > 1 else ():
-        for left, right in candidate_rounds(keys, numbers[places]):
-            seen.verify(left, right)
-    return pairs_above(seen.similar, least)
+        for left, right in candidate_batches(keys, numbers[places]):
+            verified.add(left, right)
+    return verified.pairs
 
 
 class Verified:
-    """Pairs looked at so far, and the components they make at the threshold."""
+    """Pairs looked at so far, and the components that they make at the threshold."""
 
-    def __init__(self, spaced: list[str], settings: NearDuplicates) -> None:
+    def __init__(self, spaced: list[str], settings: NearDuplicates, least: float) -> None:
         self.spaced = spaced
         self.settings = settings
-        self.sets: dict[int, frozenset[str]] = {}
-        self.similar: dict[tuple[int, int], float] = {}
+        self.least = least
+        self.vocabulary: dict[str, int] = {}  # number of each shingle
+        self.numbers: dict[int, np.ndarray] = {}  # sorted numbers of a row's shingles
+        self.seen = np.zeros(0, dtype=np.int64)  # left * rows + right, sorted
+        self.pairs = Pairs(self.seen, self.seen, np.zeros(0))
         self.labels = np.arange(len(spaced))
 
-    def shingles(self, place: int) -> frozenset[str]:
-        if place not in self.sets:
-            self.sets[place] = shingles(self.spaced[place], self.settings.shingle_words)
-        return self.sets[place]
-
-    def verify(self, left: np.ndarray, right: np.ndarray) -> None:
+    def add(self, left: np.ndarray, right: np.ndarray) -> None:
         """Work out the similarity of new pairs between components, then join components."""
-        apart = self.labels[left] != self.labels[right]
-        joined = False
-        for pair in zip(left[apart].tolist(), right[apart].tolist(), strict=True):
-            if pair not in self.similar:
-                self.similar[pair] = jaccard(self.shingles(pair[0]), self.shingles(pair[1]))
-                joined |= self.similar[pair] >= self.settings.threshold
-        if joined:
-            self.labels = components(len(self.spaced), pairs_above(self.similar, self.settings.threshold))
+        codes = sorted_unique(left * len(self.spaced) + right)
+        left, right = np.divmod(codes, len(self.spaced))
+        fresh = (self.labels[left] != self.labels[right]) & ~np.isin(codes, self.seen, assume_unique=True)
+        self.seen = np.sort(np.r_[self.seen, codes[fresh]], kind="stable")
+        for start in range(0, int(fresh.sum()), BATCH_PAIRS):
+            chosen = slice(start, start + BATCH_PAIRS)
+            self.keep(left[fresh][chosen], right[fresh][chosen])
+
+    def keep(self, left: np.ndarray, right: np.ndarray) -> None:
+        similarity = self.similarity(left, right)
+        near = similarity >= self.least
+        new = Pairs(left[near], right[near], similarity[near])
+        self.pairs = Pairs(*(np.r_[getattr(self.pairs, name), getattr(new, name)] for name in vars(new)))
+        if (new.similarity >= self.settings.threshold).any():
+            self.labels = components(len(self.spaced), self.pairs, self.settings.threshold)
+
+    def similarity(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Exact Jaccard similarity of each pair, through a sparse matrix of rows by shingles."""
+        places = sorted_unique(np.r_[left, right])
+        numbers = [self.shingle_numbers(place) for place in places.tolist()]
+        sizes = np.array([len(row) for row in numbers])
+        shape = (len(places), len(self.vocabulary))
+        rows = csr_array(
+            (np.ones(sizes.sum(), dtype=np.int32), np.concatenate(numbers), np.r_[0, np.cumsum(sizes)]), shape
+        )
+        left, right = np.searchsorted(places, left), np.searchsorted(places, right)
+        shared = rows[left].multiply(rows[right]).sum(axis=1)
+        return shared / (sizes[left] + sizes[right] - shared)
+
+    def shingle_numbers(self, place: int) -> np.ndarray:
+        if place not in self.numbers:
+            found = shingles(self.spaced[place], self.settings.shingle_words)
+            numbers = [self.vocabulary.setdefault(shingle, len(self.vocabulary)) for shingle in found]
+            self.numbers[place] = np.sort(np.array(numbers, dtype=np.int32))
+        return self.numbers[place]
+
+
+def sorted_unique(values: np.ndarray) -> np.ndarray:
+    """`np.unique` by sorting: its hash table met 500,000 such numbers with 121 s, sorting takes 4."""
+    values = np.sort(values)
+    return values[np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])]
+
+
+def candidate_batches(keys: np.ndarray, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`candidate_rounds`: the first alone, for it joins most rows of a group of copies, the others some at a time."""
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
+    size, enough = 0, 1
+    for pair in candidate_rounds(keys, places):
+        waiting.append(pair)
+        size += len(pair[0])
+        if size >= enough:
+            yield (
+                np.concatenate([left for left, _ in waiting]),
+                np.concatenate([right for _, right in waiting]),
+            )
+            waiting, size, enough = [], 0, BATCH_PAIRS
+    if waiting:
+        yield np.concatenate([left for left, _ in waiting]), np.concatenate([right for _, right in waiting])
 
 
 def candidate_rounds(keys: np.ndarray, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of rows with equal keys, each row of a group in turn against those after it.
+    """Pairs of rows with equal keys, in rounds: each row of a group in turn against those after it.
 
-    In rounds, so that what one round connects need not be looked at in the next, and none holds more pairs than rows.
+    No round holds more pairs than there are keys, and what one connects need not be looked at in the next.
     """
     starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
     sizes = np.diff(np.r_[starts, len(keys)])
     offsets = np.arange(len(keys)) - np.repeat(starts, sizes)
+    firsts = np.repeat(starts, sizes)
     for turn in range(int(sizes.max(initial=1)) - 1):
         later = np.flatnonzero(offsets > turn)
-        left = places[np.repeat(starts, sizes)[later] + turn]
-        pairs = np.unique(np.stack([left, places[later]]), axis=1)
-        yield pairs[0], pairs[1]
-
-
-def pairs_above(similar: dict[tuple[int, int], float], threshold: float) -> Pairs:
-    chosen = sorted((pair, value) for pair, value in similar.items() if value >= threshold)
-    ends = np.array([pair for pair, _ in chosen], dtype=np.int64).reshape(-1, 2)
-    return Pairs(ends[:, 0], ends[:, 1], np.array([value for _, value in chosen], dtype=np.float64))
+        yield places[firsts[later] + turn], places[later]
 
 
 def components(size: int, pairs: Pairs, threshold: float = 0.0) -> np.ndarray:
