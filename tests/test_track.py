@@ -16,7 +16,7 @@ from stages.track.__main__ import main
 from stages.track.facts import gather, read_curve
 from stages.track.live import send
 from stages.track.settings import TrackSettings
-from stages.track.store import LONG, Identity, Store, flatten, history, open_store, store_uri
+from stages.track.store import LONG, Identity, Store, flatten, history, is_away, open_store, store_uri
 from tests.report_files import STEPS, curve_rows, make_reports
 from tests.tiny import REPOSITORY
 
@@ -286,6 +286,37 @@ def test_wrong_settings_are_errors(
     with pytest.raises(UserError, match=expected):
         track()
     assert not Path("reports/mlflow.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "said", "status", "expected"),
+    [
+        ("http://s", "", 503, True),
+        ("http://s", "", 404, False),
+        ("sqlite:///a", "database is locked", 503, True),
+        ("sqlite:///a", "attempt to write a readonly database", 503, False),
+        ("postgresql://s/db", "could not connect", 503, True),
+        ("postgresql://s/db", "Detected out-of-date database schema", 500, False),
+    ],
+)
+def test_what_passes_by_itself_is_told_from_what_does_not(
+    uri: str, said: str, status: int, expected: bool
+) -> None:
+    assert is_away(uri, said, status) is expected
+
+
+@pytest.mark.parametrize(
+    "name", ["reports/index.html", "reports/merge.json", "reports/train.csv", "data/packed/train.arrow"]
+)
+def test_a_missing_file_is_named_and_nothing_is_sent(folder: Path, name: str) -> None:
+    Path(name).unlink()
+    if name.startswith("data/"):
+        Path(name).parent.rmdir()
+    with pytest.raises(
+        UserError, match=f"^{Path(name).parent if name.startswith('data/') else name}: no such file"
+    ):
+        track()
+    assert runs() == []
 
 
 def test_a_folder_as_store_is_refused_by_the_settings() -> None:

@@ -72,7 +72,7 @@ def gather() -> Facts:
             **description(metrics),
             **{f"dvc.{path}": digest for path, digest in digests.items()},
         },
-        artifacts=[Path(path) for path in ARTIFACTS],
+        artifacts=[existing(path) for path in ARTIFACTS],
     )
 
 
@@ -143,9 +143,13 @@ def digest_of(path: str, digests: dict[str, str]) -> str:
     """DVC's hash of a folder or file, else the first 32 digits of its sha256 (MLflow takes up to 36)."""
     if path in digests:
         return digests[path]
+    return (sha256_folder if existing(path).is_dir() else sha256_file)(path)[:32]
+
+
+def existing(path: str) -> Path:
     if not Path(path).exists():
         raise UserError(f"{path}: no such file or folder. `dvc repro` makes it.")
-    return (sha256_folder(path) if Path(path).is_dir() else sha256_file(path))[:32]
+    return Path(path)
 
 
 def git_tags() -> dict[str, str]:

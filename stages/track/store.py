@@ -115,27 +115,28 @@ def connect(uri: str) -> Any:
 
 @contextmanager
 def told_apart(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises into Away (try again later) or UserError (the settings are wrong)."""
+    """Turn what MLflow raises into Away (try again later) or UserError (the store or its settings are wrong)."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    shown = shown_uri(uri)
     try:
         yield
-    except MlflowException as error:
-        status = error.get_http_status_code()
-        if uri.startswith("http") and not 400 <= status < 500:
-            raise Away(f"{shown} does not answer") from error
-        said = " ".join(str(error).split())[:300]
-        raise UserError(f"MLflow store {shown}: {said} Check track.uri and MLFLOW_TRACKING_URI.") from error
-    except Exception as error:
-        if isinstance(error, UserError):
-            raise
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if isinstance(error, OSError) and not uri.startswith("http"):
+            raise  # a file of ours: a full disk, say
         said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        if uri.startswith("sqlite"):
-            raise UserError(
-                f"MLflow store {shown}: {said}. Check track.uri and MLFLOW_TRACKING_URI."
-            ) from error
-        raise Away(f"{shown} does not answer ({type(error).__name__})") from error
+        if is_away(uri, said, error.get_http_status_code() if isinstance(error, MlflowException) else 503):
+            raise Away(f"{shown_uri(uri)} does not answer") from error
+        raise UserError(
+            f"MLflow store {shown_uri(uri)}: {said.rstrip('.')}. Check track.uri and MLFLOW_TRACKING_URI."
+        ) from error
+
+
+def is_away(uri: str, said: str, status: int) -> bool:
+    """Whether an error will pass by itself: a server that fails, a database that is not reached or is busy."""
+    if uri.startswith("sqlite"):
+        return "database is locked" in said
+    return status >= 500 if uri.startswith("http") else status == 503
 
 
 def shown_uri(uri: str) -> str:
