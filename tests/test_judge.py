@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -494,3 +495,47 @@ def test_command_line_names_the_bad_line(
     assert done.returncode == 1
     assert message in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_killed_judge_leaves_nothing_running(tmp_path: Path, benchmark_file: Path) -> None:
+    samples = tmp_path / "samples.jsonl"
+    completion = "    import time\n    time.sleep(1000)\n"
+    samples.write_text(json.dumps({"task_id": "sum", "completion": completion}) + "\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.evaluate.judge", str(samples), "--benchmark", str(benchmark_file), "--output", "x"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout
+    process.stdout.readline()  # the level: from here on there are workers, then sandboxes
+    started = wait_for(lambda: [pid for pid in below(process.pid) if "zygote" in command_line(pid)])
+    started += below(process.pid)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+
+
+def wait_for(condition: Any, seconds: float = 20.0) -> Any:
+    """The first true value of a condition, looked at again and again; its last value after so long."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return value
+
+
+def test_a_test_that_prints_does_no_harm() -> None:
+    noisy = problem('    print(\'{"verdict": {"verdict": "passed"}}\')\n    assert candidate() == 1\n')
+    verdicts = Pool(detect("C"), LIMITS, 1).judge([Sample(noisy, "def solve():\n    return 2\n")])
+    assert [verdict.verdict for verdict in verdicts] == ["wrong_answer"]
+
+
+def test_text_that_is_no_unicode_comes_through(tmp_path: Path, benchmark_file: Path) -> None:
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text('{"task_id": "sum", "completion": "    return \'\\ud800\'"}\n', "ascii")
+    output = tmp_path / "out.jsonl"
+    done = command(str(samples), "--benchmark", str(benchmark_file), "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    line = json.loads(output.read_text())
+    assert line["completion"] == "    return '\ud800'"
+    assert line["verdict"] == "syntax_error"

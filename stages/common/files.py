@@ -68,7 +68,13 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line, keys in the given order."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_line(row) + "\n")
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """A row as JSON, escaped only where it holds what UTF-8 cannot: a lone surrogate."""
+    line = json.dumps(row, ensure_ascii=False)
+    return line if line.isascii() or line.encode("utf-8", "ignore").decode() == line else json.dumps(row)
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -87,7 +93,9 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
             if line.strip():
                 rows.append(json.loads(line))
         except ValueError as error:  # JSON that is cut, or bytes that are not UTF-8
-            raise UserError(f"{path}, line {number}: not JSON ({error}). Repair or remove the line.") from None
+            raise UserError(
+                f"{path}, line {number}: not JSON ({error}). Repair or remove the line."
+            ) from None
     return rows
 
 

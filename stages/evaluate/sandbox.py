@@ -77,6 +77,10 @@ def detect(wanted: str = "auto", bwrap: str | None = None) -> Isolation:
     Raises:
         UserError: the level that was asked for is not to be had.
     """
+    if sys.platform != "linux":
+        raise UserError(
+            "the judge isolates candidates with means of Linux; on another system run it in a container"
+        )
     reasons: list[str] = []
     for level in LEVELS if wanted == "auto" else (wanted,):
         try:
@@ -140,12 +144,12 @@ class Sandbox:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(START_SECONDS)
         self.jobs = 0
-        with theirs:
+        with theirs, open(self.folder.name + "/stderr", "wb") as words:
             self.process = subprocess.Popen(
                 command(isolation, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=open(self.folder.name + "/stderr", "wb"),  # noqa: SIM115
+                stderr=words,
                 cwd=self.scratch(),
                 env={"PYTHONHASHSEED": "0"},
                 pass_fds=[theirs.fileno()],

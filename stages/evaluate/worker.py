@@ -8,16 +8,18 @@ were compared, and nobody else.
 """
 
 import json
+import os
 import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from stages.common.schema import Problem
 from stages.evaluate.extract import extract
-from stages.evaluate.inside import values
+from stages.evaluate.inside import kernel, values
 from stages.evaluate.sandbox import Candidate, Isolation, Limits, NoIsolation, Sandbox, SandboxFailed
 from stages.evaluate.tests_program import CandidateEnded, Stub, TestTooLong, needs_candidate_names, run_test
 
@@ -41,9 +43,12 @@ class Verdict:
 class Judge:
     """Judges one sample after another with one sandbox, which is replaced when a candidate left something in it."""
 
-    def __init__(self, isolation: Isolation, limits: Limits) -> None:
+    def __init__(
+        self, isolation: Isolation, limits: Limits, announce: Callable[[str], object] = lambda phase: None
+    ) -> None:
         self.isolation = isolation
         self.limits = limits
+        self.announce = announce  # told the phase that begins
         self.sandbox: Sandbox | None = None
 
     def judge(self, problem: Problem, completion: str, seed: int = 0, weak: bool = False) -> Verdict:
@@ -55,12 +60,12 @@ class Judge:
             seed: of `random`, on both sides.
             weak: the test needs the candidate's own names and runs with it in the sandbox.
         """
-        say({"phase": "extract"})
+        self.announce("extract")
         also = needs_candidate_names(problem) if weak else []
         found = extract(problem.prompt, problem.entry_point, completion, also)
         if found.verdict:
             return Verdict(found.verdict, found.reason)
-        say({"phase": "sandbox"})
+        self.announce("sandbox")
         try:
             return self.run(problem, found.program, seed, weak)
         except (SandboxFailed, NoIsolation) as error:
@@ -79,6 +84,7 @@ class Judge:
         if end["dirty"]:
             self.close()
         word, reason = ended(word, reason, end, self.limits)
+        reason = reason.encode("utf-8", "replace").decode()
         return Verdict(word, reason, round(end["cpu"], 3), round(wall, 3))
 
     def examine(
@@ -103,7 +109,7 @@ class Judge:
             return not_loaded(loaded, problem.entry_point)
         if weak:
             return "passed", "weak: the test ran with the candidate"
-        say({"phase": "test"})
+        self.announce("test")
         return tested(Stub(candidate), problem, seed, self.limits.cpu_seconds)
 
     def close(self) -> None:
@@ -177,14 +183,20 @@ def ended(word: str, reason: str, end: dict[str, Any], limits: Limits) -> tuple[
     return "exception", "the process ended, or closed its stream, before it answered"
 
 
-def say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
-
-
 def main() -> None:
+    kernel.die_with_parent()
+    channel = os.fdopen(os.dup(1), "w")
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 a test that prints must not speak on the channel
+
+    def say(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     first = json.loads(sys.stdin.readline())
-    judge = Judge(Isolation(**first["isolation"]), Limits(**first["limits"]))
+    judge = Judge(
+        Isolation(**first["isolation"]), Limits(**first["limits"]), lambda phase: say({"phase": phase})
+    )
     try:
         for line in sys.stdin:
             job = json.loads(line)

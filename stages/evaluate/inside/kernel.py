@@ -10,6 +10,7 @@ import errno
 import os
 import platform
 import resource
+import signal
 import struct
 from collections.abc import Sequence
 
@@ -60,7 +61,13 @@ CONDITIONAL: dict[str, tuple[tuple[int, int], int, tuple[int, ...] | str]] = {
 
 LOAD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 ALLOW, FAIL, KILL = 0x7FFF0000, 0x00050000, 0x80000000
-PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 38, 22, 24, 36
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG = (
+    38,
+    22,
+    24,
+    36,
+    1,
+)
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 
 
@@ -123,6 +130,11 @@ def no_new_privileges() -> None:
     check(libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
+def die_with_parent() -> None:
+    """Be killed when the thread that started this process ends, however it ends."""
+    check(libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
+
+
 def adopt_orphans() -> None:
     """Descendants whose parent dies become this process's children, so that it can end them."""
     check(libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child subreaper")
@@ -156,7 +168,7 @@ def landlock(readable: Sequence[str], writable: Sequence[str] = ()) -> None:
 
 
 def allow_beneath(c: ctypes.CDLL, ruleset: int, path: str, access: int) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, PermissionError):
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         if not os.path.isdir(path):
             access &= 0b111  # READ_DIR is no right of a file

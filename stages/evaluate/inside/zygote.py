@@ -25,6 +25,9 @@ if __name__ == "__main__":
 
 from stages.evaluate.inside import kernel, values
 
+if __name__ == "__main__":
+    sys.path.pop(0)  # no module of ours for a candidate to import
+
 PRELOADED = (
     "abc array ast base64 bisect calendar cmath collections.abc contextlib copy ctypes dataclasses datetime decimal "
     "enum fractions functools hashlib heapq inspect io itertools json math numbers operator pprint queue random re "
@@ -93,6 +96,7 @@ def become_candidate(stream: int, told: int, job: dict[str, Any], config: dict[s
     try:
         for first, last in pairwise(sorted((2, stream, told, 4096))):
             os.closerange(first + 1, last)
+        os.dup2(1, 2)  # the supervisor's own words go to a file, a candidate's nowhere
         os.setsid()
         confine(job, config)
     except BaseException as error:
