@@ -111,7 +111,12 @@ def verdicts(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:
 def dropped(axes: Axes, rules: Mapping[str, int]) -> None:
     """Rows dropped by each rule, the most at the top."""
     ordered = sorted(rules.items(), key=lambda item: (item[1], item[0]))
-    bars = axes.barh([name for name, _ in ordered], [count for _, count in ordered], color=BASE, height=0.6)
+    bars = axes.barh(
+        [name.replace("_", " ") for name, _ in ordered],
+        [count for _, count in ordered],
+        color=BASE,
+        height=0.6,
+    )
     axes.bar_label(bars, padding=4)
     axes.set(xlabel="rows dropped")
     axes.margins(x=0.1)

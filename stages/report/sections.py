@@ -163,6 +163,28 @@ MERGED = (
 )
 
 
+MEANINGS = {
+    "empty": "nothing in the completion",
+    "length": "too short or too long",
+    "long_lines": "a line that is too long",
+    "parse": "not valid Python",
+    "placeholder": "a stub, or a note that code is missing",
+    "repetition": "repeats itself",
+    "contaminated_docstring": "has the docstring of a benchmark problem",
+    "contaminated_solution": "has a piece of a benchmark's solution",
+    "contaminated_ngrams": "has the words of a benchmark problem",
+    "contaminated_ast": "is a benchmark's solution with other names",
+    "exact": "the same text as another row",
+    "ast": "the same program as another row, with other names",
+    "near": "nearly the same text as another row",
+}
+
+
+def meanings(names: Sequence[str]) -> Pairs:
+    """What the rules of clean look for, in words."""
+    return [(name.replace("_", " "), MEANINGS[name]) for name in names if name in MEANINGS]
+
+
 def rules(config: Mapping[str, Any]) -> list[str]:
     """The rules of clean in the order in which they run."""
     clean = config.get("clean", {})
@@ -191,7 +213,7 @@ def funnel(clean: Mapping[str, Any], order: Sequence[str] = ()) -> dict[str, Any
         "dropped": [clean["dropped"][r] for r in rules],
     }
     idle = [rule for rule in ordered if not clean["dropped"][rule]]
-    return {"rules": rules, "lines": lines, "total": total, "idle": idle}
+    return {"rules": rules, "lines": lines, "total": total, "idle": idle, "meanings": meanings(rules)}
 
 
 def packing(pack: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,10 +274,9 @@ def sources(config: Mapping[str, Any], fetch: Mapping[str, Any]) -> list[dict[st
 def described(entry: Mapping[str, Any], role: str) -> dict[str, str]:
     """Name, role, origin with its pin, and licence of one entry of the configuration."""
     package = entry.get("package") or entry.get("name", "")
+    member = entry.get("member", "").rpartition("/")[2]
     origin = {
-        "pypi": " ".join(
-            [package, entry.get("version", ""), "(PyPI)", entry.get("member", "").rpartition("/")[2]]
-        ).strip(),
+        "pypi": f"{f'{member} in ' if member else ''}{package} {entry.get('version', '')} (PyPI)",
         "hub": f"{entry.get('repo') or entry.get('name', '')} at {str(entry.get('revision', ''))[:12]} (Hugging Face)",
     }.get(entry["kind"], f"{entry.get('path', '')} (file)")
     return {
