@@ -46,7 +46,18 @@ SUM = Problem(
     "    return sum(numbers)\n",
     TEST,
 )
-needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+
+
+def no_bwrap() -> str:
+    """Why bubblewrap is of no use here, "" where it is."""
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed"
+    tried = ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "--unshare-user", "true"]
+    done = subprocess.run(tried, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else f"bubblewrap does not work here: {done.stderr.strip()}"
+
+
+needs_bwrap = pytest.mark.skipif(bool(no_bwrap()), reason=no_bwrap())
 needs_landlock = pytest.mark.skipif(kernel.landlock_version() < 1, reason="the kernel has no Landlock")
 
 
