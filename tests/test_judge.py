@@ -58,7 +58,6 @@ def no_bwrap() -> str:
 
 
 needs_bwrap = pytest.mark.skipif(bool(no_bwrap()), reason=no_bwrap())
-needs_landlock = pytest.mark.skipif(kernel.landlock_version() < 1, reason="the kernel has no Landlock")
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +124,15 @@ def test_hostile_completion_does_not_pass(judge_a: Judge, path: Path) -> None:
     hostile_case(judge_a, path)
 
 
-@needs_landlock
-@pytest.mark.parametrize("path", QUICK, ids=lambda path: path.stem)
-def test_hostile_completion_does_not_pass_without_namespaces(judge_b: Judge, path: Path) -> None:
-    hostile_case(judge_b, path)
+if kernel.landlock_version():  # a kernel without it has no level B
+
+    @pytest.mark.parametrize("path", QUICK, ids=lambda path: path.stem)
+    def test_hostile_completion_does_not_pass_without_namespaces(judge_b: Judge, path: Path) -> None:
+        hostile_case(judge_b, path)
 
 
 def test_hostile_suite_is_there() -> None:
-    assert len(HOSTILE) >= 80
+    assert len(HOSTILE) >= 100
     for path in HOSTILE:
         first = path.read_text("utf-8").splitlines()[0]
         assert first.startswith("# tries: "), path
@@ -506,6 +506,15 @@ def test_command_line_names_the_bad_line(
     assert done.returncode == 1
     assert message in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@needs_bwrap
+def test_a_file_that_a_candidate_left_is_gone_for_the_next(judge_a: Judge) -> None:
+    one = problem("    assert candidate() == 'left'\n")
+    both = "def solve():\n    open('/tmp/left', 'w').write('left')\n    return open('/tmp/left').read()\n"
+    assert judge_a.judge(one, both).verdict == "passed"
+    read = judge_a.judge(one, "def solve():\n    return open('/tmp/left').read()\n")
+    assert read.reason == "FileNotFoundError: [Errno 2] No such file or directory: '/tmp/left'"
 
 
 def test_a_killed_judge_leaves_nothing_running(tmp_path: Path, benchmark_file: Path) -> None:

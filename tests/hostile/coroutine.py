@@ -1,0 +1,3 @@
+# tries: answers with a coroutine -> unsupported_value
+async def solve(numbers):
+    return sum(numbers)
