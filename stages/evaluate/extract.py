@@ -9,7 +9,17 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+
+from stages.evaluate.reachable import (
+    Function,
+    defined,
+    first_line,
+    gives_something,
+    is_future,
+    needed,
+    sharing_lines,
+    source_of,
+)
 
 MAX_CHARACTERS = 64_000  # of a completion; the rest is not read
 MAX_PARSED = 4_000_000  # characters given to the parser for one completion, over all attempts
@@ -17,7 +27,6 @@ MAX_ATTEMPTS = 400  # calls of the parser for one completion
 FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+-]*)[^\n]*$", re.MULTILINE)
 PYTHON_TAGS = frozenset(("", "python", "python3", "py", "py3", "Python"))
 STARTS = re.compile(r"^(?:async def|def|class|import|from|@)\b|^@", re.MULTILINE)
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -208,117 +217,3 @@ def select(parsed: Parsed, header_lines: int, names: Sequence[str], returns: boo
     program = "\n".join(source_of(node, parsed.lines, shared) for node in future + rest) + "\n"
     own = (max(0, (n.end_lineno or 0) - max(first_line(n) - 1, header_lines)) for n in kept)
     return sum(own), program
-
-
-def gives_something(function: ast.stmt) -> bool:
-    return any(isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) for node in walk_scope(function))
-
-
-def needed(body: list[ast.stmt], names: Sequence[str]) -> list[ast.stmt]:
-    """Statements of a module that `names` reach, and what acts on those names."""
-    defining: dict[str, list[int]] = {}
-    for i, node in enumerate(body):
-        for name in defined(node):
-            defining.setdefault(name, []).append(i)
-    kept = set[int]()
-    queue = [i for i, node in enumerate(body) if always(node)]
-    queue += [i for name in names for i in defining.get(name, [])]
-    while queue:
-        i = queue.pop()
-        if i not in kept:
-            kept.add(i)
-            queue += [j for name in used(body[i]) for j in defining.pop(name, [])]
-    return [body[i] for i in sorted(kept)]
-
-
-def always(node: ast.stmt) -> bool:
-    """Statements without which others may mean something else."""
-    if isinstance(node, ast.ImportFrom):
-        return node.module == "__future__" or any(alias.name == "*" for alias in node.names)
-    return isinstance(node, ast.Expr) and ast.unparse(node.value).startswith("sys.setrecursionlimit(")
-
-
-def is_future(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
-
-
-def defined(node: ast.stmt) -> set[str]:
-    """Names that a module's statement binds or, by a method call or an item, may change."""
-    if isinstance(node, Function | ast.ClassDef):
-        return {node.name}
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return {alias.asname or alias.name.split(".")[0] for alias in node.names}
-    if isinstance(node, ast.Expr):
-        call = node.value
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-            return {root(call.func)}
-        return set()
-    if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
-        return set()
-    found = set[str]()
-    for child in walk_scope(node):
-        if isinstance(child, Function | ast.ClassDef | ast.Import | ast.ImportFrom):
-            found |= defined(child)
-        elif isinstance(child, ast.Name | ast.Attribute | ast.Subscript) and isinstance(child.ctx, ast.Store):
-            found.add(root(child))
-    return found
-
-
-def root(node: ast.expr) -> str:
-    """The name that an attribute or an item hangs on, "" where it is none."""
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes below `node` that are in the same scope."""
-    stack = [node]
-    while stack:
-        here = stack.pop()
-        yield here
-        if here is node or not isinstance(here, Function | ast.ClassDef | ast.Lambda | Comprehension):
-            stack.extend(ast.iter_child_nodes(here))
-
-
-Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-
-
-def used(node: ast.stmt) -> set[str]:
-    """Names that a statement may look up in its module: all that it loads but a function's own locals."""
-    loads = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    if not isinstance(node, Function):
-        return loads
-    declared = {name for n in ast.walk(node) if isinstance(n, ast.Global) for name in n.names}
-    a = node.args
-    own = {arg.arg for arg in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg] if arg}
-    own |= {n.id for n in walk_scope(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    outside = [*node.decorator_list, *a.defaults, *(d for d in a.kw_defaults if d), *annotations(node)]
-    own -= {n.id for part in outside for n in ast.walk(part) if isinstance(n, ast.Name)}
-    return (loads - own) | declared
-
-
-def annotations(node: Function) -> list[ast.expr]:
-    a = node.args
-    arguments = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
-    found = [arg.annotation for arg in arguments if arg and arg.annotation]
-    return [*found, *([node.returns] if node.returns else [])]
-
-
-def first_line(node: ast.stmt) -> int:
-    """The line a statement begins on, its decorators counted."""
-    decorators = getattr(node, "decorator_list", [])
-    return min([node.lineno, *(d.lineno for d in decorators)])
-
-
-def sharing_lines(body: list[ast.stmt]) -> set[ast.stmt]:
-    """Statements that share a line with a neighbour (`x = 1; y = 2`)."""
-    pairs = [(a, b) for a, b in pairwise(body) if first_line(b) <= (a.end_lineno or 0)]
-    return {node for pair in pairs for node in pair}
-
-
-def source_of(node: ast.stmt, lines: list[str], shared: set[ast.stmt]) -> str:
-    """A statement's own lines as written; rewritten where it shares a line with another."""
-    if node in shared:
-        return ast.unparse(node)
-    return "\n".join(lines[first_line(node) - 1 : node.end_lineno])

@@ -20,8 +20,9 @@ from stages.common.files import read_jsonl, write_jsonl
 from stages.common.schema import Problem
 from stages.common.statistics import wilson
 from stages.evaluate import benchmark
+from stages.evaluate.isolation import detect
 from stages.evaluate.pool import Pool, Sample
-from stages.evaluate.sandbox import Isolation, Limits, detect
+from stages.evaluate.sandbox import Isolation, Limits
 from stages.evaluate.selftest import SelfTest, self_test
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.worker import Verdict
