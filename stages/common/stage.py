@@ -107,17 +107,20 @@ def one_message(stage: str, full: bool = False) -> Iterator[None]:
         yield
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         die(error, stage, full)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            die(error, stage, full, unexpected=True)
-        place = f" while writing {error.filename}" if error.filename else ""
-        die(
-            UserError(f"the disk is full{place}. Free space and run it again; nothing was replaced."),
-            stage,
-            full,
-        )
     except Exception as error:
-        die(error, stage, full, unexpected=True)
+        if not disk_is_full(error):
+            die(error, stage, full, unexpected=True)
+        name = getattr(error, "filename", None)
+        place = f" while writing {name}" if name else ""
+        told = UserError(f"the disk is full{place}. Free space and run it again; nothing was replaced.")
+        die(told, stage, full)
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Whether an error means that; safetensors and others raise it as an error of their own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def die(error: BaseException, stage: str = "", full: bool = False, unexpected: bool = False) -> None:
