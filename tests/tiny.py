@@ -335,7 +335,7 @@ def tiny_configuration(rows: str, benchmark: str) -> dict[str, Any]:
                 "threads": 1,
                 "learning_rate": 0.01,
                 "micro_batch": 1,
-                "save_every": 3,
+                "save_every": 2,
                 "lora": {"rank": 4, "alpha": 8},
             },
             "evaluate": {"benchmark": "tiny", "max_new_tokens": 12},
