@@ -1,0 +1,102 @@
+"""Packs of documents as `pack` writes them: read from Arrow, and laid one after another into a single row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+IGNORED = -100  # label of a token without loss
+COLUMNS = ("input_ids", "labels", "lengths")
+
+
+class Packs:
+    """The packs of one Arrow stream, memory-mapped; `packs[i]` is a mapping of `input_ids`, `labels`, `lengths`."""
+
+    def __init__(self, path: Path, table: "pa.Table") -> None:
+        self.path = path
+        self._columns = {name: table[name] for name in COLUMNS}
+        self.tokens = [len(ids) for ids in self._columns["input_ids"]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        """Raises UserError where a pack breaks the format: that would train on wrong targets without a word."""
+        pack = {name: column[index].as_py() for name, column in self._columns.items()}
+        starts = document_starts(pack["lengths"])
+        if not len(pack["input_ids"]) == len(pack["labels"]) == sum(pack["lengths"]):
+            raise UserError(f"{self.path}, pack {index}: input_ids, labels and lengths disagree. {AGAIN}")
+        if any(pack["labels"][start] != IGNORED for start in starts):
+            raise UserError(
+                f"{self.path}, pack {index}: the first label of a document is not {IGNORED}, so it would be "
+                f"predicted from another document. {AGAIN}"
+            )
+        return pack
+
+
+AGAIN = "Remove data/packed and run `dvc repro pack`."
+
+
+def read_packs(path: str | Path) -> Packs:
+    """Open an Arrow IPC stream of packs.
+
+    Raises:
+        UserError: the file is missing, cut, or has other columns.
+    """
+    import pyarrow as pa
+
+    path = Path(path)
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+            table = stream.read_all()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. `dvc repro pack` makes it.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: not readable as an Arrow stream ({error}). {AGAIN}") from None
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(missing)}. {AGAIN}")
+    return Packs(path, table)
+
+
+def document_starts(lengths: Sequence[int]) -> list[int]:
+    """Index of the first token of each document."""
+    starts, position = [], 0
+    for length in lengths:
+        starts.append(position)
+        position += length
+    return starts
+
+
+def flatten(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
+    """Lay packs one after another into one row: no padding, whatever their lengths.
+
+    Returns:
+        `input_ids`, `labels`, `position_ids`: int64 of shape (1, tokens), positions restart at each document;
+        `lengths`: a tuple, tokens of each document. No attention mask: documents are kept apart by `lengths`.
+    """
+    import torch
+
+    lengths = [length for pack in packs for length in pack["lengths"]]
+    row: dict[str, torch.Tensor] = {
+        name: torch.tensor([token for pack in packs for token in pack[name]])[None]
+        for name in ("input_ids", "labels")
+    }
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    return {**row, "position_ids": positions, "lengths": tuple(lengths)}
+
+
+def batches(packs: Packs, size: int, max_tokens: int = 0) -> list[dict[str, Any]]:
+    """The packs in their order, `size` to a row, up to `max_tokens` tokens (0: all; one pack at least)."""
+    chosen: list[int] = []
+    tokens = 0
+    for index, length in enumerate(packs.tokens):
+        if max_tokens and chosen and tokens + length > max_tokens:
+            break
+        chosen.append(index)
+        tokens += length
+    return [flatten([packs[i] for i in chosen[at : at + size]]) for at in range(0, len(chosen), size)]

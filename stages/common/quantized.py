@@ -1,0 +1,156 @@
+"""The base model as training sees it, quantized, and a model that takes packs and gives their loss."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.common.attention import NAME, register
+from stages.common.errors import UserError
+from stages.common.loss import HeadLoss, labelled
+
+QUANTIZATION_FILE = "quantization.json"
+# bitsandbytes, when first imported on a processor with AVX512-BF16, misses an optional package that asks a kernel hub
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+UNSUPPORTED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the base is held while the adapter is trained; kept beside the adapter, because merging must repeat it."""
+
+    quantization: str  # nf4 | none
+    double_quantization: bool
+    dtype: str  # bfloat16 | float32: of computation, and of weights that are not quantized
+
+    def save(self, folder: Path) -> None:
+        text = json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        (folder / QUANTIZATION_FILE).write_text(text, "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Quantization":
+        """Raises UserError where the adapter's folder lacks the file, or it holds something else."""
+        path = folder / QUANTIZATION_FILE
+        try:
+            return cls(**json.loads(path.read_text("utf-8")))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file. `dvc repro train` makes it.") from None
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: not what train writes ({error}). Run `dvc repro train`.") from None
+
+
+def quiet() -> None:
+    """Leave transformers' bars and advice away; what it says of this project's settings is known."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def load_model(folder: Path, quantization: Quantization) -> Any:
+    """Load a model folder with attention per document; linear layers but the head in NF4 where asked.
+
+    Raises:
+        UserError: no model there, or one whose head this project's loss does not know.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+    quiet()
+    register()
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no model here (config.json is missing). `dvc repro base` makes it.")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        refuse_unknown_head(folder, config)
+        dtype = getattr(torch, quantization.dtype)
+        options: dict[str, Any] = {}
+        if quantization.quantization == "nf4":
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=quantization.double_quantization,
+                bnb_4bit_compute_dtype=dtype,
+            )
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=NAME, device_map={"": device()}, **options
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder}: the model does not load: {error}") from error
+    never_repack(model)
+    return model.requires_grad_(False)
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def refuse_unknown_head(folder: Path, config: Any) -> None:
+    for name in UNSUPPORTED_HEADS:
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise UserError(f"{folder}: config.json sets {name}, which the loss does not know yet")
+
+
+def never_repack(model: nn.Module) -> None:
+    """Keep 4-bit weights as they are in `eval()`.
+
+    With AVX512-BF16 bitsandbytes repacks them in place at the first evaluation, for a kernel that computes
+    something slightly different: training would go on with another function than before.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010: no attribute of nn.Module
+
+
+class PackedModel(nn.Module):
+    """A causal language model that takes rows made by `flatten`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model  # a transformers model, or a PeftModel around it
+
+    @property
+    def causal(self) -> Any:
+        get = getattr(self.model, "get_base_model", None)
+        return get() if get else self.model
+
+    def hidden(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, lengths: Sequence[int]
+    ) -> torch.Tensor:
+        """States before the head: (1, tokens, size)."""
+        decoder = self.causal.base_model
+        output = decoder(
+            input_ids=input_ids, position_ids=position_ids, lengths=tuple(lengths), use_cache=False
+        )
+        return output.last_hidden_state
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        lengths: Sequence[int],
+        labels: torch.Tensor,
+    ) -> torch.Tensor:
+        """Cross entropy summed over the labelled tokens, float32, in nats."""
+        positions, targets = labelled(labels)
+        states = self.hidden(input_ids, position_ids, lengths)[0, positions]
+        head = self.causal.get_output_embeddings().weight
+        return HeadLoss.apply(states, head, targets, torch.is_grad_enabled())
+
+
+@torch.no_grad()
+def mean_loss(model: PackedModel, rows: Sequence[dict[str, Any]]) -> float | None:
+    """Mean cross entropy of the labelled tokens of all rows, without dropout; None where no token has a label."""
+    was_training = model.training
+    model.eval()
+    try:
+        tokens = sum(len(labelled(row["labels"])[1]) for row in rows)
+        total = sum(float(model(**row)) for row in rows)
+    finally:
+        model.train(was_training)
+    return total / tokens if tokens else None

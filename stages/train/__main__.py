@@ -1,0 +1,137 @@
+"""QLoRA: train an adapter on the packs, over a base model that is frozen in 4 bits.
+
+    dvc repro train
+    python -m stages.train train.lora.rank=32 train.epochs=1
+
+Writes models/adapter (adapter_config.json and adapter_model.safetensors as peft reads them, quantization.json for
+merging) and the curve, reports/train.csv. Killed, it goes on from its last checkpoint and ends with the same bytes.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.files import replacing
+from stages.common.packs import Packs, batches, read_packs
+from stages.common.stage import Settings, run
+from stages.common.tracking import LiveRun
+from stages.train.checkpoints import SCRATCH, last_checkpoint, training_key
+from stages.train.curve import Curve, Progress, Row
+from stages.train.plan import PlannedPacks, plan
+from stages.train.settings import TrainSettings
+
+BASE = Path("models/base")
+PACKED = Path("data/packed")
+ADAPTER = Path("models/adapter")
+CURVE = Path("reports/train.csv")
+LOCK = Path("requirements.lock")
+STAGES = Path(__file__).resolve().parents[1]
+
+
+def main(settings: Settings) -> dict[str, Any]:
+    """Packs in, adapter out; returns what was trained on, how fast, and the losses."""
+    import torch
+
+    from stages.common.quantized import PackedModel, Quantization, load_model, mean_loss
+    from stages.train.adapter import add_adapter, save_adapter
+    from stages.train.trainer import PackTrainer, StepCallback
+
+    train: TrainSettings = settings.train
+    packs, held_out = read_training_packs(), read_packs(PACKED / "validation.arrow")
+    torch.set_num_threads(train.threads or len(os.sched_getaffinity(0)))
+
+    quantization = Quantization(train.quantization, train.double_quantization, train.dtype)
+    base = load_model(BASE, quantization)
+    key = training_key(train, PACKED, BASE, LOCK, STAGES)
+    peft_model = add_adapter(base, train.lora, train.seed)
+    if train.gradient_checkpointing:
+        base.activation_checkpointing_enable()
+    model = PackedModel(peft_model)
+
+    order, curve, scratch = plan(packs.tokens, train), Curve(), SCRATCH / key
+    held_out_rows = batches(held_out, train.micro_batch, train.eval_tokens)
+    trainer = PackTrainer(model, PlannedPacks(packs, order), train, scratch, curve)
+    trainer.add_callback(StepCallback(trainer, train, len(packs), lambda: mean_loss(model, held_out_rows)))
+    steps = -(-len(order) // (train.micro_batch * train.accumulation))
+    checkpoint = last_checkpoint(scratch)
+    with told(curve, settings.track, key, steps, checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    with replacing(ADAPTER) as folder:
+        folder.mkdir()
+        save_adapter(peft_model, folder)
+        quantization.save(folder)
+    curve.write_csv(CURVE)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return {
+        **summary(curve),
+        "steps": steps,
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "training_key": key,
+        "quantization": train.quantization,
+        "threads": torch.get_num_threads(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def read_training_packs() -> Packs:
+    """The packs to train on.
+
+    Raises:
+        UserError: there is none.
+    """
+    packs = read_packs(PACKED / "train.arrow")
+    if not len(packs):
+        raise UserError(
+            f"{packs.path}: no packs to train on. Look at reports/clean.json for what was dropped."
+        )
+    return packs
+
+
+@contextmanager
+def told(curve: Curve, track: Any, key: str, steps: int, checkpoint: Path | None) -> Iterator[None]:
+    """While the block runs, new rows of the curve go to the terminal and to MLflow."""
+    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    if done:
+        print(f"train: goes on after step {done} of {steps}, where it was interrupted", flush=True)
+    progress, live, status = Progress(steps, done), LiveRun.start(track, key), "FAILED"
+    curve.listeners += [progress, lambda row: live.log(measures(row), row.step)]
+    try:
+        yield
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        progress.close()
+        live.close(status)
+
+
+def measures(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in asdict(row).items() if name != "step"}
+
+
+def summary(curve: Curve) -> dict[str, Any]:
+    """Counts, speed and losses; None where nothing was measured."""
+    counts = curve.counts
+    losses = [row.loss for row in curve.rows if row.loss is not None]
+    held_out = [row.validation_loss for row in curve.rows if row.validation_loss is not None]
+    return {
+        "epochs": curve.rows[-1].epoch,
+        "tokens_trained": counts.tokens,
+        "labelled_tokens_trained": counts.labelled,
+        "tokens_per_second": round(counts.tokens / counts.seconds, 1) if counts.seconds else None,
+        "train_loss_last": losses[-1] if losses else None,
+        "validation_loss_first": held_out[0] if held_out else None,
+        "validation_loss_last": held_out[-1] if held_out else None,
+    }
+
+
+if __name__ == "__main__":
+    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is on disk; nothing may ask the network
+    run("train", main, observes=("track",))
