@@ -445,6 +445,17 @@ def test_mbpp_becomes_a_problem_whose_reference_passes() -> None:
         exec(program.replace("+ b", "- b"), {})
 
 
+def test_a_function_named_check_is_not_hidden_by_its_tests() -> None:
+    row = {**MBPP, "code": "def check(a):\n    return a > 1", "test_list": ["assert check(2) == True"], "test_setup_code": ""}  # fmt: skip
+    (problem,) = problems_of("mbpp", [("x.jsonl", lines(row))])
+    program = (
+        problem.prompt + problem.canonical_solution + "\n" + problem.test + f"\ncheck({problem.entry_point})"
+    )
+    exec(program, {})
+    with pytest.raises(AssertionError):
+        exec(program.replace("a > 1", "a > 2"), {})
+
+
 @pytest.mark.parametrize(
     ("format", "rows", "said"),
     [

