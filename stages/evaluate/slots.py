@@ -58,6 +58,8 @@ class Slots:
         longest: tokens of the longest row, prompt and completion together.
     """
 
+    pads = True  # rows of unequal length share a batch, and a mask tells them apart
+
     def __init__(self, model: Any, slots: int, longest: int) -> None:
         self.model, self.slots = model, slots
         self.columns = longest + SLACK_COLUMNS
@@ -66,6 +68,7 @@ class Slots:
         self.starts = torch.zeros(0, dtype=torch.long, device=model.device)
         accepted = inspect.signature(model.forward).parameters
         self.takes = {name for name in ("position_ids", "logits_to_keep") if name in accepted}
+        self.cache_name = "past_key_values" if "past_key_values" in accepted else "cache_params"  # Mamba's
 
     @property
     def rows(self) -> int:
@@ -106,15 +109,15 @@ class Slots:
         """Logits after the last of `ids`, [rows, new columns]; `columns` are those of cache and `ids` together."""
         device = self.model.device
         ids, starts, columns = ids.to(device), starts.to(device), columns.to(device)
-        optional = {
+        optional: dict[str, Any] = {
             "position_ids": (columns[-ids.shape[1] :] - starts[:, None]).clamp(min=0),
             "logits_to_keep": 1,
         }
         output = self.model(
             input_ids=ids,
-            attention_mask=(columns >= starts[:, None]).long(),
-            past_key_values=cache,
+            attention_mask=(columns >= starts[:, None]).long() if self.pads else None,
             use_cache=True,
+            **{self.cache_name: cache},
             **{name: optional[name] for name in self.takes},
         )
         return output.logits[:, -1]
@@ -175,6 +178,8 @@ class Slots:
 
 class OneRow(Slots):
     """One row at a time, for models whose cache is not only keys and values (Mamba, hybrids)."""
+
+    pads = False  # those models take a mask for the new tokens only
 
     def __init__(self, model: Any, longest: int) -> None:
         super().__init__(model, 1, longest)
