@@ -22,6 +22,7 @@ from stages.sweep.git import dvc, experiment_ref, git, ref_exists
 from stages.sweep.plan import Plan, dvc_params
 
 LOG_LINES = 12
+NEVER_CACHED = {"config", "track"}  # seconds; they run where all else comes back from DVC's run cache
 
 
 @dataclass
@@ -68,7 +69,7 @@ def run_in_clone(plan: Plan, name: str, overrides: Sequence[str], log: Path) -> 
             if ref_exists(clone, experiment_ref(plan.commit, name)):
                 call(plan, clone, file, "exp", "push", "--no-cache", "origin", name)
         ran = stages_run(log.read_text("utf-8", "replace"))
-        status = f"ran {len(ran)} stages" if set(ran) - {"config"} else "from the cache"
+        status = f"ran {len(ran)} stages" if set(ran) - NEVER_CACHED else "from the cache"
         return status, objective((clone / metrics_file(plan)).read_text("utf-8"), plan)
     except FileNotFoundError as error:
         raise UserError(f"the point made no {error.filename}") from None
