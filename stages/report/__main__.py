@@ -42,8 +42,8 @@ def draw(evidence: Evidence) -> dict[str, bytes]:
     counts = {target: metrics[f"evaluate/{target}"]["verdicts"] for target in TARGETS}
     rules = {rule: count for rule, count in metrics["clean"]["dropped"].items() if count}
     pictures = {
-        "pass_at_1": plots.picture(plots.pass_at_1, *(metrics[f"evaluate/{t}"] for t in TARGETS), height=1.7),
-        "verdicts": plots.picture(plots.verdicts, counts, height=1.7),
+        "pass_at_1": plots.picture(plots.pass_at_1, *(metrics[f"evaluate/{t}"] for t in TARGETS), height=1.9),
+        "verdicts": plots.picture(plots.verdicts, counts, height=1.9),
         "loss": plots.picture(plots.loss, curve),
         "learning_rate": plots.picture(plots.learning_rate, curve),
         "lengths": plots.picture(plots.histogram, bars["tokens"], bars["rows"], "rows"),

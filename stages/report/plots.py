@@ -105,7 +105,9 @@ def verdicts(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:
     axes.set(xlabel="samples")
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.legend(ncols=min(4, len(words)), loc="upper center", bbox_to_anchor=(0.5, -0.28))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(ncols=min(4, len(words)), loc="outside lower center")
 
 
 def dropped(axes: Axes, rules: Mapping[str, int]) -> None:

@@ -102,6 +102,10 @@ def judged(evidence: Evidence) -> Pairs:
     """How the completions were made and judged."""
     base, tuned = (evidence.metrics[f"evaluate/{target}"] for target in TARGETS)
     lines = [("isolation of the judge", both(isolation(base), isolation(tuned)))]
+    tests = [metrics["self_test"] for metrics in (base, tuned) if "self_test" in metrics]
+    lines += (
+        [("self-test of the judge", both(*(self_test(test) for test in tests)))] if len(tests) == 2 else []
+    )
     generated = [metrics.get("generation", {}) for metrics in (base, tuned)]
     if all("seconds" in g for g in generated):
         lines.append(("generation", both(*(speed(g) for g in generated))))
@@ -122,6 +126,15 @@ def isolation(metrics: Mapping[str, Any]) -> str:
     """The judge's level in words, and why it is not a higher one."""
     level, why = metrics["isolation"]["level"], metrics["isolation"].get("why", "")
     return f"{LEVELS.get(level, level)}{f' ({why})' if why else ''}"
+
+
+def self_test(test: Mapping[str, Any]) -> str:
+    """What was tried on the judge before it judged."""
+    out = ", ".join(test["probes_passed"]) or "none"
+    return (
+        f"{test['canonical_passed']} of {test['canonical']} reference solutions pass; of {test['probes']} attempts to "
+        f"escape or to cheat succeed: {out}"
+    )
 
 
 def speed(generation: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 python -m stages.report.summary
 """
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,11 +34,11 @@ def summary(evidence: Evidence, comparison: Comparison) -> str:
 
 
 def line(label: str, text: str) -> str:
-    return f"  {label:<{LABEL}}{text}"
+    return textwrap.fill(text, 100, initial_indent=f"  {label:<{LABEL}}", subsequent_indent=" " * (2 + LABEL))
 
 
 def score(metrics: Mapping[str, Any]) -> str:
-    return f"{percent(metrics['pass_at_1']):>6}   95% interval {interval(metrics)}   {solved(metrics)}"
+    return f"{percent(metrics['pass_at_1'])}   95% interval {interval(metrics)}   {solved(metrics)}"
 
 
 def difference(comparison: Comparison) -> str:
