@@ -1,0 +1,166 @@
+"""What reruns, and that it gives the same bytes: the tiny pipeline through real `dvc repro`."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tiny import STAGES, Project, environment
+
+AFTER_TRAINING = ["merge", "evaluate@tuned", "report", "track"]
+NEVER_CACHED = [
+    "config",
+    "track",
+]  # a second or two; they run again where all else comes back from DVC's run cache
+ARTIFACTS = ("data/clean", "data/packed", "models/adapter", "models/merged")
+PATIENCE = 120  # seconds for a process of ours to come as far as it must
+
+
+def test_the_first_run_runs_everything_and_the_second_nothing(finished: Project) -> None:
+    lock = yaml.safe_load((finished.root / "dvc.lock").read_text("utf-8"))
+    assert sorted(lock["stages"]) == sorted(STAGES)
+    assert finished.repro().ran == []
+    assert finished.git("status", "--porcelain") == ""
+
+
+def test_a_comment_and_an_unselected_option(project: Project) -> None:
+    with (project.root / "conf/train/qlora.yaml").open("a") as file:
+        file.write("# a thought\n")
+    assert project.repro().ran == ["config"]
+    with (project.root / "conf/clean/off.yaml").open("a") as file:
+        file.write("layout: body\n")
+    assert project.repro().ran == ["config"]
+
+
+def test_a_clean_threshold(project: Project) -> None:
+    project.params(clean__near_duplicates__threshold=0.5)
+    assert project.repro().ran == ["config", "clean", "pack", "train", *AFTER_TRAINING]
+    assert json.loads((project.root / "reports/clean.json").read_text("utf-8"))["dropped"]["near"] == 1
+
+
+def test_an_evaluation_temperature(project: Project) -> None:
+    project.params(evaluate__temperature=0.7)
+    assert project.repro().ran == ["config", "evaluate@base", "evaluate@tuned", "report", "track"]
+
+
+def test_a_line_of_code(project: Project) -> None:
+    before = project.files("models")
+    with (project.root / "stages/merge/__main__.py").open("a") as file:
+        file.write("# one line more\n")
+    assert project.repro().ran == ["merge", "report", "track"], (
+        "the merged model is the same, so nothing scores it"
+    )
+    assert project.files("models") == before
+
+
+def test_a_rank_its_revert_and_its_experiment(project: Project) -> None:
+    before = project.files()
+    project.params(train__lora__rank=8)
+    assert project.repro().ran == ["config", "train", *AFTER_TRAINING]
+    wide = project.files("models", "reports/evaluate")
+    assert wide != {name: sha for name, sha in before.items() if name in wide}
+
+    project.git("checkout", "--quiet", "params.yaml")
+    assert project.repro().ran == NEVER_CACHED, "all else comes back from DVC's run cache"
+    assert project.files() == before
+
+    made = project.dvc("exp", "run", "--name", "wide", "--set-param", "++train.lora.rank=8")
+    assert made.ran == NEVER_CACHED
+    project.git("checkout", "--quiet", ".")
+    project.dvc("checkout")
+    assert project.files() == before
+
+    project.dvc("exp", "apply", "wide")
+    assert project.repro().ran == []
+    assert project.files("models", "reports/evaluate") == wide
+
+
+@pytest.fixture(scope="module")
+def second(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Another run from nothing, in another folder, as far as the samples."""
+    project = fresh.copy(tmp_path_factory.mktemp("second") / "another-name")
+    assert not (project.root / ".dvc/cache").exists()
+    project.repro("evaluate@base", "evaluate@tuned")
+    return project
+
+
+def verdicts(project: Project) -> list[dict[str, object]]:
+    """All samples, without what a clock says."""
+    files = [project.root / f"reports/evaluate/{target}/samples.jsonl" for target in ("base", "tuned")]
+    rows = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("cpu_s", "wall_s")} for row in rows]
+
+
+def test_two_runs_are_the_same_bytes(finished: Project, second: Project) -> None:
+    assert second.files(*ARTIFACTS) == finished.files(*ARTIFACTS)
+    assert set(ARTIFACTS) == {"/".join(Path(name).parts[:2]) for name in second.files(*ARTIFACTS)}
+    assert verdicts(second) == verdicts(finished)
+    assert len(verdicts(second)) == 8
+
+
+def test_killed_in_the_middle_of_training(second: Project, tmp_path: Path) -> None:
+    project = second.copy(tmp_path / "killed")
+    forget(project, ["train", "merge", "evaluate@tuned"])
+    kill_when_checkpointed(project)
+    left = sorted(p.name for p in (project.root / "models").iterdir())
+    assert left == [".gitignore", "base"], "nothing of the adapter is there before it is whole"
+    assert list((project.root / ".cache/train").rglob("checkpoint-*")), "there is something to go on from"
+
+    again = project.repro("evaluate@tuned")
+    assert again.ran == ["train", "merge", "evaluate@tuned"]
+    assert "train: goes on after step" in again.text, "it did not begin again"
+    assert project.files(*ARTIFACTS) == second.files(*ARTIFACTS)
+    assert verdicts(project) == verdicts(second)
+
+
+def forget(project: Project, stages: list[str]) -> None:
+    """Make stages look never run: no outputs, no locks, no run cache, no scratch files."""
+    lock = project.root / "dvc.lock"
+    node = yaml.safe_load(lock.read_text("utf-8"))
+    for stage in stages:
+        del node["stages"][stage]
+    lock.write_text(yaml.safe_dump(node, sort_keys=False), "utf-8")
+    for folder in ("models/adapter", "models/merged", "reports/evaluate/tuned", ".dvc/cache/runs", ".cache"):
+        shutil.rmtree(project.root / folder)
+
+
+def kill_when_checkpointed(project: Project) -> None:
+    """Run `dvc repro`, and kill the training with SIGKILL as soon as it has written a checkpoint."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "evaluate@tuned"],
+        cwd=project.root,
+        env=environment(project.root),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + PATIENCE
+    while not list((project.root / ".cache").glob("train/**/checkpoint-*")):
+        assert running.poll() is None, "the training ended before it was killed"
+        assert time.monotonic() < end, "no checkpoint was written"
+        time.sleep(0.002)
+    training = [pid for pid, command in descendants(running.pid) if command[1:3] == ["-m", "stages.train"]]
+    assert len(training) == 1, "the training ended before it was killed"
+    os.kill(training[0], signal.SIGKILL)
+    assert running.wait(PATIENCE) != 0
+
+
+def descendants(parent: int) -> Iterator[tuple[int, list[str]]]:
+    """Process id and command line of every process below `parent`."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            command = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        if int(fields[1]) == parent:
+            yield int(entry.name), command
+            yield from descendants(int(entry.name))
