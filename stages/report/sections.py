@@ -165,14 +165,28 @@ TRAINED = (
 )
 
 
-def merged(merge: Mapping[str, Any]) -> Pairs:
-    """How close the merged model is to the trained one."""
-    return present(merge, MERGED)
+def merged(merge: Mapping[str, Any], limits: Mapping[str, Any]) -> Pairs:
+    """How close the merged model is to the trained one, and the limits of the gate that it passed."""
+    lines = present(merge, MERGED)
+    allowed = {label: f"{sign} {form(limits[key])}" for key, label, sign, form in LIMITS if key in limits}
+    return [
+        (label, f"{text} (limit: {allowed[label]})" if label in allowed else text) for label, text in lines
+    ]
 
 
 MERGED = (
     ("mean_kl", "mean KL divergence, nats a token", number),
+    ("largest_logit_difference", "largest difference of a logit", number),
     ("top1_agreement", "same most likely token", percent),
+    ("trained_loss", "loss of the trained model", number),
+    ("merged_loss", "loss of the merged model", number),
+    ("tokens", "tokens compared", number),
+    ("split", "compared on the split", str),
+)
+LIMITS = (
+    ("max_mean_kl", "mean KL divergence, nats a token", "at most", number),
+    ("max_logit_difference", "largest difference of a logit", "at most", number),
+    ("min_top1_agreement", "same most likely token", "at least", percent),
 )
 
 
