@@ -13,9 +13,8 @@ from torch.autograd import Function
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "documents"
-DENSE_TOKENS = (
-    512  # longer documents go to PyTorch's kernel: the probabilities kept for backward would be too many
-)
+# a row with a longer document goes to PyTorch's kernel: the probabilities kept for backward would be too many
+DENSE_TOKENS = 1024
 
 
 def register() -> None:

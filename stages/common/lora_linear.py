@@ -4,6 +4,7 @@ peft's layer for 4-bit weights casts the whole input to the adapter's float32 an
 A and B stay in float32 and are cast instead, W is dequantized once in each direction and never kept.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -11,6 +12,17 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.autograd import Function
+
+
+def with_adapter(model: nn.Module, config: LoraConfig) -> Any:
+    """Put a new adapter on the layers that `config` names, through peft, with `LoraLinear` as its layer."""
+    from bitsandbytes.nn import Linear4bit
+    from peft import get_peft_model
+
+    config._register_custom_module({Linear4bit: LoraLinear, nn.Linear: LoraLinear})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers in last year's words
+        return get_peft_model(model, config)
 
 
 def dense_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -66,6 +78,14 @@ class LoraMatmul(Function):
 class LoraLinear(nn.Module, LoraLayer):
     """Takes the place of peft's LoRA layer over `nn.Linear` and bitsandbytes' `Linear4bit`; one adapter at a time."""
 
+    lora_A: Any  # peft is not typed
+    lora_B: Any
+    lora_dropout: Any
+    scaling: Any
+    update_layer: Any
+    get_base_layer: Any
+    active_adapters: Any
+
     def __init__(
         self,
         base_layer: nn.Module,
@@ -86,7 +106,6 @@ class LoraLinear(nn.Module, LoraLayer):
         if self.disable_adapters:
             return nn.functional.linear(x, dense_weight(base.weight, x.dtype), base.bias)
         name = self.active_adapters[0]
-        dropout = self.lora_dropout[name]
-        dropped = dropout(x) if dropout.training and getattr(dropout, "p", 0) else None
-        a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        return LoraMatmul.apply(x, dropped, base.weight, base.bias, a, b, self.scaling[name])
+        a, b, dropout = self.lora_A[name], self.lora_B[name], self.lora_dropout[name]
+        dropped = dropout(x) if isinstance(dropout, nn.Dropout) and dropout.training else None
+        return LoraMatmul.apply(x, dropped, base.weight, base.bias, a.weight, b.weight, self.scaling[name])

@@ -102,9 +102,10 @@ def never_repack(model: nn.Module) -> None:
     With AVX512-BF16 bitsandbytes repacks them in place at the first evaluation, for a kernel that computes
     something slightly different: training would go on with another function than before.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010: no attribute of nn.Module
+            module.support_avx512bf16_for_cpu = False
 
 
 class PackedModel(nn.Module):

@@ -1,7 +1,6 @@
 """The LoRA adapter: made through peft from a seed, written so that the same weights are the same bytes."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.lora_linear import LoraLinear
+from stages.common.lora_linear import with_adapter
 
 if TYPE_CHECKING:
     from stages.train.settings import Lora
@@ -19,14 +18,13 @@ WEIGHTS = "adapter_model.safetensors"
 BASE = "models/base"  # relative to the repository's root: no path of this machine
 
 
-def add_adapter(model: nn.Module, lora: "Lora", seed: int) -> nn.Module:
+def add_adapter(model: nn.Module, lora: "Lora", seed: int) -> Any:
     """Put a freshly initialised adapter (float32) on every targeted linear layer.
 
     Raises:
         UserError: a name in `target_modules` fits no linear layer.
     """
-    from bitsandbytes.nn import Linear4bit
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     config = LoraConfig(
         r=lora.rank,
@@ -36,11 +34,8 @@ def add_adapter(model: nn.Module, lora: "Lora", seed: int) -> nn.Module:
         use_rslora=lora.rslora,
         task_type="CAUSAL_LM",
     )
-    config._register_custom_module({Linear4bit: LoraLinear, nn.Linear: LoraLinear})
     torch.manual_seed(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers in last year's words
-        return get_peft_model(model, config)
+    return with_adapter(model, config)
 
 
 def target_modules(model: nn.Module, wanted: Any) -> Any:
