@@ -37,6 +37,7 @@ def main(settings: Settings) -> dict[str, Any]:
     """Packs in, adapter out; returns what was trained on, how fast, and the losses."""
     import torch
 
+    from stages.common.fused import fuse
     from stages.common.quantized import PackedModel, Quantization, load_model, mean_loss
     from stages.train.adapter import add_adapter, save_adapter
     from stages.train.trainer import PackTrainer, StepCallback
@@ -47,6 +48,7 @@ def main(settings: Settings) -> dict[str, Any]:
 
     quantization = Quantization(train.quantization, train.double_quantization, train.dtype)
     base = load_model(BASE, quantization)
+    fuse(base)
     key = training_key(train, PACKED, BASE, LOCK, STAGES)
     peft_model = add_adapter(base, train.lora, train.seed)
     if train.gradient_checkpointing:

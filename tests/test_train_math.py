@@ -1,0 +1,299 @@
+"""What training computes: documents kept apart, the loss of labelled tokens, gradients however a step is cut."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.common.attention import NAME, register
+from stages.common.errors import UserError
+from stages.common.fused import fuse
+from stages.common.loss import HeadLoss, labelled
+from stages.common.packs import IGNORED, flatten, read_packs
+from stages.common.quantized import PackedModel, Quantization, load_model, mean_loss
+from stages.train.adapter import add_adapter
+from stages.train.curve import Curve
+from stages.train.plan import PlannedPacks, plan
+from stages.train.settings import Lora
+from stages.train.trainer import PackTrainer
+from tests.training import TRAIN, documents, train_settings, workplace
+
+LENGTHS = [5, 1, 17, 9, 40]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # on tiny tensors threads only wait for each other
+
+
+@pytest.fixture
+def float32_model(tiny_model: Path) -> Any:
+    """The tiny model in float32 with an adapter that is not zero."""
+    model = load_model(tiny_model, Quantization("none", True, "float32"))
+    adapted = add_adapter(model, Lora(rank=4, alpha=8), seed=0)
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return adapted
+
+
+def pack(lengths: list[int], seed: int = 0) -> dict[str, list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, 500, (sum(lengths),), generator=generator).tolist()
+    labels, at = list(ids), 0
+    for length in lengths:
+        masked = 1 + (seed + length) % max(1, length // 2)  # ragged
+        labels[at : at + masked] = [IGNORED] * min(masked, length)
+        at += length
+    return {"input_ids": ids, "labels": labels, "lengths": lengths}
+
+
+def solo_packs(whole: dict[str, list[int]]) -> Iterator[dict[str, list[int]]]:
+    at = 0
+    for length in whole["lengths"]:
+        yield {
+            **{key: whole[key][at : at + length] for key in ("input_ids", "labels")},
+            "lengths": [length],
+        }
+        at += length
+
+
+def gradients(model: Any) -> list[torch.Tensor]:
+    found = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    model.zero_grad()
+    return found
+
+
+def assert_close(first: list[torch.Tensor], second: list[torch.Tensor], tolerance: float = 1e-5) -> None:
+    assert len(first) == len(second) > 0
+    assert any(t.abs().max() > 1e-3 for t in first)
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kernel", ["dense", "pytorch"])
+def test_packed_equals_solo(
+    float32_model: Any, checkpointing: bool, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel == "pytorch":
+        monkeypatch.setattr("stages.common.attention.DENSE_TOKENS", 4)
+    model = PackedModel(float32_model).train()
+    if checkpointing:
+        model.causal.activation_checkpointing_enable()
+    whole = pack(LENGTHS)
+    row = flatten([whole])
+    packed = model.hidden(row["input_ids"], row["position_ids"], row["lengths"])[0]
+    head = model.causal.get_output_embeddings()
+    at = 0
+    for part in solo_packs(whole):
+        ids = torch.tensor([part["input_ids"]])
+        with torch.no_grad():
+            sdpa = solo_logits(model.causal, ids)
+        torch.testing.assert_close(head(packed[at : at + ids.shape[1]]), sdpa, rtol=1e-5, atol=1e-5)
+        at += ids.shape[1]
+
+    model(**row).backward()
+    together = gradients(model)
+    for part in solo_packs(whole):
+        model(**flatten([part])).backward()
+    assert_close(together, gradients(model))
+
+
+def solo_logits(causal: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Logits by transformers' own attention."""
+    causal.set_attn_implementation("sdpa")
+    try:
+        return causal(ids, use_cache=False).logits[0]
+    finally:
+        causal.set_attn_implementation(NAME)
+
+
+def test_a_token_does_not_reach_the_next_document(float32_model: Any) -> None:
+    model = PackedModel(float32_model).eval()
+    first, second = flatten([pack(LENGTHS)]), flatten([pack(LENGTHS)])
+    second["input_ids"][0, : LENGTHS[0]] += 7
+    with torch.no_grad():
+        a, b = (model.hidden(r["input_ids"], r["position_ids"], r["lengths"])[0] for r in (first, second))
+    assert not torch.equal(a[: LENGTHS[0]], b[: LENGTHS[0]])
+    assert torch.equal(a[LENGTHS[0] :], b[LENGTHS[0] :])
+
+
+def test_rows_of_several_packs_are_laid_end_to_end() -> None:
+    row = flatten([pack([3, 2]), pack([4])])
+    assert row["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2, 3]]
+    assert row["lengths"] == (3, 2, 4)
+    assert row["input_ids"].shape == row["labels"].shape == (1, 9)
+
+
+def test_loss_is_that_of_labelled_tokens_and_eos_is_one() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(600, 8, requires_grad=True), torch.randn(50, 8)
+    labels = torch.randint(0, 50, (1, 600))
+    labels[0, :200] = IGNORED
+    labels[0, 400:450] = IGNORED
+    positions, targets = labelled(labels)
+    assert positions[0] == 199  # the token before the first label predicts it
+    loss = HeadLoss.apply(hidden[positions], weight, targets, True)
+    loss.backward()
+    ours, hidden.grad = hidden.grad, None
+    logits = hidden @ weight.t()
+    wanted = torch.nn.functional.cross_entropy(
+        logits[:-1], labels[0, 1:], ignore_index=IGNORED, reduction="sum"
+    )
+    wanted.backward()
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(ours, hidden.grad)
+    last = documents(1)[0]
+    assert last.labels()[-1] == last.ids[-1] == 0  # EOS
+
+
+def step_gradients(model: Any, root: Path, micro_batch: int, accumulation: int) -> list[torch.Tensor]:
+    """Gradients of the first optimizer step, as the Trainer makes them."""
+    settings = train_settings(
+        micro_batch=micro_batch, accumulation=accumulation, max_steps=1, save_every=0, max_grad_norm=0.0
+    ).train
+    packs = read_packs(root / "data/packed/train.arrow")
+    planned = PlannedPacks(packs, plan(packs.tokens, settings))
+    trainer = PackTrainer(PackedModel(model), planned, settings, root / "scratch", Curve())
+    seen: list[torch.Tensor] = []
+
+    def keep(norm_of: Any, grad_norm: Any = None) -> float:
+        seen.extend(p.grad.clone() for p in norm_of.parameters() if p.requires_grad)
+        return 0.0
+
+    trainer._get_grad_norm = keep  # type: ignore[method-assign]
+    trainer.create_optimizer()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.0
+    trainer.train()
+    return seen
+
+
+def test_gradients_do_not_depend_on_how_a_step_is_cut(
+    float32_model: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    root = workplace(tmp_path / "place", tiny_model)
+    start = {n: p.detach().clone() for n, p in float32_model.named_parameters() if p.requires_grad}
+    found = []
+    for micro_batch, accumulation in ((4, 1), (1, 4), (3, 2)):
+        for name, parameter in float32_model.named_parameters():
+            if name in start:
+                parameter.data.copy_(start[name])
+        found.append(step_gradients(float32_model, root, micro_batch, accumulation))
+    assert_close(found[0], found[1])
+    different = [not torch.allclose(a, b, rtol=1e-2) for a, b in zip(found[0], found[2], strict=True)]
+    assert any(different)  # six packs are not four
+
+
+def test_step_gradient_is_that_of_the_mean_over_its_labelled_tokens(
+    float32_model: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    root = workplace(tmp_path / "place", tiny_model)
+    stepped = step_gradients(float32_model, root, 1, 4)
+    packs = read_packs(root / "data/packed/train.arrow")
+    chosen = [packs[i] for i in plan(packs.tokens, TRAIN)[:4]]
+    model = PackedModel(float32_model)
+    row = flatten(chosen)
+    model.zero_grad()
+    (model(**row) / len(labelled(row["labels"])[1])).backward()
+    assert_close(stepped, gradients(model))
+
+
+def test_four_bit_layer_with_adapter_is_peft_s_own(tiny_model: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    quantization = Quantization("nf4", True, "float32")
+    row = flatten([pack(LENGTHS)])
+    results = []
+    for ours in (True, False):
+        model = load_model(tiny_model, quantization)
+        torch.manual_seed(0)
+        adapted = (
+            add_adapter(model, Lora(rank=4, alpha=8), seed=0)
+            if ours
+            else get_peft_model(
+                model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+            )
+        )
+        torch.manual_seed(1)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        packed = PackedModel(adapted).train()
+        loss = packed(**row)
+        loss.backward()
+        results.append([loss.detach(), *gradients(packed)])
+    assert_close(*results, tolerance=1e-4)
+
+
+def test_evaluation_leaves_the_weights_as_training_had_them(tiny_model: Path) -> None:
+    model = load_model(tiny_model, Quantization("nf4", True, "bfloat16"))
+    packed = PackedModel(add_adapter(model, Lora(target_modules=["q_proj"], dropout=0.5), seed=0)).train()
+    rows = [flatten([pack(LENGTHS)])]
+    with torch.no_grad():
+        before = {n: p.clone() for n, p in packed.named_parameters()}
+        losses = [mean_loss(packed, rows) for _ in range(2)]
+        state = torch.random.get_rng_state()
+        mean_loss(packed, rows)
+    assert losses[0] == losses[1]  # no dropout
+    assert torch.equal(
+        state, torch.random.get_rng_state()
+    )  # nothing drawn: the dropout of training is untouched
+    assert packed.training
+    assert all(torch.equal(p, before[n]) for n, p in packed.named_parameters())
+
+
+def test_fused_norms_are_transformers_own(float32_model: Any) -> None:
+    model = PackedModel(float32_model).train()
+    row = flatten([pack(LENGTHS)])
+    results = []
+    for count in (0, 5):
+        if count:
+            assert fuse(float32_model) == count
+        loss = model(**row)
+        loss.backward()
+        results.append([loss.detach(), *gradients(model)])
+    assert_close(*results)
+
+
+def test_attention_refuses_what_it_does_not_do() -> None:
+    from stages.common.attention import document_attention
+
+    register()
+    q = torch.zeros(1, 2, 6, 4)
+    with pytest.raises(ValueError, match="no mask"):
+        document_attention(torch.nn.Module(), q, q, q, torch.ones(1, 6))
+    with pytest.raises(ValueError, match="one row"):
+        document_attention(torch.nn.Module(), q.repeat(2, 1, 1, 1), q, q, None)
+    with pytest.raises(ValueError, match="sliding window"):
+        document_attention(torch.nn.Module(), q, q, q, None, lengths=[6], sliding_window=5)
+
+
+def test_order_of_packs_is_a_function_of_the_seed() -> None:
+    from dataclasses import replace
+
+    tokens = [10] * 50
+    one = replace(TRAIN, epochs=2.0)
+    order = plan(tokens, one)
+    assert order == plan(tokens, one)
+    assert order != plan(tokens, replace(one, seed=1))
+    assert sorted(order[:50]) == sorted(order[50:]) == list(range(50))
+    assert order[:50] != order[50:]
+    assert plan(tokens, replace(one, epochs=0.5)) == order[:25]
+    assert plan(tokens, replace(one, max_tokens=75)) == order[:7]
+    assert plan(tokens, replace(one, max_steps=3, micro_batch=2, accumulation=4)) == order[:24]
+    assert plan(tokens, replace(one, max_tokens=5)) == order[:1]
+
+
+def test_a_document_whose_first_token_has_a_label_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"input_ids": [[1, 2, 3]], "labels": [[-100, 2, 3]], "lengths": [[1, 2]]})
+    with pa.OSFile(str(tmp_path / "x.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table)
+    with pytest.raises(UserError, match=r"x\.arrow, pack 0: the first label"):
+        read_packs(tmp_path / "x.arrow")[0]
