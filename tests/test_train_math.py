@@ -75,12 +75,14 @@ def assert_close(first: list[torch.Tensor], second: list[torch.Tensor], toleranc
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("kernel", ["dense", "pytorch"])
+@pytest.mark.parametrize("kernel", ["dense", "blocks", "pytorch"])
 def test_packed_equals_solo(
     float32_model: Any, checkpointing: bool, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kernel == "pytorch":
         monkeypatch.setattr("stages.common.attention.DENSE_TOKENS", 4)
+    if kernel == "blocks":
+        monkeypatch.setattr("stages.common.attention.BLOCK_TOKENS", 7)
     model = PackedModel(float32_model).train()
     if checkpointing:
         model.causal.activation_checkpointing_enable()

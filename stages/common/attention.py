@@ -5,7 +5,7 @@ transformers' own isolation (position_ids that restart) makes a mask over the wh
 square of the row, of which a row of short documents needs a small part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 NAME = "documents"
 # a row with a longer document goes to PyTorch's kernel: the probabilities kept for backward would be too many
 DENSE_TOKENS = 1024
+BLOCK_TOKENS = 256  # queries at a time
 
 
 def register() -> None:
@@ -76,7 +77,8 @@ class DenseDocuments(Function):
     """softmax(scale Q K^T) V for short documents on a CPU, with the probabilities kept for backward.
 
     PyTorch's fused CPU kernel takes three to four times as long in its backward pass at 64 to 256 tokens. Heads that
-    share keys are stacked below each other, so that keys and values are never repeated.
+    share keys are stacked below each other, so that keys and values are never repeated; queries go in blocks, so that
+    little is computed of what the causal mask removes.
     """
 
     @staticmethod
@@ -90,18 +92,17 @@ class DenseDocuments(Function):
     ) -> torch.Tensor:
         output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
         groups = key.shape[1]
-        biases: dict[int, torch.Tensor] = {}
-        probabilities, at = [], 0
-        for length in lengths:
-            part = slice(at, at + length)
-            q, k, v = stacked(query[0, :, part], groups), key[0, :, part], value[0, :, part]
-            if length not in biases:
-                biases[length] = causal_bias(length, query.shape[1] // groups, query.dtype)
-            scores = torch.baddbmm(biases[length], q, k.transpose(1, 2), alpha=scale)
+        biases: dict[tuple[int, int], torch.Tensor] = {}
+        probabilities = []
+        for rows, columns in blocks(lengths):
+            q, k, v = stacked(query[0, :, rows], groups), key[0, :, columns], value[0, :, columns]
+            shape = (rows.stop - rows.start, columns.stop - columns.start)
+            if shape not in biases:
+                biases[shape] = causal_bias(*shape, query.shape[1] // groups, query.dtype)
+            scores = torch.baddbmm(biases[shape], q, k.transpose(1, 2), alpha=scale)
             p = torch.softmax(scores, dim=-1)
-            output[0, part] = unstacked(torch.bmm(p, v), length)
+            output[0, rows] = unstacked(torch.bmm(p, v), shape[0])
             probabilities.append(p)
-            at += length
         ctx.save_for_backward(query, key, value, *probabilities)
         ctx.lengths, ctx.scale = lengths, scale
         return output
@@ -109,20 +110,28 @@ class DenseDocuments(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, *probabilities = ctx.saved_tensors
-        groups, at, zero = key.shape[1], 0, query.new_zeros(1)
-        d_query, d_key, d_value = (token_major(t) for t in (query, key, value))
-        for length, p in zip(ctx.lengths, probabilities, strict=True):
-            part = slice(at, at + length)
-            q, k, v = stacked(query[0, :, part], groups), key[0, :, part], value[0, :, part]
-            d_output = stacked(gradients[0][0, part].transpose(0, 1), groups)
-            d_value[0, :, part] = torch.bmm(p.transpose(1, 2), d_output)
+        groups, zero = key.shape[1], query.new_zeros(1)
+        d_query, d_key, d_value = (token_major_zeros(t) for t in (query, key, value))
+        for (rows, columns), p in zip(blocks(ctx.lengths), probabilities, strict=True):
+            q, k, v = stacked(query[0, :, rows], groups), key[0, :, columns], value[0, :, columns]
+            d_output = stacked(gradients[0][0, rows].transpose(0, 1), groups)
+            d_value[0, :, columns] += torch.bmm(p.transpose(1, 2), d_output)
             d_p = torch.bmm(d_output, v.transpose(1, 2))
             d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)
             d_q = torch.baddbmm(zero, d_scores, k, beta=0, alpha=ctx.scale)
-            d_query[0, :, part] = unstacked(d_q, length).transpose(0, 1)
-            d_key[0, :, part] = torch.baddbmm(zero, d_scores.transpose(1, 2), q, beta=0, alpha=ctx.scale)
-            at += length
+            d_query[0, :, rows] = unstacked(d_q, rows.stop - rows.start).transpose(0, 1)
+            d_key[0, :, columns] += torch.baddbmm(zero, d_scores.transpose(1, 2), q, beta=0, alpha=ctx.scale)
         return d_query, d_key, d_value, None, None
+
+
+def blocks(lengths: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Blocks of queries, at most `BLOCK_TOKENS` of one document, and the tokens each may look at."""
+    start = 0
+    for length in lengths:
+        for at in range(start, start + length, BLOCK_TOKENS):
+            end = min(at + BLOCK_TOKENS, start + length)
+            yield slice(at, end), slice(start, end)
+        start += length
 
 
 def stacked(heads: torch.Tensor, groups: int) -> torch.Tensor:
@@ -135,12 +144,12 @@ def unstacked(rows: torch.Tensor, length: int) -> torch.Tensor:
     return rows.view(-1, length, rows.shape[-1]).transpose(0, 1)
 
 
-def causal_bias(length: int, repeats: int, dtype: torch.dtype) -> torch.Tensor:
-    """(repeats * length, length): 0 where a token may look, minus infinity where it may not."""
-    bias = torch.full((length, length), float("-inf"), dtype=dtype).triu_(1)
+def causal_bias(rows: int, columns: int, repeats: int, dtype: torch.dtype) -> torch.Tensor:
+    """(repeats * rows, columns), for the last `rows` queries: 0 where one may look, minus infinity where not."""
+    bias = torch.full((rows, columns), float("-inf"), dtype=dtype).triu_(1 + columns - rows)
     return bias.repeat(repeats, 1)
 
 
-def token_major(like: torch.Tensor) -> torch.Tensor:
-    """An empty (1, heads, tokens, size) whose memory runs by token, as the projections before it want."""
-    return torch.empty_like(like.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+def token_major_zeros(like: torch.Tensor) -> torch.Tensor:
+    """Zeros (1, heads, tokens, size) whose memory runs by token, as the projections before it want."""
+    return torch.zeros_like(like.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
