@@ -81,6 +81,14 @@ def test_two_runs_are_the_same_bytes_and_another_seed_is_not(place: Path) -> Non
     assert seen[0] == seen[1] != seen[2]
 
 
+def test_gradient_checkpointing_changes_nothing_but_memory(place: Path) -> None:
+    seen = []
+    for gradient_checkpointing in (False, True):
+        main(train_settings(dropout=0.1, gradient_checkpointing=gradient_checkpointing, max_steps=4))
+        seen.append(sha256_folder(ADAPTER))
+    assert seen[0] == seen[1]
+
+
 def test_goes_on_after_kill_9_and_ends_with_the_same_bytes(place: Path) -> None:
     main(train_settings(dropout=0.2))
     whole, whole_rows = sha256_folder(ADAPTER), rows()
