@@ -177,6 +177,12 @@ def test_pictures_show_the_numbers() -> None:
     axes = Figure().subplots()
     plots.verdicts(axes, {"base": {"passed": 1, "timeout": 9}, "tuned": {"passed": 10}})
     assert [[bar.get_width() for bar in group] for group in axes.containers] == [[1, 10], [9, 0]]
+    axes = Figure().subplots()
+    plots.verdicts(axes, {"base": {"timeout": 1}, "tuned": {"timeout": 1}})
+    assert [group.get_label() for group in axes.containers] == [
+        "passed",
+        "timeout",
+    ]  # green is for what passed
 
 
 def sample(task: int, passed: bool, number: int = 0) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from stages.report.evidence import PASSED, Row
 
 WIDTH = 5.4  # inches; shown at half of its pixels
 BASE, TUNED, SOFT, INK = "#8a94a6", "#2563eb", "#dbe3f0", "#1f2937"
-VERDICT_COLOURS = ("#16a34a", "#f59e0b", "#ef4444", "#8b5cf6", "#0ea5e9", "#64748b", "#d946ef", "#84cc16")
+PASS_COLOUR = "#16a34a"
+OTHER_COLOURS = ("#f59e0b", "#ef4444", "#8b5cf6", "#0ea5e9", "#64748b", "#d946ef", "#84cc16")
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -89,10 +90,11 @@ def pass_at_1(axes: Axes, base: Mapping[str, Any], tuned: Mapping[str, Any]) -> 
 
 def verdicts(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:
     """Stacked bars: how the samples of each model ended. `counts`: model -> verdict -> samples."""
-    words = sorted({w for c in counts.values() for w in c}, key=lambda w: (w != PASSED, w))
+    others = sorted({word for of_model in counts.values() for word in of_model} - {PASSED})
+    words = [PASSED, *others]
     left = [0] * len(counts)
     for number, word in enumerate(words):
-        colour = VERDICT_COLOURS[number % len(VERDICT_COLOURS)]
+        colour = OTHER_COLOURS[(number - 1) % len(OTHER_COLOURS)] if number else PASS_COLOUR
         widths = [of_model.get(word, 0) for of_model in counts.values()]
         axes.barh(
             range(len(counts)), widths, left=left, color=colour, height=0.55, label=word.replace("_", " ")

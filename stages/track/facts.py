@@ -34,6 +34,7 @@ ARTIFACTS = (
     "reports/evaluate/base/samples.jsonl",
     "reports/evaluate/tuned/samples.jsonl",
 )
+OUTPUTS = re.compile(r"reports/|models/|data/(?!sources)|dvc\.lock|.*\.gitignore")  # what the pipeline writes
 Point = tuple[str, float, int]  # metric name, value, step
 
 
@@ -159,7 +160,7 @@ def git_tags() -> dict[str, str]:
         changed = [line[3:].strip() for line in git("status", "--porcelain").splitlines()]
     except (OSError, subprocess.CalledProcessError):
         return {}
-    changed = [path for path in changed if not re.match(r"\"?(reports/|dvc\.lock|.*\.gitignore)", path)]
+    changed = [path for path in changed if not OUTPUTS.match(path)]
     tags = {"mlflow.source.git.commit": commit, "codetune.git_dirty": str(bool(changed)).lower()}
     return {**tags, "codetune.git_changed": ", ".join(sorted(changed))[:500] or "nothing"}
 
