@@ -18,7 +18,17 @@ from transformers import (
 from stages.common.errors import UserError
 from stages.common.prompt import encode_prompts, load_tokenizer, render_prompt
 from stages.common.prompt_settings import PromptSettings
-from stages.evaluate.generate import Row, Voice, decode, generate, load_model, next_chunk, uniforms
+from stages.evaluate.generate import (
+    Row,
+    Voice,
+    deal,
+    decode,
+    decode_in_parallel,
+    generate,
+    load_model,
+    next_chunk,
+    uniforms,
+)
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.slots import OneRow, Slots, make_slots
 from stages.evaluate.stopping import Ending, ending_of
@@ -58,6 +68,15 @@ def in_batches(model, tokenizer, ids: list[list[int]], stops: set[int], batch: i
     rows = [Row(i, prompt, NEVER, new_tokens, None) for i, prompt in enumerate(ids)]
     decode(model, rows, Voice(tokenizer, stops), batch)
     return [row.new for row in rows]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    """Tiny models are slower on two cores than on one."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(cores)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +203,39 @@ def test_bfloat16_gives_the_same_twice(tiny_model):
     raw = [row["prompt"] for row in generated_functions(9, 5)]
     runs = [generate(raw, tiny_model, PromptSettings(), settings(dtype="bfloat16")) for _ in range(2)]
     assert runs[0] == runs[1]
+
+
+def test_workers_give_what_one_gives(model, tokenizer):
+    """Two cores, each with its own batch and every prompt twice: the same completions, in the same order."""
+    ids = [prompt for prompt in encode_prompts(prompts(40), tokenizer) for _ in range(2)]
+    stops = set(range(40))
+    cores = torch.get_num_threads()
+    results = {}
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            rows = [Row(i, prompt, NEVER, 30, None) for i, prompt in enumerate(ids)]
+            calls: list[tuple[int, int]] = []
+            made = decode_in_parallel(
+                model, rows, Voice(tokenizer, stops), 64, lambda *done, calls=calls: calls.append(done)
+            )
+            assert torch.get_num_threads() == threads
+            assert calls[-1] == (80, 80)
+            assert [completion.new_tokens for completion in made] == [len(row.new) for row in rows]
+            results[threads] = made
+    finally:
+        torch.set_num_threads(cores)
+    assert results[1] == results[2]
+
+
+def test_rows_are_dealt_evenly_and_a_prompts_samples_stay_together():
+    rows = [Row(i, [1] * (i // 2 + 1), NEVER, 1, None) for i in range(40)]
+    shares = deal(rows, 3)
+    assert sorted(row.index for share in shares for row in share) == list(range(40))
+    assert [len(share) for share in shares] == [14, 14, 12]
+    prompts_of = [{len(row.ids) for row in share} for share in shares]
+    assert not prompts_of[0] & prompts_of[1]
+    assert max(map(max, prompts_of)) - min(map(max, prompts_of)) < 3
 
 
 def test_progress_counts_up_to_all(tiny_model):

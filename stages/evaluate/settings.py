@@ -15,7 +15,7 @@ class EvaluateSettings:
     benchmark: str = "humaneval"  # a file of data/benchmarks, without suffix
     temperature: float = 0.0  # 0: greedy
     max_new_tokens: int = 256  # tokens a completion at most
-    batch_size: int = 64  # rows that generate together; more is faster and takes more memory
+    batch_size: int = 128  # rows that generate at once, over all cores; more is faster and takes more memory
     dtype: str = "bfloat16"  # of the model while it generates: bfloat16 | float32
     seed: int = 0  # of sampling
     cpu_seconds: float = 3.0  # CPU time a sample may use; the verdict's limit. Wall time: ten times that
