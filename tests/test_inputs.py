@@ -78,7 +78,6 @@ def test_a_file_that_is_no_yaml(project: Project) -> None:
         ("data/sources/tiny-model", "base"),
         ("data/raw/rows.parquet", "clean"),
         ("data/clean/rows.parquet", "pack"),
-        ("data/packed/train.arrow", "train"),
         ("models/adapter/adapter_model.safetensors", "merge"),
         ("data/benchmarks/tiny.jsonl", "evaluate"),
         ("reports/config.yaml", "clean"),

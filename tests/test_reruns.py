@@ -4,15 +4,21 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from stages.sweep.point import stages_run
+from tests.test_sweep import experiments, rows, sweep
 from tests.tiny import STAGES, Project, environment
 
 AFTER_TRAINING = ["merge", "evaluate@tuned", "report", "track"]
@@ -24,14 +30,7 @@ ARTIFACTS = ("data/clean", "data/packed", "models/adapter", "models/merged")
 PATIENCE = 120  # seconds for a process of ours to come as far as it must
 
 
-def test_the_first_run_runs_everything_and_the_second_nothing(finished: Project) -> None:
-    lock = yaml.safe_load((finished.root / "dvc.lock").read_text("utf-8"))
-    assert sorted(lock["stages"]) == sorted(STAGES)
-    assert finished.repro().ran == []
-    assert finished.git("status", "--porcelain") == ""
-
-
-def test_a_comment_and_an_unselected_option(project: Project) -> None:
+def a_comment_and_an_unselected_option(project: Project) -> None:
     with (project.root / "conf/train/qlora.yaml").open("a") as file:
         file.write("# a thought\n")
     assert project.repro().ran == ["config"]
@@ -40,18 +39,18 @@ def test_a_comment_and_an_unselected_option(project: Project) -> None:
     assert project.repro().ran == ["config"]
 
 
-def test_a_clean_threshold(project: Project) -> None:
+def a_clean_threshold(project: Project) -> None:
     project.params(clean__near_duplicates__threshold=0.5)
     assert project.repro().ran == ["config", "clean", "pack", "train", *AFTER_TRAINING]
     assert json.loads((project.root / "reports/clean.json").read_text("utf-8"))["dropped"]["near"] == 1
 
 
-def test_an_evaluation_temperature(project: Project) -> None:
+def an_evaluation_temperature(project: Project) -> None:
     project.params(evaluate__temperature=0.7)
     assert project.repro().ran == ["config", "evaluate@base", "evaluate@tuned", "report", "track"]
 
 
-def test_a_line_of_code(project: Project) -> None:
+def a_line_of_code(project: Project) -> None:
     before = project.files("models")
     with (project.root / "stages/merge/__main__.py").open("a") as file:
         file.write("# one line more\n")
@@ -61,7 +60,7 @@ def test_a_line_of_code(project: Project) -> None:
     assert project.files("models") == before
 
 
-def test_a_rank_its_revert_and_its_experiment(project: Project) -> None:
+def a_rank_its_revert_and_its_experiment(project: Project) -> None:
     before = project.files()
     project.params(train__lora__rank=8)
     assert project.repro().ran == ["config", "train", *AFTER_TRAINING]
@@ -83,31 +82,44 @@ def test_a_rank_its_revert_and_its_experiment(project: Project) -> None:
     assert project.files("models", "reports/evaluate") == wide
 
 
-@pytest.fixture(scope="module")
-def second(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Another run from nothing, in another folder, as far as the samples."""
-    project = fresh.copy(tmp_path_factory.mktemp("second") / "another-name")
+def a_sweep_over_two_ranks(project: Project) -> None:
+    """Of the two ranks the first is what params.yaml says, and has been run."""
+    before = project.files()
+    assert runs_by_rank(project) == {"4": 1}
+    done = sweep(project, "-m", "train.lora.rank=4,6")
+    assert done.status == 0, done.text
+    assert rows(done)["rank-4"][1] == "from the cache"
+    assert rows(done)["rank-6"][1] == "ran 6 stages"
+    log = next((project.root / ".cache/sweep").rglob("rank-6-*.log")).read_text("utf-8")
+    assert sorted(stages_run(log)) == sorted(["config", "train", *AFTER_TRAINING])
+    assert [name.rsplit("-", 1)[0] for name in experiments(project)] == ["rank-4", "rank-6"]
+    assert runs_by_rank(project) == {"4": 1, "6": 1}
+    assert project.files() == before
+    assert project.git("status", "--porcelain") == ""
+
+    project.dvc("exp", "apply", experiments(project)[1])
+    assert project.repro().ran == []
+    adapter = json.loads((project.root / "models/adapter/adapter_config.json").read_text("utf-8"))
+    assert adapter["r"] == 6
+
+
+def runs_by_rank(project: Project) -> dict[str, int]:
+    """How many MLflow runs the project's store holds for each rank."""
+    with closing(sqlite3.connect(project.root / "mlflow.db")) as store:
+        found = store.execute(
+            "SELECT value, COUNT(*) FROM params WHERE key = 'train.lora.rank' GROUP BY value"
+        )
+        return dict(found.fetchall())
+
+
+def another_run(project: Project) -> Project:
+    """A run from nothing, in another folder, as far as the samples."""
     assert not (project.root / ".dvc/cache").exists()
     project.repro("evaluate@base", "evaluate@tuned")
     return project
 
 
-def verdicts(project: Project) -> list[dict[str, object]]:
-    """All samples, without what a clock says."""
-    files = [project.root / f"reports/evaluate/{target}/samples.jsonl" for target in ("base", "tuned")]
-    rows = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("cpu_s", "wall_s")} for row in rows]
-
-
-def test_two_runs_are_the_same_bytes(finished: Project, second: Project) -> None:
-    assert second.files(*ARTIFACTS) == finished.files(*ARTIFACTS)
-    assert set(ARTIFACTS) == {"/".join(Path(name).parts[:2]) for name in second.files(*ARTIFACTS)}
-    assert verdicts(second) == verdicts(finished)
-    assert len(verdicts(second)) == 8
-
-
-def test_killed_in_the_middle_of_training(second: Project, tmp_path: Path) -> None:
-    project = second.copy(tmp_path / "killed")
+def killed_in_the_middle_of_training(second: Project, project: Project) -> None:
     forget(project, ["train", "merge", "evaluate@tuned"])
     kill_when_checkpointed(project)
     left = sorted(p.name for p in (project.root / "models").iterdir())
@@ -119,6 +131,66 @@ def test_killed_in_the_middle_of_training(second: Project, tmp_path: Path) -> No
     assert "train: goes on after step" in again.text, "it did not begin again"
     assert project.files(*ARTIFACTS) == second.files(*ARTIFACTS)
     assert verdicts(project) == verdicts(second)
+
+
+def verdicts(project: Project) -> list[dict[str, object]]:
+    """All samples, without what a clock says."""
+    files = [project.root / f"reports/evaluate/{target}/samples.jsonl" for target in ("base", "tuned")]
+    samples = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("cpu_s", "wall_s")} for row in samples]
+
+
+SCENARIOS = (
+    a_sweep_over_two_ranks,
+    a_rank_its_revert_and_its_experiment,
+    a_clean_threshold,
+    an_evaluation_temperature,
+    a_line_of_code,
+    a_comment_and_an_unselected_option,
+)
+
+
+@pytest.fixture(scope="module")
+def running(
+    fresh: Project, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, "Future[Any]"]]:
+    """All scenarios, two at a time, each in a copy of its own: their stages use one core each."""
+    folder = tmp_path_factory.mktemp("reruns")
+    with ThreadPoolExecutor(2) as pool:
+        second = pool.submit(another_run, fresh.copy(folder / "another-name"))
+        finished = request.getfixturevalue("finished")  # meanwhile
+        found = {s.__name__: pool.submit(s, finished.copy(folder / s.__name__)) for s in SCENARIOS}
+        found["second"] = second
+        found["killed"] = pool.submit(
+            lambda: killed_in_the_middle_of_training(second.result(), second.result().copy(folder / "killed"))
+        )
+        yield found
+        for future in found.values():
+            future.cancel()
+
+
+def test_the_first_run_runs_everything_and_the_second_nothing(finished: Project) -> None:
+    lock = yaml.safe_load((finished.root / "dvc.lock").read_text("utf-8"))
+    assert sorted(lock["stages"]) == sorted(STAGES)
+    assert finished.repro().ran == []
+    assert finished.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("scenario", [s.__name__ for s in SCENARIOS])
+def test_what_reruns_after(scenario: str, running: dict[str, "Future[Any]"]) -> None:
+    running[scenario].result()
+
+
+def test_two_runs_are_the_same_bytes(finished: Project, running: dict[str, "Future[Any]"]) -> None:
+    second = running["second"].result()
+    assert second.files(*ARTIFACTS) == finished.files(*ARTIFACTS)
+    assert set(ARTIFACTS) == {"/".join(Path(name).parts[:2]) for name in second.files(*ARTIFACTS)}
+    assert verdicts(second) == verdicts(finished)
+    assert len(verdicts(second)) == 8
+
+
+def test_the_same_bytes_after_a_kill_in_the_middle_of_training(running: dict[str, "Future[Any]"]) -> None:
+    running["killed"].result()
 
 
 def forget(project: Project, stages: list[str]) -> None:

@@ -1,14 +1,11 @@
 """Sweeps: each point a DVC experiment and an MLflow run, the user's tree untouched.
 
-Most tests sweep over a toy pipeline (config, and a stage that takes no time); the last one over the real stages.
+Here over a toy pipeline (config, and a stage that takes no time); tests/test_reruns.py sweeps over the real stages.
 """
 
-import json
 import shutil
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -213,33 +210,3 @@ def test_the_objective_is_a_number_in_a_metrics_file() -> None:
 def test_stages_are_read_out_of_a_log() -> None:
     log = "Running stage 'config':\n> python\nStage 'base' is cached - skipping run\nRunning stage 'evaluate@tuned':\n"
     assert stages_run(log) == ["config", "evaluate@tuned"]
-
-
-def runs_by_rank(project: Project) -> dict[str, int]:
-    """How many MLflow runs the project's store holds for each rank."""
-    with closing(sqlite3.connect(project.root / "mlflow.db")) as store:
-        found = store.execute(
-            "SELECT value, COUNT(*) FROM params WHERE key = 'train.lora.rank' GROUP BY value"
-        )
-        return dict(found.fetchall())
-
-
-def test_the_real_pipeline(project: Project) -> None:
-    """Two ranks, of which the first is what params.yaml says and has been run."""
-    before, known = project.files(), runs_by_rank(project)
-    assert known == {"4": 1}
-    done = sweep(project, "-m", "train.lora.rank=4,6")
-    assert done.status == 0, done.text
-    assert rows(done)["rank-4"][1] == "from the cache"
-    assert rows(done)["rank-6"][1] == "ran 6 stages"
-    log = next((project.root / ".cache/sweep").rglob("rank-6-*.log")).read_text("utf-8")
-    assert sorted(stages_run(log)) == ["config", "evaluate@tuned", "merge", "report", "track", "train"]
-    assert [name.rsplit("-", 1)[0] for name in experiments(project)] == ["rank-4", "rank-6"]
-    assert runs_by_rank(project) == {"4": 1, "6": 1}
-    assert project.files() == before
-    assert project.git("status", "--porcelain") == ""
-
-    project.dvc("exp", "apply", experiments(project)[1])
-    assert project.repro().ran == []
-    adapter = json.loads((project.root / "models/adapter/adapter_config.json").read_text("utf-8"))
-    assert adapter["r"] == 6
