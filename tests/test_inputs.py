@@ -94,7 +94,6 @@ def test_a_missing_file(project: Project, missing: str, stage: str) -> None:
     [
         ("data/raw/rows.parquet", "clean"),
         ("data/clean/rows.parquet", "pack"),
-        ("data/packed/train.arrow", "train"),
     ],
 )
 def test_a_truncated_table(project: Project, name: str, stage: str) -> None:
@@ -171,7 +170,6 @@ def row_ids(project: Project) -> list[str]:
 
 def test_chat_without_a_template(project: Project) -> None:
     refused(project, lambda: project.stage("pack", "prompt.style=chat"), "template", "prompt.style")
-    refused(project, lambda: project.stage("evaluate", "prompt.style=chat"), "template", "prompt.style")
 
 
 def test_a_training_file_that_is_not_of_this_model(project: Project) -> None:
