@@ -5,6 +5,7 @@ A and B stay in float32 and are cast instead, W is dequantized once in each dire
 """
 
 import warnings
+from copy import copy
 from typing import Any
 
 import torch
@@ -26,13 +27,16 @@ def with_adapter(model: nn.Module, config: LoraConfig) -> Any:
 
 
 def dense_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The weight as (out, in) in `dtype`: dequantized where it is a 4-bit one."""
+    """The weight as (out, in) in `dtype`: dequantized where it is a 4-bit one, directly into `dtype`."""
     state = getattr(weight, "quant_state", None)
     if state is None:
         return weight.detach().to(dtype)
     from bitsandbytes.functional import dequantize_4bit
 
-    return dequantize_4bit(weight.data.view(-1, 1), state).to(dtype)
+    if state.dtype != dtype:
+        state = copy(state)
+        state.dtype = dtype
+    return dequantize_4bit(weight.data.view(-1, 1), state)
 
 
 class LoraMatmul(Function):

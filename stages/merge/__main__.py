@@ -27,8 +27,6 @@ ROW_PACKS = 2  # packs in one forward pass of the comparison
 
 def main(settings: Settings) -> dict[str, Any]:
     """Base and adapter in, merged model out; returns the figures of the parity gate."""
-    import torch
-
     from stages.common.quantized import PackedModel, Quantization, load_model
     from stages.merge.parity import check, compare
     from stages.merge.weights import add_trained_adapter, manifest, merged_weights, write_merged
@@ -36,7 +34,7 @@ def main(settings: Settings) -> dict[str, Any]:
     rows, split = comparison_rows(settings.merge.parity_tokens)
     quantization = Quantization.load(ADAPTER)
     trained = add_trained_adapter(load_model(BASE, quantization), ADAPTER)
-    merged = merged_weights(trained, getattr(torch, quantization.dtype))
+    merged = merged_weights(trained)
 
     with replacing(MERGED) as folder:
         kept = write_merged(folder, BASE, merged)
