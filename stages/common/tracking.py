@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stages.track.settings import TrackSettings
 
-CLOSE_SECONDS = 60.0  # what `close` waits at most for what is still to be sent; a server has track.timeout an answer
+CLOSE_SECONDS = (
+    60.0  # what `close` waits at most for what is still to be sent; a server has track.timeout an answer
+)
 
 
 class LiveRun:
