@@ -76,7 +76,10 @@ def test_the_tracked_configuration_is_the_composed_one(composed: Any) -> None:
     assert tracked == now, "run `dvc repro config` and commit reports/config.yaml"
 
 
-@pytest.mark.parametrize("text", ["${now:", "${oc.env:", "/home/", "/Users/", "/root/", "http://localhost"])
+@pytest.mark.parametrize(
+    "text",
+    ["${now:", "${oc.env:", "http://localhost", *(f"/{folder}/" for folder in ("home", "Users", "root"))],
+)
 def test_no_machine_or_moment_in_the_configuration(text: str) -> None:
     files = [Path("params.yaml"), Path("dvc.yaml"), *Path("conf").rglob("*.yaml")]
     assert [str(f) for f in files if text in f.read_text("utf-8")] == []

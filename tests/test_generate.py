@@ -16,8 +16,9 @@ from transformers import (
 )
 
 from stages.common.errors import UserError
-from stages.common.prompt import encode_prompts, load_tokenizer, render_prompt
+from stages.common.prompt import render_prompt
 from stages.common.prompt_settings import PromptSettings
+from stages.common.tokens import encode_prompts, load_tokenizer
 from stages.evaluate.generate import (
     Row,
     Voice,

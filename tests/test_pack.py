@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder, write_parquet
-from stages.common.prompt import load_tokenizer, render_prompt
+from stages.common.prompt import render_prompt
 from stages.common.prompt_settings import PromptSettings
 from stages.common.schema import row_schema
+from stages.common.tokens import load_tokenizer
 from stages.pack.__main__ import main
 from stages.pack.packing import best_fit_decreasing, fewest_packs
 from stages.pack.settings import PackSettings

@@ -5,17 +5,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 from stages.common.errors import UserError
-from stages.common.prompt import (
-    Unrenderable,
-    boundary,
-    encode,
-    encode_prompts,
-    is_header,
-    load_tokenizer,
-    render_prompt,
-    render_row,
-)
+from stages.common.prompt import Unrenderable, boundary, is_header, render_prompt, render_row
 from stages.common.prompt_settings import STYLES, PromptSettings
+from stages.common.tokens import encode, encode_prompts, load_tokenizer
 
 HEADER = 'import math\n\n\ndef area(r: float) -> float:\n    """Area of a circle.\n\n    >>> area(0)\n    0.0\n    """\n'
 BODY = "    if r < 0:\n        return 0.0\n    return math.pi * r * r\n"

@@ -13,7 +13,7 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.common.stage import Settings
-from stages.report import plots, sections
+from stages.report import data_sections, plots, sections
 from stages.report.__main__ import main
 from stages.report.comparison import Comparison, compare, verdict
 from stages.report.evidence import read_evidence
@@ -301,7 +301,7 @@ def test_the_funnel_follows_the_rules_order() -> None:
         "dropped": {"ast": 1, "near": 0, "parse": 5},
         "by_source": {"a": {"rows_in": 10, "kept": 4, "ast": 1, "near": 0, "parse": 5}},
     }
-    funnel = sections.funnel(clean, ["parse", "near", "ast"])
+    funnel = data_sections.funnel(clean, ["parse", "near", "ast"])
     assert funnel["rules"] == ["parse", "ast"]
     assert funnel["idle"] == ["near"]
     assert funnel["lines"] == [{"source": "a", "rows_in": 10, "kept": 4, "dropped": [5, 1]}]

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from stages.common.errors import UserError
-from stages.common.prompt import encode_prompts, load_tokenizer, plain_ids, render_prompt, special_tokens
+from stages.common.prompt import render_prompt
 from stages.common.prompt_settings import PromptSettings
+from stages.common.tokens import encode_prompts, load_tokenizer, plain_ids, special_tokens
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.slots import Slots, make_slots
 from stages.evaluate.stopping import Ending, ending_of

@@ -11,8 +11,8 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import read_parquet, replacing, write_json
-from stages.common.prompt import load_tokenizer
 from stages.common.stage import Settings, run
+from stages.common.tokens import load_tokenizer
 from stages.pack.documents import Document, Documents, make_documents
 from stages.pack.files import check_columns, check_context, check_vocabulary, row_batches, write_packs
 from stages.pack.measures import histograms, measure

