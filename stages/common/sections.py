@@ -9,6 +9,7 @@ SECTIONS = {
     "base": "stages.base.settings:BaseSettings",
     "fetch": "stages.fetch.settings:FetchSettings",
     "clean": "stages.clean.settings:CleanSettings",
+    "engine": "stages.common.engine_settings:EngineSettings",
     "prompt": "stages.common.prompt_settings:PromptSettings",
     "pack": "stages.pack.settings:PackSettings",
     "train": "stages.train.settings:TrainSettings",
