@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages.clean import decontaminate
-from stages.clean.decontaminate import CHECKS, Index, Match, build_index, read_problems
+from stages.clean.decontaminate import CHECKS, Index, Match, build_index, index_of, read_problems
 from stages.clean.near import near_problems
 from stages.clean.rows import Row
 from stages.clean.settings import Contamination
@@ -207,6 +207,15 @@ def test_every_benchmark_is_read_in_order_of_name(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [CLAMP, RUNS])
     names = [(benchmark, problem.task_id) for benchmark, problem in read_problems(tmp_path)]
     assert names == [("a", "Tiny/1"), ("a", "Tiny/0"), ("b", "Tiny/0")]
+
+
+def test_a_process_makes_an_index_once_and_anew_when_a_benchmark_changes(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [CLAMP])
+    first_index = index_of(tmp_path, Contamination())
+    assert index_of(tmp_path, Contamination()) is first_index
+    assert index_of(tmp_path, Contamination(docstring_words=3)).settings.docstring_words == 3
+    write_jsonl(tmp_path / "a.jsonl", [CLAMP, RUNS])
+    assert len(index_of(tmp_path, Contamination()).problems) == 2
 
 
 def test_a_line_that_is_no_problem_names_file_and_line(tmp_path: Path) -> None:

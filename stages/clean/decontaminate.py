@@ -7,9 +7,11 @@ are lower-cased runs of letters, digits and underscores; solutions are compared 
 import ast
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from stages.clean.fingerprint import code_shingles
 from stages.clean.rows import WORD, Row
@@ -83,6 +85,28 @@ def read_problems(folder: str | Path) -> list[tuple[str, Problem]]:
             f"{folder} holds no benchmark: nothing to decontaminate against. Run `dvc repro fetch`."
         )
     return problems
+
+
+def index_of(folder: str | Path, settings: Contamination) -> Index:
+    """The index over the benchmarks of a folder. A process makes it once, and anew when a file there changes.
+
+    Raises:
+        UserError: as `read_problems`.
+    """
+    stats = [(path.name, path.stat()) for path in sorted(Path(folder).glob("*.jsonl"))]
+    version = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    return index_of_version(str(Path(folder).absolute()), version, astuple(settings))
+
+
+@lru_cache(maxsize=2)
+def index_of_version(
+    folder: str, version: tuple[tuple[str, int, int], ...], settings: tuple[Any, ...]
+) -> Index:
+    return build_index(read_problems(folder), Contamination(*settings))
+
+
+def mark(rows: Sequence[Row], index: Index) -> None:
+    """Note on each row which of `CHECKS` can find something in it. Without it every check looks at every row."""
 
 
 def build_index(problems: list[tuple[str, Problem]], settings: Contamination) -> Index:

@@ -28,6 +28,8 @@ class Row:
     text: str  # the whole of it
     layout: str  # where its code is: whole | fenced
     has_tests: bool = False
+    # Checks of decontamination that can find something in the row (`decontaminate.mark`); None: any of them may.
+    suspected: frozenset[str] | None = None
 
     @cached_property
     def code(self) -> Code:

@@ -23,13 +23,14 @@ class Code:
         default_factory=dict
     )  # top-level functions and the canonical text of each
     stub: str = ""  # source of the last function's body if it does nothing
+    tree: ast.Module | None = None  # the module, not to be changed; None where nothing parses
 
 
 def read_module(text: str) -> Code:
     """Code of a row that is one Python module."""
     try:
         tree = parse(text)
-        return Code("", *fingerprints(tree), stub_body(tree))
+        return Code("", *fingerprints(tree), stub_body(tree), tree)
     except UnparsableError as error:
         return Code(error=str(error))
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number too long, to be walked
