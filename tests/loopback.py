@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from stages.common.files import sha256_file
+from stages.fetch.files import File
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -47,6 +49,17 @@ def run_stage(
         text=True,
         check=False,
     )
+
+
+FILES = tempfile.TemporaryDirectory()  # removed when the interpreter ends
+
+
+def made_file(name: str, data: bytes) -> File:
+    """A file with this name and content, as a source gives it."""
+    path = Path(FILES.name, hashlib.sha256(data).hexdigest()[:16], name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return File(name, path)
 
 
 def make_wheel(path: Path, members: Mapping[str, bytes]) -> str:

@@ -16,6 +16,7 @@ from stages.evaluate.sandbox import Limits
 from stages.evaluate.worker import Judge
 from stages.fetch.settings import Source
 from stages.fetch.suites import problems_of
+from tests.loopback import made_file
 
 PLUS = Source(name="plus", kind="file", format="evalplus")
 # tools/humaneval/to_original_fmt.py and tools/mbpp/to_original_fmt.py of evalplus write the hub's programs
@@ -138,7 +139,7 @@ ROWS = [TRUNCATE, FIND_ZERO, ALL_PREFIXES, SIMILAR, POSITIVE_SUM, RELEASED, RELE
 
 
 def problem(row: dict[str, Any]) -> Problem:
-    return problems_of(PLUS, [("x.jsonl", (json.dumps(row) + "\n").encode())])[0]
+    return problems_of(PLUS, [made_file("x.jsonl", (json.dumps(row) + "\n").encode())])[0]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_a_released_row_and_the_hubs_row_are_one_problem() -> None:
     assert Problem(**hub.row()) == hub
     table = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([SIMILAR]), table)
-    assert problems_of(PLUS, [("test.parquet", table.getvalue().to_pybytes())]) == [hub]
+    assert problems_of(PLUS, [made_file("test.parquet", table.getvalue().to_pybytes())]) == [hub]
 
 
 @pytest.mark.parametrize(
@@ -248,9 +249,9 @@ def test_answers_that_are_no_plain_values_are_the_canonical_solutions() -> None:
 def test_problems_may_be_left_out() -> None:
     rows = "".join(json.dumps(row) + "\n" for row in (RELEASED, RELEASED_MBPP)).encode()
     some = Source(name="plus", kind="file", format="evalplus", exclude=["HumanEval/8"])
-    assert [one.task_id for one in problems_of(some, [("x.jsonl", rows)])] == ["Mbpp/106"]
+    assert [one.task_id for one in problems_of(some, [made_file("x.jsonl", rows)])] == ["Mbpp/106"]
     none = Source(name="plus", kind="file", format="evalplus", exclude=["HumanEval/9"])
     with pytest.raises(
         UserError, match="source 'plus' excludes HumanEval/9, but the benchmark has no such task_id"
     ):
-        problems_of(none, [("x.jsonl", rows)])
+        problems_of(none, [made_file("x.jsonl", rows)])

@@ -21,7 +21,7 @@ from stages.fetch.rows import source_rows
 from stages.fetch.settings import FetchSettings, Source
 from stages.fetch.suites import problems_of
 from stages.fetch.tables import rows_of
-from tests.loopback import COMMIT, hub, make_wheel, run_stage, stage_folder
+from tests.loopback import COMMIT, hub, made_file, make_wheel, run_stage, stage_folder
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 SUM = "0" * 64
@@ -97,7 +97,7 @@ def test_a_format_is_told_by_its_columns(row: dict, prompt: Any, completion: Any
 def test_a_row_that_fits_no_format_names_file_and_row(row: dict, said: str) -> None:
     good = {"text": "x"}
     with pytest.raises(UserError) as error:
-        source_rows(file_source(), [("x.jsonl", lines(good, row))])
+        source_rows(file_source(), [made_file("x.jsonl", lines(good, row))])
     assert str(error.value).startswith("x.jsonl, row 2: ")
     assert said in str(error.value)
 
@@ -150,9 +150,9 @@ def test_a_broken_file_is_named_with_its_place(name: str, data: bytes, said: str
 
 def test_ids_are_unique_follow_content_and_do_not_follow_order() -> None:
     contents = [{"text": "a"}, {"text": "b"}, {"text": "a"}]
-    rows, reasons = source_rows(file_source(), [("x.jsonl", lines(*contents))])
-    again, _ = source_rows(file_source(), [("x.jsonl", lines(*reversed(contents)))])
-    other, _ = source_rows(file_source(name="other"), [("x.jsonl", lines(*contents))])
+    rows, reasons = source_rows(file_source(), [made_file("x.jsonl", lines(*contents))])
+    again, _ = source_rows(file_source(), [made_file("x.jsonl", lines(*reversed(contents)))])
+    other, _ = source_rows(file_source(name="other"), [made_file("x.jsonl", lines(*contents))])
     ids = [row["id"] for row in rows]
     assert ids == sorted(set(ids)) == [row["id"] for row in again]
     assert [i for i in ids if i.endswith("-2")] == [f"{r['id']}-2" for r in rows if r["completion"] == "a"][
@@ -163,7 +163,7 @@ def test_ids_are_unique_follow_content_and_do_not_follow_order() -> None:
 
 
 def test_weight_takes_a_share_of_the_rows_by_id() -> None:
-    data = [("x.jsonl", lines(*({"text": f"row {i}"} for i in range(1000))))]
+    data = [made_file("x.jsonl", lines(*({"text": f"row {i}"} for i in range(1000))))]
     everything = {row["id"] for row in source_rows(file_source(), data)[0]}
     half = {row["id"] for row in source_rows(file_source(weight=0.5), data)[0]}
     fewer, reasons = source_rows(file_source(weight=0.25), data)
@@ -416,13 +416,13 @@ def test_basic_skills_takes_each_question_once_with_its_right_choice() -> None:
     data = lines(
         question(1, ["a", "a + 1"], 1), question(1, ["a", "a + 1"], 1), question(2, ["a + 2", "b"], 0)
     )
-    rows, _ = source_rows(file_source(format="basic_skills"), [("x.jsonl", data)])
+    rows, _ = source_rows(file_source(format="basic_skills"), [made_file("x.jsonl", data)])
     assert sorted((row["prompt"], row["completion"]) for row in rows) == [
         ('def f1(a):\n    """Return the number a, 1 more."""\n', "    return a + 1\n"),
         ('def f2(a):\n    """Return the number a, 2 more."""\n', "    return a + 2\n"),
     ]
     with pytest.raises(UserError, match=r"x.jsonl, row 1: no question about a function"):
-        source_rows(file_source(format="basic_skills"), [("x.jsonl", lines(question(1, ["a"], 4)))])
+        source_rows(file_source(format="basic_skills"), [made_file("x.jsonl", lines(question(1, ["a"], 4)))])
 
 
 MBPP = {
@@ -435,7 +435,7 @@ MBPP = {
 
 
 def test_mbpp_becomes_a_problem_whose_reference_passes() -> None:
-    (problem,) = problems_of(benchmark("mbpp"), [("x.jsonl", lines({"doc": MBPP}))])
+    (problem,) = problems_of(benchmark("mbpp"), [made_file("x.jsonl", lines({"doc": MBPP}))])
     assert problem.task_id == "MBPP/11"
     assert problem.entry_point == "add"
     assert problem.prompt == (
@@ -451,14 +451,14 @@ def test_mbpp_becomes_a_problem_whose_reference_passes() -> None:
 
 def test_the_sanitized_mbpp_has_other_columns() -> None:
     row = {"source_file": "x", "task_id": 11, "prompt": MBPP["text"], "code": MBPP["code"], "test_imports": ["zero = 0"], "test_list": MBPP["test_list"]}  # fmt: skip
-    full = problems_of(benchmark("mbpp"), [("x.jsonl", lines(MBPP))])
-    assert problems_of(benchmark("mbpp"), [("x.jsonl", lines(row))]) == full
-    assert problems_of(benchmark("mbpp"), [("x.parquet", parquet([row]))]) == full
+    full = problems_of(benchmark("mbpp"), [made_file("x.jsonl", lines(MBPP))])
+    assert problems_of(benchmark("mbpp"), [made_file("x.jsonl", lines(row))]) == full
+    assert problems_of(benchmark("mbpp"), [made_file("x.parquet", parquet([row]))]) == full
 
 
 def test_a_function_named_check_is_not_hidden_by_its_tests() -> None:
     row = {**MBPP, "code": "def check(a):\n    return a > 1", "test_list": ["assert check(2) == True"], "test_setup_code": ""}  # fmt: skip
-    (problem,) = problems_of(benchmark("mbpp"), [("x.jsonl", lines(row))])
+    (problem,) = problems_of(benchmark("mbpp"), [made_file("x.jsonl", lines(row))])
     program = (
         problem.prompt + problem.canonical_solution + "\n" + problem.test + f"\ncheck({problem.entry_point})"
     )
@@ -477,7 +477,7 @@ def test_a_function_named_check_is_not_hidden_by_its_tests() -> None:
 )  # fmt: skip
 def test_a_problem_that_is_none_names_file_and_row(format: str, rows: list[dict], said: str) -> None:
     with pytest.raises(UserError, match=f"x.jsonl, {said}"):
-        problems_of(benchmark(format), [("x.jsonl", lines(*rows))])
+        problems_of(benchmark(format), [made_file("x.jsonl", lines(*rows))])
 
 
 # Settings and pins
@@ -494,7 +494,7 @@ def test_a_problem_that_is_none_names_file_and_row(format: str, rows: list[dict]
             {"kind": "pypi", "package": "a", "version": ">=1", "members": ["*"]},
             "not pinned: version is '>=1'",
         ),
-        ({"sha256": ""}, "not pinned: sha256 is ''"),
+        ({"sha256": "1" * 63}, f"not pinned: sha256 is '{'1' * 63}'"),
         ({"path": "/etc/passwd"}, "path is '/etc/passwd'"),
         ({"path": "data/sources/../raw/x.jsonl"}, "expected a path below data/sources/"),
         ({"weight": 0.0}, "weight is 0.0"),
@@ -518,8 +518,8 @@ def test_a_benchmark_is_no_training_source_and_names_are_unique() -> None:
         ValueError, match=r"fetch\.benchmarks\.other\.name is 'mine': expected other, or nothing"
     ):
         FetchSettings(benchmarks={"other": benchmark("mbpp")})
-    with pytest.raises(ValueError, match="fetch source 'other' is not pinned: sha256 is ''"):
-        FetchSettings(benchmarks={"other": benchmark("mbpp", name="", sha256="")})
+    with pytest.raises(ValueError, match="fetch source 'other' is not pinned: sha256 is 'x'"):
+        FetchSettings(benchmarks={"other": benchmark("mbpp", name="", sha256="x")})
 
 
 def test_members_are_globs_and_a_missing_one_names_the_nearest() -> None:
@@ -636,7 +636,7 @@ def test_a_changed_file_a_cut_line_a_missing_file_and_no_network_are_refused(pla
 def test_a_data_set_comes_from_the_hub_at_its_commit(tmp_path: Path) -> None:
     script = b"open('executed', 'w')\n"
     files = {"data/a.parquet": parquet([ALPACA]), "data/b.jsonl": lines({"text": "x"}), "set.py": script}
-    source = {"name": "set", "kind": "hub", "repo": "me/set", "revision": COMMIT, "members": ["data/*"], "licence": "MIT"}  # fmt: skip
+    source = {"name": "set", "kind": "hub", "repo": "me/set", "revision": COMMIT, "data_files": ["data/*"], "licence": "MIT"}  # fmt: skip
     place = stage_folder(tmp_path, {"fetch": {"sources": [source], "benchmarks": {}}})
     with hub({"datasets/me/set": files}) as address:
         config = place / "reports/config.yaml"

@@ -105,15 +105,15 @@ def matching(names: Sequence[str], patterns: Sequence[str], where: str) -> list[
     return sorted(found)
 
 
-def wheel_members(wheel: Path, patterns: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Name and bytes of each member of a wheel that the patterns take, sorted by name.
+def members_of(wheel: Path, patterns: Sequence[str]) -> list[str]:
+    """Names of the members of a wheel that the patterns take, sorted.
 
     Raises:
         UserError: the file is no zip archive, or a pattern matches nothing.
     """
     with opened(wheel) as archive:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
-        return [(name, archive.read(name)) for name in matching(names, patterns, wheel.name)]
+        return matching(names, patterns, wheel.name)
 
 
 def extract(wheel: Path, member: str, target: Path) -> Path:

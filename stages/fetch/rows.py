@@ -8,6 +8,7 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.fetch.columns import recognised
+from stages.fetch.files import File
 from stages.fetch.functions import functions_of
 from stages.fetch.settings import Source
 from stages.fetch.suites import basic_skills
@@ -17,9 +18,7 @@ ID_DIGITS = 20
 Content = tuple[dict[str, Any], dict[str, Any]]  # columns, metadata
 
 
-def source_rows(
-    source: Source, files: Iterable[tuple[str, bytes]]
-) -> tuple[list[dict[str, Any]], Counter[str]]:
+def source_rows(source: Source, files: Iterable[File]) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Rows of a source in the schema of data/raw, sorted by id, and how its candidates fared, by reason.
 
     Raises:
@@ -39,23 +38,23 @@ def source_rows(
     return sorted(taken, key=lambda row: row["id"]), reasons
 
 
-def from_columns(files: Iterable[tuple[str, bytes]], reasons: Counter[str]) -> Iterator[Content]:
-    for name, data in files:
-        for number, row in rows_of(name, data):
+def from_columns(files: Iterable[File], reasons: Counter[str]) -> Iterator[Content]:
+    for file in files:
+        for number, row in rows_of(file.name, file.read()):
             try:
-                yield recognised(row), {"path": name, "row": number}
+                yield recognised(row), {"path": file.name, "row": number}
             except ValueError as error:
-                raise UserError(f"{name}, row {number}: {error}") from None
+                raise UserError(f"{file.name}, row {number}: {error}") from None
 
 
-def from_functions(files: Iterable[tuple[str, bytes]], reasons: Counter[str]) -> Iterator[Content]:
-    for name, data in files:
-        for row in functions_of(name, data, reasons):
-            place = {"path": name, "line": row.line, "name": row.name, "helpers": row.helpers}
+def from_functions(files: Iterable[File], reasons: Counter[str]) -> Iterator[Content]:
+    for file in files:
+        for row in functions_of(file.name, file.read(), reasons):
+            place = {"path": file.name, "line": row.line, "name": row.name, "helpers": row.helpers}
             yield single(row.prompt, row.completion), place
 
 
-def from_basic_skills(files: Iterable[tuple[str, bytes]], reasons: Counter[str]) -> Iterator[Content]:
+def from_basic_skills(files: Iterable[File], reasons: Counter[str]) -> Iterator[Content]:
     for name, number, prompt, completion in basic_skills(files):
         yield single(prompt, completion), {"path": name, "row": number}
 

@@ -9,6 +9,7 @@ from typing import Any
 from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.fetch.evalplus import entry_point, plain, plus_problem
+from stages.fetch.files import File
 from stages.fetch.functions import split
 from stages.fetch.module import Unfit
 from stages.fetch.settings import Source
@@ -17,7 +18,7 @@ from stages.fetch.tables import rows_of
 FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 
 
-def problems_of(source: Source, files: Iterable[tuple[str, bytes]]) -> list[Problem]:
+def problems_of(source: Source, files: Iterable[File]) -> list[Problem]:
     """Problems of a benchmark, in its own order, without the excluded ones.
 
     Raises:
@@ -25,8 +26,9 @@ def problems_of(source: Source, files: Iterable[tuple[str, bytes]]) -> list[Prob
     """
     make: Callable[[dict[str, Any]], Problem] = MAKERS[source.format]
     problems: dict[str, Problem] = {}
-    for name, data in files:
-        for number, row in rows_of(name, data):
+    for file in files:
+        name = file.name
+        for number, row in rows_of(name, file.read()):
             try:
                 problem = make(row)
             except (KeyError, TypeError, ValueError, SyntaxError) as error:
@@ -79,7 +81,7 @@ def mbpp_problem(row: dict[str, Any]) -> Problem:
 MAKERS = {"humaneval": shaped_problem, "mbpp": mbpp_problem, "evalplus": plus_problem}
 
 
-def basic_skills(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, int, str, str]]:
+def basic_skills(files: Iterable[File]) -> Iterator[tuple[str, int, str, str]]:
     """File, row, prompt and completion of each distinct question with its right choice.
 
     A question ends within the body, often after `return`; what is asked for is moved to the boundary that all
@@ -89,8 +91,9 @@ def basic_skills(files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, int,
         UserError: a row is not a question with choices, or the two make no function; names file and row.
     """
     seen: set[str] = set()
-    for name, data in files:
-        for number, row in rows_of(name, data):
+    for file in files:
+        name = file.name
+        for number, row in rows_of(name, file.read()):
             try:
                 doc = row["doc"]
                 if str(doc["id"]) in seen:
