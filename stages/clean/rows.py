@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from stages.clean.syntax import Code, read_fences, read_module
+from stages.clean.syntax import FENCE, Code, read_fences, read_module
 from stages.common.errors import UserError
 from stages.common.schema import row_schema
 
@@ -30,6 +30,7 @@ class Row:
     has_tests: bool = False
     # Checks of decontamination that can find something in the row (`decontaminate.mark`); None: any of them may.
     suspected: frozenset[str] | None = None
+    licence: str = ""  # SPDX id or expression
 
     @cached_property
     def code(self) -> Code:
@@ -42,6 +43,28 @@ class Row:
             return self.code.functions
         elsewhere = (read_module(self.text), read_fences(self.answer), read_module(self.answer))
         return next((code.functions for code in elsewhere if code.functions), {})
+
+    @cached_property
+    def judged(self) -> str:
+        """What rules about text look at: the module, or the answer alone, for nobody learns a user's turn."""
+        return self.text if self.layout == "whole" else self.answer
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Lines of the answer that are not blank, stripped."""
+        return [line for line in map(str.strip, self.answer.splitlines()) if line]
+
+    @cached_property
+    def fences(self) -> list[tuple[str, str]]:
+        """Language in lower case ("" for none) and text of each fenced block of the answer; none for a module."""
+        if self.layout == "whole" or not ("```" in self.answer or "~~~" in self.answer):
+            return []
+        return [(language.lower(), block) for _, language, block in FENCE.findall(self.answer)]
+
+    @cached_property
+    def prose(self) -> str:
+        """The answer without its fenced blocks; for a module the whole answer."""
+        return FENCE.sub("", self.answer) if self.fences else self.answer
 
     @cached_property
     def words(self) -> list[str]:
@@ -61,7 +84,16 @@ def make_row(record: dict[str, Any], layout: str) -> Row:
         answer = "\n".join(content for role, content in turns if role == "assistant")
         text = "\n".join(content for _, content in turns)
         layout = "fenced"
-    return Row(record["id"], record["source"], prompt, answer, text, layout, bool(record["tests"]))
+    return Row(
+        record["id"],
+        record["source"],
+        prompt,
+        answer,
+        text,
+        layout,
+        bool(record["tests"]),
+        licence=record["licence"],
+    )
 
 
 def iterate_rows(table: "pa.Table", layout: str) -> Iterator[Row]:
