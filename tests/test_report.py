@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from stages.common.errors import UserError
 from stages.common.stage import Settings
@@ -144,7 +145,7 @@ def test_same_files_same_bytes(folder: Path) -> None:
             f"{name}.png"
             for name in [
                 "documents",
-                "dropped",
+                "funnel",
                 "learning_rate",
                 "lengths",
                 "loss",
@@ -168,8 +169,6 @@ def files() -> Iterator[Path]:
 
 
 def test_pictures_show_the_numbers() -> None:
-    from matplotlib.figure import Figure
-
     axes = Figure().subplots()
     rows: list[dict[str, float | None]] = [
         {key: None if value == "" else value for key, value in row.items()} for row in curve_rows()
@@ -330,6 +329,18 @@ def test_the_funnel_follows_the_rules_order() -> None:
     assert funnel["rules"] == ["parse", "ast"]
     assert funnel["idle"] == ["near"]
     assert funnel["lines"] == [{"source": "a", "rows_in": 10, "kept": 4, "dropped": [5, 1]}]
+    assert data_sections.remaining(clean, funnel["rules"]) == {"a": [10, 5, 4]}
+
+
+def test_the_funnel_draws_what_is_left_and_sums_up_small_sources() -> None:
+    axes = Figure().subplots()
+    left = {f"s{i}": [100 - i, 50] for i in range(12)}
+    plots.funnel(axes, left, ["rows in", "parse"])
+    assert axes.get_legend_handles_labels()[1] == [*(f"s{i}" for i in range(8)), "4 others"]
+    assert [text.get_text() for text in axes.texts] == ["1,134", "600  (-534)"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["rows in", "parse"]
+    widths = [bar.get_width() for bars in axes.containers for bar in bars]
+    assert sum(widths) == 1134 + 600
 
 
 def test_equal_samples_say_so(folder: Path) -> None:
@@ -398,8 +409,6 @@ def test_several_samples_in_a_weak_sandbox(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_pictures_of_a_weak_sandbox_say_so() -> None:
-    from matplotlib.figure import Figure
-
     rates = {"pass_at_1": 0.5, "pass_at_1_low": 0.4, "pass_at_1_high": 0.75}
     for weak, title in ((True, "judged in a weak sandbox (level C)"), (False, "")):
         axes = Figure().subplots()

@@ -45,7 +45,8 @@ def draw(evidence: Evidence) -> dict[str, bytes]:
     bars = metrics["pack"]["histograms"]
     counts = {target: metrics[f"evaluate/{target}"]["verdicts"] for target in TARGETS}
     is_weak = any(weak(metrics[f"evaluate/{target}"]) for target in TARGETS)
-    rules = {rule: count for rule, count in metrics["clean"]["dropped"].items() if count}
+    clean, order = metrics["clean"], data_sections.rules(evidence.config)
+    steps = data_sections.funnel(clean, order)["rules"]
     pictures = {
         "pass_at_1": plots.picture(
             plots.pass_at_1, *(metrics[f"evaluate/{t}"] for t in TARGETS), is_weak, height=1.9
@@ -57,8 +58,11 @@ def draw(evidence: Evidence) -> dict[str, bytes]:
         "packs": plots.picture(plots.histogram, bars["tokens"], bars["packs"], "packs"),
         "documents": plots.picture(plots.per_pack, bars["packs_by_documents"]),
     }
-    if rules:
-        pictures["dropped"] = plots.picture(plots.dropped, rules, height=0.7 + 0.27 * len(rules))
+    if steps:
+        left = data_sections.remaining(clean, steps)
+        pictures["funnel"] = plots.picture(
+            plots.funnel, left, ["rows in", *steps], height=1.4 + 0.3 * len(steps)
+        )
     return pictures
 
 

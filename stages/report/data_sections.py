@@ -59,6 +59,16 @@ def funnel(clean: Mapping[str, Any], order: Sequence[str] = ()) -> dict[str, Any
     return {"rules": rules, "lines": lines, "total": total, "idle": idle, "meanings": meanings(rules)}
 
 
+def remaining(clean: Mapping[str, Any], steps: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of each source before any rule, then those left after each rule of `steps`."""
+    left = {}
+    for source, counts in clean["by_source"].items():
+        left[source] = [counts["rows_in"]]
+        for rule in steps:
+            left[source].append(left[source][-1] - counts[rule])
+    return left
+
+
 def packing(pack: Mapping[str, Any]) -> dict[str, Any]:
     columns = {
         "rows": number,

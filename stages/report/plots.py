@@ -18,6 +18,17 @@ WIDTH = 5.4  # inches; shown at half of its pixels
 BASE, TUNED, SOFT, INK = "#8a94a6", "#2563eb", "#dbe3f0", "#1f2937"
 PASS_COLOUR = "#16a34a"
 OTHER_COLOURS = ("#94a3b8", "#ef4444", "#f59e0b", "#8b5cf6", "#0ea5e9", "#d946ef", "#84cc16")
+SOURCE_COLOURS = (
+    "#2563eb",
+    "#0ea5e9",
+    "#14b8a6",
+    "#84cc16",
+    "#f59e0b",
+    "#ef4444",
+    "#d946ef",
+    "#8b5cf6",
+    "#94a3b8",
+)
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -123,19 +134,88 @@ def verdicts(axes: Axes, counts: Mapping[str, Mapping[str, int]], weak: bool = F
     )
 
 
-def dropped(axes: Axes, rules: Mapping[str, int]) -> None:
-    """Rows dropped by each rule, the most at the top."""
-    ordered = sorted(rules.items(), key=lambda item: (item[1], item[0]))
-    bars = axes.barh(
-        [name.replace("_", " ") for name, _ in ordered],
-        [count for _, count in ordered],
-        color=BASE,
-        height=0.6,
-    )
-    axes.bar_label(bars, padding=4)
-    axes.set(xlabel="rows dropped")
-    axes.margins(x=0.1)
+def funnel(axes: Axes, left: Mapping[str, Sequence[int]], steps: Sequence[str]) -> None:
+    """Rows that are left after each step, of each source: bars from all rows down to those that are kept.
+
+    Args:
+        left: source -> rows left at each of `steps`.
+        steps: names, the first before any rule.
+    """
+    places = range(len(steps))
+    ordered = sorted(left, key=lambda source: (-left[source][0], source))
+    named = ordered if len(ordered) <= len(SOURCE_COLOURS) else ordered[: len(SOURCE_COLOURS) - 1]
+    layers = {source: left[source] for source in named}
+    if len(named) < len(ordered):
+        others = [left[source] for source in ordered[len(named) :]]
+        layers[f"{len(others)} others"] = [sum(counts) for counts in zip(*others, strict=True)]
+    start = [0] * len(steps)
+    for (source, counts), colour in zip(layers.items(), SOURCE_COLOURS, strict=False):
+        axes.barh(places, counts, left=start, color=colour, height=0.66, label=source)
+        start = [at + count for at, count in zip(start, counts, strict=True)]
+    for place, total in enumerate(start):
+        lost = start[place - 1] - total if place else 0
+        axes.annotate(
+            f"{total:,}" + (f"  (-{lost:,})" if lost else ""),
+            (total, place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.set_yticks(places, [step.replace("_", " ") for step in steps])
+    axes.invert_yaxis()
+    axes.set(xlabel="rows left", xlim=(0, 1.22 * max(1, start[0])))
     axes.grid(axis="y", visible=False)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(
+        ncols=min(4, len(layers)), loc="outside lower center", fontsize=8, handlelength=1.2, columnspacing=1.2
+    )
+
+
+def s_curve(axes: Axes, bands: int, rows: int, threshold: float, related: float) -> None:
+    """Chance that banding looks at a pair, by its Jaccard similarity: 1 - (1 - s^rows)^bands."""
+    similarity = [place / 200 for place in range(201)]
+    axes.plot(similarity, [1 - (1 - s**rows) ** bands for s in similarity], color=TUNED, linewidth=1.6)
+    marks = {threshold: "dropped from here"}
+    if related < threshold:
+        marks[related] = "related from here"
+    for place, words in marks.items():
+        chance = 1 - (1 - place**rows) ** bands
+        axes.axvline(place, color=BASE, linewidth=1, linestyle="--")
+        axes.annotate(
+            f"{words}: {chance:.1%}" if chance < 0.9995 else f"{words}: over 99.9%",
+            (place, 0.5 if place == threshold else 0.25),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.set(
+        xlabel="Jaccard similarity of two rows", ylabel="chance to be compared", xlim=(0, 1), ylim=(0, 1.03)
+    )
+
+
+def clusters(axes: Axes, sizes: Mapping[str, Mapping[str, int]]) -> None:
+    """How many groups of copies have 2, 3, 4, 5 to 8, ... rows. `sizes`: rule -> bin -> groups."""
+    bins = list(next(iter(sizes.values())))
+    width = 0.8 / len(sizes)
+    for number, (rule, groups) in enumerate(sizes.items()):
+        places = [place + (number - (len(sizes) - 1) / 2) * width for place in range(len(bins))]
+        bars = axes.bar(
+            places,
+            [groups[name] for name in bins],
+            width=0.94 * width,
+            label=rule,
+            color=SOURCE_COLOURS[number],
+        )
+        axes.bar_label(
+            bars, [str(groups[name]) if groups[name] else "" for name in bins], fontsize=7, padding=2
+        )
+    axes.set_xticks(range(len(bins)), bins)
+    axes.set(xlabel="rows in a group", ylabel="groups")
+    axes.margins(y=0.12)
+    axes.grid(axis="x", visible=False)
+    axes.legend()
 
 
 def histogram(axes: Axes, edges: Sequence[float], counts: Sequence[int], what: str) -> None:
