@@ -31,6 +31,7 @@ class Row:
     # Checks of decontamination that can find something in the row (`decontaminate.mark`); None: any of them may.
     suspected: frozenset[str] | None = None
     licence: str = ""  # SPDX id or expression
+    tests: str = ""  # Python source that checks the row's code
 
     @cached_property
     def code(self) -> Code:
@@ -93,6 +94,7 @@ def make_row(record: dict[str, Any], layout: str) -> Row:
         layout,
         bool(record["tests"]),
         licence=record["licence"],
+        tests=record["tests"] or "",
     )
 
 

@@ -19,6 +19,37 @@ ROW_RULES = (
 )
 DUPLICATE_RULES = ("exact", "ast", "near")
 LAYOUTS = ("whole", "fenced")
+PERSONAL = ("email", "ip", "phone", "iban", "card")
+VALIDATE = ("off", "tag", "require")
+ISOLATION = ("auto", "A", "B", "C")
+DOCTEST_FLAGS = ("ELLIPSIS", "NORMALIZE_WHITESPACE", "IGNORE_EXCEPTION_DETAIL")
+# Plugins of detect-secrets that redact. Left out, as noise in code: the keyword and the two entropy plugins, and
+# IPPublicDetector, whose work `personal: [ip]` does (docs/decisions.md).
+PLUGINS = (
+    "ArtifactoryDetector",
+    "AWSKeyDetector",
+    "AzureStorageKeyDetector",
+    "BasicAuthDetector",
+    "CloudantDetector",
+    "DiscordBotTokenDetector",
+    "GitHubTokenDetector",
+    "GitLabTokenDetector",
+    "IbmCloudIamDetector",
+    "IbmCosHmacDetector",
+    "JwtTokenDetector",
+    "MailchimpDetector",
+    "NpmDetector",
+    "OpenAIDetector",
+    "PrivateKeyDetector",
+    "PypiTokenDetector",
+    "SendGridDetector",
+    "SlackDetector",
+    "SoftlayerDetector",
+    "SquareOAuthDetector",
+    "StripeDetector",
+    "TelegramBotTokenDetector",
+    "TwilioKeyDetector",
+)
 
 
 @dataclass
@@ -146,6 +177,54 @@ class NearDuplicates:
 
 
 @dataclass
+class Redaction:
+    secrets: bool = False  # replace what detect-secrets finds by <KEY>, passwords in URLs by <PASSWORD>
+    # Replace personal data by <EMAIL>, <IP_ADDRESS>, <PHONE_NUMBER>, <IBAN>, <CREDIT_CARD>. Any of email, ip, phone,
+    # iban, card. Names of people are not looked for.
+    personal: list[str] = field(default_factory=list)
+    plugins: list[str] = field(default_factory=lambda: list(PLUGINS))  # of detect-secrets, by class
+
+    def __post_init__(self) -> None:
+        for kind in self.personal:
+            require(kind in PERSONAL, "clean.redact.personal", kind, "one of " + ", ".join(PERSONAL))
+        for name in self.plugins:
+            require(
+                name in PLUGINS or name == "KeywordDetector",
+                "clean.redact.plugins",
+                name,
+                "one of " + ", ".join((*PLUGINS, "KeywordDetector")),
+            )
+
+
+@dataclass
+class Validation:
+    """How the tests and doctests of rows are run; whether they are is `clean.validate`."""
+
+    # What `require` does with a row that has nothing to run, or nothing that runs without packages, files or network.
+    unchecked: str = "keep"  # keep | drop
+    doctest_flags: list[str] = field(  # held for every example, beside its own directives
+        default_factory=lambda: ["ELLIPSIS", "NORMALIZE_WHITESPACE"]
+    )
+    cpu_seconds: float = (
+        3.0  # CPU time of a row's checks together; the limit that decides. Wall time: ten times that
+    )
+    memory_mib: int = 1024  # address space of a row's checks, MiB
+    isolation: str = "auto"  # auto: the highest level this machine gives | A | B | C (docs/evaluate.md)
+    allow_weak_sandbox: bool = False  # run the code of rows at level C where nothing better is there
+
+    def __post_init__(self) -> None:
+        key = "clean.validation"
+        require(self.unchecked in ("keep", "drop"), f"{key}.unchecked", self.unchecked, "keep or drop")
+        for flag in self.doctest_flags:
+            require(flag in DOCTEST_FLAGS, f"{key}.doctest_flags", flag, "one of " + ", ".join(DOCTEST_FLAGS))
+        require(self.cpu_seconds > 0, f"{key}.cpu_seconds", self.cpu_seconds, "seconds above 0")
+        require(self.memory_mib >= 128, f"{key}.memory_mib", self.memory_mib, "at least 128 MiB")
+        require(
+            self.isolation in ISOLATION, f"{key}.isolation", self.isolation, "one of " + ", ".join(ISOLATION)
+        )
+
+
+@dataclass
 class CleanSettings:
     layout: str = (
         "whole"  # where a row's code is. whole: prompt + completion | fenced: ``` blocks of the answer
@@ -160,8 +239,16 @@ class CleanSettings:
     placeholder: Placeholder = field(default_factory=Placeholder)
     contamination: Contamination = field(default_factory=Contamination)
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
+    redact: Redaction = field(default_factory=Redaction)
+    # off: nothing of a row is run | tag: the column `validated` says whether its tests and doctests pass, and of
+    # duplicates a row that passes is kept | require: rows that fail are dropped too
+    validate: str = "off"
+    validation: Validation = field(default_factory=Validation)
 
     def __post_init__(self) -> None:
+        if self.validate == "False":  # YAML 1.1 reads a bare `off` as false
+            self.validate = "off"
+        require(self.validate in VALIDATE, "clean.validate", self.validate, "one of " + ", ".join(VALIDATE))
         require(self.layout in LAYOUTS, "clean.layout", self.layout, "one of " + ", ".join(LAYOUTS))
         for key, known in (("rules", ROW_RULES), ("duplicates", DUPLICATE_RULES)):
             names = getattr(self, key)
