@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
@@ -71,27 +73,64 @@ def make_wheel(path: Path, members: Mapping[str, bytes]) -> str:
     return sha256_file(path)
 
 
-@contextmanager
-def hub(repositories: Mapping[str, Mapping[str, bytes]], commit: str = COMMIT) -> Iterator[str]:
-    """A Hugging Face hub on loopback; its address, for HF_ENDPOINT.
+@dataclass
+class Site:
+    """What a server on loopback answers, what it does wrong, and what it was asked."""
 
-    `repositories` maps `owner/name` of a model, or `datasets/owner/name`, to its files at `commit`.
-    """
+    repositories: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    # a hub's: owner/name of a model or datasets/owner/name: files at `commit`; ...@<other commit>: files there
+    files: Mapping[str, bytes] = field(default_factory=dict)  # of a plain file server, by path
+    commit: str = COMMIT
+    lfs: frozenset[str] = frozenset()  # names of files that the hub redirects to a store of their own
+    ranges: bool = True  # whether a part of a file can be asked for
+    cuts: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # end of a path: the next answers break off there
+    faults: dict[str, list[tuple[int, dict[str, str]]]] = field(
+        default_factory=dict
+    )  # part of a path: the next answers
+    asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
+    address: str = ""
+
+    def gets(self, end: str) -> list[str]:
+        """Range of each GET of a path with this end, "" for the whole."""
+        return [part for method, path, part in self.asked if method == "GET" and path.endswith(end)]
+
+
+@contextmanager
+def serving(site: Site) -> Iterator[Site]:
+    """Serve a site on loopback; its address is in `site.address`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            status, headers, body = answer(repositories, commit, unquote(urlsplit(self.path).path))
+            path = unquote(urlsplit(self.path).path)
+            site.asked.append((self.command, path, self.headers.get("Range", "")))
+            length = int(self.headers.get("Content-Length") or 0)
+            form = self.rfile.read(length) if length else b""
+            status, headers, body = fault(site, path) or answer(site, path, form)
+            start = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if status == 200 and site.ranges:
+                headers = {"Accept-Ranges": "bytes", **headers}
+                if start and int(start[1]) < max(1, len(body)):
+                    last = min(int(start[2] or len(body)), len(body) - 1)
+                    headers["Content-Range"] = f"bytes {start[1]}-{last}/{len(body)}"
+                    status, body = 206, body[int(start[1]) : last + 1]
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.command == "GET":
+            if self.command == "HEAD":
+                return
+            cut = next((at for end, at in site.cuts.items() if path.endswith(end)), [])
+            if cut and len(body) > cut[0]:
+                body, self.close_connection = body[: cut.pop(0)], True
+            with suppress(ConnectionError):  # a client that does not want the rest
                 self.wfile.write(body)
 
-        do_HEAD = do_GET
+        do_HEAD = do_POST = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -99,46 +138,110 @@ def hub(repositories: Mapping[str, Mapping[str, bytes]], commit: str = COMMIT) -
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    site.address = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield site
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def answer(
-    repositories: Mapping[str, Mapping[str, bytes]], commit: str, path: str
-) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body: the repository's facts, its tree, or one of its files."""
-    kind, parts = "", path.strip("/").split("/")
+@contextmanager
+def hub(repositories: Mapping[str, Mapping[str, bytes]], commit: str = COMMIT) -> Iterator[str]:
+    """A Hugging Face hub on loopback; its address, for HF_ENDPOINT.
+
+    `repositories` maps `owner/name` of a model, or `datasets/owner/name`, to its files at `commit`.
+    """
+    with serving(Site(repositories, commit=commit)) as site:
+        yield site.address
+
+
+Answer = tuple[int, dict[str, str], bytes]
+JSON = {"Content-Type": "application/json"}
+
+
+def fault(site: Site, path: str) -> Answer | None:
+    """The next of the faults of a path, if it has any left."""
+    for part, answers in site.faults.items():
+        if part in path and answers:
+            status, headers = answers.pop(0)
+            return status, dict(headers), b""
+    return None
+
+
+def answer(site: Site, path: str, form: bytes) -> Answer:
+    """Status, headers and body: a plain file, or the hub's facts of a repository, its tree, or one of its files."""
+    if path in site.files:
+        etag = f'"{hashlib.sha1(site.files[path]).hexdigest()}"'
+        return 200, {"ETag": etag, "Content-Type": "application/octet-stream"}, site.files[path]
+    if path.startswith("/store/"):
+        stored = {
+            hashlib.sha256(d).hexdigest(): d for files in site.repositories.values() for d in files.values()
+        }
+        data = stored[path.rpartition("/")[2]]
+        return 200, {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}, data
+    parts = path.strip("/").split("/")
     if parts[0] == "api":
-        kind, parts = parts[1], parts[2:]
-        name = ("datasets/" if kind == "datasets" else "") + "/".join(parts[:2])
-        rest = parts[2:]
+        name = ("datasets/" if parts[1] == "datasets" else "") + "/".join(parts[2:4])
+        rest = parts[4:]
     else:
         width = 3 if parts[0] == "datasets" else 2
         name, rest = "/".join(parts[:width]), parts[width:]
-    if name not in repositories:
+    commits = {key.partition("@")[2] or site.commit: files for key, files in site.repositories.items() if key.partition("@")[0] == name}  # fmt: skip
+    if not commits:
         return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
-    if len(rest) < 2 or rest[1] != commit:
+    if len(rest) < 2 or rest[1] not in commits:
         return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
-    files = repositories[name]
+    files, commit = commits[rest[1]], rest[1]
     if rest[0] == "revision":
         facts = {
             "id": name.removeprefix("datasets/"),
             "sha": commit,
             "siblings": [{"rfilename": f} for f in files],
         }
-        return 200, {"Content-Type": "application/json"}, json.dumps(facts).encode()
+        return 200, JSON, json.dumps(facts).encode()
     if rest[0] == "tree":
-        tree = [
-            {"type": "file", "path": f, "size": len(d), "oid": hashlib.sha1(d).hexdigest()}
-            for f, d in files.items()
-        ]
-        return 200, {"Content-Type": "application/json"}, json.dumps(tree).encode()
-    file = "/".join(rest[2:])
-    if file not in files:
+        entries = tree(site, files, "/".join(rest[2:]))
+        return (
+            (200, JSON, json.dumps(entries).encode())
+            if entries
+            else (404, {"X-Error-Code": "EntryNotFound"}, b"")
+        )
+    if rest[0] == "paths-info":
+        asked = {path for key, path in parse_qsl(form.decode()) if key == "paths"}
+        if form[:1] == b"{":
+            asked = set(json.loads(form)["paths"])
+        return 200, JSON, json.dumps([e for e in tree(site, files, "") if e["path"] in asked]).encode()
+    return resolved(site, files, "/".join(rest[2:]), commit)
+
+
+def tree(site: Site, files: Mapping[str, bytes], folder: str) -> list[dict[str, Any]]:
+    """Files and folders below a folder of a repository."""
+    below = {f: d for f, d in files.items() if f.startswith(f"{folder}/" if folder else "")}
+    folders = {
+        str(parent) for f in below for parent in PurePosixPath(f).parents if str(parent) not in (".", folder)
+    }
+    entries: list[dict[str, Any]] = [
+        {"type": "directory", "path": f, "oid": "0" * 40} for f in sorted(folders)
+    ]
+    for name, data in below.items():
+        oid = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+        entry = {"type": "file", "path": name, "size": len(data), "oid": oid}
+        if name in site.lfs:
+            entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+        entries.append(entry)
+    return entries
+
+
+def resolved(site: Site, files: Mapping[str, bytes], name: str, commit: str) -> Answer:
+    """A file of a repository, or where the hub keeps it."""
+    if name not in files:
         return 404, {"X-Error-Code": "EntryNotFound"}, b""
-    etag = hashlib.sha1(files[file]).hexdigest()
-    return 200, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}, files[file]
+    data = files[name]
+    if name in site.lfs:
+        sha256 = hashlib.sha256(data).hexdigest()
+        linked = {"X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{sha256}"', "X-Repo-Commit": commit}
+        return 302, {**linked, "Location": f"{site.address}/store/{sha256}"}, b""
+    etag = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+    return 200, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}, data

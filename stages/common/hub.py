@@ -1,9 +1,15 @@
-"""The Hugging Face hub's errors, in one sentence each."""
+"""The Hugging Face hub's errors, in one sentence each, and patience where it asks for some."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from stages.common.errors import UserError
+
+T = TypeVar("T")
+ATTEMPTS = 3
+MAX_WAIT = 60  # seconds; a longer one that the hub asks for is told, not waited for
 
 
 @contextmanager
@@ -16,6 +22,9 @@ def hub_errors(what: str, revision: str) -> Iterator[None]:
     try:
         yield
     except errors.LocalEntryNotFoundError as error:  # an EntryNotFoundError by class, but means no network
+        cause = error.__cause__
+        if isinstance(cause, errors.HfHubHTTPError):
+            raise UserError(answered(what, revision, cause)) from None
         raise UserError(f"{unreachable} ({short(error)})") from None
     except errors.GatedRepoError:
         raise UserError(
@@ -27,8 +36,59 @@ def hub_errors(what: str, revision: str) -> Iterator[None]:
         raise UserError(f"{what} at {revision} lacks a file: {short(error)}") from None
     except errors.RepositoryNotFoundError:
         raise UserError(f"{what} is not on the hub, or is private (`hf auth login`)") from None
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
+    except errors.HfHubHTTPError as error:
+        raise UserError(answered(what, revision, error)) from None
+    except (errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
         raise UserError(f"{unreachable} ({short(error)})") from None
+
+
+def answered(what: str, revision: str, error: Exception) -> str:
+    """What a refusal of the hub means, by its status."""
+    status = status_of(error)
+    if status == 401:
+        return f"{what}: the hub does not accept your login (401): `hf auth login`, or unset HF_TOKEN"
+    if status == 403:
+        return f"{what}: the hub refuses access (403): does your token have the right to read it? ({short(error)})"
+    if status == 429:
+        wait = retry_after(error)
+        told = f"wait {wait:.0f} seconds" if wait else "wait some minutes"
+        return f"{what}: the hub refuses more requests for now (429): {told} and run it again, or log in (`hf auth login`), which raises the limit"
+    return f"{what} at {revision} could not be downloaded: no network? ({short(error)})"
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """What `call` gives; after 429 (too many requests) or 5xx it is called again, when the hub says or soon.
+
+    Raises:
+        HfHubHTTPError: the hub refuses it every time, or asks for more than a minute.
+    """
+    from huggingface_hub import errors
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return call()
+        except errors.HfHubHTTPError as error:
+            status, wait = status_of(error), retry_after(error)
+            wait = float(attempt) if wait is None else wait
+            if not (status == 429 or status >= 500) or attempt == ATTEMPTS or wait > MAX_WAIT:
+                raise
+            print(f"the hub answers {status}; asked again in {wait:.0f} s", flush=True)
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def status_of(error: Exception) -> int:
+    response = getattr(error, "response", None)
+    return int(getattr(response, "status_code", 0) or 0)
+
+
+def retry_after(error: Exception) -> float | None:
+    """Seconds that the answer asks to wait, None where it does not say (or says a date)."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return None
 
 
 def short(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from stages.common.errors import UserError
 
@@ -46,3 +46,12 @@ class File:
             return self.path.stat().st_size
         with zipfile.ZipFile(self.path) as archive:
             return archive.getinfo(self.member).file_size
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a source's place gave: its files, the sha256 of each by name, and what goes into sources.lock.json."""
+
+    files: list[File]
+    sha256: dict[str, str]
+    came: dict[str, Any]

