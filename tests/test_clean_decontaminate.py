@@ -7,7 +7,7 @@ import pytest
 
 from stages.clean import decontaminate
 from stages.clean.decontaminate import CHECKS, Index, Match, build_index, index_of, read_problems
-from stages.clean.near import near_problems
+from stages.clean.near import STRONGEST, Near, Summary, near_problems
 from stages.clean.rows import Row
 from stages.clean.settings import Contamination
 from stages.common.errors import UserError
@@ -200,6 +200,40 @@ def test_a_copy_in_a_chat_is_near(index: Index) -> None:
     answer = "It is\n```python\ndef clamp(v, lo, hi):\n    return max(lo, min(v, hi))\n```"
     chat = conversation(("user", "How?"), ("assistant", answer))
     assert ("contaminated_ast", "Tiny/1") in near(chat, index)
+
+
+def test_what_is_near_is_told_by_problem_whatever_the_number_and_order_of_rows() -> None:
+    nears = [
+        [
+            Near("b", f"T/{problem}", reason, measure, f"as row {row}", f"{row:03}", "made")
+            for problem in (0, 1)
+            for reason, measure in (("near_code", (row % 50) / 50), ("same_name", 1.0))
+            if problem == 0 or row < 2
+        ]
+        for row in range(200)
+    ]
+    summary, reverse = Summary(), Summary()
+    for found in nears:
+        summary.add(found)
+    reverse.add(near for found in nears[::-1] for near in found)
+    assert summary.lines() == reverse.lines()
+    first_line, second = summary.lines()
+    assert (first_line["task_id"], first_line["rows"], second["task_id"], second["rows"]) == (
+        "T/0",
+        200,
+        "T/1",
+        2,
+    )
+    assert list(first_line["reasons"]) == ["near_code", "same_name"]
+    code = first_line["reasons"]["near_code"]
+    assert code["rows"] == 200
+    assert [(best["measure"], best["id"]) for best in code["strongest"]] == [
+        (0.98, "049"),
+        (0.98, "099"),
+        (0.98, "149"),
+    ]
+    assert code["strongest"][0] == {"measure": 0.98, "evidence": "as row 49", "id": "049", "source": "made"}
+    assert max(map(len, summary.strongest.values())) == STRONGEST
 
 
 def test_every_benchmark_is_read_in_order_of_name(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
     python -m stages.clean clean.near_duplicates.threshold=0.8   # with another value
 
 Writes data/clean: rows.parquet (with `component`, the id that related rows share), dropped.parquet (with the rule that
-dropped each row and its evidence) and near.jsonl (the benchmark problems that a kept row comes near, and how).
+dropped each row and its evidence) and near.jsonl (the benchmark problems that kept rows come near, and how).
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stages.clean.decontaminate import CHECKS, build_index, per_benchmark, read_problems
 from stages.clean.funnel import funnel, require_rows, table_of
-from stages.clean.near import Near
+from stages.clean.near import Summary
 from stages.clean.rows import checked_table
 from stages.clean.screen import Deduplicated, Drop, deduplicate, screen
 from stages.common.files import read_parquet, replacing, write_jsonl, write_parquet
@@ -44,9 +44,9 @@ def main(settings: Settings) -> dict[str, Any]:
         )
     require_rows(counts)
     ids = set(table.column("id").take(kept).to_pylist())
-    near = sorted(found for found in screened.near if found.id in ids)
+    near = Summary()
+    near.add(found for found in screened.near if found.id in ids)
     write(table, drops, result, near)
-    problems_near = {(found.benchmark, found.task_id) for found in near}
     return {
         **counts,
         "clusters": result.clusters,
@@ -54,11 +54,11 @@ def main(settings: Settings) -> dict[str, Any]:
         "components": len(set(result.component.values())),
         "decontaminated_by": checks,
         "contaminated": per_benchmark(problems, [drop.benchmark for drop in drops.values()]),
-        "problems_near": per_benchmark(problems, [benchmark for benchmark, _ in problems_near]),
+        "problems_near": per_benchmark(problems, [benchmark for benchmark, _ in near.rows]),
     }
 
 
-def write(table: pa.Table, drops: dict[int, Drop], result: Deduplicated, near: list[Near]) -> None:
+def write(table: pa.Table, drops: dict[int, Drop], result: Deduplicated, near: Summary) -> None:
     """Replace data/clean as a whole."""
     kept, dropped = sorted(result.component), sorted(drops)
     rows = table.take(kept).append_column(
@@ -71,7 +71,7 @@ def write(table: pa.Table, drops: dict[int, Drop], result: Deduplicated, near: l
         Path(folder).mkdir()
         write_parquet(folder / "rows.parquet", rows)
         write_parquet(folder / "dropped.parquet", losses)
-        write_jsonl(folder / "near.jsonl", [found._asdict() for found in near])
+        write_jsonl(folder / "near.jsonl", near.lines())
 
 
 if __name__ == "__main__":

@@ -12,30 +12,67 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 # Not entered when names are collected: scopes of their own, and nodes without children that bind.
-LEAVES = (*FUNCTIONS, ast.Lambda, ast.ClassDef, ast.Name, ast.Constant)
-NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
-COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+LEAVES = {*FUNCTIONS, ast.Lambda, ast.ClassDef, ast.Name, ast.Constant}
+NAMED = {*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar}
+COMPREHENSIONS = {ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp}
 CODE_WORD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\$\d+|\w+""")
 SKIPPED = ("ctx", "type_comment", "kind", "type_ignores")
+MAX_DEPTH = 250  # levels of a tree: what walks it needs a few frames for each, of the interpreter's thousand
+
+# Where code without `:=` binds names, in source order. Nothing else has to be looked at, which is most of the tree.
+BINDING_FIELDS: dict[type, tuple[str, ...]] = {
+    ast.Assign: ("targets",),
+    ast.AugAssign: ("target",),
+    ast.AnnAssign: ("target",),
+    ast.Delete: ("targets",),
+    ast.For: ("target", "body", "orelse"),
+    ast.AsyncFor: ("target", "body", "orelse"),
+    ast.While: ("body", "orelse"),
+    ast.If: ("body", "orelse"),
+    ast.With: ("items", "body"),
+    ast.AsyncWith: ("items", "body"),
+    ast.withitem: ("optional_vars",),
+    ast.Try: ("body", "handlers", "orelse", "finalbody"),
+    ast.TryStar: ("body", "handlers", "orelse", "finalbody"),
+    ast.ExceptHandler: ("body",),
+    ast.Match: ("cases",),
+    ast.match_case: ("pattern", "body"),
+    ast.MatchSequence: ("patterns",),
+    ast.MatchMapping: ("patterns",),
+    ast.MatchClass: ("patterns", "kwd_patterns"),
+    ast.MatchAs: ("pattern",),
+    ast.MatchOr: ("patterns",),
+    ast.Tuple: ("elts",),
+    ast.List: ("elts",),
+    ast.Starred: ("value",),
+}
 
 
-def fingerprints(tree: ast.Module) -> tuple[str, dict[str, str]]:
+class TooDeepError(Exception):
+    """A tree of more than `MAX_DEPTH` levels."""
+
+
+def fingerprints(tree: ast.Module, walrus: bool = True) -> tuple[str, dict[str, str]]:
     """Fingerprint of a module (hex digest of 128 bits), and the canonical text of each of its top-level functions.
 
+    Args:
+        walrus: whether `:=` may stand in the source; collecting names is several times faster where it does not.
+
     Raises:
-        RecursionError: nested too deeply.
+        TooDeepError: nested too deeply.
         ValueError: a number too long for decimal digits.
     """
-    imports = sorted({ast.dump(node) for node in tree.body if isinstance(node, IMPORTS)})
+    imports = sorted({import_text(node) for node in tree.body if isinstance(node, IMPORTS)})
     body = without_docstring([node for node in tree.body if not isinstance(node, IMPORTS)])
-    functions = {node.name: Canonical().module([node]) for node in body if isinstance(node, FUNCTIONS)}
+    functions = {node.name: Canonical(walrus).module([node]) for node in body if isinstance(node, FUNCTIONS)}
     if len(functions) == len(body) == 1:
         whole = next(iter(functions.values()))  # nothing else is bound: the function alone reads the same
     else:
-        whole = Canonical().module(body, {name for node in tree.body for name in imported(node)})
+        whole = Canonical(walrus).module(body, {name for node in tree.body for name in imported(node)})
     digest = digest_of("\n".join([*imports, whole])) if tree.body else ""
     return digest, functions
 
@@ -51,103 +88,163 @@ def code_shingles(text: str) -> set[str]:
 
 
 class Canonical:
-    """Writes a tree as text, with bound names numbered. It leaves the tree alone."""
+    """Writes a tree as text, with bound names numbered. It leaves the tree alone.
 
-    def __init__(self) -> None:
-        self.scopes: list[dict[str, str]] = []
+    A node's text holds its children's, so a character is copied once for each level: `MAX_DEPTH` keeps that linear.
+    """
+
+    def __init__(self, walrus: bool = True) -> None:
+        self.walrus = walrus
+        self.names: dict[str, str] = {}  # as seen from the innermost scope
+        self.hidden: list[list[tuple[str, str | None]]] = []  # for each scope, what its names were outside
         self.bound = 0
 
     def module(self, body: list[ast.stmt], imports: Collection[str] = ()) -> str:
         """Text of top-level statements other than imports; names in `imports` stay as they are."""
-        self.push(name for name in binds(body) if name not in imports)
-        return self.write(body)
+        self.push(name for name in binds(body, self.walrus) if name not in imports)
+        return self.write_all(body, 0)
 
     def push(self, names: Iterable[str]) -> None:
-        scope: dict[str, str] = {}
+        """Enter a scope that binds `names`."""
+        scope = {}
         for name in names:
             if name not in scope:
                 scope[name] = f"${self.bound}"
                 self.bound += 1
-        self.scopes.append(scope)
+        self.enter(scope)
+
+    def enter(self, scope: dict[str, str]) -> None:
+        self.hidden.append([(name, self.names.get(name)) for name in scope])
+        self.names.update(scope)
+
+    def pop(self) -> None:
+        for name, outside in self.hidden.pop():
+            if outside is None:
+                del self.names[name]
+            else:
+                self.names[name] = outside
 
     def name(self, name: str) -> str:
-        return next((scope[name] for scope in reversed(self.scopes) if name in scope), name)
+        return self.names.get(name, name)
 
-    def write(self, node: object) -> str:
-        if isinstance(node, list):
-            return f"[{','.join(map(self.write, node))}]"
-        if not isinstance(node, ast.AST):
-            return repr(node)
-        return WRITERS.get(type(node), Canonical.write_any)(self, node)
+    def write(self, node: object, depth: int) -> str:
+        """Text of a node or of a value that is none; `depth` is the number of nodes around it."""
+        writer = WRITERS.get(type(node))
+        return writer(self, node, depth) if writer else repr(node)
 
-    def write_any(self, node: ast.AST, renamed: tuple[str, ...] = ()) -> str:
+    def write_all(self, nodes: Iterable[object], depth: int) -> str:
         parts = []
-        for key, value in ast.iter_fields(node):
-            if key in renamed:
-                value = (
-                    [self.name(v) for v in value] if isinstance(value, list) else value and self.name(value)
-                )
-            if key not in SKIPPED:
-                parts.append(self.write(value))
-        return f"{type(node).__name__}({','.join(parts)})"
+        for node in nodes:
+            writer = WRITERS.get(type(node))
+            parts.append(writer(self, node, depth) if writer else repr(node))
+        return f"[{','.join(parts)}]"
 
-    def write_Name(self, node: ast.Name) -> str:
-        return self.name(node.id)
+    def write_any(self, node: ast.AST, depth: int) -> str:
+        if depth > MAX_DEPTH:
+            raise TooDeepError
+        depth += 1
+        head, fields = SHAPES[type(node)]
+        parts = []
+        for field in fields:
+            value = getattr(node, field)
+            writer = WRITERS.get(type(value))
+            if writer:
+                parts.append(writer(self, value, depth))
+            elif type(value) is list:
+                parts.append(self.write_all(value, depth) if value else "[]")
+            else:
+                parts.append(repr(value))
+        return f"{head}({','.join(parts)})"
 
-    def write_arg(self, node: ast.arg) -> str:
-        return self.name(node.arg)
+    def write_Name(self, node: ast.Name, depth: int) -> str:
+        return self.names.get(node.id, node.id)
 
-    def write_ExceptHandler(self, node: ast.ExceptHandler) -> str:
-        return self.write_any(node, ("name",))
+    def write_arg(self, node: ast.arg, depth: int) -> str:
+        return self.names.get(node.arg, node.arg)
 
-    def write_Global(self, node: ast.Global | ast.Nonlocal) -> str:
-        return self.write_any(node, ("names",))
+    def write_Constant(self, node: ast.Constant, depth: int) -> str:
+        return f"Constant({node.value!r})"
 
-    def write_MatchAs(self, node: ast.AST) -> str:
-        return self.write_any(node, ("name", "rest"))
+    def write_Attribute(self, node: ast.Attribute, depth: int) -> str:
+        if depth > MAX_DEPTH:
+            raise TooDeepError
+        return f"Attribute({WRITERS[type(node.value)](self, node.value, depth + 1)},{node.attr!r})"
+
+    def write_ExceptHandler(self, node: ast.ExceptHandler, depth: int) -> str:
+        name = node.name and self.name(node.name)
+        parts = (self.write(node.type, depth + 1), repr(name), self.write_all(node.body, depth + 1))
+        return f"ExceptHandler({','.join(parts)})"
+
+    def write_Global(self, node: ast.Global | ast.Nonlocal, depth: int) -> str:
+        return f"{type(node).__name__}({self.write_all(map(self.name, node.names), depth)})"
 
     write_Nonlocal = write_Global
-    write_MatchStar = write_MatchMapping = write_MatchAs
 
-    def write_FunctionDef(self, node: Function) -> str:
-        defaults = self.write([*node.decorator_list, *node.args.defaults, *node.args.kw_defaults])
+    def write_MatchAs(self, node: ast.MatchAs, depth: int) -> str:
+        return f"MatchAs({self.write(node.pattern, depth + 1)},{node.name and self.name(node.name)!r})"
+
+    def write_MatchStar(self, node: ast.MatchStar, depth: int) -> str:
+        return f"MatchStar({node.name and self.name(node.name)!r})"
+
+    def write_MatchMapping(self, node: ast.MatchMapping, depth: int) -> str:
+        keys, patterns = (self.write_all(nodes, depth + 1) for nodes in (node.keys, node.patterns))
+        return f"MatchMapping({keys},{patterns},{node.rest and self.name(node.rest)!r})"
+
+    def write_FunctionDef(self, node: Function, depth: int) -> str:
+        if depth > MAX_DEPTH:
+            raise TooDeepError
+        depth += 1
+        args = node.args
+        defaults = self.write_all([*node.decorator_list, *args.defaults, *args.kw_defaults], depth)
         head = f"{type(node).__name__} {self.name(node.name)} {defaults}"
-        self.push([*arguments(node.args), *binds(node.body)])
-        text = f"{head}({self.signature(node.args)}){self.write(without_docstring(node.body))}"
-        self.scopes.pop()
+        self.push([*arguments(args), *binds(node.body, self.walrus)])
+        text = f"{head}({self.signature(args)}){self.write_all(without_docstring(node.body), depth)}"
+        self.pop()
         return text
 
     write_AsyncFunctionDef = write_FunctionDef
 
-    def write_Lambda(self, node: ast.Lambda) -> str:
-        defaults = self.write([*node.args.defaults, *node.args.kw_defaults])
+    def write_Lambda(self, node: ast.Lambda, depth: int) -> str:
+        if depth > MAX_DEPTH:
+            raise TooDeepError
+        depth += 1
+        defaults = self.write_all([*node.args.defaults, *node.args.kw_defaults], depth)
         self.push(arguments(node.args))
-        text = f"lambda {defaults}({self.signature(node.args)}){self.write(node.body)}"
-        self.scopes.pop()
+        text = f"lambda {defaults}({self.signature(node.args)}){self.write(node.body, depth)}"
+        self.pop()
         return text
 
     def signature(self, args: ast.arguments) -> str:
-        return "|".join(
-            self.write(part)
-            for part in (args.posonlyargs, args.args, args.vararg, args.kwonlyargs, args.kwarg)
+        positional, plain, keyword = (
+            self.write_all(part, 0) if part else "[]"
+            for part in (args.posonlyargs, args.args, args.kwonlyargs)
         )
+        return f"{positional}|{plain}|{self.write(args.vararg, 0)}|{keyword}|{self.write(args.kwarg, 0)}"
 
-    def write_ClassDef(self, node: ast.ClassDef) -> str:
-        head = (
-            f"class {self.name(node.name)} {self.write([*node.decorator_list, *node.bases, *node.keywords])}"
-        )
-        self.scopes.append({name: name for name in binds(node.body)})  # reached as attributes: they stay
-        text = head + self.write(without_docstring(node.body))
-        self.scopes.pop()
+    def write_ClassDef(self, node: ast.ClassDef, depth: int) -> str:
+        if depth > MAX_DEPTH:
+            raise TooDeepError
+        depth += 1
+        outer = self.write_all([*node.decorator_list, *node.bases, *node.keywords], depth)
+        head = f"class {self.name(node.name)} {outer}"
+        self.enter({name: name for name in binds(node.body, self.walrus)})  # reached as attributes: they stay
+        text = head + self.write_all(without_docstring(node.body), depth)
+        self.pop()
         return text
 
-    def write_ListComp(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> str:
-        first = self.write(node.generators[0].iter)  # belongs to the scope outside
-        self.push(name for generator in node.generators for name in binds([generator.target]))
-        parts = [first] + [self.write(generator.iter) for generator in node.generators[1:]]
-        parts += [self.write([g.target, *g.ifs, g.is_async]) for g in node.generators]
-        parts += [self.write(value) for key, value in ast.iter_fields(node) if key != "generators"]
-        self.scopes.pop()
+    def write_ListComp(self, node: Comprehension, depth: int) -> str:
+        if depth > MAX_DEPTH:
+            raise TooDeepError
+        depth += 1
+        generators = node.generators
+        parts = [self.write(generators[0].iter, depth)]  # belongs to the scope outside
+        self.push(name for generator in generators for name in binds([generator.target], self.walrus))
+        parts += [self.write(generator.iter, depth) for generator in generators[1:]]
+        parts += [self.write_all([g.target, *g.ifs, g.is_async], depth) for g in generators]
+        parts += [
+            self.write(getattr(node, key), depth) for key in SHAPES[type(node)][1] if key != "generators"
+        ]
+        self.pop()
         return f"{type(node).__name__}({','.join(parts)})"
 
     write_SetComp = write_DictComp = write_GeneratorExp = write_ListComp
@@ -179,38 +276,70 @@ def imported(node: ast.AST) -> list[str]:
     return []
 
 
-def binds(nodes: Iterable[ast.AST]) -> list[str]:
-    """Names that statements bind in their own scope, in order; not imports, not what is declared global."""
+def import_text(node: ast.Import | ast.ImportFrom) -> str:
+    """An import in words that differ where imports differ."""
+    origin = f"{'.' * node.level}{node.module or ''}" if isinstance(node, ast.ImportFrom) else None
+    return repr((origin, [(alias.name, alias.asname) for alias in node.names]))
+
+
+def binds(nodes: Iterable[ast.AST], walrus: bool = True) -> list[str]:
+    """Names that statements bind in their own scope, in order; not imports, not what is declared global.
+
+    Args:
+        walrus: whether `:=` may stand in them.
+    """
     outside: set[str] = set()
     found: dict[str, None] = {}
-    for node in own_nodes(nodes):
-        if isinstance(node, ast.Global | ast.Nonlocal):
+    for node in own_nodes(nodes, walrus):
+        kind = type(node)
+        if kind is ast.Name:
+            if type(node.ctx) is not ast.Load:
+                found[node.id] = None
+        elif kind in NAMED:
+            if node.name:
+                found[node.name] = None
+        elif kind is ast.MatchMapping:
+            if node.rest:
+                found[node.rest] = None
+        elif kind is ast.Global or kind is ast.Nonlocal:
             outside.update(node.names)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-            found[node.id] = None
-        elif isinstance(node, NAMED) and node.name:
-            found[node.name] = None
-        elif isinstance(node, ast.MatchMapping) and node.rest:
-            found[node.rest] = None
-        outside.update(imported(node))
-    return [name for name in found if name not in outside]
+        elif kind is ast.Import or kind is ast.ImportFrom:
+            outside.update(imported(node))
+    return [name for name in found if name not in outside] if outside else [*found]
 
 
-def own_nodes(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Nodes in source order that belong to the scope of `nodes`: nested scopes are named, not entered."""
+def own_nodes(nodes: Iterable[ast.AST], walrus: bool) -> Iterator[Any]:
+    """Nodes in source order that can bind in the scope of `nodes`: nested scopes are named, not entered."""
     waiting = [*nodes][::-1]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, COMPREHENSIONS):  # only `:=` reaches out of a comprehension
+        kind = type(node)
+        if not walrus:
+            yield node
+            for field in BINDING_FIELDS.get(kind, ())[::-1]:
+                value = getattr(node, field)
+                if type(value) is list:
+                    waiting += value[::-1]
+                elif value is not None:
+                    waiting.append(value)
+        elif kind in COMPREHENSIONS:  # only `:=` reaches out of a comprehension
             waiting += [inner.target for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)][::-1]
-            continue
-        yield node
-        if not isinstance(node, LEAVES):
-            waiting += [*ast.iter_child_nodes(node)][::-1]
+        else:
+            yield node
+            if kind not in LEAVES:
+                waiting += [*ast.iter_child_nodes(node)][::-1]
 
 
-WRITERS: dict[type, Callable[[Canonical, Any], str]] = {
-    getattr(ast, name.removeprefix("write_")): method
-    for name, method in vars(Canonical).items()
-    if name.startswith("write_") and name != "write_any"
+def writers() -> dict[type, Callable[[Canonical, Any, int], str]]:
+    found: dict[type, Callable[[Canonical, Any, int], str]] = {}
+    for kind in SHAPES:
+        found[kind] = getattr(Canonical, f"write_{kind.__name__}", Canonical.write_any)
+    return found
+
+
+SHAPES: dict[type, tuple[str, tuple[str, ...]]] = {  # name of a node, and its fields that are written
+    kind: (kind.__name__, tuple(field for field in kind._fields if field not in SKIPPED))
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
 }
+WRITERS = writers()

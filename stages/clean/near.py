@@ -5,16 +5,19 @@ what none would drop counts from lower thresholds. A problem too many is left ou
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from stages.clean.decontaminate import CHECKS, Index, Match, covered, plain_name
 from stages.clean.fingerprint import code_shingles
 from stages.clean.rows import Row
 
+STRONGEST = 3  # rows that near.jsonl names for each way to come near a problem
+
 
 class Near(NamedTuple):
-    """A line of near.jsonl: a problem, how a row comes near it, and the row."""
+    """A problem, how a row comes near it, and the row."""
 
     benchmark: str
     task_id: str
@@ -23,6 +26,45 @@ class Near(NamedTuple):
     evidence: str
     id: str
     source: str
+
+
+@dataclass
+class Summary:
+    """What near.jsonl tells of all kept rows: its size is bounded by the problems, whatever the number of rows."""
+
+    rows: Counter[tuple[str, str]] = field(default_factory=Counter)  # by problem
+    reasons: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # rows by problem and reason
+    strongest: dict[tuple[str, str, str], list[Near]] = field(default_factory=dict)  # by the same
+
+    def add(self, nears: Iterable[Near]) -> None:
+        """Count what kept rows come near, all of a row in one call. The order of rows does not matter."""
+        rows = set()
+        for near in nears:
+            rows.add((near.benchmark, near.task_id, near.id))
+            key = (near.benchmark, near.task_id, near.reason)
+            self.reasons[key] += 1
+            best = self.strongest.setdefault(key, [])
+            best.append(near)
+            best.sort(key=lambda found: (-found.measure, found.id))
+            del best[STRONGEST:]
+        self.rows.update(row[:2] for row in rows)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """A line for each problem: how many rows come near, and for each reason how many and the strongest few."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for benchmark, task_id, reason in sorted(self.reasons):
+            problem = (benchmark, task_id)
+            line = {"benchmark": benchmark, "task_id": task_id, "rows": self.rows[problem], "reasons": {}}
+            key = (*problem, reason)
+            best = [
+                {"measure": near.measure, "evidence": near.evidence, "id": near.id, "source": near.source}
+                for near in self.strongest[key]
+            ]
+            found.setdefault(problem, line)["reasons"][reason] = {
+                "rows": self.reasons[key],
+                "strongest": best,
+            }
+        return list(found.values())
 
 
 def near_problems(row: Row, index: Index, rules: Collection[str] = ()) -> list[Near]:

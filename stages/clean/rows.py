@@ -40,10 +40,10 @@ class Row:
     @cached_property
     def functions(self) -> dict[str, str]:
         """Functions and their canonical texts, wherever in the row they are: decontamination does not trust `layout`."""
-        if self.code.functions:
+        if self.code.functions or "def" not in self.text:
             return self.code.functions
-        elsewhere = (read_module(self.text), read_fences(self.answer), read_module(self.answer))
-        return next((code.functions for code in elsewhere if code.functions), {})
+        elsewhere = read_fences(self.answer) if self.layout == "whole" else read_module(self.text)
+        return elsewhere.functions or read_module(self.answer).functions
 
     @cached_property
     def judged(self) -> str:

@@ -6,10 +6,14 @@ import textwrap
 import warnings
 from dataclasses import dataclass, field
 
-from stages.clean.fingerprint import fingerprints
+from stages.clean.fingerprint import MAX_DEPTH, TooDeepError, fingerprints
 
 MAX_CHARACTERS = 1_000_000  # the parser needs hundreds of bytes for each
-FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S)
+# Possessive, for a fence without an end of line would otherwise be tried in every split of its characters.
+FENCE = re.compile(
+    r"^[ \t]*+(```++|~~~++)[ \t]*+([\w+#.-]*+)[^\n]*+\n(.*?)(?:^[ \t]*+\1[ \t]*+$|\Z)", re.M | re.S
+)
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 PYTHON = {"python", "py", "python3", "py3"}
 
 
@@ -23,17 +27,21 @@ class Code:
         default_factory=dict
     )  # top-level functions and the canonical text of each
     stub: str = ""  # source of the last function's body if it does nothing
-    tree: ast.Module | None = None  # the module, not to be changed; None where nothing parses
+    # The module, not to be changed; None where nothing parses. At most `MAX_DEPTH` levels, so it can be walked by
+    # recursion. It is a hundred times the size of its text: keep no batch of rows whose code has been looked at.
+    tree: ast.Module | None = None
 
 
 def read_module(text: str) -> Code:
     """Code of a row that is one Python module."""
     try:
         tree = parse(text)
-        return Code("", *fingerprints(tree), stub_body(tree), tree)
+        return Code("", *fingerprints(tree, ":=" in text), stub_body(tree), tree)
     except UnparsableError as error:
         return Code(error=str(error))
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number too long, to be walked
+    except (TooDeepError, RecursionError):
+        return Code(error=TOO_DEEP)
+    except ValueError as error:  # a number too long for decimal digits
         return Code(error=f"{type(error).__name__}: {error}")
 
 
@@ -68,7 +76,9 @@ def parse(text: str) -> ast.Module:
             return ast.parse(text)
     except SyntaxError as error:
         raise UnparsableError(f"{type(error).__name__}: {error.msg} (line {error.lineno})") from None
-    except (ValueError, RecursionError, MemoryError) as error:
+    except (RecursionError, MemoryError):  # which of them, and when, depends on who calls: one reason for all
+        raise UnparsableError(TOO_DEEP) from None
+    except ValueError as error:
         raise UnparsableError(f"{type(error).__name__}: {error}") from None
 
 

@@ -25,9 +25,7 @@ class Evidence:
     metrics: dict[str, dict[str, Any]]
     curve: list[Row]
     samples: dict[str, list[dict[str, Any]]]
-    near: (
-        dict[str, list[dict[str, Any]]] | None
-    )  # problem -> lines of near.jsonl; None: not compared by clean
+    near: dict[str, dict[str, Any]] | None  # problem -> line of near.jsonl; None: not compared by clean
     config_text: str
 
     @property
@@ -63,15 +61,11 @@ def read_evidence(reports: Path = Path("reports")) -> Evidence:
     )
 
 
-def read_near(path: Path, clean: dict[str, Any], benchmark: str) -> dict[str, list[dict[str, Any]]] | None:
+def read_near(path: Path, clean: dict[str, Any], benchmark: str) -> dict[str, dict[str, Any]] | None:
     """Lines of near.jsonl by problem of a benchmark; None where clean did not compare its rows with that benchmark."""
     if benchmark not in clean.get("problems_near", {}):
         return None
-    found: dict[str, list[dict[str, Any]]] = {}
-    for line in read_jsonl(path):
-        if line["benchmark"] == benchmark:
-            found.setdefault(line["task_id"], []).append(line)
-    return found
+    return {line["task_id"]: line for line in read_jsonl(path) if line["benchmark"] == benchmark}
 
 
 def weak(metrics: Mapping[str, Any]) -> bool:

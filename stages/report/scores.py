@@ -109,25 +109,18 @@ def differences(part: Comparison) -> dict[str, float]:
 
 
 def near_rows(evidence: Evidence) -> list[dict[str, Any]]:
-    """The problems that training rows came near: how, shown by one row for each way, and how many rows."""
+    """The problems that training rows came near: how, shown by the strongest row for each way, and how many rows."""
     return [
-        {
-            "task_id": task,
-            "rows": len({line["id"] for line in lines}),
-            "how": "; ".join(strongest(lines)),
-        }
+        {"task_id": task, "rows": line["rows"], "how": "; ".join(strongest(line))}
         for task in dict.fromkeys(sample["task_id"] for sample in evidence.samples["base"])
-        if (lines := (evidence.near or {}).get(task))
+        if (line := (evidence.near or {}).get(task))
     ]
 
 
-def strongest(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def strongest(line: Mapping[str, Any]) -> list[str]:
     """The evidence of the greatest measure for each reason, with its source."""
-    best: dict[str, Mapping[str, Any]] = {}
-    for line in lines:
-        if line["reason"] not in best or line["measure"] > best[line["reason"]]["measure"]:
-            best[line["reason"]] = line
-    return [f"{line['evidence']} ({line['source']})" for line in best.values()]
+    best = (reason["strongest"][0] for reason in line["reasons"].values())
+    return [f"{found['evidence']} ({found['source']})" for found in best]
 
 
 def clean_verdict(clean: Comparison | None) -> str:
