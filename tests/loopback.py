@@ -242,6 +242,10 @@ def resolved(site: Site, files: Mapping[str, bytes], name: str, commit: str) -> 
     if name in site.lfs:
         sha256 = hashlib.sha256(data).hexdigest()
         linked = {"X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{sha256}"', "X-Repo-Commit": commit}
-        return 302, {**linked, "Location": f"{site.address}/store/{sha256}"}, b""
+        return (
+            302,
+            {**linked, "Location": f"{site.address.replace('127.0.0.1', 'localhost')}/store/{sha256}"},
+            b"",
+        )
     etag = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
     return 200, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}, data

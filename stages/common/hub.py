@@ -46,7 +46,10 @@ def answered(what: str, revision: str, error: Exception) -> str:
     """What a refusal of the hub means, by its status."""
     status = status_of(error)
     if status == 401:
-        return f"{what}: the hub does not accept your login (401): `hf auth login`, or unset HF_TOKEN"
+        return (
+            f"{what}: the hub asks for a login that it accepts (401): it is private, or HF_TOKEN or the login of "
+            "`hf auth login` is wrong"
+        )
     if status == 403:
         return f"{what}: the hub refuses access (403): does your token have the right to read it? ({short(error)})"
     if status == 429:
