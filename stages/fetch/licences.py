@@ -37,6 +37,11 @@ KNOWN = {
     "nickrosh/Evol-Instruct-Code-80k-v1": Known("CC-BY-NC-SA-4.0"),
     # https://huggingface.co/datasets/codefuse-ai/Evol-instruction-66k (its card names the source and the licence)
     "codefuse-ai/Evol-instruction-66k": Known("CC-BY-NC-SA-4.0", EVOL),
+    # Its card names no licence; a selection of mlabonne/Evol-Instruct-Python-26k:
+    # https://huggingface.co/datasets/mlabonne/Evol-Instruct-Python-1k/commit/670687a18d9a239632156cd7e0d606f65522ad5e
+    "mlabonne/Evol-Instruct-Python-1k": Known(
+        "", "its card names no licence, and it is made of Evol-Instruct data, CC-BY-NC-SA-4.0"
+    ),
     # The card's head says cc-by-4.0, its section on licensing CC BY-NC 4.0; the narrower counts:
     # https://huggingface.co/datasets/vicgalle/alpaca-gpt4/commit/e13c3065b3fd644091cf1d9eb6d1a7375f8c7cf0
     "vicgalle/alpaca-gpt4": Known("CC-BY-NC-4.0", OPENAI),
