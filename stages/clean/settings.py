@@ -50,6 +50,7 @@ PLUGINS = (
     "TelegramBotTokenDetector",
     "TwilioKeyDetector",
 )
+GUESSING_PLUGINS = ("KeywordDetector", "Base64HighEntropyString", "HexHighEntropyString")
 
 
 @dataclass
@@ -178,22 +179,18 @@ class NearDuplicates:
 
 @dataclass
 class Redaction:
-    secrets: bool = False  # replace what detect-secrets finds by <KEY>, passwords in URLs by <PASSWORD>
+    secrets: bool = True  # replace what detect-secrets finds by <KEY>, passwords in URLs by <PASSWORD>
     # Replace personal data by <EMAIL>, <IP_ADDRESS>, <PHONE_NUMBER>, <IBAN>, <CREDIT_CARD>. Any of email, ip, phone,
     # iban, card. Names of people are not looked for.
-    personal: list[str] = field(default_factory=list)
+    personal: list[str] = field(default_factory=lambda: list(PERSONAL))
     plugins: list[str] = field(default_factory=lambda: list(PLUGINS))  # of detect-secrets, by class
 
     def __post_init__(self) -> None:
         for kind in self.personal:
             require(kind in PERSONAL, "clean.redact.personal", kind, "one of " + ", ".join(PERSONAL))
         for name in self.plugins:
-            require(
-                name in PLUGINS or name == "KeywordDetector",
-                "clean.redact.plugins",
-                name,
-                "one of " + ", ".join((*PLUGINS, "KeywordDetector")),
-            )
+            known = (*PLUGINS, *GUESSING_PLUGINS)
+            require(name in known, "clean.redact.plugins", name, "one of " + ", ".join(known))
 
 
 @dataclass

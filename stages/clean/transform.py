@@ -7,6 +7,7 @@ and the digests of duplicates fold what they want to.
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -32,8 +33,17 @@ def transformed(batch: pa.RecordBatch, settings: CleanSettings) -> tuple[pa.Reco
     """
     counts: Counter[str] = Counter()
     batch = valid_utf8(batch, counts)
-    batch = change_rows(batch, UNCLEAN, lambda record: each_text(record, clean_characters), counts)
+    batch = change_rows(batch, [UNCLEAN], cleaned, counts)
+    if settings.redact.secrets or settings.redact.personal:
+        from stages.clean import redact  # detect-secrets comes with it
+
+        change = partial(redact.redacted, settings=settings.redact, layout=settings.layout)
+        batch = change_rows(batch, redact.wide_patterns(settings.redact), change, counts, "places")
     return batch, dict(sorted(counts.items()))
+
+
+def cleaned(records: list[Record]) -> list[tuple[Record, Counter[str]]]:
+    return [each_text(record, clean_characters) for record in records]
 
 
 def clean_characters(text: str) -> tuple[str, Counter[str]]:
@@ -42,15 +52,15 @@ def clean_characters(text: str) -> tuple[str, Counter[str]]:
     Tab and form feed stay: Python allows both in code.
     """
     kinds: Counter[str] = Counter()
-    if text.startswith(BOM):
-        text = text.removeprefix(BOM)
-        kinds["encoding"] += 1
     if "\r" in text:
         kinds["line_ends"] = text.count("\r")
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text, removed = CONTROL.subn("", text)
     if removed:
         kinds["control_characters"] = removed
+    if text.startswith(BOM):
+        text = text.lstrip(BOM)
+        kinds["encoding"] = 1
     return text, kinds
 
 
@@ -74,21 +84,20 @@ def each_text(record: Record, change: Change) -> tuple[Record, Counter[str]]:
 
 def change_rows(
     batch: pa.RecordBatch,
-    pattern: str,
-    change: Callable[[Record], tuple[Record, Counter[str]]],
+    patterns: list[str],
+    change: Callable[[list[Record]], list[tuple[Record, Counter[str]]]],
     counts: Counter[str],
     unit: str = "",
 ) -> pa.RecordBatch:
-    """Change the rows that hold `pattern` (RE2) in a text; others are never made into Python objects.
+    """Change the rows in a text of which a pattern (RE2's) matches; others are never made into Python objects.
 
     Args:
         counts: rows by kind of change are added here, and with `unit` the places as `<kind>_<unit>`.
     """
-    rows = suspected(batch, pattern)
+    rows = suspected(batch, patterns)
     replaced: dict[str, dict[int, Any]] = {name: {} for name in (*TEXTS, "messages")}
-    for row in rows:
-        record = {name: batch.column(name)[row].as_py() for name in replaced}
-        new, places = change(record)
+    records = [{name: batch.column(name)[row].as_py() for name in replaced} for row in rows]
+    for row, record, (new, places) in zip(rows, records, change(records), strict=True):
         for name, values in replaced.items():
             if new[name] != record[name]:
                 values[row] = new[name]
@@ -103,22 +112,23 @@ def change_rows(
     return batch
 
 
-def suspected(batch: pa.RecordBatch, pattern: str) -> list[int]:
-    """Numbers of the rows that hold `pattern` in a text, ascending."""
+def suspected(batch: pa.RecordBatch, patterns: list[str]) -> list[int]:
+    """Numbers of the rows in a text of which one of the patterns matches, ascending."""
     rows: set[int] = set()
     for name in TEXTS:
-        rows.update(places_of(batch.column(name), pattern))
+        rows.update(places_of(batch.column(name), patterns))
     messages = batch.column("messages")
     if messages.null_count < len(messages):
         parents = pc.list_parent_indices(messages)
-        rows.update(parents[place].as_py() for place in places_of(contents(messages), pattern))
+        rows.update(parents[place].as_py() for place in places_of(contents(messages), patterns))
     return sorted(rows)
 
 
-def places_of(texts: pa.Array, pattern: str) -> list[int]:
+def places_of(texts: pa.Array, patterns: list[str]) -> list[int]:
     if texts.null_count == len(texts):
         return []
-    return pc.indices_nonzero(pc.fill_null(pc.match_substring_regex(texts, pattern), False)).to_pylist()
+    masks = [pc.fill_null(pc.match_substring_regex(texts, pattern), False) for pattern in patterns]
+    return [place for mask in masks for place in pc.indices_nonzero(mask).to_pylist()]
 
 
 def contents(messages: pa.Array) -> pa.Array:
