@@ -89,6 +89,7 @@ class Site:
     faults: dict[str, list[tuple[int, dict[str, str]]]] = field(
         default_factory=dict
     )  # part of a path: the next answers
+    login: str = ""  # the Authorization that is asked for; "": none
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
     address: str = ""
 
@@ -110,6 +111,8 @@ def serving(site: Site) -> Iterator[Site]:
             length = int(self.headers.get("Content-Length") or 0)
             form = self.rfile.read(length) if length else b""
             status, headers, body = fault(site, path) or answer(site, path, form)
+            if site.login and self.headers.get("Authorization") != site.login:
+                status, headers, body = 401, {"X-Error-Code": "RepoNotFound"}, b""
             start = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             if status == 200 and site.ranges:
                 headers = {"Accept-Ranges": "bytes", **headers}

@@ -204,7 +204,6 @@ def waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
     monkeypatch.setattr(time, "sleep", waited.append)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
     return waited
 
 
@@ -214,6 +213,8 @@ def brought(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> Any:
     from huggingface_hub import constants
 
     from stages.fetch.origins import deliver
+
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "token")
 
     def run(site: Site, **given: Any) -> Any:
         monkeypatch.setattr(constants, "ENDPOINT", site.address)
@@ -304,6 +305,13 @@ def test_what_the_hub_refuses_is_one_message(part: str, answers: list, said: str
     with serving(Site({REPO: {"x.jsonl": lines("a")}}, faults={part: answers})) as site:
         refused(lambda: brought(site), "source 'set': the data set me/set", said)
     assert max(waits, default=0) <= hub.MAX_WAIT
+
+
+def test_a_private_set_is_read_with_the_users_token(brought: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Site({REPO: {"x.jsonl": lines("a")}}, login="Bearer hf_mine")) as site:
+        refused(lambda: brought(site), "is not on the hub, or is private (`hf auth login`)")
+        monkeypatch.setenv("HF_TOKEN", "hf_mine")
+        assert brought(site).files[0].read() == lines("a")
 
 
 def test_too_many_requests_are_waited_for(brought: Any, waits: list[float]) -> None:

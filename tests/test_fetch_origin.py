@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from stages.common.errors import UserError
@@ -103,10 +104,14 @@ def test_a_file_without_a_sum_is_pinned_by_the_dvc_file_beside_it(sources: Path)
     refused(source(), "is not pinned: set sha256: " + sha256(b"one"), "`dvc add data/sources/x.jsonl`")
     dvc = [sys.executable, "-m", "dvc"]
     env = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    for command in (["init", "--no-scm", "-q"], ["add", "-q", "data/sources/x.jsonl", "data/sources/folder"]):
+    (sources.parent / "y.jsonl").write_text("far", "utf-8")
+    imported = ["import-url", "-q", "data/y.jsonl", "data/sources/y.jsonl"]
+    added = ["add", "-q", "data/sources/x.jsonl", "data/sources/folder"]
+    for command in (["init", "--no-scm", "-q"], added, imported):
         subprocess.run([*dvc, *command], check=True, env=env)
     came = deliver(source()).lock["came"]
     assert came == {"sha256": sha256(b"one"), "dvc": "data/sources/x.jsonl.dvc"}
+    assert deliver(source(path="data/sources/y.jsonl")).files[0].read() == b"far"
     glob = source(path="data/sources/folder/**/*.jsonl")
     assert len(deliver(glob).files) == 3
     assert deliver(glob).lock["came"]["dvc"] == "data/sources/folder.dvc"
@@ -199,6 +204,17 @@ def test_what_a_url_refuses_is_one_message(sources: Path) -> None:
         refused(url_source(f"{site.address}/x.jsonl", SUM), f"expected sha256 {SUM}", sha256(DATA))
         assert list(urls.CACHE.iterdir()) == []
     refused(url_source("http://127.0.0.1:9/x.jsonl", SUM), "could not be downloaded: no network?")
+
+
+def test_a_login_comes_from_netrc(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Site(files={"/x.jsonl": DATA}, login="Basic bWU6c2VjcmV0")) as site:
+        one = url_source(f"{site.address}/x.jsonl", sha256(DATA))
+        refused(one, "access is refused (401")
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n", "utf-8")
+        (tmp_path / "netrc").chmod(0o600)
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        fsspec.filesystem("http").clear_instance_cache()
+        assert deliver(one).files[0].read() == DATA
 
 
 def test_a_missing_driver_names_the_extra(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:

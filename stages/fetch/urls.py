@@ -72,8 +72,10 @@ def opened(url: str, what: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     protocol = url.partition("://")[0]
+    # proxies and ~/.netrc, as other clients of http have them
+    options = {"client_kwargs": {"trust_env": True}} if protocol in ("http", "https") else {}
     try:
-        return url_to_fs(url)
+        return url_to_fs(url, **options)
     except ImportError as error:
         extra = EXTRAS.get(protocol)
         install = f"pip install '.[{extra}]'" if extra else str(error)
