@@ -81,10 +81,10 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def code_shingles(text: str) -> set[str]:
+def code_shingles(text: str) -> set[tuple[str, ...]]:
     """Runs of three words of a canonical text: nodes, numbered names, constants. Fewer words are one run."""
     words = CODE_WORD.findall(text)
-    return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))} if words else set()
+    return set(zip(words, words[1:], words[2:], strict=False)) or ({tuple(words)} if words else set())
 
 
 class Canonical:

@@ -4,6 +4,7 @@ What a rule of decontamination would drop counts whether or not the rule runs (w
 what none would drop counts from lower thresholds. A problem too many is left out sooner than one too few.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -100,8 +101,23 @@ def near_code(row: Row, index: Index) -> Iterator[Match]:
     """Solutions that a function of the row is written like: Jaccard similarity of `code_shingles`."""
     for name, text in row.functions.items():
         own = code_shingles(text)
-        shared = Counter(number for shingle in own for number in index.shingles.get(shingle, ()))
-        for number in sorted(shared):
-            similarity = shared[number] / (len(own) + index.shingle_counts[number] - shared[number])
+        for number in sorted(alike(own, index)):
+            other = index.solution_shingles[number]
+            shared = len(own & other)
+            similarity = shared / (len(own) + len(other) - shared)
             if similarity >= index.settings.near_code_similarity:
                 yield index.match(number, f"{name} is {similarity:.2f} like its solution", similarity)
+
+
+def alike(own: set[tuple[str, ...]], index: Index) -> set[int]:
+    """Problems whose solutions can reach the similarity; no other does.
+
+    One that does shares at least `least` of the row's shingles. So it holds one of any that are left when `least - 1`
+    are put aside: the most frequent ones (prefix filtering; Chaudhuri, Ganti, Kaushik 2006).
+    """
+    least = max(1, math.ceil(index.settings.near_code_similarity * len(own) - 1e-9))
+    known = [shingle for shingle in own if shingle in index.shingles]
+    if len(known) < least:
+        return set()
+    known.sort(key=lambda shingle: len(index.shingles[shingle]))
+    return {number for shingle in known[: len(known) - least + 1] for number in index.shingles[shingle]}
