@@ -7,6 +7,7 @@ import pytest
 
 from stages.clean import decontaminate
 from stages.clean.decontaminate import CHECKS, Index, Match, build_index, index_of, read_problems
+from stages.clean.fingerprint import CODE_WORD
 from stages.clean.near import STRONGEST, Near, Summary, near_problems
 from stages.clean.rows import Row
 from stages.clean.settings import Contamination
@@ -135,6 +136,26 @@ def test_renamed_solution_among_others_and_where_layout_does_not_look(index: Ind
         row(f"It is\n```python\n{code}```", "Write it: "),
     ):
         assert failing(made, index) == ["contaminated_ast"]
+
+
+def test_a_short_solution_is_near_and_not_dropped_where_so_set(index: Index) -> None:
+    made = row("    return max(lo, min(value, hi))\n", "def bound(value, lo, hi):\n")
+    words = len(CODE_WORD.findall(made.functions["bound"]))
+    for least, dropped in ((1, True), (words, True), (words + 1, False)):
+        lenient = build_index(index.problems, Contamination(ast_words=least))
+        assert (failing(made, lenient) == ["contaminated_ast"]) is dropped
+        assert ("near_code", "Tiny/1") in near(made, lenient, *CHECKS)
+
+
+def test_problems_with_inputs_count_as_all_others(index: Index) -> None:
+    """HumanEval+ and MBPP+ have inputs in place of asserts."""
+    problems = [
+        Problem(**{**p, "test": "", "inputs": "[[[1, 1, 2]]]", "expected": "[2]"}) for p in (RUNS, CLAMP)
+    ]
+    plus = build_index([("plus", made) for made in problems], Contamination())
+    copy = row(RUNS["canonical_solution"], RUNS["prompt"])
+    assert failing(copy, plus) == failing(copy, index) == list(CHECKS)
+    assert first("ast", copy, plus) == Match("plus", "Tiny/0", "longest_run is its solution but for names")
 
 
 def test_a_function_of_that_name_comes_near(index: Index) -> None:
@@ -267,6 +288,7 @@ def test_a_line_that_is_no_problem_names_file_and_line(tmp_path: Path) -> None:
         ("near_ngram_coverage", -0.1, r"is -0\.1"),
         ("near_code_similarity", 0.0, r"is 0\.0: expected a number in \(0, 1\]"),
         ("ngram_coverage", 1.5, r"is 1\.5"),
+        ("ast_words", 0, r"is 0: expected 1 or more"),
     ],
 )
 def test_thresholds_out_of_range_are_named(key: str, value: float, told: str) -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stages.clean.fingerprint import code_shingles
+from stages.clean.fingerprint import CODE_WORD, code_shingles
 from stages.clean.hashing import Runs, Words, batches
 from stages.clean.rows import WORD, Row
 from stages.clean.rules import quote
@@ -51,7 +51,9 @@ class Index:
     solutions: list[str] = field(default_factory=list)
     ngrams: dict[str, list[int]] = field(default_factory=dict)
     ngram_counts: list[int] = field(default_factory=list)
-    functions: dict[str, list[int]] = field(default_factory=dict)  # canonical text of the solution
+    functions: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # canonical text of a solution of `ast_words`
     shingles: dict[tuple[str, ...], list[int]] = field(default_factory=dict)  # of that text
     solution_shingles: list[set[tuple[str, ...]]] = field(default_factory=list)
     names: dict[str, list[int]] = field(default_factory=dict)  # plain name of the entry point
@@ -137,7 +139,7 @@ def build_index(problems: list[tuple[str, Problem]], settings: Contamination) ->
             index.ngrams.setdefault(gram, []).append(number)
         functions = read_module(problem.prompt + problem.canonical_solution).functions
         text = functions.get(problem.entry_point, "")
-        if text:
+        if text and len(CODE_WORD.findall(text)) >= settings.ast_words:
             index.functions.setdefault(text, []).append(number)
         found = code_shingles(text)
         index.solution_shingles.append(found)

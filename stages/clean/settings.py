@@ -127,6 +127,9 @@ class Contamination:
     )
     ngram_words: int = 10  # words an n-gram, from 1
     ngram_coverage: float = 0.5  # share of a problem's n-grams found in a row above which the row is dropped
+    # A solution of fewer words (syntax nodes, names, constants of its canonical text; `return a + b` has 11) is an idiom
+    # whose equal is kept and listed as near, from 1: none is.
+    ast_words: int = 1
     # A row that is kept comes near a problem, and the problem leaves the clean subset of the report, above this share
     # of the problem's n-grams, from 0 to `ngram_coverage` ...
     near_ngram_coverage: float = 0.02
@@ -134,7 +137,7 @@ class Contamination:
     near_code_similarity: float = 0.5  # ... or by a function named like the problem's entry point.
 
     def __post_init__(self) -> None:
-        for name, least in (("docstring_words", 1), ("solution_characters", 2), ("ngram_words", 1)):
+        for name, least in (("docstring_words", 1), ("solution_characters", 2), ("ngram_words", 1), ("ast_words", 1)):
             value = getattr(self, name)
             require(value >= least, f"clean.contamination.{name}", value, f"{least} or more")
         require(

@@ -50,12 +50,16 @@ def read_fences(text: str) -> Code:
 
     A block marked as Python must parse; one without a mark counts when it does; others are another language.
     """
-    blocks = []
+    blocks: list[str] = []
+    read: dict[str, Code] = {}  # of blocks without a mark: one that is alone is not read twice
     for _, language, block in FENCE.findall(text):
         block = textwrap.dedent(block)
-        if language.lower() in PYTHON or (not language and not read_module(block).error):
+        if not language:
+            read[block] = read_module(block)
+        if language.lower() in PYTHON or (not language and not read[block].error):
             blocks.append(block)
-    return read_module("\n".join(blocks)) if blocks else Code()
+    whole = "\n".join(blocks)
+    return read.get(whole) or read_module(whole) if blocks else Code()
 
 
 class UnparsableError(Exception):
