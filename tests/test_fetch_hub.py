@@ -20,7 +20,7 @@ from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.fetch.layout import card_of, data_files
 from stages.fetch.settings import Source
-from tests.loopback import COMMIT, Site, run_stage, serving, stage_folder
+from tests.loopback import COMMIT, REPOSITORY, Site, run_stage, serving, stage_folder
 
 OTHER = "f" * 40
 REPO = "datasets/me/set"
@@ -287,6 +287,17 @@ def test_bytes_that_are_not_those_of_the_commit_are_refused_and_not_kept(brought
         assert brought(site).files[0].read() == lines("a")
 
 
+def test_a_file_that_two_commits_share_comes_once_and_again_when_the_copy_was_changed(brought: Any) -> None:
+    files = {"x.jsonl": lines("a")}
+    with serving(Site({REPO: files, f"{REPO}@{OTHER}": {**files, "more.csv": b"x"}})) as site:
+        (file,) = brought(site).files
+        brought(site, revision=OTHER)  # its ETag is that of a file that is here
+        assert len(site.gets("/x.jsonl")) == 1
+        file.path.resolve().write_bytes(lines("b"))
+        assert brought(site).files[0].read() == lines("a")
+        assert len(site.gets("/x.jsonl")) == 2
+
+
 @pytest.mark.parametrize(
     ("part", "answers", "said"),
     [
@@ -355,3 +366,32 @@ def test_the_lock_says_what_was_asked_and_what_came(tmp_path: Path) -> None:
     assert lock["rows"] == 3
     assert lock["files"].keys() == {"part/one.jsonl", "part/two.jsonl"}
     assert lock["bytes"] == len(lines("1") + lines("2", "3"))
+
+
+BRING = """
+import sys
+from stages.fetch.origins import deliver
+from stages.fetch.settings import Source
+from tests.loopback import COMMIT
+places = {"hub": {"repo": "me/set", "revision": COMMIT}, "url": {"url": sys.argv[1] + "/x.jsonl", "sha256": sys.argv[2]}}
+for kind, place in places.items():
+    deliver(Source(name="set", kind=kind, licence="MIT", **place))
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+def test_a_large_file_goes_to_disk_and_not_through_memory(tmp_path: Path) -> None:
+    large = bytes(192 << 20)
+    repositories = {REPO: {"x.jsonl": large}}
+    with serving(Site(repositories, files={"/x.jsonl": large}, lfs=frozenset({"x.jsonl"}))) as site:
+        env = {
+            **os.environ,
+            "HF_ENDPOINT": site.address,
+            "HF_HOME": str(tmp_path / "hf"),
+            "PYTHONPATH": str(REPOSITORY),
+        }
+        command = [sys.executable, "-c", BRING, site.address, hashlib.sha256(large).hexdigest()]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout.split()[-1])  # KiB, of which about 45 MiB are imports
+    assert peak < 128 << 10, f"{peak} KiB"

@@ -40,8 +40,10 @@ def bring(source: Source) -> Origin:
         raise UserError(f"{what} at {source.revision}: {error}") from None
     if licence is None:
         print(f"fetch: {source.name}: the card of {source.repo} names no licence; taken as {source.licence}")
-    files = [File(name, fetched(source, name, what)) for name in names]
-    sums = {file.name: require_content(file, listing[file.name], what) for file in files}
+    files, sums = [], {}
+    for name in names:
+        file, sums[name] = checked(source, name, listing[name], what)
+        files.append(file)
     write_json(kept_listing(source), listing)
     return Origin(files, sums, {"commit": source.revision, **({"card_licence": licence} if licence else {})})
 
@@ -126,28 +128,36 @@ def wanted(source: Source, names: list[str], card: Mapping[str, Any], what: str)
     return data_files(names, card, source.configuration, source.split)
 
 
-def require_content(file: File, pin: Mapping[str, Any], what: str) -> str:
-    """The sha256 of a file that came, if it is the file of the commit; else it is taken out of the cache.
+def checked(source: Source, name: str, pin: Mapping[str, Any], what: str) -> tuple[File, str]:
+    """A file of the commit and its sha256; a cached one that was changed is fetched again.
 
     Raises:
-        UserError: its bytes are not those that the hub lists.
+        UserError: what comes are not the bytes that the hub lists.
     """
+    for again in (False, True):
+        file = File(name, fetched(source, name, what))
+        came = digests(file)
+        wrong = [kind for kind in came if kind in pin and pin[kind] != came[kind]]
+        if not wrong:
+            return file, came["sha256"]
+        file.path.resolve().unlink()
+        file.path.unlink(missing_ok=True)
+        if again:
+            raise UserError(
+                f"{what}: {name} is not the file of the commit.\n  expected {wrong[0]} {pin[wrong[0]]}\n"
+                f"  came     {wrong[0]} {came[wrong[0]]}\nThe hub, or the mirror in HF_ENDPOINT, gives something else."
+            )
+    raise AssertionError("unreachable")
+
+
+def digests(file: File) -> dict[str, str]:
+    """`sha256` of a file, and `git`: the id of its blob, sha1 over a header and the bytes."""
     sha256, git = hashlib.sha256(), hashlib.sha1(f"blob {file.size}\0".encode())
     with file.open() as stream:
         while block := stream.read(1 << 20):
             sha256.update(block)
-            if "git" in pin:
-                git.update(block)
-    came = {"sha256": sha256.hexdigest(), "git": git.hexdigest()}
-    for kind in ("sha256", "git"):
-        if kind in pin and pin[kind] != came[kind]:
-            file.path.resolve().unlink(missing_ok=True)
-            file.path.unlink(missing_ok=True)
-            raise UserError(
-                f"{what}: {file.name} is not the file of the commit.\n  expected {kind} {pin[kind]}\n"
-                f"  came     {kind} {came[kind]}\nRun it again; if it stays, the mirror is wrong."
-            )
-    return came["sha256"]
+            git.update(block)
+    return {"sha256": sha256.hexdigest(), "git": git.hexdigest()}
 
 
 def quiet() -> None:
