@@ -359,7 +359,7 @@ def test_the_lock_says_what_was_asked_and_what_came(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lock = read_json(place / "data/raw/sources.lock.json")["sources"]["set"]
-    asked = {"kind": "hub", "repo": "me/set", "revision": COMMIT, "configuration": "big", "split": "train", "weight": 1.0}  # fmt: skip
+    asked = {"kind": "hub", "repo": "me/set", "revision": COMMIT, "configuration": "big", "split": "train", "format": "rows", "weight": 1.0}  # fmt: skip
     assert lock["asked"] == asked
     assert lock["came"] == {"commit": COMMIT, "card_licence": "MIT"}
     assert lock["licence"] == "MIT"

@@ -1,16 +1,16 @@
 """Where a source's files come from: a wheel, a data set on the hub, files here, a URL. All of them pinned."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from stages.common.pins import members_of, pinned_wheel
 from stages.fetch import local, repository, urls
 from stages.fetch.files import File, Origin
 from stages.fetch.licences import note_on
-from stages.fetch.settings import ADDRESS, PINS, Source
+from stages.fetch.settings import Source
 
-ASKED = ("members", "configuration", "split", "data_files", "columns", "template", "weight", "max_rows")
+NOT_ASKED = ("name", "licence", "exclude")  # said elsewhere in the lock
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,7 @@ def deliver(source: Source) -> Delivery:
 
 def asked(source: Source) -> dict[str, Any]:
     """What the configuration says about place, pin and rows; fields that say nothing are left out."""
-    pins = [name for name, _, _ in PINS[source.kind]]
-    names = ("kind", ADDRESS[source.kind], *pins, *ASKED)
-    return {name: getattr(source, name) for name in names if getattr(source, name)}
+    return {name: value for name, value in asdict(source).items() if value and name not in NOT_ASKED}
 
 
 def from_wheel(source: Source) -> Origin:
