@@ -133,6 +133,8 @@ CASES = [
     ("import socket\ndef f():\n    socket.socket()\n", "f()", None, "cannot run: files, network or programs are not there (*)"),
     ("import subprocess\ndef f():\n    subprocess.run(['ls'])\n", "f()", None, "cannot run: files, network or programs are not there (*)"),
     ("import threading\ndef f():\n    threading.Thread(target=f).start()\n", "f()", None, "cannot run: no threads"),
+    ("n = int(input())\n", "assert n", None, "cannot run: no input to read"),
+    ("x = '\u2028'\n", "a = '\u2028\f'\nassert a == 1", False, "failed: line 2 of the tests (assert a == 1) raised AssertionError"),
     ("def f():\n    return f()\n", "f()", False, "failed: line 1 of the tests (f()) raised RecursionError"),
 ]  # fmt: skip
 

@@ -76,7 +76,7 @@ def blame(error: BaseException, what: str) -> NoReturn:
 def missing(error: BaseException) -> str:
     """What a row needs and the sandbox does not have, "" where the error is the row's own.
 
-    The sandbox has Python's own library alone: no packages, files, network, threads, programs.
+    The sandbox has Python's own library alone: no packages, files, network, threads, programs, input.
     """
     if (
         isinstance(error, ModuleNotFoundError)
@@ -87,6 +87,8 @@ def missing(error: BaseException) -> str:
         return "a relative import"
     if isinstance(error, OSError):
         return f"files, network or programs are not there ({type(error).__name__})"
+    if isinstance(error, EOFError) and "reading a line" in str(error):
+        return "no input to read"
     if isinstance(error, RuntimeError) and "new thread" in str(error):
         return "no threads"
     return ""
@@ -110,7 +112,7 @@ def run_tests(tests: str, program: str, module: types.ModuleType) -> None:
     names = module.__dict__
     before = set(names)
     statements = attempt(lambda: compile(tests, "<tests>", "exec", ONLY_AST, True).body, "reading the tests")
-    lines = tests.splitlines()
+    lines = tests.split("\n")  # as the compiler counts them
     for statement in statements:
         run_statement(statement, names, lines)
     defined = [name for name in names if name not in before]
