@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,13 @@ def test_letters_that_ignored_case_takes_for_ascii_are_all_known() -> None:
 def test_a_pattern_with_a_part_that_is_not_known_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="ATOMIC"):
         prefilter.widened(re.compile("(?>a)b"))
+
+
+@pytest.mark.parametrize("filler", ["//ab", "://u:", "a.b."])
+def test_a_long_line_costs_time_in_proportion(filler: str) -> None:
+    start = time.process_time()
+    assert "<KEY>" in redacted(filler * 40_000 + LINES["AWSKeyDetector"], "fenced")
+    assert time.process_time() - start < 3, "tried from each place to the end of the line this takes ten"
 
 
 # Private keys

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
+from stages.clean.prefilter import widened
+
 WHOLE_MATCH = {"GitHubTokenDetector", "GitLabTokenDetector"}
 PASSWORDS = {"BasicAuthDetector", "KeywordDetector"}
 GUESSES = {"KeywordDetector", "Base64HighEntropyString", "HexHighEntropyString"}  # no form of their own
+LONG_LINE = 2000  # characters
 EDGES = " \t\"'=:"
 KEY_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY|\Z")
 KEY_BYTES = re.compile(r"\\[nrt]|([A-Za-z0-9+/=]{16,}(?:(?:\\n|\n[ \t]*)[A-Za-z0-9+/=]+)*)")
@@ -74,8 +77,8 @@ def secrets_of(line: str, names: tuple[str, ...]) -> Iterator[Span]:
         found = [
             (match, group)
             for pattern, group in detector.patterns
+            if len(line) < LONG_LINE or may_match(pattern, line)
             for match in pattern.finditer(line)
-            if pattern.groups >= group
         ]
         if not found:
             continue
@@ -84,6 +87,14 @@ def secrets_of(line: str, names: tuple[str, ...]) -> Iterator[Span]:
             values = [value for value in (match.groups() or (match[0],)) if value]
             if any(value in yielded and is_secret(value, line, detector) for value in values):
                 yield trimmed(match, group, detector.kind)
+
+
+def may_match(pattern: re.Pattern[str], line: str) -> bool:
+    """False where RE2, in linear time, sees that a pattern cannot match: some try each place to the end of the line."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.match_substring_regex(pa.array([line]), widened(pattern))[0].as_py()
 
 
 def trimmed(match: re.Match[str], group: int, kind: str) -> Span:

@@ -137,7 +137,12 @@ class Contamination:
     near_code_similarity: float = 0.5  # ... or by a function named like the problem's entry point.
 
     def __post_init__(self) -> None:
-        for name, least in (("docstring_words", 1), ("solution_characters", 2), ("ngram_words", 1), ("ast_words", 1)):
+        for name, least in (
+            ("docstring_words", 1),
+            ("solution_characters", 2),
+            ("ngram_words", 1),
+            ("ast_words", 1),
+        ):
             value = getattr(self, name)
             require(value >= least, f"clean.contamination.{name}", value, f"{least} or more")
         require(
