@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.clean import rules
+from stages.clean import rules, rules_evidence
 from stages.clean.rows import Row
 from stages.clean.settings import ROW_RULES, CleanSettings, Length, LongLines, Placeholder, Repetition
 from stages.clean.syntax import read_fences, read_module
@@ -152,7 +152,7 @@ def test_evidence_fits_into_a_table() -> None:
     quoted = rules.quote("a\n  b\t" + "c" * 500)
     assert "\n" not in quoted
     assert quoted.startswith("'a b ccc")
-    assert len(quoted) <= rules.SHOWN + 2
+    assert len(quoted) <= rules_evidence.SHOWN + 2
 
 
 def whole(text: str) -> str:

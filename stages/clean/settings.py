@@ -1,16 +1,41 @@
-"""Settings of the clean stage: which rules run, in which order, and every threshold."""
+"""Settings of the clean stage: which rules run, and in which order; thresholds of row rules in rules_settings.py."""
 
-import re
 from dataclasses import dataclass, field
 
+from stages.clean.rules_settings import (
+    Alphanumeric,
+    Blobs,
+    Boilerplate,
+    Comments,
+    Docstring,
+    Encoding,
+    Language,
+    Length,
+    Licence,
+    LongLines,
+    Placeholder,
+    Refusal,
+    Repetition,
+    System,
+)
 from stages.common.sections import require
 
 ROW_RULES = (
     "empty",
     "length",
     "long_lines",
+    "licence",
+    "encoding",
+    "alphanumeric",
+    "blobs",
     "parse",
+    "language",
+    "comments",
     "placeholder",
+    "docstring",
+    "system",
+    "refusal",
+    "boilerplate",
     "repetition",
     "contaminated_docstring",
     "contaminated_solution",
@@ -51,72 +76,6 @@ PLUGINS = (
     "TwilioKeyDetector",
 )
 GUESSING_PLUGINS = ("KeywordDetector", "Base64HighEntropyString", "HexHighEntropyString")
-
-
-@dataclass
-class Length:
-    min_characters: int = 1  # of the completion, surrounding white space aside, at least 0
-    max_characters: int = 8000  # of the completion
-    min_lines: int = 1  # lines of the completion that are not blank, at least 0
-    max_lines: int = 200  # lines of the completion that are not blank
-
-    def __post_init__(self) -> None:
-        require(
-            0 <= self.min_characters <= self.max_characters,
-            "clean.length.min_characters",
-            self.min_characters,
-            f"a number from 0 to max_characters ({self.max_characters})",
-        )
-        require(
-            0 <= self.min_lines <= self.max_lines,
-            "clean.length.min_lines",
-            self.min_lines,
-            f"a number from 0 to max_lines ({self.max_lines})",
-        )
-
-
-@dataclass
-class LongLines:
-    max_characters: int = 240  # longest line of the whole row, in characters, from 1
-
-    def __post_init__(self) -> None:
-        require(self.max_characters >= 1, "clean.long_lines.max_characters", self.max_characters, "1 or more")
-
-
-@dataclass
-class Repetition:
-    min_lines: int = 20  # a completion with fewer lines is not judged by its lines
-    max_line_share: float = 0.7  # lines that repeat an earlier line, as a share of all lines, 0 to 1
-    min_words: int = 60  # a completion with fewer words is not judged by its n-grams
-    ngram_words: int = 8  # words an n-gram, from 1
-    max_ngram_share: float = 0.5  # n-grams that repeat an earlier one, as a share of all n-grams, 0 to 1
-
-    def __post_init__(self) -> None:
-        for name in ("max_line_share", "max_ngram_share"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"clean.repetition.{name}", value, "a number from 0 to 1")
-        require(self.ngram_words >= 1, "clean.repetition.ngram_words", self.ngram_words, "1 or more")
-
-
-@dataclass
-class Placeholder:
-    stubs: bool = (
-        True  # drop functions whose body is only pass, `...`, raise NotImplementedError or a docstring
-    )
-    patterns: list[str] = field(  # regular expressions, case ignored, looked for in the completion
-        default_factory=lambda: [
-            r"#\s*todo\b",
-            r"(your|insert|add) (code|implementation|solution|logic) (goes )?here",
-            r"(implement|fill) (this|me|in) (here|later)\b",
-        ]
-    )
-
-    def __post_init__(self) -> None:
-        for pattern in self.patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                require(False, "clean.placeholder.patterns", pattern, f"a regular expression ({error})")
 
 
 @dataclass
@@ -240,8 +199,18 @@ class CleanSettings:
     duplicates: list[str] = field(default_factory=lambda: list(DUPLICATE_RULES))
     length: Length = field(default_factory=Length)
     long_lines: LongLines = field(default_factory=LongLines)
-    repetition: Repetition = field(default_factory=Repetition)
+    licence: Licence = field(default_factory=Licence)
+    encoding: Encoding = field(default_factory=Encoding)
+    alphanumeric: Alphanumeric = field(default_factory=Alphanumeric)
+    blobs: Blobs = field(default_factory=Blobs)
+    language: Language = field(default_factory=Language)
+    comments: Comments = field(default_factory=Comments)
     placeholder: Placeholder = field(default_factory=Placeholder)
+    docstring: Docstring = field(default_factory=Docstring)
+    system: System = field(default_factory=System)
+    refusal: Refusal = field(default_factory=Refusal)
+    boilerplate: Boilerplate = field(default_factory=Boilerplate)
+    repetition: Repetition = field(default_factory=Repetition)
     contamination: Contamination = field(default_factory=Contamination)
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
     redact: Redaction = field(default_factory=Redaction)
