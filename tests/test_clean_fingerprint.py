@@ -159,6 +159,12 @@ def test_names_are_collected_alike_with_and_without_walrus(module: ModuleType) -
     assert fingerprints(tree, walrus=False) == fingerprints(tree, walrus=True)
 
 
+def test_names_of_every_statement_are_collected_alike_without_walrus() -> None:
+    tree = ast.parse(program().replace("SEEN := ", "SEEN + "))
+    assert fingerprints(tree, walrus=False) == fingerprints(tree, walrus=True)
+    assert digest(program()) == fingerprints(ast.parse(program()), walrus=True)[0]
+
+
 def test_walrus_binds_around_comprehensions() -> None:
     tree = ast.parse("a = [(b := c) for c in d if (e := c)]\nf((g := 1))")
     assert binds(tree.body) == ["a", "b", "e", "g"]

@@ -13,7 +13,7 @@ from stages.clean import hashing
 from stages.clean.decontaminate import CHECKS, Index, build_index, descriptions, mark
 from stages.clean.fingerprint import code_shingles
 from stages.clean.hashing import Runs, Words
-from stages.clean.near import near_code, near_problems
+from stages.clean.near import alike, near_code, near_problems
 from stages.clean.rows import Row
 from stages.clean.settings import Contamination
 from stages.common.schema import Problem
@@ -142,6 +142,16 @@ def test_a_row_longer_than_a_batch_is_looked_at_by_every_check() -> None:
     assert [r.suspected for r in made] == [frozenset(), None, frozenset()]
 
 
+def test_texts_of_other_alphabets_fit_into_a_batch() -> None:
+    texts = ["é" * 900_000, "一二 " * 300_000, "İ" * 500_000, "\U00020000 b" * 200_000]
+    made = [row(text) for text in texts] + [row(RUNS["prompt"])]
+    mark(made, INDEX)
+    assert [r.suspected for r in made[:-1]] == [None] * len(texts)  # too long for one: never cut
+    short = [row(text[:200_000]) for text in texts] + [row(RUNS["prompt"])]
+    mark(short, INDEX)
+    assert [r.suspected for r in short] == [frozenset()] * len(texts) + [made[-1].suspected]
+
+
 def test_runs_do_not_cross_texts_and_a_shared_hash_is_not_enough() -> None:
     texts = ["", "a b", "c d", "A_b c2 D", "d", ""]
     hashes, places = Words(texts).runs(2)
@@ -201,6 +211,27 @@ def test_solutions_written_alike_are_those_of_plain_jaccard(
     assert {match.task_id: match.measure for match in near_code(made, index)} == plain
 
 
+SETS = st.sets(st.integers(0, 11), min_size=1)
+
+
+@settings(max_examples=500, deadline=None)
+@given(SETS, st.lists(SETS, max_size=12), st.sampled_from([0.05, 0.3, 0.5, 0.55, 0.7, 1.0]))
+def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int]], least: float) -> None:
+    index = Index(Contamination(near_code_similarity=least), [])
+    for number, other in enumerate(others):
+        for item in other:
+            index.shingles.setdefault((str(item),), []).append(number)
+    wanted = {n for n, other in enumerate(others) if len(own & other) / len(own | other) >= least}
+    assert wanted <= alike({(str(item),) for item in own}, index)
+
+
+def test_shingles_put_aside_are_not_looked_up() -> None:
+    index = Index(Contamination(near_code_similarity=0.5), [])
+    index.shingles = {("rare",): [0], ("common",): [0, *range(100)], ("usual",): list(range(50))}
+    assert alike({("rare",), ("common",), ("usual",)}, index) == set(range(50))  # two of three are shared at least
+    assert alike({("rare",), ("common",), ("new",), ("newer",), ("newest",)}, index) == set()
+
+
 def test_shingles_are_runs_of_three_words_and_a_short_text_is_one() -> None:
     assert code_shingles("Return(BinOp($0,Add(),'x y'))") == {
         ("Return", "BinOp", "$0"),
@@ -212,7 +243,8 @@ def test_shingles_are_runs_of_three_words_and_a_short_text_is_one() -> None:
 
 
 HOSTILE = {
-    "the first words of a docstring again and again": "return the length of the " * 30_000,
+    "the first words of a docstring again and again": "return the length of the longest run of " * 20_000,
+    "a docstring again and again": RUNS["prompt"] * 3_000,
     "a solution again and again": RUNS["canonical_solution"] * 3_000,
     "one word again and again": "low " * 200_000,
     "one character": "=" * 1_000_000,
@@ -232,4 +264,7 @@ def test_a_megabyte_that_holds_a_problem_many_times_takes_seconds(text: str) -> 
     index = build_index([*PROBLEMS, ("bars", Problem(**bars))], Contamination())
     made = row(text)
     mark([made], index)
-    assert Counter(near.task_id for near in near_problems(made, index)).total() <= 4 * 7
+    for check in CHECKS.values():
+        matches = Counter(match.task_id for match in check(made, index) if "is its solution" not in match.text)
+        assert max(matches.values(), default=0) <= 2  # a docstring is one whole and one up to its examples
+    assert len(near_problems(made, index)) <= 4 * 7

@@ -28,7 +28,7 @@ class Code:
     )  # top-level functions and the canonical text of each
     stub: str = ""  # source of the last function's body if it does nothing
     # The module, not to be changed; None where nothing parses. At most `MAX_DEPTH` levels, so it can be walked by
-    # recursion. It is a hundred times the size of its text: keep no batch of rows whose code has been looked at.
+    # recursion. It is thirty times the size of its text: keep no batch of rows whose code has been looked at.
     tree: ast.Module | None = None
 
 
