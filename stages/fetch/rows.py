@@ -1,87 +1,164 @@
-"""Rows of data/raw out of a source's files: recognised, identified, sampled by weight."""
+"""Rows of data/raw out of a source's files: read, recognised, identified; what cannot be used is counted or an error."""
 
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
-from stages.fetch.columns import recognised
+from stages.common.schema import row_schema
+from stages.fetch.bad import MAX_ROW_BYTES, OVERSIZE, SURROGATE, Bad, BadRow
 from stages.fetch.files import File
 from stages.fetch.functions import functions_of
+from stages.fetch.mapping import BelowMinimum, columns_of, reader_of
 from stages.fetch.settings import Source
 from stages.fetch.suites import basic_skills
-from stages.fetch.tables import rows_of
+from stages.fetch.tables import read
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ID_DIGITS = 20
-Content = tuple[dict[str, Any], dict[str, Any]]  # columns, metadata
+BATCH_ROWS = 1024
+BATCH_CHARACTERS = 8 * 2**20
+LISTED = 100  # bad rows of a source and reason that are listed; all are counted
+DETAIL = 300  # characters
+Content = tuple[dict[str, Any], str]  # columns; metadata as JSON
 
 
-def source_rows(source: Source, files: Iterable[File]) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Rows of a source in the schema of data/raw, sorted by id, and how its candidates fared, by reason.
+@dataclass
+class Tally:
+    """How the candidates of a source fared."""
+
+    source: str
+    drop: bool  # whether a bad row is counted, rather than an error
+    reasons: Counter[str] = field(default_factory=Counter)
+    formats: dict[str, int] = field(default_factory=dict)  # files of each
+    listed: list[dict[str, Any]] = field(default_factory=list)  # bad rows, at most LISTED of a reason
+    rows: int = 0  # read and good
+
+    def bad(self, name: str, bad: Bad) -> None:
+        """Count a bad row of a file.
+
+        Raises:
+            UserError: bad rows are errors; names file and row.
+        """
+        if not self.drop:
+            raise UserError(
+                f"{bad.message(name)}. Repair it, or set fetch.on_bad_row=drop, which leaves it out and counts it"
+            )
+        if sum(row["reason"] == bad.reason for row in self.listed) < LISTED:
+            place = {"source": self.source, "file": name, bad.unit: bad.number, "rows": bad.rows}
+            self.listed.append({**place, "reason": bad.reason, "detail": bad.detail[:DETAIL]})
+        self.reasons[bad.reason] += bad.rows
+
+
+def batches(source: Source, files: Iterable[File], tally: Tally) -> Iterator["pa.RecordBatch"]:
+    """Rows of a source in the schema of data/raw, in the order of its files; `id` is the sum over source and content.
 
     Raises:
         UserError: a file or row cannot be read, or the source has no row at all.
     """
-    reasons: Counter[str] = Counter()
-    made = {"functions": from_functions, "basic_skills": from_basic_skills}.get(source.format, from_columns)
-    rows = identified(source, made(files, reasons))
-    if not rows:
+    made = {"functions": from_functions, "basic_skills": from_basic_skills}.get(source.format)
+    contents = made(files, tally) if made else from_columns(source, files, tally)
+    waiting: list[dict[str, Any]] = []
+    characters = 0
+    for row, size in identified(source, contents):
+        waiting.append(row)
+        characters += size
+        if len(waiting) == BATCH_ROWS or characters > BATCH_CHARACTERS:
+            yield batch_of(waiting, tally)
+            waiting, characters = [], 0
+    if waiting:
+        yield batch_of(waiting, tally)
+    if not tally.rows:
         raise UserError(
-            f"source '{source.name}': no row came of it. {dict(reasons) or 'Its files are empty.'}"
+            f"source '{source.name}': no row came of it. {dict(tally.reasons) or 'Its files are empty.'}"
         )
-    taken = [row for row in rows if share(row["id"]) < source.weight]
-    reasons["taken"] = len(taken)
-    if len(rows) > len(taken):
-        reasons["left out by weight"] = len(rows) - len(taken)
-    return sorted(taken, key=lambda row: row["id"]), reasons
 
 
-def from_columns(files: Iterable[File], reasons: Counter[str]) -> Iterator[Content]:
+def batch_of(rows: list[dict[str, Any]], tally: Tally) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    tally.rows += len(rows)
+    return pa.RecordBatch.from_pylist(rows, schema=row_schema())
+
+
+def from_columns(source: Source, files: Iterable[File], tally: Tally) -> Iterator[Content]:
+    make, wanted = reader_of(source), columns_of(source)
     for file in files:
-        for number, row in rows_of(file.name, file.read()):
+        before = json.dumps({"path": file.name}, ensure_ascii=False)[:-1]
+        for item in read_file(file, wanted, tally):
+            if isinstance(item, Bad):
+                tally.bad(file.name, item)
+                continue
             try:
-                yield recognised(row), {"path": file.name, "row": number}
-            except ValueError as error:
-                raise UserError(f"{file.name}, row {number}: {error}") from None
+                columns = make(item[1])
+                require_fit(columns)
+                yield columns, f'{before}, "row": {item[0]}}}'
+            except BadRow as error:
+                tally.bad(file.name, Bad(item[0], error.reason, str(error)))
+            except BelowMinimum as error:
+                tally.reasons[f"under the minimum of {error}"] += 1
 
 
-def from_functions(files: Iterable[File], reasons: Counter[str]) -> Iterator[Content]:
+def read_file(file: File, wanted: Any, tally: Tally) -> Iterator[tuple[int, dict[str, Any]] | Bad]:
+    """Rows of a file; one that cannot be opened is bad as a whole."""
+    try:
+        yield from read(file, wanted, tally.formats)
+    except UserError as error:
+        if not tally.drop:
+            raise
+        yield Bad(0, "a file that cannot be opened", str(error))
+
+
+def require_fit(columns: dict[str, Any]) -> None:
+    """Raises BadRow for a row that is too long, or that UTF-8 cannot hold."""
+    size = 0
+    for text in texts(columns):
+        size += len(text)
+        if not text.isascii():
+            try:
+                size += len(text.encode()) - len(text)
+            except UnicodeEncodeError:
+                raise BadRow(SURROGATE, "a \\ud800-\\udfff alone") from None
+    if size > MAX_ROW_BYTES:
+        raise BadRow(OVERSIZE, f"{size} bytes")
+
+
+def texts(columns: dict[str, Any]) -> list[str]:
+    found = [columns[name] for name in ("prompt", "completion", "tests") if columns[name] is not None]
+    return found + [turn["content"] for turn in columns["messages"] or ()]
+
+
+def from_functions(files: Iterable[File], tally: Tally) -> Iterator[Content]:
     for file in files:
-        for row in functions_of(file.name, file.read(), reasons):
+        for row in functions_of(file.name, file.read(), tally.reasons):
             place = {"path": file.name, "line": row.line, "name": row.name, "helpers": row.helpers}
-            yield single(row.prompt, row.completion), place
+            yield single(row.prompt, row.completion), metadata(place)
+    tally.reasons.pop("taken", None)  # counted again when all sources are mixed
 
 
-def from_basic_skills(files: Iterable[File], reasons: Counter[str]) -> Iterator[Content]:
+def from_basic_skills(files: Iterable[File], tally: Tally) -> Iterator[Content]:
     for name, number, prompt, completion in basic_skills(files):
-        yield single(prompt, completion), {"path": name, "row": number}
+        yield single(prompt, completion), metadata({"path": name, "row": number})
 
 
 def single(prompt: str, completion: str) -> dict[str, Any]:
     return {"prompt": prompt, "completion": completion, "messages": None, "tests": None}
 
 
-def identified(source: Source, contents: Iterable[Content]) -> list[dict[str, Any]]:
-    """Give each row its id: a sum over source and content; a repeated row gets -2, -3, ... behind it."""
-    seen: Counter[str] = Counter()
-    rows = []
-    for columns, metadata in contents:
-        content = json.dumps([source.name, columns], sort_keys=True, ensure_ascii=False)
+def metadata(place: dict[str, Any]) -> str:
+    return json.dumps(place, sort_keys=True, ensure_ascii=False)
+
+
+def identified(source: Source, contents: Iterable[Content]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Rows with their id, and the length of their content; equal rows have equal ids here."""
+    encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+    given = {"source": source.name, "licence": source.licence}
+    for columns, place in contents:
+        content = encode([source.name, columns])
         digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:ID_DIGITS]
-        seen[digest] += 1
-        row = {
-            "id": digest if seen[digest] == 1 else f"{digest}-{seen[digest]}",
-            "source": source.name,
-            "licence": source.licence,
-            **columns,
-            "metadata": json.dumps(metadata, sort_keys=True, ensure_ascii=False),
-        }
-        rows.append(row)
-    return rows
-
-
-def share(row_id: str) -> float:
-    """A row's place in [0, 1), evenly spread over ids; rows below the source's weight are taken."""
-    return int(hashlib.sha256(f"weight {row_id}".encode()).hexdigest()[:12], 16) / 16**12
+        yield {"id": digest, **given, **columns, "metadata": place}, len(content)

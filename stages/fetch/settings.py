@@ -67,6 +67,9 @@ class Source:
     # rows: where a column of data/raw comes from: {prompt: question, completion: answer}; also messages, tests
     template: dict[str, str] = field(default_factory=dict)
     # rows: a column of data/raw as a Jinja template over the row's columns: {prompt: "{{ title }}\n\n{{ body }}"}
+    minimum: dict[str, float] = field(default_factory=dict)
+    # rows: the least score in a column, or within one ({average_test_score: 1, llm_judgement.logical_correctness.score: 4});
+    # a number, or text that is one
     licence: str = ""  # SPDX id, or an expression of some (MIT OR Apache-2.0)
     weight: float = 1.0
     # training: share of the source's rows that is taken, 0 to 1; deterministic by row id. With fetch.rows: the source's
@@ -126,6 +129,8 @@ class Source:
             for column, value in given.items():
                 require(column in COLUMNS, f"{where}: {name}", column, "one of " + ", ".join(COLUMNS))
                 require(bool(value), f"{where}: {name}.{column}", value, "not empty")
+        rows_alone = not self.minimum or self.format == "rows"
+        require(rows_alone, f"{where}: minimum", self.minimum, "nothing: format rows alone has it")
         both = sorted(self.columns.keys() & self.template.keys())
         require(not both, f"{where}: template", ", ".join(both), "each column in columns or in template")
         most = float("inf") if mixed else 1

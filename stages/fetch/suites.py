@@ -28,7 +28,7 @@ def problems_of(source: Source, files: Iterable[File]) -> list[Problem]:
     problems: dict[str, Problem] = {}
     for file in files:
         name = file.name
-        for number, row in rows_of(name, file.read()):
+        for number, row in rows_of(file):
             try:
                 problem = make(row)
             except (KeyError, TypeError, ValueError, SyntaxError) as error:
@@ -93,7 +93,7 @@ def basic_skills(files: Iterable[File]) -> Iterator[tuple[str, int, str, str]]:
     seen: set[str] = set()
     for file in files:
         name = file.name
-        for number, row in rows_of(name, file.read()):
+        for number, row in rows_of(file):
             try:
                 doc = row["doc"]
                 if str(doc["id"]) in seen:

@@ -1,0 +1,125 @@
+"""Rows out of Parquet and Arrow, column by column, in batches that fit in memory."""
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from stages.fetch.bad import CUT, DUPLICATE, MAX_ROW_BYTES, NOT_UTF8, OVERSIZE, Bad
+from stages.fetch.files import File
+from stages.fetch.streams import unpacked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 1024
+BATCH_BYTES = 8 * 2**20  # of a batch, as the file's footer gives the size of its rows
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+Item = tuple[int, dict[str, Any]] | Bad
+
+
+def parquet_rows(stream: BinaryIO, wanted: Collection[str] | None) -> Iterator[Item]:
+    """Rows with the wanted columns (None: all). A row group that is damaged is passed over, and its rows counted."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(stream, buffer_size=2**20)
+    columns, twice = chosen(file.schema_arrow.names, wanted)
+    number = 0
+    for index in range(file.num_row_groups):
+        group = file.metadata.row_group(index)
+        if twice is not None:
+            yield Bad(number + 1, DUPLICATE, f"'{twice}'", rows=group.num_rows)
+            number += group.num_rows
+            continue
+        end = number + group.num_rows
+        size = sum(group.column(i).total_uncompressed_size for i in range(group.num_columns))
+        rows = max(1, min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(1, size)))
+        try:
+            if not columns:
+                yield from ((number + i, {}) for i in range(1, group.num_rows + 1))
+            for batch in file.iter_batches(rows, [index], columns) if columns else ():
+                yield from batch_rows(batch, number)
+                number += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            yield Bad(number + 1, CUT, one_line(error), rows=end - number)
+        number = end
+
+
+def arrow_rows(file: File, stream: BinaryIO, plain: bool, wanted: Collection[str] | None) -> Iterator[Item]:
+    """Rows of an Arrow file or stream. A file is read as the stream it holds, so that one that is cut gives what is there.
+
+    Args:
+        plain: whether `file` is neither packed nor a member of another: then it is mapped into memory.
+    """
+    import pyarrow as pa
+
+    with file.open() if plain else unpacked(file) as head:
+        is_file = head.read(6) == b"ARROW1"
+    source = pa.memory_map(str(file.path)) if plain else pa.PythonFile(stream, "r")
+    source.read(8 if is_file else 0)
+    reader = pa.ipc.open_stream(source)
+    columns, twice = chosen(reader.schema.names, wanted)
+    number = 0
+    for batch in reader:
+        if twice is not None:
+            yield Bad(number + 1, DUPLICATE, f"'{twice}'", rows=batch.num_rows)
+        else:
+            batch = batch.select(columns)
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield from batch_rows(batch.slice(start, BATCH_ROWS), number + start)
+        number += batch.num_rows
+    if plain and not ended(source, is_file):
+        yield Bad(number + 1, CUT, "it has no end mark")
+
+
+def ended(source: Any, is_file: bool) -> bool:
+    """Whether the file's last bytes are those of a whole one: a cut between two batches shows nowhere else."""
+    mark = b"ARROW1" if is_file else END_OF_STREAM
+    source.seek(max(0, source.size() - len(mark)))
+    return source.read(len(mark)) == mark
+
+
+def chosen(names: list[str], wanted: Collection[str] | None) -> tuple[list[str], str | None]:
+    """The columns to read, and one of the names that come twice."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return [name for name in names if wanted is None or name in wanted], twice
+
+
+def batch_rows(batch: "pa.RecordBatch", before: int) -> Iterator[Item]:
+    """Rows of a batch, numbered behind `before`."""
+    import pyarrow as pa
+
+    names = batch.schema.names
+    if batch.nbytes <= MAX_ROW_BYTES:
+        try:
+            columns = [values(column) for column in batch.columns]
+        except (
+            UnicodeDecodeError,
+            pa.ArrowException,
+        ):  # text that is not UTF-8, as the two ways of `values` say it
+            pass
+        else:
+            for number, row in enumerate(zip(*columns, strict=True), before + 1):
+                yield number, dict(zip(names, row, strict=True))
+            return
+    for index in range(batch.num_rows):
+        number, one = before + index + 1, batch.slice(index, 1)
+        if one.nbytes > MAX_ROW_BYTES:
+            yield Bad(number, OVERSIZE)
+            continue
+        try:
+            yield number, one.to_pylist()[0]
+        except UnicodeDecodeError as error:
+            yield Bad(number, NOT_UTF8, error.reason)
+
+
+def values(column: "pa.Array") -> list[Any]:
+    """Python values; text through numpy, which is faster than a scalar each."""
+    import pyarrow as pa
+
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.to_numpy(zero_copy_only=False).tolist()
+    return column.to_pylist()
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

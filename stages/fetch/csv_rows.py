@@ -1,0 +1,90 @@
+"""Rows out of CSV (RFC 4180) under a header line, in bounded memory."""
+
+import csv
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from stages.fetch.bad import CUT, DUPLICATE, FIELDS, MAX_ROW_BYTES, NOT_CSV, NOT_UTF8, OVERSIZE, Bad
+from stages.fetch.streams import PIECE
+
+Item = tuple[int, dict[str, Any]] | Bad
+
+
+class Records:
+    """Lines for csv.reader, which asks for the next one within a quoted field. A row over MAX_ROW_BYTES is not handed over."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.size = 0  # bytes of the row so far; the reader's user sets it to 0 behind each row
+        self.over = False
+        self.mark = b"\xef\xbb\xbf"  # before the first line
+
+    def __iter__(self) -> Iterator[str]:
+        limit = MAX_ROW_BYTES + 1
+        while line := self.stream.readline(limit):
+            line, self.mark = line.removeprefix(self.mark), b""
+            inside = self.size > 0
+            self.size += len(line)
+            if self.size > MAX_ROW_BYTES:
+                self.over = True
+                self.pass_over(line, inside)
+                yield '"\n' if inside else "\n"
+            else:
+                yield line.decode("utf-8", "surrogateescape")
+
+    def pass_over(self, line: bytes, inside: bool) -> None:
+        """Read to the end of the row: a line's end outside quotes."""
+        while line:
+            inside ^= line.count(b'"') % 2 == 1
+            if line[-1] == 10 and not inside:
+                return
+            line = self.stream.readline(PIECE)
+
+
+def csv_rows(stream: BinaryIO) -> Iterator[Item]:
+    """Rows numbered from 1 behind the header; empty lines are none. A header with a name twice makes all rows bad."""
+    csv.field_size_limit(2 * MAX_ROW_BYTES)
+    records = Records(stream)
+    reader = csv.reader(iter(records), strict=True)
+    header: list[str] | None = None
+    number = 0
+    twice: str | None = None
+    while True:
+        records.size = 0
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cut = str(error) == "unexpected end of data"
+            yield Bad(number + 1, CUT if cut else NOT_CSV, f"{error}; line {reader.line_num}")
+            number += 1
+            continue
+        if header is None and fields:
+            header = fields
+            twice = next((name for name in header if header.count(name) > 1), None)
+            continue
+        if not fields and not records.over:
+            continue
+        number += 1
+        if records.over:
+            records.over = False
+            yield Bad(number, OVERSIZE)
+        elif header is None or len(fields) != len(header):
+            yield Bad(number, FIELDS, f"{len(fields)} and {len(header or [])}")
+        elif twice is not None:
+            yield Bad(number, DUPLICATE, f"'{twice}'")
+        elif not is_text("".join(fields)):
+            yield Bad(number, NOT_UTF8)
+        else:
+            yield number, dict(zip(header, fields, strict=True))
+
+
+def is_text(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
