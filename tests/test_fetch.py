@@ -1,7 +1,6 @@
 """fetch: pinned sources, formats told by columns, functions taken from source text, benchmarks, clear refusals."""
 
 import ast
-import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,13 +14,11 @@ from stages.common.errors import UserError
 from stages.common.files import read_json, read_jsonl, sha256_file
 from stages.common.pins import matching, pinned_wheel
 from stages.common.schema import row_schema
-from stages.fetch.columns import recognised
 from stages.fetch.functions import Row, functions_of
-from stages.fetch.rows import source_rows
 from stages.fetch.settings import FetchSettings, Source
 from stages.fetch.suites import problems_of
-from stages.fetch.tables import rows_of
 from tests.loopback import COMMIT, hub, made_file, make_wheel, run_stage, stage_folder
+from tests.reading import source_rows
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 SUM = "0" * 64
@@ -40,136 +37,10 @@ def lines(*rows: Any) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-# Formats
-
-
-@pytest.mark.parametrize(
-    ("row", "prompt", "completion", "messages"),
-    [
-        (ALPACA, "Add.\n\n1 2", "3", None),
-        ({"instruction": "Add.", "input": "", "output": "3"}, "Add.", "3", None),
-        ({"instruction": "Add.", "input": None, "output": "3"}, "Add.", "3", None),
-        ({"prompt": "a", "completion": "b", "messages": None}, "a", "b", None),
-        ({"text": "x = 1\n"}, "", "x = 1\n", None),
-        (
-            {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
-            None,
-            None,
-            [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
-        ),
-        (
-            {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]},
-            None,
-            None,
-            [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
-        ),
-        (
-            {
-                "prompt": [{"role": "user", "content": "hi"}],
-                "completion": [{"role": "assistant", "content": "ho"}],
-            },
-            None,
-            None,
-            [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
-        ),
-    ],
-)
-def test_a_format_is_told_by_its_columns(row: dict, prompt: Any, completion: Any, messages: Any) -> None:
-    assert recognised(row) == {
-        "prompt": prompt,
-        "completion": completion,
-        "messages": messages,
-        "tests": None,
-    }
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"question": "a", "answer": "b"}, "fits no known format. Its columns: question, answer"),
-        ({"instruction": "a", "output": None}, "output (null)"),
-        ({"text": 3}, "'text' is int, expected text"),
-        ({"messages": []}, "'messages' is not a list of turns"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "turn 1 of 'messages': its role is 'robot'"),
-        ({"messages": [{"role": "user", "content": None}]}, "turn 1 of 'messages': its content is NoneType"),
-    ],
-)
-def test_a_row_that_fits_no_format_names_file_and_row(row: dict, said: str) -> None:
-    good = {"text": "x"}
-    with pytest.raises(UserError) as error:
-        source_rows(file_source(), [made_file("x.jsonl", lines(good, row))])
-    assert str(error.value).startswith("x.jsonl, row 2: ")
-    assert said in str(error.value)
-
-
 def parquet(rows: list[dict]) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows), sink)
     return sink.getvalue().to_pybytes()
-
-
-def test_all_file_formats_hold_the_same_rows() -> None:
-    rows = [ALPACA, {**ALPACA, "output": 'three, "3"\nor 3'}]
-    csv = 'instruction,input,output\nAdd.,1 2,3\nAdd.,1 2,"three, ""3""\nor 3"\n'
-    files = {
-        "a.jsonl": lines(*rows),
-        "a.ndjson": b"\n" + lines(*rows),
-        "a.json": json.dumps(rows).encode(),
-        "lines.json": lines(*rows),
-        "a.parquet": parquet(rows),
-        "a.csv": csv.encode(),
-    }
-    files |= {f"{name}.gz": gzip.compress(data) for name, data in files.items()}
-    for name, data in files.items():
-        assert [row for _, row in rows_of(name, data)] == rows, name
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "said"),
-    [
-        ("a.jsonl", lines(ALPACA) + b'{"text": "x', "a.jsonl, line 2: not JSON, or cut"),
-        ("a.jsonl", b'{"text": "\xff"}\n', "a.jsonl, line 1: not UTF-8"),
-        ("a.jsonl", b"[1]\n", "a.jsonl, row 1: expected a JSON object, found list"),
-        ("a.jsonl", b"\n", "a.jsonl: no rows"),
-        ("a.json", b'[{"text": "x"}, {"te', "a.json: not JSON, or cut"),
-        ("a.parquet", parquet([ALPACA])[:-20], "a.parquet: not readable as Parquet, or cut"),
-        ("a.csv", b"text,tests\nx\n", "a.csv, row 1: it has another number of fields than the header"),
-        ("a.csv", b'text\n"x', "a.csv, line 2: not CSV, or cut"),
-        ("a.jsonl.gz", gzip.compress(lines(ALPACA))[:-9], "a.jsonl.gz: not readable as gzip, or cut"),
-        ("a.txt", b"x", "a.txt: not a file that can be read as rows. Readable: .jsonl"),
-    ],
-)
-def test_a_broken_file_is_named_with_its_place(name: str, data: bytes, said: str) -> None:
-    with pytest.raises(UserError) as error:
-        list(rows_of(name, data))
-    assert str(error.value).startswith(said)
-
-
-# Identity and weight
-
-
-def test_ids_are_unique_follow_content_and_do_not_follow_order() -> None:
-    contents = [{"text": "a"}, {"text": "b"}, {"text": "a"}]
-    rows, reasons = source_rows(file_source(), [made_file("x.jsonl", lines(*contents))])
-    again, _ = source_rows(file_source(), [made_file("x.jsonl", lines(*reversed(contents)))])
-    other, _ = source_rows(file_source(name="other"), [made_file("x.jsonl", lines(*contents))])
-    ids = [row["id"] for row in rows]
-    assert ids == sorted(set(ids)) == [row["id"] for row in again]
-    assert [i for i in ids if i.endswith("-2")] == [f"{r['id']}-2" for r in rows if r["completion"] == "a"][
-        :1
-    ]
-    assert set(ids).isdisjoint(row["id"] for row in other)
-    assert reasons == {"taken": 3}
-
-
-def test_weight_takes_a_share_of_the_rows_by_id() -> None:
-    data = [made_file("x.jsonl", lines(*({"text": f"row {i}"} for i in range(1000))))]
-    everything = {row["id"] for row in source_rows(file_source(), data)[0]}
-    half = {row["id"] for row in source_rows(file_source(weight=0.5), data)[0]}
-    fewer, reasons = source_rows(file_source(weight=0.25), data)
-    assert {row["id"] for row in fewer} < half < everything
-    assert 440 < len(half) < 560
-    assert reasons["taken"] + reasons["left out by weight"] == 1000
 
 
 # Functions
@@ -626,7 +497,7 @@ def test_a_changed_file_a_cut_line_a_missing_file_and_no_network_are_refused(pla
     )
     config = place / "reports/config.yaml"
     config.write_text(config.read_text("utf-8").replace(pinned, came), "utf-8")
-    refused(place, "data/sources/x.jsonl, line 2: not JSON, or cut")
+    refused(place, "data/sources/x.jsonl, line 2: cut or damaged")
     file.unlink()
     refused(place, "source 'mine': data/sources/x.jsonl: no such file")
     next((place / ".cache/wheels").iterdir()).unlink()

@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import lzma
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
-from stages.fetch import bad, csv_rows, json_rows, streams
-from stages.fetch.bad import Bad
+from stages.common.files import ROW_GROUP_ROWS, write_parquet
+from stages.common.schema import row_schema
+from stages.fetch import bad, csv_rows, json_rows, mix, streams
+from stages.fetch.__main__ import row_groups
+from stages.fetch.bad import Bad, BadRow
+from stages.fetch.columns import recognised
+from stages.fetch.files import File
+from stages.fetch.mapping import reader_of
+from stages.fetch.rows import Tally, batches
+from stages.fetch.runs import Runs
+from stages.fetch.settings import Source
 from stages.fetch.tables import read, rows_of
 from tests.loopback import made_file
+from tests.reading import mixed, source_rows
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 ROWS = [ALPACA, {**ALPACA, "output": 'three, "3"\nor 3 é'}, {**ALPACA, "input": ""}]
@@ -252,3 +264,311 @@ def test_an_xz_file_that_asks_for_too_much_memory_is_refused() -> None:
         pytest.skip("not enough memory to make it")
     with pytest.raises(UserError, match="unpacking takes more than 256 MiB"):
         items(data)
+
+
+# Formats of rows
+
+SUM = "0" * 64
+
+
+def file_source(**other: Any) -> Source:
+    given: dict[str, Any] = {"name": "mine", "kind": "file", "path": "data/sources/x.jsonl", "sha256": SUM, "licence": "MIT"}  # fmt: skip
+    return Source(**{**given, **other})
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "completion", "messages"),
+    [
+        (ALPACA, "Add.\n\n1 2", "3", None),
+        ({"instruction": "Add.", "input": "", "output": "3"}, "Add.", "3", None),
+        ({"instruction": "Add.", "input": None, "output": "3"}, "Add.", "3", None),
+        ({"prompt": "a", "completion": "b", "messages": None}, "a", "b", None),
+        ({"text": "x = 1\n"}, "", "x = 1\n", None),
+        (
+            {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
+            None,
+            None,
+            [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]},
+            None,
+            None,
+            [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
+        ),
+        (
+            {
+                "prompt": [{"role": "user", "content": "hi"}],
+                "completion": [{"role": "assistant", "content": "ho"}],
+            },
+            None,
+            None,
+            [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
+        ),
+    ],
+)
+def test_a_format_is_told_by_its_columns(row: dict, prompt: Any, completion: Any, messages: Any) -> None:
+    assert recognised(row) == {
+        "prompt": prompt,
+        "completion": completion,
+        "messages": messages,
+        "tests": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"question": "a", "answer": "b"}, "fits no known format (its columns: question, answer"),
+        ({"instruction": "a", "output": None}, "output (null)"),
+        ({"text": 3}, "'text' is int, expected text"),
+        ({"messages": []}, "'messages' is not a list of turns"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "turn 1 of 'messages': its role is 'robot'"),
+        ({"messages": [{"role": "user", "content": None}]}, "turn 1 of 'messages': its content is NoneType"),
+    ],
+)
+def test_a_row_that_fits_no_format_names_file_and_row(row: dict, said: str) -> None:
+    good = {"text": "x"}
+    with pytest.raises(UserError) as error:
+        source_rows(file_source(), [made_file("x.jsonl", lines(good, row))])
+    assert str(error.value).startswith("x.jsonl, row 2: ")
+    assert said in str(error.value)
+
+
+# Identity and weight
+
+
+def test_ids_are_unique_follow_content_and_do_not_follow_order() -> None:
+    contents = [{"text": "a"}, {"text": "b"}, {"text": "a"}]
+    rows, reasons = source_rows(file_source(), [made_file("x.jsonl", lines(*contents))])
+    again, _ = source_rows(file_source(), [made_file("x.jsonl", lines(*reversed(contents)))])
+    other, _ = source_rows(file_source(name="other"), [made_file("x.jsonl", lines(*contents))])
+    ids = [row["id"] for row in rows]
+    assert ids == sorted(set(ids)) == [row["id"] for row in again]
+    assert [i for i in ids if i.endswith("-2")] == [f"{r['id']}-2" for r in rows if r["completion"] == "a"][
+        :1
+    ]
+    assert set(ids).isdisjoint(row["id"] for row in other)
+    assert reasons == {"taken": 3}
+
+
+def test_weight_takes_a_share_of_the_rows_by_id() -> None:
+    data = [made_file("x.jsonl", lines(*({"text": f"row {i}"} for i in range(1000))))]
+    everything = {row["id"] for row in source_rows(file_source(), data)[0]}
+    half = {row["id"] for row in source_rows(file_source(weight=0.5), data)[0]}
+    fewer, reasons = source_rows(file_source(weight=0.25), data)
+    assert {row["id"] for row in fewer} < half < everything
+    assert 440 < len(half) < 560
+    assert reasons["taken"] + reasons["left out by weight"] == 1000
+
+
+def row_of(row: dict, **given: Any) -> dict:
+    return {k: v for k, v in reader_of(file_source(**given))(row).items() if v is not None}
+
+
+PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+FUNCTION = 'def f(a):\n    """Return the number a."""\n    return a\n'
+MBPP = {"text": "Add.", "code": "def f(a):\r\n    return a", "test_list": ["assert f(1) == 1", "assert f(2) == 2"], "test_setup_code": ""}  # fmt: skip
+OPEN_CODE = {"id": "x", "input": "Ask.", "output": "Code.", "unit_tests": '["\\nassert f(1) == 1\\n", "assert f(2) == 2"]', "average_test_score": "0.9", "llm_judgement": '{"logical_correctness": {"score": 4}}'}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"instruction": "a", "response": "b"}, {"prompt": "a", "completion": "b"}),
+        ({"lang": "python", "problem": "a", "solution": "b"}, {"prompt": "a", "completion": "b"}),
+        (OPEN_CODE, {"prompt": "Ask.", "completion": "Code.", "tests": "assert f(1) == 1\nassert f(2) == 2"}),
+        (
+            {"messages": [{"role": "user", "content": PARTS}]},
+            {"messages": [{"role": "user", "content": "ab"}]},
+        ),
+        (
+            {"func_code_string": FUNCTION, "func_documentation_string": "Return", "language": "python"},
+            {"prompt": 'def f(a):\n    """Return the number a."""\n', "completion": "    return a\n"},
+        ),
+        (
+            {"func_code_string": "func f() {}", "func_documentation_string": "Does it.", "language": "go"},
+            {"prompt": "Does it.", "completion": "func f() {}"},
+        ),
+        ({"whole_func_string": "x = ("}, {"prompt": "", "completion": "x = ("}),
+        (
+            MBPP,
+            {
+                "prompt": '"""\nAdd.\nassert f(1) == 1\nassert f(2) == 2\n"""\n',
+                "completion": "def f(a):\n    return a\n",
+                "tests": "assert f(1) == 1\nassert f(2) == 2\n",
+            },
+        ),
+        ({"content": "x"}, {"prompt": "", "completion": "x"}),
+        ({"code": "x"}, {"prompt": "", "completion": "x"}),
+    ],
+)
+def test_formats_of_well_known_data_sets(row: dict, expected: dict) -> None:
+    assert row_of(row) == expected
+
+
+def test_columns_may_be_nested_and_templates_write_what_no_column_holds() -> None:
+    row = {"q": {"title": "T", "parts": ["a", "b"]}, "a": "A", "json": '{"x": ["y"]}', "checks": ["c", "d"]}
+    columns = {"prompt": "q.parts.1", "completion": "json.x.0", "tests": "checks"}
+    assert row_of(row, columns=columns) == {"prompt": "b", "completion": "y", "tests": "c\nd"}
+    template = {"prompt": "{{ q.title }}: {{ q.parts | join(', ') }}\n"}
+    assert row_of(row, columns={"completion": "a"}, template=template) == {
+        "prompt": "T: a, b\n",
+        "completion": "A",
+    }
+    assert row_of(row, columns={"completion": "a"}) == {"prompt": "", "completion": "A"}
+    for wrongly, said in (
+        ({"columns": {"completion": "b"}}, "no column 'b'"),
+        ({"columns": {"completion": "q"}}, "'completion' is dict, expected text"),
+        ({"template": {"completion": "{{ lost }}"}}, "'lost' is undefined"),
+        ({"template": {"completion": "{{ a.__class__.__mro__ }}"}}, "unsafe"),
+    ):
+        with pytest.raises(BadRow, match=said):
+            row_of(row, **wrongly)
+    with pytest.raises(UserError, match="fetch source 'mine': template"):
+        row_of(row, template={"completion": "{{ a"})
+
+
+def test_a_minimum_score_leaves_rows_out_by_name_and_reads_scores_that_are_text() -> None:
+    rows = [
+        OPEN_CODE,
+        {**OPEN_CODE, "average_test_score": "1.0"},
+        {**OPEN_CODE, "average_test_score": "none"},
+    ]
+    source = file_source(minimum={"average_test_score": 1, "llm_judgement.logical_correctness.score": 4})
+    for writer in ("lines", "parquet"):
+        files = [made_file("x", WRITERS[writer](rows))]
+        assert source_rows(source, files, drop=True)[1] == {
+            "taken": 1, "under the minimum of average_test_score": 1, bad.SCORE: 1,
+        }  # fmt: skip
+        with pytest.raises(UserError, match="x, row 3: no number where a score is due"):
+            source_rows(source, files)
+
+
+def test_dropped_rows_are_counted_and_listed_and_the_rest_is_kept() -> None:
+    rows = [
+        {"text": "a"},
+        {"text": None},
+        {"text": {"nested": 1}},
+        {"text": 3},
+        {"text": "\ud800"},
+        {"text": "b"},
+    ]
+    files = [made_file("x", lines(*rows)), made_file("empty", b""), File("loop", Path("/proc/self/nothing"))]
+    found, tallies = mixed([(file_source(), files)], drop=True)
+    assert {row["completion"] for row in found} == {"a", "b"}
+    assert tallies["mine"].reasons == {
+        "taken": 2, bad.FORMAT: 1, bad.NOT_TEXT: 2, bad.SURROGATE: 1, bad.EMPTY: 1, "a file that cannot be opened": 1,
+    }  # fmt: skip
+    listed = [(row["file"], row["row"], row["reason"]) for row in tallies["mine"].listed]
+    assert listed[:2] == [("x", 2, bad.FORMAT), ("x", 3, bad.NOT_TEXT)]
+    many = [made_file("x", lines({"text": "a"}, *[{"text": 1}] * 250))]
+    _, tallies = mixed([(file_source(), many)], drop=True)
+    assert tallies["mine"].reasons[bad.NOT_TEXT] == 250
+    assert len(tallies["mine"].listed) == 100
+
+
+def test_a_symlink_loop_is_a_bad_file(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    files = [File("loop", loop), made_file("x", lines({"text": "a"}))]
+    assert source_rows(file_source(), files, drop=True)[1] == {"taken": 1, "a file that cannot be opened": 1}
+    with pytest.raises(UserError, match=r"loop: cannot be opened \(.*[Ss]ymbolic"):
+        source_rows(file_source(), files)
+
+
+# Order and mixing
+
+
+def test_runs_on_disk_change_nothing() -> None:
+    texts = [{"text": f"row {i % 700}"} for i in range(3000)]
+    sources = [(file_source(weight=0.5), [made_file("x", lines(*texts))])]
+    assert mixed(sources, run_bytes=20_000) == mixed(sources)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(0, 50), st.floats(0.01, 10)), min_size=1),
+    st.integers(1, 120),
+)
+def test_a_mix_adds_up_and_a_short_source_is_made_up_for(given: dict, total: int) -> None:
+    available = {name: count for name, (count, _) in given.items()}
+    weights = {name: weight for name, (_, weight) in given.items()}
+    taken = mix.allotted(available, weights, total)
+    assert sum(taken.values()) == min(total, sum(available.values()))
+    assert all(0 <= taken[name] <= available[name] for name in available)
+    assert taken == mix.allotted(dict(reversed(available.items())), weights, total)
+    for a in available:
+        for b in available:  # a source that has rows left got its part beside every other
+            if taken[a] < available[a]:
+                assert taken[a] / weights[a] >= (taken[b] - 1) / weights[b] - 1 / weights[a] - 1e-9
+
+
+def test_caps_and_a_total_are_counted_and_do_not_follow_the_order_of_sources() -> None:
+    def given(name: str, count: int, **other: Any) -> tuple[Source, list[File]]:
+        return file_source(name=name, **other), [
+            made_file("x", lines(*({"text": f"{i}"} for i in range(count))))
+        ]
+
+    sources = [given("a", 100, weight=3), given("b", 100), given("c", 5), given("d", 50, max_rows=2)]
+    found, tallies = mixed(sources, rows=47)
+    assert {name: tally.reasons["taken"] for name, tally in tallies.items()} == {
+        "a": 30,
+        "b": 10,
+        "c": 5,
+        "d": 2,
+    }
+    assert tallies["d"].reasons == {"taken": 2, mix.MAX_ROWS: 48}
+    assert tallies["a"].reasons == {"taken": 30, mix.ROWS: 70}
+    assert mixed(sources[::-1], rows=47)[0] == found
+    fewer = {row["id"] for row in mixed(sources, rows=20)[0]}
+    assert fewer < {row["id"] for row in found}
+
+
+def test_the_file_is_the_one_that_write_parquet_makes(tmp_path: Path) -> None:
+    sources = [(file_source(), [made_file("x", lines(*({"text": f"row {i}"} for i in range(10_000))))])]
+    rows, _ = mixed(sources)
+    write_parquet(tmp_path / "whole", pa.Table.from_pylist(rows, schema=row_schema()))
+    runs, tally = Runs(tmp_path / "scratch", 300_000), Tally("mine", False)
+    for batch in batches(*sources[0], tally):
+        runs.add(batch)
+    with pq.ParquetWriter(tmp_path / "parts", row_schema(), compression="zstd") as writer:
+        for group in row_groups(runs, None):
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+    assert len(runs.paths) == 3
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+GROWS = """
+import re, sys
+from pathlib import Path
+from stages.fetch.files import File
+from stages.fetch.__main__ import row_groups
+from stages.fetch.rows import Tally, batches
+from stages.fetch.runs import Runs
+from stages.fetch.settings import Source
+source = Source(name="mine", kind="file", path="data/sources/x", licence="MIT")
+tally, runs = Tally("mine", False), Runs(Path(sys.argv[2]), 2**20)
+for batch in batches(source, [File("x", Path(sys.argv[1]))], tally):
+    runs.add(batch)
+rows = sum(group.num_rows for group in row_groups(runs, None))
+status = Path("/proc/self/status").read_text()
+print(rows, int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writer", ["array", "csv", "parquet", "arrow file"])
+def test_ten_times_the_rows_do_not_take_more_memory(writer: str, tmp_path: Path) -> None:
+    peaks = []
+    for count in (8_000, 80_000):
+        rows = [{"text": f"{i} " * 400} for i in range(count)]
+        file, scratch = tmp_path / f"{count}", tmp_path / f"scratch-{count}"
+        data = parquet(rows, 500) if writer == "parquet" else arrow(pa.ipc.new_file, rows, 500) if writer == "arrow file" else WRITERS[writer](rows)  # fmt: skip
+        file.write_bytes(PACKERS["zst"](data) if writer in ("csv", "arrow file") else data)
+        done = subprocess.run([sys.executable, "-c", GROWS, str(file), str(scratch)], cwd=REPOSITORY, capture_output=True, text=True, check=True)  # fmt: skip
+        read_rows, peak = map(int, done.stdout.split())
+        assert read_rows == count
+        peaks.append(peak)
+    assert sum(len(row["text"]) for row in rows) > 150 * 2**20
+    assert peaks[1] - peaks[0] < 32, peaks

@@ -78,7 +78,8 @@ class Runs:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
                 table = table.select(columns) if columns else table
-                parts.append(table.slice(bounds[low], bounds[high] - bounds[low]))
+                parts.append(table.take(np.arange(bounds[low], bounds[high])))  # a copy: the run is unmapped
+                del table
         return pa.concat_tables(parts)
 
 
