@@ -5,6 +5,15 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(".cache/benchmarks")
+NEAR = (
+    "datatrove[io]==0.10.1",
+    "datasketch==2.0.0",
+    "xxhash==3.8.2",
+    "spacy==3.8.18",
+    "tokenizers==0.23.3",
+    "regex==2026.11.19",
+)
+TRL = ("torch==2.13.0", "trl==1.16.0")
 
 
 def python_of(name: str, *pinned: str) -> Path:
