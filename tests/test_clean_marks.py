@@ -228,7 +228,9 @@ def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int
 def test_shingles_put_aside_are_not_looked_up() -> None:
     index = Index(Contamination(near_code_similarity=0.5), [])
     index.shingles = {("rare",): [0], ("common",): [0, *range(100)], ("usual",): list(range(50))}
-    assert alike({("rare",), ("common",), ("usual",)}, index) == set(range(50))  # two of three are shared at least
+    assert alike({("rare",), ("common",), ("usual",)}, index) == set(
+        range(50)
+    )  # two of three are shared at least
     assert alike({("rare",), ("common",), ("new",), ("newer",), ("newest",)}, index) == set()
 
 
@@ -265,6 +267,8 @@ def test_a_megabyte_that_holds_a_problem_many_times_takes_seconds(text: str) -> 
     made = row(text)
     mark([made], index)
     for check in CHECKS.values():
-        matches = Counter(match.task_id for match in check(made, index) if "is its solution" not in match.text)
+        matches = Counter(
+            match.task_id for match in check(made, index) if "is its solution" not in match.text
+        )
         assert max(matches.values(), default=0) <= 2  # a docstring is one whole and one up to its examples
     assert len(near_problems(made, index)) <= 4 * 7

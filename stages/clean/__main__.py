@@ -2,77 +2,129 @@
 
     python -m stages.clean                                       # what `dvc repro clean` runs
     python -m stages.clean clean.near_duplicates.threshold=0.8   # with another value
+    python -m stages.clean engine.workers=1                      # in one process; the same bytes
 
-Writes data/clean: rows.parquet (with `component`, the id that related rows share), dropped.parquet (with the rule that
-dropped each row and its evidence) and near.jsonl (the benchmark problems that kept rows come near, and how).
+Writes data/clean: rows.parquet (with `component`, the id that related rows share, and `validated` where their tests were
+run), dropped.parquet (with the rule that dropped each row and its evidence) and near.jsonl (the benchmark problems that
+kept rows come near, and how). Rows stream: a row group at a time is screened into part files, a few numbers a row come
+back, duplicates are told by these, and a second pass over the parts writes the result.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from stages.clean.decontaminate import CHECKS, build_index, per_benchmark, read_problems
-from stages.clean.funnel import funnel, require_rows, table_of
+from stages.clean.decontaminate import CHECKS, per_benchmark, read_problems
+from stages.clean.duplicates import deduplicate, ranks_of
+from stages.clean.funnel import Funnel, require_rows, table_of
 from stages.clean.near import Summary
-from stages.clean.rows import checked_table
-from stages.clean.screen import Deduplicated, Drop, deduplicate, screen
-from stages.common.files import read_parquet, replacing, write_jsonl, write_parquet
+from stages.clean.parts import make_part, tasks_of
+from stages.clean.raw import open_raw, unreadable
+from stages.clean.settings import CleanSettings
+from stages.clean.survey import PASSED, Survey, survey, validate
+from stages.clean.validate import isolation
+from stages.clean.write import fate_of, write_rows
+from stages.common.engine import Engine, open_engine
+from stages.common.files import remove, replacing, write_jsonl
 from stages.common.stage import Settings, run
 
 RAW = "data/raw/rows.parquet"
 BENCHMARKS = "data/benchmarks"
 CLEAN = "data/clean"
+SCRATCH = ".cache/clean"
 
 
 def main(settings: Settings) -> dict[str, Any]:
     """Clean data/raw into data/clean; returns the funnel."""
     clean = settings.clean
-    table = checked_table(read_parquet(RAW), RAW)
     problems = read_problems(BENCHMARKS)
-    screened = screen(table, clean, build_index(problems, clean.contamination))
-    result = deduplicate(screened, clean)
-    drops = {**screened.drops, **result.drops}
-    kept = sorted(result.component)
-    rules = [*clean.rules, *clean.duplicates]
+    open_raw(RAW)
+    with scratch_folder() as scratch, open_engine(settings.engine) as engine:
+        found = screen(engine, scratch, clean)
+        metrics, near = finish(found, clean)
     checks = [name for name in clean.rules if name in CHECKS]
-    counts = funnel(table.column("source").to_pylist(), drops, kept, rules)
-    print(table_of(counts))
-    if len(checks) < len(CHECKS):
-        print(
-            f"note: not decontaminated by {', '.join(c for c in CHECKS if c not in checks)} (clean.rules leaves it out)"
-        )
-    require_rows(counts)
-    ids = set(table.column("id").take(kept).to_pylist())
-    near = Summary()
-    near.add(found for found in screened.near if found.id in ids)
-    write(table, drops, result, near)
     return {
-        **counts,
-        "clusters": result.clusters,
-        "largest_cluster": result.largest,
-        "components": len(set(result.component.values())),
+        **metrics,
         "decontaminated_by": checks,
-        "contaminated": per_benchmark(problems, [drop.benchmark for drop in drops.values()]),
+        "contaminated": per_benchmark(problems, found.benchmarks.elements()),
         "problems_near": per_benchmark(problems, [benchmark for benchmark, _ in near.rows]),
     }
 
 
-def write(table: pa.Table, drops: dict[int, Drop], result: Deduplicated, near: Summary) -> None:
-    """Replace data/clean as a whole."""
-    kept, dropped = sorted(result.component), sorted(drops)
-    rows = table.take(kept).append_column(
-        "component", pa.array([result.component[n] for n in kept], pa.string())
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder for part files, removed at the end; what a killed run left is removed first."""
+    scratch = Path(SCRATCH)
+    remove(scratch)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def screen(engine: Engine, scratch: Path, settings: CleanSettings) -> Survey:
+    """The first pass: the rules on single rows."""
+    try:
+        tasks = tasks_of(open_raw(RAW), RAW, BENCHMARKS, scratch, settings)
+        parts = list(engine.map(make_part, tasks))
+    except pa.ArrowInvalid as error:
+        raise unreadable(RAW, error) from None
+    return survey(parts, scratch, RAW)
+
+
+def finish(found: Survey, settings: CleanSettings) -> tuple[dict[str, Any], Summary]:
+    """Validation, duplicates and the second pass, which replaces data/clean as a whole; figures, and what is near."""
+    state, rejected = validate(found, settings) if settings.validate != "off" else (None, {})
+    passed = found.rules < 0
+    passed[list(rejected)] = False
+    ranks = ranks_of(found.tests if state is None else state == PASSED, found.sizes)
+    result = deduplicate(
+        settings.duplicates, passed, ranks, found.keys, found.signatures, settings.near_duplicates
     )
-    losses = table.take(pa.array(dropped, pa.int64()))  # typed: none may be dropped
-    for name in ("rule", "evidence"):
-        losses = losses.append_column(name, pa.array([getattr(drops[n], name) for n in dropped], pa.string()))
+    found.keys.clear()
+    fate = fate_of(found, result, state, rejected, settings)
+    funnel = Funnel(fate.rules)
     with replacing(CLEAN) as folder:
-        Path(folder).mkdir()
-        write_parquet(folder / "rows.parquet", rows)
-        write_parquet(folder / "dropped.parquet", losses)
+        folder.mkdir()
+        near = write_rows(found, fate, settings, folder, funnel)
         write_jsonl(folder / "near.jsonl", near.lines())
+        counts = funnel.counts(len(found.rules))
+        print(table_of(counts))
+        tell_decontamination(settings)
+        require_rows(counts)
+    figures = {
+        **counts,
+        "changed": dict(sorted(found.changed.items())),
+        "clusters": result.clusters,
+        "largest_cluster": result.largest,
+        "components": len(set(result.component[fate.rule < 0].tolist())),
+        "near": result.near,
+        **({} if state is None else {"validated": validation(state, settings)}),
+    }
+    return figures, near
+
+
+def tell_decontamination(settings: CleanSettings) -> None:
+    missing = [name for name in CHECKS if name not in settings.rules]
+    if missing:
+        print(f"note: not decontaminated by {', '.join(missing)} (clean.rules leaves it out)")
+
+
+def validation(state: Any, settings: CleanSettings) -> dict[str, Any]:
+    """Rows whose checks passed, failed, or could not be run, and where they ran."""
+    passed, failed = int((state == PASSED).sum()), int((state == 0).sum())
+    return {
+        "passed": passed,
+        "failed": failed,
+        "not_run": len(state) - passed - failed,
+        **isolation(settings),
+    }
 
 
 if __name__ == "__main__":
-    run("clean", main)
+    run("clean", main, observes=("engine",))

@@ -1,211 +1,170 @@
-"""Rules over all rows: exact copies, alpha-renamed copies, near duplicates.
-
-Near duplicates (Broder 1997): MinHash over shingles of words, banded (LSH) to find candidates, each candidate then
-decided by its exact Jaccard similarity, and connected components of what remains. Words are runs of letters, digits
-and underscores, and runs of punctuation: `a + b` and `a - b` differ. A shingle is five words in a row; a row
-is prompt and completion together, imports included.
-"""
+"""Rules over all rows: exact copies, alpha-renamed copies, near duplicates; and which rows belong together."""
 
 import hashlib
-import re
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
 
+from stages.clean.near_duplicates import (
+    Components,
+    Near,
+    Signatures,
+    bands_of,
+    near_components,
+    representatives,
+)
 from stages.clean.settings import NearDuplicates
 
-BATCH_PAIRS = 16384  # pairs whose shingles are compared at a time
-WORDS = re.compile(r"\w+|[^\w\s]+")
+SIZES = (
+    2,
+    3,
+    4,
+    5,
+    10,
+    20,
+    50,
+    100,
+    1000,
+    10_000,
+    100_000,
+)  # cluster sizes counted together: from each to the next
 
 
 def normalized(text: str) -> str:
     """Text in which exact copies are equal: NFC, no blank lines, no white space at the end of lines."""
     lines = unicodedata.normalize("NFC", text).splitlines()
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    return "\n".join([line.rstrip() for line in lines if not line.isspace() and line])
 
 
-def text_digest(text: str) -> str:
-    return hashlib.sha256(normalized(text).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def text_digest(text: str) -> bytes:
+    """128 bits of the normalized text."""
+    return hashlib.sha256(normalized(text).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def shingle_words(text: str) -> str:
-    """The words of a text, separated by single spaces: what MinHash and `shingles` read."""
-    return " ".join(WORDS.findall(text))
-
-
-def shingles(spaced: str, size: int) -> frozenset[str]:
-    """Runs of `size` words; a text with fewer words is one shingle, one without words has none."""
-    words = spaced.split(" ") if spaced else []
-    return frozenset(" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))) - {""}
-
-
-def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """|a & b| / |a | b|; 0 where both are empty."""
-    shared = len(a & b)
-    return shared / (len(a) + len(b) - shared) if shared else 0.0
-
-
-def equal_groups(keys: list[str], ranks: np.ndarray) -> np.ndarray:
+def equal_groups(keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Position of the row that stands for each row: of those with the same key the one with the lowest rank.
 
     Args:
-        keys: one a row; an empty key stands for itself alone.
+        keys: uint64 [n, 2]; a key of zeros stands for itself alone.
         ranks: int [n], all different; the best row of a group has the lowest.
     """
-    best: dict[str, int] = {}
-    for place in np.argsort(ranks):
-        if keys[place]:
-            best.setdefault(keys[place], int(place))
-    return np.array([best.get(key, place) for place, key in enumerate(keys)], dtype=np.int64)
+    order = np.lexsort((ranks, keys[:, 1], keys[:, 0]))
+    keys = keys[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (keys[1:] != keys[:-1]).any(axis=1) | ~keys[1:].any(axis=1)
+    chosen = np.empty(len(order), np.int64)
+    chosen[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
+    return chosen
 
 
-def band_shape(permutations: int, similarity: float, recall: float) -> tuple[int, int]:
-    """(bands, rows a band): the longest bands with which a pair at `similarity` collides with chance >= `recall`.
+def ranks_of(validated: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """int [n]: 0 for the row that is kept before all others: validated, then longer, then lower id.
 
-    The chance is 1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4).
+    The completion's length goes first: a one-line wrapper whose prompt holds the function it calls is the
+    longer text, but the function itself is what there is to learn.
+
+    Args:
+        validated: bool [n]: its tests passed, or, where none were run, it has some.
+        sizes: int [n, 2]: characters of the completion and of the whole text. Rows come sorted by id.
     """
-    for rows in range(permutations, 1, -1):
-        bands = permutations // rows
-        if 1 - (1 - similarity**rows) ** bands >= recall:
-            return bands, rows
-    return permutations, 1
+    order = np.lexsort((-sizes[:, 1], -sizes[:, 0], ~validated))  # stable: ids ascend
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
 
 
 @dataclass
-class Pairs:
-    """Pairs of rows, `left < right`, and their exact Jaccard similarity."""
+class Deduplicated:
+    """What became of rows; all arrays by row number."""
 
-    left: np.ndarray
-    right: np.ndarray
-    similarity: np.ndarray
+    stands_for: np.ndarray  # int64, the row that is kept for a dropped one; itself for the others
+    rule: np.ndarray  # int16, place in the rules over all rows of the one that dropped it; -1: none
+    component: np.ndarray  # int64, the representative of a kept row's component
+    clusters: dict[str, int] = field(default_factory=dict)  # rule -> groups of more than one row
+    largest: dict[str, int] = field(default_factory=dict)  # rule -> rows of its largest group
+    near: dict[str, Any] = field(default_factory=dict)  # bands, comparisons and sizes of clusters
 
 
-def near_pairs(spaced: list[str], settings: NearDuplicates) -> Pairs:
-    """All pairs with a Jaccard similarity of at least `settings.related` (or `threshold`, if lower) that banding finds.
+def deduplicate(
+    rules: Sequence[str],
+    passed: np.ndarray,
+    ranks: np.ndarray,
+    keys: dict[str, np.ndarray],
+    signatures: Signatures,
+    settings: NearDuplicates,
+) -> Deduplicated:
+    """Apply the rules over all rows, in order. Components are worked out whether or not near duplicates are dropped.
 
-    A pair whose rows are already connected at `settings.threshold` is left out: it cannot change a component.
+    Args:
+        passed: bool [n], rows that no rule on single rows dropped.
+        ranks: int [n], as of `ranks_of`.
+        keys: uint64 [n, 2] of `exact` and `ast`.
     """
-    import pyarrow as pa
-
-    from stages.clean.engine import colliding_rows
-
-    least = min(settings.related, settings.threshold)
-    bands, rows = band_shape(settings.permutations, least, settings.recall)
-    numbers = np.array([place for place, text in enumerate(spaced) if text], dtype=np.int64)
-    texts = pa.array([spaced[place] for place in numbers], pa.large_string())
-    passes = colliding_rows(
-        texts, settings.permutations, settings.shingle_words, bands, rows, settings.bands_per_pass
-    )
-    verified = Verified(spaced, settings, least)
-    for keys, places in passes if len(numbers) > 1 else ():
-        for left, right in candidate_batches(keys, numbers[places]):
-            verified.add(left, right)
-    return verified.pairs
-
-
-class Verified:
-    """Pairs looked at so far, and the components that they make at the threshold."""
-
-    def __init__(self, spaced: list[str], settings: NearDuplicates, least: float) -> None:
-        self.spaced = spaced
-        self.settings = settings
-        self.least = least
-        self.vocabulary: dict[str, int] = {}  # number of each shingle
-        self.numbers: dict[int, np.ndarray] = {}  # sorted numbers of a row's shingles
-        self.seen = np.zeros(0, dtype=np.int64)  # left * rows + right, sorted
-        self.pairs = Pairs(self.seen, self.seen, np.zeros(0))
-        self.labels = np.arange(len(spaced))
-
-    def add(self, left: np.ndarray, right: np.ndarray) -> None:
-        """Work out the similarity of new pairs between components, then join components."""
-        codes = sorted_unique(left * len(self.spaced) + right)
-        left, right = np.divmod(codes, len(self.spaced))
-        fresh = (self.labels[left] != self.labels[right]) & ~np.isin(codes, self.seen, assume_unique=True)
-        self.seen = np.sort(np.r_[self.seen, codes[fresh]], kind="stable")
-        for start in range(0, int(fresh.sum()), BATCH_PAIRS):
-            chosen = slice(start, start + BATCH_PAIRS)
-            self.keep(left[fresh][chosen], right[fresh][chosen])
-
-    def keep(self, left: np.ndarray, right: np.ndarray) -> None:
-        similarity = self.similarity(left, right)
-        near = similarity >= self.least
-        new = Pairs(left[near], right[near], similarity[near])
-        self.pairs = Pairs(*(np.r_[getattr(self.pairs, name), getattr(new, name)] for name in vars(new)))
-        if (new.similarity >= self.settings.threshold).any():
-            self.labels = components(len(self.spaced), self.pairs, self.settings.threshold)
-
-    def similarity(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Exact Jaccard similarity of each pair, through a sparse matrix of rows by shingles."""
-        places = sorted_unique(np.r_[left, right])
-        numbers = [self.shingle_numbers(place) for place in places.tolist()]
-        sizes = np.array([len(row) for row in numbers])
-        shape = (len(places), len(self.vocabulary))
-        rows = csr_array(
-            (np.ones(sizes.sum(), dtype=np.int32), np.concatenate(numbers), np.r_[0, np.cumsum(sizes)]), shape
-        )
-        left, right = np.searchsorted(places, left), np.searchsorted(places, right)
-        shared = rows[left].multiply(rows[right]).sum(axis=1)
-        return shared / (sizes[left] + sizes[right] - shared)
-
-    def shingle_numbers(self, place: int) -> np.ndarray:
-        if place not in self.numbers:
-            found = shingles(self.spaced[place], self.settings.shingle_words)
-            numbers = [self.vocabulary.setdefault(shingle, len(self.vocabulary)) for shingle in found]
-            self.numbers[place] = np.sort(np.array(numbers, dtype=np.int32))
-        return self.numbers[place]
+    size = len(passed)
+    result = Deduplicated(np.arange(size), np.full(size, -1, np.int16), np.arange(size))
+    alive = passed.copy()
+    near: Near | None = None
+    related = Components(size)
+    for place, rule in enumerate(rules):
+        rows = np.flatnonzero(alive)
+        if rule == "near":
+            near = near_components(signatures, alive, settings)
+            chosen = representatives(near.same.of[rows], ranks[rows])
+        else:
+            chosen = equal_groups(keys[rule][rows], ranks[rows])
+        sizes = np.bincount(chosen, minlength=len(rows))
+        result.clusters[rule] = int((sizes > 1).sum())
+        result.largest[rule] = int(sizes.max(initial=0))
+        if rule == "near":
+            result.near["sizes"] = histogram(sizes)
+        gone = chosen != np.arange(len(rows))
+        result.stands_for[rows[gone]] = rows[chosen[gone]]
+        result.rule[rows[gone]] = place
+        related.join(rows[gone], rows[chosen[gone]])
+        alive[rows[gone]] = False
+    if near is None:
+        near = near_components(signatures, alive, settings)
+    result.near = {**described(settings, near), **result.near}
+    assign_components(result, related, near, alive, keys["ast"], ranks)
+    return result
 
 
-def sorted_unique(values: np.ndarray) -> np.ndarray:
-    """`np.unique` by sorting: its hash table met 500,000 such numbers with 121 s, sorting takes 4."""
-    values = np.sort(values)
-    return values[np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])]
+def assign_components(
+    result: Deduplicated,
+    related: Components,
+    near: Near,
+    alive: np.ndarray,
+    fingerprints: np.ndarray,
+    ranks: np.ndarray,
+) -> None:
+    """Name each kept row's component: related texts, and equal code where that is not dropped."""
+    rows = np.flatnonzero(alive)
+    related.join(np.arange(len(alive)), near.related.of)
+    related.join(rows, rows[equal_groups(fingerprints[rows], ranks[rows])])
+    result.component[rows] = rows[representatives(related.of[rows], ranks[rows])]
 
 
-def candidate_batches(keys: np.ndarray, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`candidate_rounds`: the first alone, for it joins most rows of a group of copies, the others some at a time."""
-    waiting: list[tuple[np.ndarray, np.ndarray]] = []
-    size, enough = 0, 1
-    for pair in candidate_rounds(keys, places):
-        waiting.append(pair)
-        size += len(pair[0])
-        if size >= enough:
-            yield (
-                np.concatenate([left for left, _ in waiting]),
-                np.concatenate([right for _, right in waiting]),
-            )
-            waiting, size, enough = [], 0, BATCH_PAIRS
-    if waiting:
-        yield np.concatenate([left for left, _ in waiting]), np.concatenate([right for _, right in waiting])
+def histogram(sizes: np.ndarray) -> dict[str, int]:
+    """Clusters by the number of their rows: "2", "5-9", "100000-"."""
+    counts, _ = np.histogram(sizes, [*SIZES, np.inf])
+    names = [str(least) if most == least + 1 else f"{least}-{most - 1}" for least, most in pairwise(SIZES)]
+    return {name: int(count) for name, count in zip([*names, f"{SIZES[-1]}-"], counts, strict=True) if count}
 
 
-def candidate_rounds(keys: np.ndarray, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of rows with equal keys, in rounds: each row of a group in turn against those after it.
-
-    No round holds more pairs than there are keys, and what one connects need not be looked at in the next.
-    """
-    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
-    sizes = np.diff(np.r_[starts, len(keys)])
-    offsets = np.arange(len(keys)) - np.repeat(starts, sizes)
-    firsts = np.repeat(starts, sizes)
-    for turn in range(int(sizes.max(initial=1)) - 1):
-        later = np.flatnonzero(offsets > turn)
-        yield places[firsts[later] + turn], places[later]
-
-
-def components(size: int, pairs: Pairs, threshold: float = 0.0) -> np.ndarray:
-    """Label of each of `size` rows: equal for rows connected by pairs of at least `threshold`."""
-    kept = pairs.similarity >= threshold
-    left, right = pairs.left[kept], pairs.right[kept]
-    graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(size, size))
-    return connected_components(graph, directed=False)[1]
-
-
-def representatives(labels: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """For each row the position of the row of its component with the lowest rank."""
-    order = np.lexsort((ranks, labels))
-    first = np.flatnonzero(np.diff(labels[order], prepend=-1))
-    return order[first][np.searchsorted(labels[order][first], labels)]
+def described(settings: NearDuplicates, near: Near) -> dict[str, Any]:
+    """What the report needs for the S-curve of the bands, and what was compared."""
+    bands, rows = bands_of(settings)
+    return {
+        "permutations": bands * rows,
+        "bands": bands,
+        "rows_a_band": rows,
+        "threshold": settings.threshold,
+        "related": min(settings.related, settings.threshold),
+        "pairs_looked_at": near.looked_at,
+        "pairs_kept": near.pairs,
+        "sizes": {},
+    }

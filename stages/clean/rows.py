@@ -1,19 +1,12 @@
 """Rows of data/raw as the rules see them."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stages.clean.syntax import FENCE, Code, read_fences, read_module
-from stages.common.errors import UserError
-from stages.common.schema import row_schema
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-BATCH_ROWS = 4096
 WORD = re.compile(r"\w+")
 
 
@@ -96,43 +89,3 @@ def make_row(record: dict[str, Any], layout: str) -> Row:
         licence=record["licence"],
         tests=record["tests"] or "",
     )
-
-
-def iterate_rows(table: "pa.Table", layout: str) -> Iterator[Row]:
-    """Rows of a table in its order, made a batch at a time: a table is a fraction of the size of its rows."""
-    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
-        for record in batch.to_pylist():
-            yield make_row(record, layout)
-
-
-def checked_table(table: "pa.Table", path: str) -> "pa.Table":
-    """`table` in the columns of `row_schema()`, sorted by id.
-
-    Raises:
-        UserError: a column is missing, has another type or holds nulls; an id stands twice; no rows.
-    """
-    import pyarrow.compute as pc
-
-    remedy = "Run `dvc repro fetch`."
-    columns = []
-    for wanted in row_schema():
-        places = table.schema.get_all_field_indices(wanted.name)
-        if len(places) != 1:
-            found = "stands twice" if places else "is missing"
-            raise UserError(f"{path}: the column '{wanted.name}' {found}. {remedy}")
-        column = table.column(places[0])
-        if column.type != wanted.type:
-            raise UserError(
-                f"{path}: the column '{wanted.name}' is {column.type}, expected {wanted.type}. {remedy}"
-            )
-        if column.null_count and not wanted.nullable:
-            row = column.is_null().to_pylist().index(True)
-            raise UserError(f"{path}, row {row}: '{wanted.name}' is null. {remedy}")
-        columns.append(column)
-    if not table.num_rows:
-        raise UserError(f"{path} holds no rows. {remedy}")
-    counts = pc.value_counts(columns[0])
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(twice):
-        raise UserError(f"{path}: the id '{twice[0]['values']}' stands {twice[0]['counts']} times. {remedy}")
-    return type(table).from_arrays(columns, schema=row_schema()).sort_by("id")
