@@ -9,20 +9,19 @@ import pyarrow.parquet as pq
 import scipy.sparse.csgraph  # noqa: F401
 
 from benchmarks.tell import clock
-from stages.clean.duplicates import components, near_pairs, representatives, shingle_words
+from stages.clean.near_duplicates import near_duplicates
 from stages.clean.settings import NearDuplicates
+from stages.common.engine import Serial
 
 
 def main() -> None:
-    source, output, threshold = sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
+    source, output, threshold = Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
     output.mkdir(exist_ok=True)
     settings = NearDuplicates(threshold=threshold, related=threshold)
     with clock() as taken:
+        labels = near_duplicates(source, "text", settings, Serial())
         table = pq.read_table(source)
-        pairs = near_pairs([shingle_words(text) for text in table["text"].to_pylist()], settings)
-        labels = components(len(table), pairs, threshold)
-        kept = np.unique(representatives(labels, np.arange(len(table))))
-        pq.write_table(table.take(kept), output / "kept.parquet")
+        pq.write_table(table.take(np.flatnonzero(labels == np.arange(len(labels)))), output / "kept.parquet")
     taken.save(output)
     np.save(output / "labels.npy", labels)
 
