@@ -7,6 +7,10 @@ import pytest
 
 from tests.tiny import SITE, Project, make_project, write_model
 
+os.environ.setdefault(
+    "DO_NOT_TRACK", "true"
+)  # as stages.common.stage.run does, for tests that call a stage's parts
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -62,7 +62,7 @@ def require_sorted(ids: pa.Array | pa.ChunkedArray, path: str, first: int) -> No
         UserError: names the row and its id.
     """
     if isinstance(ids, pa.ChunkedArray):
-        ids = ids.combine_chunks()  # pyarrow 25 dies of comparing slices that are chunked differently
+        ids = ids.combine_chunks()  # pyarrow 25 dies of `indices_nonzero` over no chunks: one row
     before, after = ids[:-1], ids[1:]
     wrong = pc.indices_nonzero(pc.greater_equal(before, after))
     if not len(wrong):
