@@ -1,6 +1,8 @@
 """Engines: the same results in the same order, errors as they were raised, nothing left behind."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ import pytest
 from stages.common.engine import AHEAD, Engine, open_engine
 from stages.common.engine_settings import EngineSettings
 from stages.common.errors import UserError
+from tests.tiny import REPOSITORY
 
 
 def square(number: int) -> tuple[int, int]:
@@ -65,10 +68,17 @@ def test_tasks_are_drawn_a_bounded_number_ahead() -> None:
     assert len(drawn) <= 2 * AHEAD + 1
 
 
-def test_ray_maps_in_order_on_two_nodes() -> None:
+def check_ray() -> None:
     with two_nodes() as address, open_engine(EngineSettings("ray", address=address)) as engine:
         assert engine.workers == 2
         check(engine, 2)
+
+
+def test_ray_maps_in_order_on_two_nodes() -> None:
+    code = (
+        "from tests.test_engine import check_ray; check_ray()"  # Ray's connections outlive it in its process
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=120)
 
 
 def test_a_cluster_that_is_not_there_is_one_message() -> None:
