@@ -22,7 +22,7 @@ demo: setup ## run the whole pipeline, then print what came out (15 minutes on 2
 	$(RUN) dvc repro
 	@$(RUN) python -m stages.report.summary
 
-test: setup ## run all tests (10 minutes on 2 cores)
+test: setup ## run all tests (15 minutes on 2 cores)
 	$(RUN) python -m pytest $(PYTEST_ARGS)
 
 repro: setup ## rerun what changed
