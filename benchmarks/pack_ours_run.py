@@ -5,13 +5,14 @@ import resource
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.tell import clock
-from stages.pack.documents import Document
-from stages.pack.files import write_packs
-from stages.pack.packing import best_fit_decreasing
+from stages.pack.files import PackWriter
+from stages.pack.packing import pack
+from stages.pack.spool import Documents
 
 
 def main() -> None:
@@ -19,17 +20,32 @@ def main() -> None:
     output.mkdir()
     with clock() as taken:
         with pa.memory_map(str(folder / "documents.arrow")) as source, pa.ipc.open_stream(source) as stream:
-            table = stream.read_all()
-        columns = (table["input_ids"].to_pylist(), range(len(table)))
-        documents = [Document(str(row), "", ids, 1, 0) for ids, row in zip(*columns, strict=True)]
-        packs = best_fit_decreasing([len(document.ids) for document in documents], capacity)
-        write_packs(output / "packs.arrow", documents, packs)
+            documents = documents_of(stream.read_all())
+        packing = pack(np.diff(documents.starts), capacity)
+        with PackWriter(output / "packs.arrow") as writer:
+            writer.write(documents, packing)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     with pa.memory_map(str(output / "packs.arrow")) as source, pa.ipc.open_stream(source) as stream:
         written = stream.read_all()
     tokens = pc.sum(pc.list_value_length(written["input_ids"])).as_py()
     cost = {"wall": taken.wall, "cpu": taken.cpu, "packs": len(written), "tokens": tokens, "peak": peak}
     (output / "cost.json").write_text(json.dumps(cost))
+
+
+def documents_of(table: pa.Table) -> Documents:
+    """Input ids as documents whose tokens but the first are all trained on; as long as the stage's own."""
+    column = table["input_ids"]
+    count = len(column)
+    starts, name_starts = np.zeros(count + 1, np.int64), np.arange(0, 16 * count + 1, 16)
+    np.cumsum(pc.list_value_length(column).to_numpy(), out=starts[1:])
+    ids = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
+    loss = np.ones(len(ids), np.uint8)
+    loss[starts[:-1]] = 0
+    names = np.frombuffer("".join(f"{row:016x}" for row in range(count)).encode(), np.uint8)
+    zeros = np.zeros(count, np.int64)
+    return Documents(
+        ids, loss, starts, names, name_starts, zeros.astype(np.uint64), zeros, zeros, zeros.astype(np.uint8)
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 import pyarrow.parquet as pq
 
 from benchmarks.tell import clock
-from stages.common.tokens import encode_rows, load_tokenizer
+from stages.common.tokens import load_tokenizer, tokenize
 
 BATCH_ROWS = 1024
 
@@ -19,10 +19,10 @@ def main() -> None:
     tokens = 0
     if side == "ours":
         tokenizer = load_tokenizer(model)
-        encode_rows(batches[0][:8], tokenizer)
+        tokenize([("warm", "up")], tokenizer)
         with clock() as taken:
             for batch in batches:
-                tokens += sum(len(asked) + len(answer) for asked, answer in encode_rows(batch, tokenizer))
+                tokens += len(tokenize(batch, tokenizer).ids)
     else:
         from tokenizers import Tokenizer
 

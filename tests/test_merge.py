@@ -17,7 +17,7 @@ from stages.merge import weights
 from stages.merge.__main__ import ADAPTER, BASE, MERGED, main
 from stages.merge.settings import MergeSettings
 from stages.train.__main__ import main as train
-from tests.training import train_settings, workplace
+from tests.training import train_settings, workplace, write_packs
 
 
 @pytest.fixture(scope="session")
@@ -128,9 +128,7 @@ def test_without_quantization_other_layers_keep_their_bytes(place: Path) -> None
 
 
 def test_compares_training_packs_where_nothing_is_held_out(place: Path) -> None:
-    from stages.pack.files import write_packs
-
-    write_packs(Path("data/packed/validation.arrow"), [], [])
+    write_packs(Path("data/packed/validation.arrow"), 0)
     assert main(settings())["split"] == "train"
 
 

@@ -1,32 +1,52 @@
 """Packing: every document once, packs never over their length, labels, the split, files and errors."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.common.engine_settings import EngineSettings
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder, write_parquet
+from stages.common.packs import read_packs
+from stages.common.pieces import int32
 from stages.common.prompt import render_prompt
 from stages.common.prompt_settings import PromptSettings
 from stages.common.schema import row_schema
-from stages.common.tokens import load_tokenizer
+from stages.common.tokens import joined, load_tokenizer
 from stages.pack.__main__ import main
-from stages.pack.packing import best_fit_decreasing, fewest_packs
+from stages.pack.overlong import shorten
+from stages.pack.packing import Packing, fewest_packs
+from stages.pack.packing import pack as packed
 from stages.pack.settings import PackSettings
-from stages.pack.split import validation_components
-from tests.tiny import generated_functions
+from stages.pack.split import hash_of, validation_split
+from tests.test_engine import two_nodes
+from tests.tiny import REPOSITORY, generated_functions
 
-LENGTHS = st.integers(8, 300).flatmap(
-    lambda capacity: st.tuples(st.just(capacity), st.lists(st.integers(1, capacity), max_size=200))
+CASES = st.integers(8, 300).flatmap(
+    lambda capacity: st.tuples(
+        st.just(capacity), st.lists(st.integers(1, capacity), max_size=200), st.sampled_from([0, 0, 1, 2, 5])
+    )
 )
+
+
+def lists_of(packing: Packing) -> list[list[int]]:
+    return [packing.order[a:b].tolist() for a, b in pairwise(packing.starts.tolist())]
 
 
 def first_fit(lengths: list[int], capacity: int) -> int:
@@ -42,75 +62,182 @@ def first_fit(lengths: list[int], capacity: int) -> int:
     return len(rooms)
 
 
-@given(LENGTHS)
+def one_by_one(lengths: list[int], capacity: int, most: int) -> list[list[int]]:
+    """Best fit decreasing by its definition: of the packs with the least sufficient room, the one that got there last."""
+    packs: list[list[int]] = []
+    room: list[int] = []
+    changed: list[int] = []
+    for step, i in enumerate(sorted(range(len(lengths)), key=lambda i: -lengths[i])):
+        fitting = [
+            p for p in range(len(packs)) if room[p] >= lengths[i] and len(packs[p]) < (most or len(lengths))
+        ]
+        if not fitting:
+            fitting = [len(packs)]
+            packs.append([])
+            room.append(capacity)
+            changed.append(step)
+        best = min(fitting, key=lambda p: (room[p], -changed[p]))
+        packs[best].append(i)
+        room[best] -= lengths[i]
+        changed[best] = step
+    return packs
+
+
+@given(CASES)
 @settings(max_examples=300, deadline=None)
 def test_every_document_is_packed_once_and_no_pack_is_too_long(case):
-    capacity, lengths = case
-    packs = best_fit_decreasing(lengths, capacity)
-    assert sorted(i for pack in packs for i in pack) == list(range(len(lengths)))
-    assert all(0 < sum(lengths[i] for i in pack) <= capacity for pack in packs)
+    capacity, lengths, most = case
+    packs = lists_of(packed(lengths, capacity, most))
+    assert sorted(i for one in packs for i in one) == list(range(len(lengths)))
+    assert all(0 < sum(lengths[i] for i in one) <= capacity for one in packs)
+    assert all(len(one) <= (most or len(lengths)) for one in packs)
 
 
-@given(LENGTHS)
+@given(CASES)
+@settings(max_examples=300, deadline=None)
+def test_packs_are_those_of_best_fit_decreasing_one_document_at_a_time(case):
+    capacity, lengths, most = case
+    assert lists_of(packed(lengths, capacity, most)) == one_by_one(lengths, capacity, most)
+
+
+@given(CASES)
 @settings(max_examples=300, deadline=None)
 def test_packs_are_few(case):
-    capacity, lengths = case
-    packs = len(best_fit_decreasing(lengths, capacity))
-    fewest = fewest_packs(lengths, capacity)
+    capacity, lengths, _ = case
+    packs = len(packed(lengths, capacity))
+    halves = sum(2 * length > capacity for length in lengths)
+    fewest = fewest_packs(sum(lengths), len(lengths), halves, capacity)
     assert fewest <= packs
     assert packs <= first_fit(sorted(lengths, reverse=True), capacity) * 11 / 9 + 1
     assert packs <= 1.5 * fewest + 1
 
 
 def test_each_document_goes_to_the_fullest_pack_with_room():
-    assert best_fit_decreasing([5, 7, 3, 2, 1], 10) == [[1, 2], [0, 3, 4]]
-    assert best_fit_decreasing([6, 5, 4, 5], 10) == [[0, 2], [1, 3]]
-    assert best_fit_decreasing([], 10) == []
+    assert lists_of(packed([5, 7, 3, 2, 1], 10)) == [[1, 2], [0, 3, 4]]
+    assert lists_of(packed([6, 5, 4, 5], 10)) == [[0, 2], [1, 3]]
+    assert lists_of(packed([1] * 5, 10, 2)) == [[0, 1], [2, 3], [4]]
+    assert lists_of(packed([], 10)) == []
+    assert fewest_packs(5, 5, 0, 10, 2) == 3
     with pytest.raises(ValueError, match="document 1 has 11 tokens"):
-        best_fit_decreasing([3, 11], 10)
+        packed([3, 11], 10)
 
 
-def test_packing_is_no_function_of_time_or_hashes():
-    lengths = [(7 * i * i) % 199 + 1 for i in range(5000)]
-    packs = best_fit_decreasing(lengths, 200)
-    assert packs == best_fit_decreasing(lengths, 200)
+def test_lengths_beyond_sixteen_bits_are_packed_too():
+    lengths = [(7919 * i * i) % 199_999 + 1 for i in range(300)]
+    assert lists_of(packed(lengths, 200_000)) == one_by_one(lengths, 200_000, 0)
 
 
-def test_a_hundred_thousand_documents_pack_in_seconds():
-    lengths = [(i * 7919) % 2000 + 48 for i in range(100_000)]
-    packs = best_fit_decreasing(lengths, 2048)
-    assert sum(lengths) / (len(packs) * 2048) > 0.98
+def test_a_million_documents_pack_in_less_than_two_seconds():
+    lengths = np.random.default_rng(0).lognormal(5.2, 0.7, 1_000_000).clip(8, 2048).astype(int)
+    started = time.process_time()
+    packing = packed(lengths, 2048)
+    assert time.process_time() - started < 2
+    assert lengths.sum() / (len(packing) * 2048) > 0.999
 
 
-@given(st.lists(st.integers(0, 30).map(str), max_size=80), st.floats(0.01, 0.9), st.integers(0, 5))
-@settings(max_examples=200, deadline=None)
-def test_the_split_leaves_something_on_each_side(components, share, seed):
-    held_out = validation_components(components, share, seed)
+def held_out_one_by_one(components: list[str], share: float, seed: int) -> set[str]:
+    """The components held out, by the definition of the split."""
+    sizes = Counter(components)
+    if share == 0 or len(sizes) < 2:
+        return set()
+    by_hash = sorted(sizes, key=lambda component: hash_of(component, seed))
+    small = [c for c in by_hash if sizes[c] <= max(1.0, share * len(components))] or by_hash
+    held_out = [c for c in small if hash_of(c, seed) / 2**64 < share] or small[:1]
+    return set(held_out if len(held_out) < len(sizes) else held_out[:-1])
+
+
+def held_out(components: list[str], share: float, seed: int, part: int = 0) -> set[str]:
+    hashes = np.array([hash_of(component, seed) for component in components], np.uint64)
+    parts = [
+        hashes[i : i + (part or len(hashes))] for i in range(0, len(hashes), part or max(1, len(hashes)))
+    ]
+    chosen = validation_split(parts, share).held_out(hashes)
+    assert all(len({chosen[i] for i, c in enumerate(components) if c == one}) == 1 for one in components)
+    return {component for component, out in zip(components, chosen, strict=True) if out}
+
+
+@given(
+    st.lists(st.integers(0, 30).map(str), max_size=80),
+    st.floats(0.01, 0.99),
+    st.integers(0, 5),
+    st.sampled_from([0, 1, 7]),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_split_leaves_something_on_each_side_in_parts_of_any_size(components, share, seed, part):
+    found = held_out(components, share, seed, part)
+    assert found == held_out_one_by_one(components, share, seed)
     if len(set(components)) < 2:
-        assert held_out == set()
+        assert found == set()
     else:
-        assert held_out
-        assert held_out < set(components)
+        assert found
+        assert found < set(components)
 
 
 def test_the_split_holds_out_the_share_and_depends_on_the_seed():
-    components = [str(i) for i in range(4000)]
-    one, two = (validation_components(components, 0.1, seed) for seed in (0, 1))
-    assert 320 < len(one) < 480
+    components = [str(i) for i in range(1000)]
+    one, two = (held_out(components, 0.1, seed) for seed in (0, 1))
+    assert 70 < len(one) < 130
     assert one != two
-    assert validation_components(components, 0.0, 0) == set()
+    assert held_out(components, 0.0, 0) == set()
 
 
 def test_a_row_that_comes_moves_no_other_between_the_sides():
     components = [str(i) for i in range(400)]
-    assert validation_components(components, 0.1, 0) - {"new"} == validation_components(
-        [*components, "new"], 0.1, 0
-    ) - {"new"}
+    assert held_out(components, 0.1, 0) - {"new"} == held_out([*components, "new"], 0.1, 0) - {"new"}
 
 
 def test_a_component_larger_than_the_share_stays_in_training():
     for seed in range(30):
-        assert "big" not in validation_components(["big"] * 50 + [str(i) for i in range(50)], 0.1, seed)
+        assert "big" not in held_out(["big"] * 50 + [str(i) for i in range(50)], 0.1, seed, part=9)
+
+
+DOCUMENTS = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 40), st.integers(2, 40)).map(
+        lambda one: ([9] * one[0] + [1] * one[1] + [2] * (one[2] - 1) + [3], one[0] + one[1])
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("mode", ["drop", "truncate", "split"])
+@given(DOCUMENTS, st.integers(8, 50))
+@settings(max_examples=200, deadline=None)
+def test_documents_over_the_length_are_shortened_as_the_setting_says(mode, documents, limit):
+    tokens = joined([(int32(ids), [seam]) for ids, seam in documents])
+    made = shorten(tokens, limit, mode, bos=9)
+    lost = labels_lost = 0
+    by_row: dict[int, list[tuple[list[int], list[bool]]]] = {}
+    for row, a, b in zip(made.rows, made.starts[:-1], made.starts[1:], strict=True):
+        by_row.setdefault(int(row), []).append((made.ids[a:b].tolist(), made.loss[a:b].tolist()))
+    for row, (ids, seam) in enumerate(documents):
+        parts, head = by_row.get(row, []), int(ids[0] == 9)
+        before = len(ids) - max(1, seam)
+        if len(ids) <= limit:
+            assert [part for part, _ in parts] == [ids]
+        elif mode == "truncate" and parts:
+            ((part, _),) = parts
+            assert len(part) == limit
+            assert part == ids[:head] + ids[len(ids) - (limit - head) :]
+            assert part[-(len(ids) - seam) :] == ids[seam:]
+        elif mode == "split":
+            assert parts[-1][0][-1] == 3
+            assert [t for part, _ in parts for t in part[head:]] == ids[
+                len(ids) - sum(len(p) - head for p, _ in parts) :
+            ]
+            assert all((part[0] == 9) == bool(head) for part, _ in parts)
+        else:
+            assert parts == []
+        for part, loss in parts:
+            assert len(part) <= limit
+            assert any(loss)
+            assert not loss[0]
+        if len(ids) > limit:
+            lost += len(ids) - sum(len(part) - head for part, _ in parts) - (head if parts else 0)
+            labels_lost += before - sum(sum(loss) for _, loss in parts)
+    assert (made.cost.tokens_lost, made.cost.labelled_tokens_lost) == (lost, labels_lost)
+    assert made.cost.rows == sum(len(ids) > limit for ids, _ in documents)
+    assert made.cost.dropped == sum(row not in by_row for row in range(len(documents)))
 
 
 class Stage:
@@ -127,9 +254,13 @@ class Stage:
         table = pa.Table.from_pylist(sorted(rows, key=lambda r: r["id"]), schema=schema)
         write_parquet(self.folder / "data/clean/rows.parquet", table)
 
-    def run(self, style: str = "completion", **values: Any) -> dict[str, Any]:
+    def run(
+        self, style: str = "completion", loss: str = "last", template: str = "", **values: Any
+    ) -> dict[str, Any]:
+        """Runs in this process."""
         pack = PackSettings(**{"max_length": 128, "validation_share": 0.2, **values})
-        return main(SimpleNamespace(pack=pack, prompt=PromptSettings(style=style)))  # type: ignore[arg-type]
+        prompt = PromptSettings(style=style, loss=loss, template=template)
+        return main(SimpleNamespace(pack=pack, prompt=prompt, engine=EngineSettings(workers=1)))  # type: ignore[arg-type]
 
     def packs(self, split: str = "train") -> list[dict[str, Any]]:
         return list(datasets.Dataset.from_file(str(self.folder / f"data/packed/{split}.arrow")))
@@ -234,6 +365,139 @@ def test_longer_rows_are_dropped_and_counted_or_fail(stage):
     assert metrics["rows_in"] == metrics["rows_kept"] + 1 == 11
     with pytest.raises(UserError, match=r"row 0000000a \(s\): \d+ tokens, and pack.max_length is 128"):
         stage.run(overlong="fail")
+
+
+def test_what_cutting_long_rows_costs_is_told(stage):
+    body = "    return [" + "1, " * 60 + "]\n"
+    header = "def f():\n" + '    """' + "words of " * 60 + '"""\n'
+    stage.write(
+        [{"prompt": header, "completion": "    return 1\n"}, {"prompt": "def f():\n", "completion": body}]
+    )
+    fits = stage.run(max_length=256, validation_share=0.0)
+    assert fits["rows_kept"] == 2
+    fits = fits["train"]
+    for overlong, kept in (("truncate", 1), ("split", 2)):
+        metrics = stage.run(max_length=64, overlong=overlong, validation_share=0.0)
+        packs = stage.packs()
+        lost = metrics["overlong"]
+        assert (metrics["rows_kept"], lost["rows"], lost["dropped"]) == (kept, 2, 2 - kept)
+        tokens = sum(len(pack["input_ids"]) for pack in packs)
+        labelled = sum(label != -100 for pack in packs for label in pack["labels"])
+        assert lost["tokens_lost"] == fits["tokens"] - tokens
+        assert lost["labelled_tokens_lost"] == fits["labelled_tokens"] - labelled
+        assert all(sum(pack["lengths"]) <= 64 for pack in packs)
+        assert metrics["train"]["documents"] == sum(len(pack["lengths"]) for pack in packs) >= kept
+
+
+def test_shards_are_packed_by_themselves_and_the_split_is_the_same(stage):
+    stage.run()
+    whole = [{i for pack in stage.packs(split) for i in pack["row_ids"]} for split in ("train", "validation")]
+    metrics = stage.run(shard_rows=7)
+    assert [
+        {i for p in stage.packs(split) for i in p["row_ids"]} for split in ("train", "validation")
+    ] == whole
+    for split in ("train", "validation"):
+        shards = [{int(i, 16) // 7 for i in pack["row_ids"]} for pack in stage.packs(split)]
+        assert all(len(shard) == 1 for shard in shards)
+        assert [max(shard) for shard in shards] == sorted(max(shard) for shard in shards)
+    assert metrics["train"]["packs"] == len(stage.packs())
+    assert metrics["train"]["components"] is None
+
+
+def test_a_pack_holds_as_many_documents_as_the_setting_says(stage):
+    metrics = stage.run(max_documents=2)
+    assert max(len(pack["lengths"]) for pack in stage.packs()) == 2
+    assert metrics["train"]["fewest_packs"] >= metrics["train"]["rows"] / 2
+
+
+def test_every_answer_of_a_conversation_has_labels_where_asked_for(stage):
+    tokenizer = load_tokenizer(stage.model)
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    tokenizer.chat_template = template + "{% if add_generation_prompt %}<assistant>{% endif %}"
+    tokenizer.save_pretrained(stage.model)
+    turns = [
+        ("user", "sum"),
+        ("assistant", "total"),
+        ("tool", "kept"),
+        ("user", "list"),
+        ("assistant", "item"),
+    ]
+    stage.write([{"messages": [{"role": role, "content": content} for role, content in turns]}])
+    for loss, expected in (("all", "total<|endoftext|>item<|endoftext|>"), ("last", "item<|endoftext|>")):
+        metrics = stage.run("chat", loss)
+        (pack,) = stage.packs()
+        assert tokenizer.decode([label for label in pack["labels"] if label != -100]) == expected
+        text = "".join(f"<{role}>{content}<|endoftext|>" for role, content in turns)
+        assert tokenizer.decode(pack["input_ids"]) == text
+        assert metrics["rows_kept"] == 1
+
+
+def test_odd_rows_end_in_a_document_or_a_reason(stage):
+    rows = [
+        {},
+        {"prompt": "p"},
+        {"prompt": "def f():\n", "completion": "    return 1\n" * 80_000},
+        {"messages": []},
+    ]
+    stage.write([*rows, {"prompt": None, "completion": "x = 1\n"}])
+    metrics = stage.run(validation_share=0.0)
+    assert metrics["rows_dropped"] == {"empty_completion": 2, "no_answer": 1, "overlong": 1}
+    assert metrics["rows_in"] == metrics["rows_kept"] + 4 == 5
+    assert metrics["overlong"]["tokens_lost"] > 100_000
+
+
+def test_a_file_that_is_cut_is_named(stage):
+    path = stage.folder / "data/clean/rows.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"data/clean/rows\.parquet: not readable as Parquet"):
+        stage.run()
+
+
+def packed_by(stage: Stage, *overrides: str) -> str:
+    """sha256 of data/packed as `python -m stages.pack` writes it."""
+    command = [
+        sys.executable,
+        "-m",
+        "stages.pack",
+        "pack.max_length=128",
+        "pack.validation_share=0.2",
+        *overrides,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(stage.folder)}
+    done = subprocess.run(
+        command, cwd=stage.folder, env=environment, check=False, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return sha256_folder(stage.folder / "data/packed")
+
+
+def test_packed_bytes_are_the_same_on_every_engine(stage):
+    rows = [complete(row, number, None) for number, row in enumerate(generated_functions(60))]
+    schema = row_schema().append(pa.field("component", pa.string(), nullable=False))
+    path = stage.folder / "data/clean/rows.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=16)
+    (stage.folder / "reports").mkdir()
+    shutil.copy(REPOSITORY / "dvc.yaml", stage.folder)
+    (stage.folder / "stages").symlink_to(REPOSITORY / "stages")
+    (stage.folder / "reports/config.yaml").write_text("engine: {}\npack: {}\nprompt: {}\n")
+    one = packed_by(stage, "engine.workers=1")
+    shutil.rmtree(stage.folder / "data/packed")
+    assert packed_by(stage, "engine.workers=2") == one
+    shutil.rmtree(stage.folder / "data/packed")
+    with two_nodes() as address:
+        assert packed_by(stage, "engine.kind=ray", f"engine.address={address}") == one
+    assert sum(len(pack["lengths"]) for split in ("train", "validation") for pack in stage.packs(split)) == 60
+
+
+def test_the_lengths_of_packs_are_known_without_their_tokens(stage, tmp_path):
+    stage.run()
+    path = stage.folder / "data/packed/train.arrow"
+    packs = read_packs(path)
+    assert packs.tokens == [len(pack["input_ids"]) for pack in stage.packs()]
+    before = pa.total_allocated_bytes()
+    again = read_packs(path)
+    assert pa.total_allocated_bytes() == before
+    assert dict(again[0]) == {name: stage.packs()[0][name] for name in ("input_ids", "labels", "lengths")}
 
 
 def test_rows_that_the_style_cannot_show_are_counted_by_reason(stage):

@@ -2,15 +2,19 @@
 
 import json
 import random
+from itertools import accumulate
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from stages.common.errors import UserError
+from stages.common.pieces import cuts_at_words
 from stages.common.prompt import Unrenderable, boundary, is_header, render_prompt, render_row
 from stages.common.prompt_settings import STYLES, PromptSettings
-from stages.common.tokens import encode, encode_prompts, load_tokenizer
+from stages.common.tokens import encode, encode_prompts, encode_rows, load_tokenizer, tokenize
 
 HEADER = 'import math\n\n\ndef area(r: float) -> float:\n    """Area of a circle.\n\n    >>> area(0)\n    0.0\n    """\n'
 BODY = "    if r < 0:\n        return 0.0\n    return math.pi * r * r\n"
@@ -82,6 +86,13 @@ def sentencepiece() -> PreTrainedTokenizerFast:
     return fast
 
 
+QUESTION = "Q: {{ prompt }}\nA:\n"
+
+
+def settings_of(style: str) -> PromptSettings:
+    return PromptSettings(style=style, template=QUESTION if style == "template" else "")
+
+
 KINDS = {
     "gpt2": lambda: bpe(GPT2),
     "gpt4": lambda: bpe(GPT4),
@@ -119,7 +130,7 @@ ROWS = {
 @pytest.mark.parametrize("name", ["tokenizer", "gpt4"])
 def test_a_prompt_has_the_same_tokens_alone_and_before_its_completion(name, style, kind, request):
     tokenizer = request.getfixturevalue(name)
-    prompt, completion = render_row(ROWS[kind], tokenizer, PromptSettings(style=style))
+    prompt, completion = render_row(ROWS[kind], tokenizer, settings_of(style))
     asked, answer = encode(prompt, completion, tokenizer)
     assert asked == encode_prompts([prompt], tokenizer)[0]
     assert tokenizer.decode(asked + answer) == prompt + completion + "<|end|>"
@@ -154,7 +165,7 @@ def random_rows(count: int) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_asks_with_the_tokens_that_training_showed(kind, style):
-    tokenizer, settings = KINDS[kind](), PromptSettings(style=style)
+    tokenizer, settings = KINDS[kind](), settings_of(style)
     for prompt, completion in [(HEADER, BODY), (HEADER.rstrip(), "\n" + BODY), *random_rows(200)]:
         begun, rest = render_row(row(prompt, completion), tokenizer, settings)
         asked, answer = encode(begun, rest, tokenizer)
@@ -164,6 +175,103 @@ def test_evaluation_asks_with_the_tokens_that_training_showed(kind, style):
             assert encode_prompts([render_prompt(prompt, tokenizer, settings)], tokenizer)[0] == asked
         spelled = tokenizer.decode([*asked, *answer])
         assert "".join(spelled.split()).endswith("".join(f"{rest}<|end|>".split()))
+
+
+ALL_KINDS = {
+    **KINDS,
+    "bos": lambda: bpe(GPT2, bos=True),
+    "spaces in tokens": lambda: bpe(r"[^\n]+|\n+"),
+}
+TOKENIZERS = {kind: make() for kind, make in ALL_KINDS.items()}
+WORDS = [
+    *(
+        "def area",
+        "radius",
+        "return",
+        "r",
+        "it's",
+        "é",
+        "naïve",
+        "x1",
+        "12345",
+        "  ",
+        " ",
+        "\n",
+        "\n\n",
+        "\n    ",
+    ),
+    *(
+        "\r\n",
+        "\t",
+        ":",
+        '"""',
+        "'s",
+        "(",
+        ") ",
+        ". ",
+        " if",
+        " a b",
+        "\u0301",
+        "漢字",
+        "<|start|>",
+        "_",
+        "\x00",
+    ),
+]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=14).map("".join)
+
+
+def tokenized_twice(prompt: str, completion: str, tokenizer: PreTrainedTokenizerFast) -> tuple[list, list]:
+    """What `tokenize` must come to, the long way: the prompt alone, the whole, and where they differ the completion."""
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    lead = [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else []
+    asked, whole = [*lead, *ids(prompt)], [*lead, *ids(prompt + completion)]
+    if whole[: len(asked)] == asked:
+        return asked, [*whole[len(asked) :], tokenizer.eos_token_id]
+    line, behind = ids("\n"), ids("\n" + completion)
+    inner = behind[len(line) :] if behind[: len(line)] == line else ids(completion)
+    return asked, [*inner, tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8))
+@settings(max_examples=250, deadline=None)
+def test_tokens_are_those_of_the_prompt_alone_and_of_the_whole(kind, pairs):
+    tokenizer = TOKENIZERS[kind]
+    expected = [tokenized_twice(*pair, tokenizer) for pair in pairs]
+    assert encode_rows(pairs, tokenizer) == expected
+    tokens = tokenize(pairs, tokenizer)
+    for i, (asked, answer) in enumerate(expected):
+        start, end = tokens.starts[i : i + 2]
+        assert tokens.ids[start:end].tolist() == asked + answer
+        masked = max(1, len(asked))
+        assert tokens.loss[start:end].tolist() == [False] * masked + [True] * (len(asked + answer) - masked)
+
+
+def test_which_tokenizers_let_texts_be_cut():
+    kinds = {kind for kind, tokenizer in TOKENIZERS.items() if cuts_at_words(tokenizer)}
+    assert kinds == {"gpt2", "gpt4", "bytes", "bos"}
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+@given(st.lists(TEXTS, min_size=3, max_size=6))
+@settings(max_examples=150, deadline=None)
+def test_of_several_seams_each_context_is_a_prefix_or_the_document_is_not_whole(kind, texts):
+    tokenizer = TOKENIZERS[kind]
+    tokens = tokenize([texts], tokenizer)
+    whole = encode_prompts(["".join(texts)], tokenizer)[0]
+    befores = encode_prompts(list(accumulate(texts[:-1])), tokenizer)
+    assert tokens.whole[0] == all(whole[: len(ids)] == ids for ids in befores)
+    if tokens.whole[0]:
+        assert tokens.ids.tolist() == [*whole, tokenizer.eos_token_id]
+        seams = [*map(len, befores), len(whole) + 1]
+        trained = {i for on, off in zip(seams[::2], seams[1::2], strict=False) for i in range(on, off)}
+        assert [i for i, loss in enumerate(tokens.loss) if loss] == sorted(trained - {0})
+    else:
+        assert tokens.starts.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -251,6 +359,96 @@ def test_chat_trains_on_the_last_answer_only(tokenizer):
     assert completion == "four"
     assert prompt.endswith("three<|end|>\n<|start|>assistant\n")
     assert "five" not in prompt
+
+
+TURNS = [
+    ("system", "Be brief."),
+    ("user", "one"),
+    ("assistant", "two"),
+    ("tool", "three"),
+    ("assistant", ""),
+    ("user", "four"),
+    ("assistant", "five\n"),
+    ("user", "six"),
+]
+
+
+def test_chat_trains_on_every_answer_where_asked_to(tokenizer):
+    texts = render_row(row(messages=TURNS), tokenizer, PromptSettings(style="chat", loss="all"))
+    assert list(texts[1::2]) == ["two<|end|>", "five\n"]
+    whole = tokenizer.apply_chat_template(row(messages=TURNS[:-1])["messages"], tokenize=False)
+    assert "".join(texts) + "<|end|>\n" == whole
+    tokens = tokenize([texts], tokenizer)
+    assert tokens.whole.all()
+    assert tokenizer.decode(tokens.ids[tokens.loss]) == "two<|end|>five\n<|end|>"
+    assert tokens.ids.tolist() == tokenizer(whole.removesuffix("\n"))["input_ids"]
+    last = render_row(row(messages=TURNS), tokenizer, PromptSettings(style="chat"))
+    assert last == ("".join(texts[:-1]), texts[-1])
+
+
+def test_an_answer_that_a_template_ends_in_white_space_is_trained_on_with_it(tokenizer):
+    tokenizer = bpe(
+        GPT2,
+        template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}",
+    )
+    texts = render_row(row(messages=TURNS[1:3] * 2), tokenizer, PromptSettings(style="chat", loss="all"))
+    assert texts == ("user: one\n\nassistant: ", "two\n\n", "user: one\n\nassistant: ", "two")
+
+
+def test_a_template_that_forgets_thoughts_of_earlier_turns_is_a_reason():
+    forgets = bpe(
+        GPT2,
+        template="{% for m in messages %}{{ m.content if loop.last else m.content[:1] }}<|end|>{% endfor %}",
+    )
+    turns = row(messages=[("user", "u"), ("assistant", "ab")] * 2)
+    with pytest.raises(Unrenderable, match="template"):
+        render_row(turns, forgets, PromptSettings(style="chat", loss="all"))
+
+
+def test_a_template_of_the_configuration_is_used_in_training_and_evaluation(tokenizer):
+    source = (
+        "{% if system %}S: {{ system }}\n{% endif %}{% for m in messages[:-1] %}{{ m.role }}={{ m.content }};{% endfor %}"
+        "Q: {{ prompt }}\nA:"
+    )
+    settings = PromptSettings(style="template", template=source, system="Be kind.")
+    asked = "S: Be kind.\nQ: Name a circle's area.\nA:"
+    assert render_row(ROWS["instruction"], tokenizer, settings) == (asked, "It is pi r squared.")
+    assert render_prompt("Name a circle's area.", tokenizer, settings) == asked
+    prompt, completion = render_row(ROWS["function"], tokenizer, settings)
+    assert render_prompt(HEADER, tokenizer, settings) == prompt
+    assert prompt.endswith("```python\n" + HEADER.rstrip())
+    assert completion == "\n" + BODY.rstrip() + "\n```"
+    prompt, completion = render_row(row(messages=TURNS), tokenizer, settings)
+    assert prompt.startswith("S: Be brief.\nsystem=Be brief.;user=one;")
+    assert (prompt[-8:], completion) == (" four\nA:", "five")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ question }}", "prompt.template: UndefinedError: 'question' is undefined"),
+        ("{{ prompt + 1 }}", "prompt.template: TypeError"),
+        ("{{ prompt.__class__.__mro__ }}", "prompt.template: SecurityError"),
+    ],
+)
+def test_a_template_that_fails_says_so(tokenizer, template, message):
+    with pytest.raises(UserError, match=message):
+        render_prompt("x", tokenizer, PromptSettings(style="template", template=template))
+
+
+def test_a_template_may_refuse_a_row(tokenizer):
+    settings = PromptSettings(style="template", template="{{ raise_exception('no') }}")
+    with pytest.raises(Unrenderable, match="template"):
+        render_row(ROWS["instruction"], tokenizer, settings)
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"), [("", "prompt.style is template"), ("a\n{% if %}", r"\(line 2: ")]
+)
+def test_a_template_with_a_fault_is_no_setting(template, fault):
+    with pytest.raises(ValueError, match=r"prompt\.template is .*" + fault):
+        PromptSettings(style="template", template=template)
 
 
 def test_a_system_message_is_for_conversations_that_bring_none(tokenizer):

@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.common.stage import Settings
-from stages.pack.documents import Document
-from stages.pack.files import write_packs
+from stages.pack.files import PackWriter
+from stages.pack.packing import Packing
+from stages.pack.spool import Documents
 from stages.track.settings import TrackSettings
 from stages.train.settings import Lora, TrainSettings
 
@@ -19,25 +22,47 @@ TRAIN = TrainSettings(
 TRACK = TrackSettings(live=False)
 
 
-def documents(count: int, seed: int = 0) -> list[Document]:
+def documents(count: int, seed: int = 0) -> Documents:
     """Documents of 6 to 30 tokens with ragged prompts, EOS last; they count around a circle of 20 tokens."""
     rng = random.Random(seed)
-    made = []
-    for number in range(count):
+    ids: list[int] = []
+    loss: list[int] = []
+    starts = [0]
+    for _ in range(count):
         length = rng.randint(6, 30)
         start = rng.randrange(20)
-        ids = [1 + (start + i) % 20 for i in range(length - 1)] + [EOS]
-        made.append(
-            Document(f"row{seed}-{number}", f"row{seed}-{number}", ids, rng.randint(0, length // 2), 0)
+        prompt = max(1, rng.randint(0, length // 2))
+        ids += [*(1 + (start + i) % 20 for i in range(length - 1)), EOS]
+        loss += [0] * prompt + [1] * (length - prompt)
+        starts.append(len(ids))
+    names = [f"row{seed}-{number}" for number in range(count)]
+    none = np.zeros(count, np.int64)
+    return Documents(
+        ids=np.array(ids, np.int32),
+        loss=np.array(loss, np.uint8),
+        starts=np.array(starts),
+        names=np.frombuffer("".join(names).encode(), np.uint8),
+        name_starts=np.cumsum([0, *map(len, names)]),
+        components=none.astype(np.uint64),
+        characters=none,
+        labelled=none,
+        first=none.astype(np.uint8),
+    )
+
+
+def write_packs(path: Path, count: int, seed: int = 0) -> None:
+    """That many documents, three a pack."""
+    with PackWriter(path) as writer:
+        writer.write(
+            documents(count, seed), Packing(np.arange(count), np.array([*range(0, count, 3), count]))
         )
-    return made
 
 
 def write_packed(folder: Path, train: int = 24, validation: int = 6) -> None:
     """data/packed with three documents a pack."""
     folder.mkdir(parents=True)
-    for name, made in (("train", documents(train, 1)), ("validation", documents(validation, 2))):
-        write_packs(folder / f"{name}.arrow", made, [range(i, i + 3) for i in range(0, len(made), 3)])
+    for name, count, seed in (("train", train, 1), ("validation", validation, 2)):
+        write_packs(folder / f"{name}.arrow", count, seed)
 
 
 def workplace(root: Path, model: Path) -> Path:

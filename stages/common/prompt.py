@@ -4,18 +4,20 @@ A document is a prompt, which the model reads, and a completion, which it is tra
 prompt. Both come from here, so that a model is asked in exactly the tokens that it was trained behind.
 
 A function header (code whose missing part is a body, as HumanEval's prompts are) is continued as it stands in
-style `completion`; in `alpaca` and `chat` it is put into an instruction, and the answer is begun for the model with
+style `completion`; in the others it is put into an instruction, and the answer is begun for the model with
 a code fence and the header again, so that in every style what follows the prompt is the body.
 """
 
 import ast
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from stages.common.errors import UserError
+from stages.common.pieces import CUT, cuts_at_words, plain_ids
 from stages.common.prompt_settings import PromptSettings
-from stages.common.tokens import plain_ids, special_tokens
+from stages.common.tokens import special_tokens
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -49,17 +51,19 @@ def render_prompt(prompt: str, tokenizer: Any, settings: PromptSettings) -> str:
         return opening(prompt, tokenizer, settings)
     except Unrenderable as error:
         raise UserError(
-            f"prompt.style={settings.style}: the tokenizer's chat template refuses the benchmark's prompt "
+            f"prompt.style={settings.style}: the template refuses the benchmark's prompt "
             f"({error.__cause__ or error}). Set prompt.system to '' or choose another style."
         ) from error
 
 
-def render_row(row: dict[str, Any], tokenizer: Any, settings: PromptSettings) -> tuple[str, str]:
+def render_row(row: dict[str, Any], tokenizer: Any, settings: PromptSettings) -> tuple[str, ...]:
     """Prompt text and completion text (without end-of-text token) of a row of data/clean.
+
+    With several answers to train on, their prompts and they in turn: each prompt is what comes since the answer before.
 
     Raises:
         Unrenderable: the style cannot show the row.
-        UserError: style chat with a tokenizer that has no template.
+        UserError: style chat with a tokenizer that has no template; a template of the settings that fails.
     """
     if row["messages"] is not None:
         messages = [(message["role"], message["content"] or "") for message in row["messages"]]
@@ -82,8 +86,8 @@ def render_row(row: dict[str, Any], tokenizer: Any, settings: PromptSettings) ->
 
 def render_conversation(
     messages: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings
-) -> tuple[str, str]:
-    """Prompt and completion of a conversation: what is trained on is its last assistant turn.
+) -> tuple[str, ...]:
+    """Prompt and completion of a conversation: what is trained on is its last assistant turn, or all by `prompt.loss`.
 
     Raises:
         Unrenderable: `conversation` (not one question and one answer, in a style for those), `no_answer`.
@@ -92,6 +96,10 @@ def render_conversation(
     if last < 0 or not messages[last][1].strip():
         raise Unrenderable("no_answer")
     before, answer = list(messages[:last]), messages[last][1]
+    if settings.style == "template":
+        return opening(before, tokenizer, settings), answer.strip()
+    if settings.style == "chat" and settings.loss == "all":
+        return every_answer(messages[: last + 1], tokenizer, settings)
     if settings.style == "chat":
         asked = opening(before, tokenizer, settings)
         return asked, templated_answer(before, asked, answer, tokenizer, settings)
@@ -103,6 +111,39 @@ def render_conversation(
     return answered(question, "", answer, tokenizer, settings)
 
 
+def every_answer(
+    messages: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings
+) -> tuple[str, ...]:
+    """Prompts and answers in turn, of a conversation that ends in an answer; an empty answer is part of a prompt.
+
+    An answer ends with the special token that the template ends it with; in a template without, with its white space.
+
+    Raises:
+        Unrenderable: `template`: it renders turns differently once others follow.
+    """
+    whole = templated(messages, tokenizer, settings, add_generation_prompt=False)
+    texts: list[str] = []
+    done = ""
+    for number, (role, content) in enumerate(messages):
+        if role != "assistant" or not content.strip():
+            continue
+        asked = opening(messages[:number], tokenizer, settings)
+        turns = messages[: number + 1]
+        upto = (
+            whole if turns == messages else templated(turns, tokenizer, settings, add_generation_prompt=False)
+        )
+        if not (whole.startswith(upto) and upto.startswith(asked) and asked.startswith(done)):
+            raise Unrenderable("template")
+        answer = upto[len(asked) :]
+        if turns == messages:
+            answer = answer.rstrip().removesuffix(tokenizer.eos_token)
+        elif answer.rstrip().endswith(tuple(special_tokens(tokenizer).values())):
+            answer = answer.rstrip()
+        texts += [asked[len(done) :], answer]
+        done = asked + answer
+    return tuple(texts)
+
+
 def answered(
     question: str, begun: str, rest: str, tokenizer: Any, settings: PromptSettings
 ) -> tuple[str, str]:
@@ -110,7 +151,7 @@ def answered(
     if not begun:
         rest = rest.lstrip("\n")  # else they would merge with what the opening ends in
     asked = opening(question, tokenizer, settings)
-    if settings.style == "alpaca":
+    if settings.style != "chat":
         return asked + begun, rest.rstrip()
     turn = [("user", question.strip())]
     prompt = asked + begun
@@ -122,7 +163,50 @@ def opening(question: str | Sequence[tuple[str, str]], tokenizer: Any, settings:
     turns = [("user", question.strip())] if isinstance(question, str) else list(question)
     if settings.style == "alpaca":
         return ALPACA.format(prompt=turns[-1][1].strip())
+    if settings.style == "template":
+        return filled(turns, tokenizer, settings)
     return templated(turns, tokenizer, settings, add_generation_prompt=True)
+
+
+def filled(turns: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings) -> str:
+    """The template of the settings over the turns before an answer.
+
+    Raises:
+        Unrenderable: `template`: it calls raise_exception.
+        UserError: it fails otherwise, or does what the sandbox forbids.
+    """
+    from jinja2 import TemplateError, TemplateRuntimeError
+
+    systems = [content for role, content in turns if role == "system"]
+    try:
+        return compiled(settings.template).render(
+            prompt=turns[-1][1].strip() if turns else "",
+            system=systems[0] if systems else settings.system,
+            messages=[{"role": role, "content": content} for role, content in turns],
+            bos_token=tokenizer.bos_token or "",
+            eos_token=tokenizer.eos_token,
+        )
+    except Exception as error:  # whatever the template makes of the values
+        if isinstance(error, TemplateError) and not isinstance(error, TemplateRuntimeError):
+            raise Unrenderable("template") from error
+        raise UserError(
+            f"prompt.template: {type(error).__name__}: {error}. It may use prompt, system, messages, bos_token, eos_token."
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def compiled(template: str) -> Any:
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
+    environment.globals["raise_exception"] = raise_exception
+    return environment.from_string(template)
 
 
 def templated_answer(
@@ -171,7 +255,11 @@ def continued(prompt: str, completion: str, tokenizer: Any) -> tuple[str, str]:
     text = prompt + completion
     body = completion.lstrip()
     before = text[: len(text) - len(body)]
-    header = "\n" in before[len(before.rstrip()) :] and is_header(prompt)
+    white = before[len(before.rstrip()) :]
+    if white.startswith("\n") and white.count("\n") == 1:  # the same for a header and for other text
+        kept, _ = boundary(before, tokenizer)
+        return kept, text[len(kept) :]
+    header = "\n" in white and is_header(prompt)
     kept, _ = boundary(one_break(before) if header else before, tokenizer)
     if header and kept.endswith("\n"):
         return kept, before[before.rfind("\n") + 1 :] + body
@@ -196,10 +284,18 @@ def boundary(prompt: str, tokenizer: Any) -> tuple[str, str]:
     if not kept or not breaks:
         return kept, white
     tail = kept[kept.rfind("\n") + 1 :][-80:]
-    alone, followed = plain_ids([tail, f"{tail}{breaks}    x"], tokenizer)
-    if followed[: len(alone)] == alone:
+    if cuts_at_words(tokenizer):
+        tail = tail[max((match.start() for match in CUT.finditer(tail)), default=0) :]
+    if breaks_apart(tail, breaks, tokenizer):
         return kept, white
     return kept + breaks, white[len(breaks) :]
+
+
+@lru_cache(maxsize=1 << 14)
+def breaks_apart(tail: str, breaks: str, tokenizer: Any) -> bool:
+    """Whether the tokens of a line's end stay the same with line breaks and an indent behind it."""
+    alone, followed = plain_ids([tail, f"{tail}{breaks}    x"], tokenizer)
+    return followed[: len(alone)] == alone
 
 
 def is_header(prompt: str) -> bool:
@@ -233,5 +329,11 @@ def refuse_special(texts: Sequence[str], tokenizer: Any) -> None:
     Raises:
         Unrenderable: `special_token`.
     """
-    if any(token in text for token in special_tokens(tokenizer).values() for text in texts):
+    pattern = special_pattern(tokenizer)
+    if any(pattern.search(text) for text in texts):
         raise Unrenderable("special_token")
+
+
+@lru_cache(maxsize=4)
+def special_pattern(tokenizer: Any) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, special_tokens(tokenizer).values())))

@@ -1,13 +1,39 @@
 """Text as tokens: one tokenization for training and evaluation."""
 
+from array import array
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from stages.common.errors import UserError
+from stages.common.pieces import (
+    Found,
+    cuts_at_words,
+    int32,
+    leading_ids,
+    pieces_of,
+    plain_ids,
+    plan,
+    put_apart,
+    put_together,
+    rest_of,
+)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+class Tokens(NamedTuple):
+    """Documents as tokens, one after another: document i is `starts[i] : starts[i + 1]` of both arrays."""
+
+    ids: npt.NDArray[np.int32]
+    loss: npt.NDArray[np.bool_]  # whether the token is trained on
+    starts: npt.NDArray[np.int64]  # of shape (documents + 1,)
+    whole: npt.NDArray[np.bool_]  # False: a seam lies inside a token; of that document there are no tokens
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -46,17 +72,84 @@ def special_tokens(tokenizer: Any) -> dict[int, str]:
     return dict(sorted({**added, **{i: str(token) for i, token in named}}.items()))
 
 
+def tokenize(documents: Sequence[Sequence[str]], tokenizer: Any) -> Tokens:
+    """Tokens of documents, each given as texts in turn: context, trained on, context, trained on, ...
+
+    The context's ids are those of that text alone, as evaluation has them, with the tokenizer's own leading tokens
+    (BOS) if it adds any. A document ends in the end-of-text token, which is trained on. Where the one seam of a prompt
+    and a completion lies inside a token, they are tokenized apart; a document with several seams is not `whole` then.
+    The first token of a document is never trained on.
+
+    Texts are cut where tokens never meet, and each distinct piece is tokenized once, so that common words cost a look-up.
+    What is between a cut and a seam is a piece too: its ids tell whether the seam lies between tokens.
+    """
+    return joined(found_in(documents, tokenizer))
+
+
+def found_in(documents: Sequence[Sequence[str]], tokenizer: Any) -> list[Found | None]:
+    """Ids and seams of each document; None where one of several seams lies inside a token."""
+    cuts = cuts_at_words(tokenizer)
+    if not cuts and all(len(document) == 2 for document in documents):
+        return [pair_of(*both) for both in tokenize_twice(documents, tokenizer)]
+    plans = [plan(document, cuts) for document in documents]
+    ids = pieces_of(tokenizer)
+    ids.add(chain.from_iterable((*whole, *(tail for _, tail in tails)) for whole, tails in plans))
+    found = [put_together(document, *p, ids) for document, p in zip(documents, plans, strict=True)]
+    apart = [i for i, one in enumerate(found) if one is None and len(documents[i]) == 2]
+    if cuts:
+        rests = {i: rest_of(*plans[i]) for i in apart}
+        ids.add(["\n", *("\n" + rest for rest in rests.values()), *rests.values()])
+        for i, rest in rests.items():
+            found[i] = put_apart(*plans[i], rest, ids)
+    else:
+        for i, both in zip(apart, tokenize_twice([documents[i] for i in apart], tokenizer), strict=True):
+            found[i] = pair_of(*both)
+    ids.forget()
+    return found
+
+
+def pair_of(asked: list[int], answer: list[int]) -> Found:
+    return int32(asked + answer), [len(asked)]
+
+
+def joined(documents: Sequence[Found | None]) -> Tokens:
+    """One array of ids; tokens between odd and even seams are trained on."""
+    starts = np.zeros(len(documents) + 1, np.int64)
+    np.cumsum([len(d[0]) // 4 if d else 0 for d in documents], out=starts[1:])
+    ids = np.frombuffer(b"".join(d[0] for d in documents if d), np.int32)
+    on, off = [], []
+    for start, end, document in zip(starts[:-1].tolist(), starts[1:].tolist(), documents, strict=True):
+        if document:
+            seams = [start + seam for seam in document[1]]
+            on += seams[::2]
+            off += [*seams, end][1::2]
+    turns = np.bincount(on, minlength=len(ids) + 1) - np.bincount(off, minlength=len(ids) + 1)
+    loss = np.cumsum(turns[:-1]) > 0
+    whole = np.array([d is not None for d in documents], bool)
+    loss[starts[:-1][whole]] = False
+    return Tokens(ids, loss, starts, whole)
+
+
 def encode(prompt_text: str, completion_text: str, tokenizer: Any) -> tuple[list[int], list[int]]:
     """Token ids of one document; see `encode_rows`."""
     return encode_rows([(prompt_text, completion_text)], tokenizer)[0]
 
 
 def encode_rows(documents: Sequence[tuple[str, str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """Prompt ids and completion ids of each (prompt text, completion text).
+    """Prompt ids and completion ids of each (prompt text, completion text), as `tokenize` has them."""
+    rows = []
+    for document in found_in(documents, tokenizer):
+        assert document is not None  # of one seam
+        ids, (seam,) = array("i", document[0]).tolist(), document[1]
+        rows.append((ids[:seam], ids[seam:]))
+    return rows
 
-    The prompt's ids are those of the prompt alone, as evaluation has them, with the tokenizer's own leading
-    tokens (BOS) if it adds any. Completion ids end in the end-of-text token. Where tokenizing prompt and completion
-    together gives other ids at the seam, they are tokenized apart.
+
+def tokenize_twice(documents: Sequence[Sequence[str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """Prompt ids and completion ids, end-of-text token included, of each (prompt text, completion text).
+
+    Of tokenizers that say nothing about where texts may be cut: the prompt alone, prompt and completion together, and
+    where that gives other ids at the seam, the completion apart.
     """
     prompts = encode_prompts([prompt for prompt, _ in documents], tokenizer)
     wholes = encode_prompts([prompt + completion for prompt, completion in documents], tokenizer)
@@ -79,11 +172,6 @@ def encode_prompts(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     ]
 
 
-def plain_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Ids of each text, nothing added."""
-    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-
-
 def inner_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     """Ids of each text as within a longer one: without the space that SentencePiece's kind puts before a first word."""
     (line,) = plain_ids(["\n"], tokenizer)
@@ -92,10 +180,3 @@ def inner_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
         ids[len(line) :] if ids[: len(line)] == line else alone
         for ids, alone in zip(behind, plain_ids(texts, tokenizer), strict=True)
     ]
-
-
-def leading_ids(tokenizer: Any) -> list[int]:
-    """The special tokens that the tokenizer puts before a text by default; it may add others after it."""
-    plain, full = plain_ids(["a"], tokenizer)[0], tokenizer("a")["input_ids"]
-    start = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
-    return full[:start]

@@ -3,76 +3,129 @@
     dvc repro pack
     python -m stages.pack pack.max_length=2048
 
-Writes data/packed/{train,validation}.arrow (see `pack_schema`) and packing.json, the same bytes every time.
+Writes data/packed/{train,validation}.arrow (see `pack_schema`) and packing.json, the same bytes every time, whatever the
+engine. Rows are worked on by row groups; memory is a few row groups a worker, and some bytes a document of a shard.
 """
 
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.files import read_parquet, replacing, write_json
-from stages.common.stage import Settings, run
-from stages.common.tokens import load_tokenizer
-from stages.pack.documents import Document, Documents, make_documents
-from stages.pack.files import check_columns, check_context, check_vocabulary, row_batches, write_packs
-from stages.pack.measures import histograms, measure
-from stages.pack.packing import best_fit_decreasing
-from stages.pack.split import validation_components
+import numpy as np
+import numpy.typing as npt
 
-ROWS = Path("data/clean/rows.parquet")
+from stages.common.engine import open_engine
+from stages.common.engine_settings import EngineSettings
+from stages.common.errors import UserError
+from stages.common.files import replacing, write_json
+from stages.common.stage import Settings, run
+from stages.pack.documents import Task, documents_of, tokenizer_of
+from stages.pack.files import ROWS, PackWriter, check_context, open_rows, vocabulary_of
+from stages.pack.measures import Measures
+from stages.pack.overlong import Cost
+from stages.pack.packing import Packing
+from stages.pack.packing import pack as packing_of
+from stages.pack.settings import PackSettings
+from stages.pack.split import validation_split
+from stages.pack.spool import Documents, Spool
+
 MODEL = Path("models/base")
 PACKED = Path("data/packed")
+SPLITS = ("train", "validation")
 
 
 def main(settings: Settings) -> dict[str, Any]:
     """Rows in, packs out; returns what was kept, dropped and how full the packs are."""
-    pack = settings.pack
-    table = read_parquet(ROWS)
-    check_columns(table, ROWS)
+    pack: PackSettings = settings.pack
+    with open_rows() as file:
+        rows, groups = file.metadata.num_rows, file.num_row_groups
     context = check_context(MODEL, pack.max_length)
-    tokenizer = load_tokenizer(MODEL)
+    stamp = tuple(sorted(path.stat().st_mtime_ns for path in MODEL.iterdir()))
+    task = Task(0, str(MODEL), stamp, vocabulary_of(MODEL), pack, settings.prompt, alone=True)
+    tokenizer_of(task.model, task.stamp)  # what is wrong with it is said before workers start
 
-    documents = make_documents(row_batches(table), tokenizer, settings.prompt, pack.max_length, pack.overlong)
-    refuse_nothing(documents, table.num_rows)
-    check_vocabulary(MODEL, documents.kept)
-    splits = split(documents.kept, pack.validation_share, pack.seed)
-
-    metrics: dict[str, Any] = {
-        "style": settings.prompt.style,
-        "max_length": pack.max_length,
-        "context": context,
-        "rows_in": table.num_rows,
-        "rows_kept": len(documents.kept),
-        "rows_dropped": dict(sorted(documents.dropped.items())),
-    }
     with replacing(PACKED) as folder:
         folder.mkdir()
-        for name, chosen in splits.items():
-            packs = best_fit_decreasing([len(d.ids) for d in chosen], pack.max_length)
-            write_packs(folder / f"{name}.arrow", chosen, packs)
-            metrics[name] = measure(chosen, packs, pack.max_length)
-            if name == "train":
-                metrics["histograms"] = histograms(chosen, packs, pack.max_length)
-        counts = {key: value for key, value in metrics.items() if key != "histograms"}
-        write_json(folder / "packing.json", counts)
+        with Spool(folder / "spool") as spool:
+            dropped, cost = tokenized(task, groups, settings.engine, spool)
+            refuse_nothing(spool.documents, rows, dropped)
+            measures = write(spool.read(), folder, pack)
+        shutil.rmtree(folder / "spool")
+        metrics: dict[str, Any] = {
+            "style": settings.prompt.style,
+            "max_length": pack.max_length,
+            "context": context,
+            "rows_in": rows,
+            "rows_kept": spool.rows,
+            "rows_dropped": dict(sorted(dropped.items())),
+            "overlong": {"what": pack.overlong, **asdict(cost)},
+            **{name: measures[name].figures() for name in SPLITS},
+        }
+        write_json(folder / "packing.json", metrics)
     tell(metrics)
-    return metrics
+    return {**metrics, "histograms": measures["train"].histograms()}
 
 
-def split(documents: list[Document], share: float, seed: int) -> dict[str, list[Document]]:
-    """Training and validation documents; no component is on both sides."""
-    held_out = validation_components([d.component for d in documents], share, seed)
-    return {
-        "train": [d for d in documents if d.component not in held_out],
-        "validation": [d for d in documents if d.component in held_out],
-    }
+def tokenized(task: Task, groups: int, settings: EngineSettings, spool: Spool) -> tuple[Counter[str], Cost]:
+    """Fill the spool with the documents of all row groups, in their order; what was dropped and what was cut."""
+    from tqdm import tqdm
+
+    workers = min(settings.workers or len(os.sched_getaffinity(0)), max(1, groups))
+    dropped: Counter[str] = Counter()
+    cost = Cost()
+    with open_engine(replace(settings, workers=workers)) as engine:
+        tasks = (task._replace(group=group, alone=engine.workers == 1) for group in range(groups))
+        for part in tqdm(
+            engine.map(documents_of, tasks),
+            total=groups,
+            desc="pack",
+            unit="row group",
+            disable=not sys.stderr.isatty(),
+        ):
+            spool.append(part)
+            dropped += part.dropped
+            cost.add(part.cost)
+    return dropped, cost
 
 
-def refuse_nothing(documents: Documents, rows: int) -> None:
+def write(documents: Documents, folder: Path, pack: PackSettings) -> dict[str, Measures]:
+    """Pack the documents, shard by shard, into one file a split; the figures of each."""
+    measures = {name: Measures(pack.max_length, pack.max_documents) for name in SPLITS}
+    split = validation_split(
+        [documents.components[a:b] for a, b in shards(len(documents), pack.shard_rows)], pack.validation_share
+    )
+    with ExitStack() as stack:
+        writers = {name: stack.enter_context(PackWriter(folder / f"{name}.arrow")) for name in SPLITS}
+        for first, last in shards(len(documents), pack.shard_rows):
+            held_out = split.held_out(documents.components[first:last])
+            for name, side in (("train", ~held_out), ("validation", held_out)):
+                chosen: npt.NDArray[np.int64] = first + np.flatnonzero(side)
+                lengths = documents.starts[chosen + 1] - documents.starts[chosen]
+                packing = packing_of(lengths, pack.max_length, pack.max_documents)
+                writers[name].write(documents, Packing(chosen[packing.order], packing.starts))
+                measures[name].add(documents, chosen, lengths, packing)
+                components = None if pack.shard_rows else len(np.unique(documents.components[chosen]))
+                measures[name].components = components
+    return measures
+
+
+def shards(documents: int, size: int) -> Iterator[tuple[int, int]]:
+    """First and last of documents that are packed together; size 0: all."""
+    size = size or max(1, documents)
+    return ((first, min(first + size, documents)) for first in range(0, documents, size))
+
+
+def refuse_nothing(documents: int, rows: int, dropped: Counter[str]) -> None:
     """Raises UserError where no row is left to train on."""
-    if documents.kept:
+    if documents:
         return
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(documents.dropped.items()))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
     raise UserError(
         f"{ROWS}: no rows left to pack, of {rows} ({reasons or 'the file is empty'}). Raise pack.max_length, choose "
         f"another prompt.style, or loosen the rules of clean."
@@ -81,7 +134,7 @@ def refuse_nothing(documents: Documents, rows: int) -> None:
 
 def tell(metrics: dict[str, Any]) -> None:
     """One line a split, for whoever watches."""
-    for name in ("train", "validation"):
+    for name in SPLITS:
         figures = metrics[name]
         print(
             f"{name}: {figures['rows']} rows, {figures['tokens']} tokens ({figures['labelled_tokens']} labelled) in "
@@ -89,7 +142,13 @@ def tell(metrics: dict[str, Any]) -> None:
         )
     if metrics["rows_dropped"]:
         print("dropped: " + ", ".join(f"{n} {reason}" for reason, n in metrics["rows_dropped"].items()))
+    overlong = metrics["overlong"]
+    if overlong["rows"]:
+        print(
+            f"over {metrics['max_length']} tokens: {overlong['rows']} rows, {overlong['what']}: {overlong['tokens_lost']} "
+            f"tokens lost, {overlong['labelled_tokens_lost']} of labels"
+        )
 
 
 if __name__ == "__main__":
-    run("pack", main)
+    run("pack", main, observes=("engine",))

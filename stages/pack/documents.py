@@ -1,97 +1,146 @@
-"""Rows as token documents with labels, each checked."""
+"""A row group of data/clean as token documents, rendered, tokenized, masked and checked: the stage's unit of work."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from stages.common.errors import UserError
 from stages.common.prompt import Unrenderable, render_row
 from stages.common.prompt_settings import PromptSettings
-from stages.common.tokens import encode_rows
+from stages.common.tokens import Tokens, load_tokenizer, tokenize
+from stages.pack.files import ROWS, read_rows
+from stages.pack.overlong import Cost, shorten
+from stages.pack.settings import PackSettings
+from stages.pack.split import hash_of
 
-IGNORED = -100  # label of a token without loss
-BATCH_ROWS = 1024
 
-
-@dataclass(frozen=True)
-class Document:
-    """One row as tokens: `prompt_tokens` of `ids` are context, the others, EOS last, are trained on."""
-
-    row_id: str
-    component: str
-    ids: list[int]
-    prompt_tokens: int
-    characters: int  # of prompt and completion, as rendered
-
-    def labels(self) -> list[int]:
-        """Labels of `ids`; the first is ignored always, for nothing in the document comes before it."""
-        masked = max(1, self.prompt_tokens)
-        return [IGNORED] * masked + self.ids[masked:]
+class Task(NamedTuple):
+    group: int  # of data/clean/rows.parquet
+    model: str  # folder of the tokenizer
+    stamp: tuple[int, ...]  # of its files: a process that lives on does not keep an old tokenizer
+    vocabulary: int  # tokens that the model knows; 0: it does not say
+    pack: PackSettings
+    prompt: PromptSettings
+    alone: bool  # one process works: the tokenizer may use threads
 
 
 @dataclass
-class Documents:
-    kept: list[Document] = field(default_factory=list)
+class Part:
+    """The documents of one row group, in the order of its rows; arrays are flat."""
+
+    ids: npt.NDArray[np.int32]
+    loss: npt.NDArray[np.uint8]  # 1: the token is trained on
+    lengths: npt.NDArray[np.int64]  # tokens of each document
+    names: bytes  # row id of each document, one after another
+    name_lengths: npt.NDArray[np.int64]  # bytes of each
+    components: npt.NDArray[np.uint64]  # `hash_of` the component of each document
+    characters: npt.NDArray[np.int64]  # of each document as rendered
+    labelled: npt.NDArray[np.int64]  # tokens of each document that are trained on
+    first: npt.NDArray[np.uint8]  # 1: the document is the first of its row
     dropped: Counter[str] = field(default_factory=Counter)  # rows by reason
+    cost: Cost = field(default_factory=Cost)
 
 
-def make_documents(
-    rows: Iterator[list[dict[str, Any]]],
-    tokenizer: Any,
-    prompt: PromptSettings,
-    max_length: int,
-    overlong: str = "drop",
-) -> Documents:
-    """Render, tokenize and check batches of rows.
+def documents_of(task: Task) -> Part:
+    """The documents of a row group.
 
     Raises:
-        UserError: a row of more than `max_length` tokens where `overlong` is `fail`; a rendering that breaks the
-            contract of `check`.
+        UserError: a row of more than `pack.max_length` tokens where `pack.overlong` is `fail`; a rendering that breaks the
+            contract of `check`; a token that the model does not know.
     """
-    made = Documents()
-    for batch in rows:
-        texts, renderable = render_batch(batch, tokenizer, prompt, made.dropped)
-        encoded = encode_rows(texts, tokenizer)
-        for row, text, (asked, answer) in zip(renderable, texts, encoded, strict=True):
-            document = Document(row["id"], row["component"], asked + answer, len(asked), sum(map(len, text)))
-            check(document, tokenizer.eos_token_id)
-            if len(document.ids) <= max_length:
-                made.kept.append(document)
-            elif overlong == "drop":
-                made.dropped["overlong"] += 1
-            else:
-                raise UserError(
-                    f"data/clean/rows.parquet, row {row['id']} ({row['source']}): {len(document.ids)} tokens, and "
-                    f"pack.max_length is {max_length}. Raise it, or set pack.overlong to drop."
-                )
-    return made
+    if not task.alone:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    tokenizer = tokenizer_of(task.model, task.stamp)
+    dropped: Counter[str] = Counter()
+    rows, texts = rendered(read_rows(task.group), tokenizer, task.prompt, dropped)
+    tokens = tokenize(texts, tokenizer)
+    check(tokens, rows, tokenizer.eos_token_id, task.vocabulary, task.model)
+    if dropped_apart := int((~tokens.whole).sum()):
+        dropped["seam"] = dropped_apart
+    if task.pack.overlong == "fail":
+        refuse_long(tokens, rows, task.pack.max_length)
+    made = shorten(tokens, task.pack.max_length, task.pack.overlong, tokenizer.bos_token_id)
+    if made.cost.dropped:
+        dropped["overlong"] = made.cost.dropped
+    lengths = np.diff(made.starts)
+    before = np.diff(tokens.starts)[made.rows]
+    names = [rows[i]["id"].encode() for i in made.rows.tolist()]
+    hashes = [hash_of(rows[i]["component"], task.pack.seed) for i in made.rows.tolist()]
+    characters = np.array([sum(map(len, texts[i])) for i in made.rows.tolist()], np.int64)
+    loss = made.loss.astype(np.uint8)
+    return Part(
+        ids=made.ids,
+        loss=loss,
+        lengths=lengths,
+        names=b"".join(names),
+        name_lengths=np.array([len(name) for name in names], np.int64),
+        components=np.array(hashes, np.uint64),
+        characters=characters * lengths // np.maximum(1, before),  # of a shorter document, its share
+        labelled=np.add.reduceat(loss, made.starts[:-1], dtype=np.int64) if len(lengths) else lengths,
+        first=np.diff(made.rows, prepend=-1).astype(bool).astype(np.uint8),
+        dropped=dropped,
+        cost=made.cost,
+    )
 
 
-def render_batch(
+@lru_cache(maxsize=1)
+def tokenizer_of(model: str, stamp: tuple[int, ...]) -> Any:
+    return load_tokenizer(model)
+
+
+def rendered(
     batch: Sequence[dict[str, Any]], tokenizer: Any, prompt: PromptSettings, dropped: Counter[str]
-) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
-    """Texts of the rows that the style can show, and those rows; counts the others by reason."""
-    texts, renderable = [], []
+) -> tuple[list[dict[str, Any]], list[tuple[str, ...]]]:
+    """The rows that the style can show, and their texts; counts the others by reason."""
+    rows, texts = [], []
     for row in batch:
         try:
             texts.append(render_row(row, tokenizer, prompt))
-            renderable.append(row)
+            rows.append(row)
         except Unrenderable as error:
             dropped[error.reason] += 1
-    return texts, renderable
+    return rows, texts
 
 
-def check(document: Document, eos: int) -> None:
-    """What training relies on: the last label is EOS, and no other label is.
+def check(tokens: Tokens, rows: Sequence[dict[str, Any]], eos: int, vocabulary: int, model: str) -> None:
+    """What training relies on: a document's last token is EOS and has a label; an EOS with a label ends an answer; the
+    model knows every token. That the tokens of a prompt begin its document, `tokenize` has seen to.
 
     Raises:
         UserError: names the row; the tokenizer or its template is at fault.
     """
-    labels = document.labels()
-    if labels[-1] != eos or eos in labels[:-1]:
-        fault = "an end-of-text token before its end" if eos in labels[:-1] else "nothing to train on"
+    starts, loss = tokens.starts[:-1][tokens.whole], tokens.loss
+    ends = tokens.starts[1:][tokens.whole] - 1
+    ended = loss & (tokens.ids == eos)
+    inside = ended[:-1] & loss[1:]  # loss goes on behind it; the first token of a document has none
+    wrong, fault = np.flatnonzero(inside), "an end-of-text token before its end"
+    if not len(wrong):
+        wrong, fault = ends[~ended[ends]], "nothing to train on"
+    if len(wrong):
+        row = np.flatnonzero(tokens.whole)[np.searchsorted(starts, wrong[0], "right") - 1]
         raise UserError(
-            f"data/clean/rows.parquet, row {document.row_id}: {fault}. The tokenizer or its chat template does not "
-            f"render it consistently; choose another prompt.style."
+            f"{ROWS}, row {rows[row]['id']}: {fault}. The tokenizer or its chat template does not render it "
+            f"consistently; choose another prompt.style."
+        )
+    unknown = np.flatnonzero(tokens.ids >= vocabulary) if vocabulary else ends[:0]
+    if len(unknown):
+        row = np.searchsorted(tokens.starts, unknown[0], "right") - 1
+        raise UserError(
+            f"{model}: token {tokens.ids[unknown[0]]} of row {rows[row]['id']}, but the model knows {vocabulary} tokens. "
+            f"Tokenizer and model do not belong together."
+        )
+
+
+def refuse_long(tokens: Tokens, rows: Sequence[dict[str, Any]], limit: int) -> None:
+    lengths = np.diff(tokens.starts)
+    for row in np.flatnonzero(lengths > limit)[:1].tolist():
+        raise UserError(
+            f"{ROWS}, row {rows[row]['id']} ({rows[row]['source']}): {lengths[row]} tokens, and pack.max_length is "
+            f"{limit}. Raise it, or set pack.overlong to drop, truncate or split."
         )

@@ -1,17 +1,25 @@
 """What the stage reads and writes: rows of data/clean, the model's limits, Arrow streams of packs."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.schema import row_schema
-from stages.pack.documents import BATCH_ROWS, Document
+from stages.pack.packing import Packing
 
+if TYPE_CHECKING:
+    from stages.pack.spool import Documents
+
+ROWS = Path("data/clean/rows.parquet")
+NEEDED = ["id", "source", "prompt", "completion", "messages", "component"]
+IGNORED = -100  # label of a token without loss
 BATCH_PACKS = 256  # packs a record batch: fixed, so that the same packs are the same bytes
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
 
@@ -28,37 +36,96 @@ def pack_schema() -> pa.Schema:
     )
 
 
-def write_packs(path: Path, documents: Sequence[Document], packs: Sequence[Sequence[int]]) -> None:
-    """Write packs (lists of indices into `documents`) as an Arrow IPC stream; at least one batch, if an empty one,
-    because `datasets` reads no stream without."""
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, pack_schema()) as writer:
-        for start in range(0, max(1, len(packs)), BATCH_PACKS):
-            chosen = [[documents[i] for i in pack] for pack in packs[start : start + BATCH_PACKS]]
-            columns = {
-                "input_ids": [[token for d in pack for token in d.ids] for pack in chosen],
-                "labels": [[label for d in pack for label in d.labels()] for pack in chosen],
-                "lengths": [[len(d.ids) for d in pack] for pack in chosen],
-                "row_ids": [[d.row_id for d in pack] for pack in chosen],
-            }
-            writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=pack_schema()))
+class PackWriter:
+    """Writes packs of documents as an Arrow IPC stream; at least one batch, if an empty one, because `datasets` reads no
+    stream without."""
+
+    def __init__(self, path: Path) -> None:
+        self.sink = pa.OSFile(str(path), "wb")
+        self.stream = pa.ipc.new_stream(self.sink, pack_schema())
+        self.batches = 0
+
+    def __enter__(self) -> "PackWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self.batches:
+            self.stream.write_batch(pa.RecordBatch.from_pylist([], schema=pack_schema()))
+        self.stream.close()
+        self.sink.close()
+
+    def write(self, documents: "Documents", packing: Packing) -> None:
+        """Packs of indices into `documents`."""
+        for batch in pack_batches(documents, packing):
+            self.stream.write_batch(batch)
+            self.batches += 1
 
 
-def row_batches(table: pa.Table) -> Iterator[list[dict[str, Any]]]:
-    """Rows as dictionaries, a batch at a time; columns that rendering does not need are left out."""
-    needed = table.select(["id", "source", "prompt", "completion", "messages", "component"])
-    for batch in needed.to_batches(max_chunksize=BATCH_ROWS):
-        yield batch.to_pylist()
+def pack_batches(documents: "Documents", packing: Packing) -> Iterator[pa.RecordBatch]:
+    """Packs as record batches: documents are gathered by Arrow, a copy each, no Python value a token."""
+    starts = pa.array(np.asarray(documents.starts))
+    ids = pa.LargeListArray.from_arrays(starts, pa.array(np.asarray(documents.ids)))
+    loss = pa.LargeListArray.from_arrays(starts, pa.array(np.asarray(documents.loss)))
+    buffers = [None, pa.py_buffer(documents.name_starts), pa.py_buffer(documents.names)]
+    names = pa.Array.from_buffers(pa.large_string(), len(documents), buffers)
+    for first in range(0, len(packing), BATCH_PACKS):
+        ends = packing.starts[first : first + BATCH_PACKS + 1]
+        order = pa.array(packing.order[ends[0] : ends[-1]])
+        of_pack = pa.array((ends - ends[0]).astype(np.int32))
+        chosen = ids.take(order)
+        lengths = pa.compute.list_value_length(chosen).to_numpy().astype(np.int32)
+        tokens = np.zeros(len(lengths) + 1, np.int32)
+        np.cumsum(lengths, out=tokens[1:])
+        of_token = pa.array(tokens[ends - ends[0]])
+        values = chosen.flatten().to_numpy()
+        trained = loss.take(order).flatten().to_numpy()
+        columns = [
+            pa.ListArray.from_arrays(of_token, pa.array(values)),
+            pa.ListArray.from_arrays(of_token, pa.array(np.where(trained, values, np.int32(IGNORED)))),
+            pa.ListArray.from_arrays(of_pack, pa.array(lengths)),
+            pa.ListArray.from_arrays(of_pack, names.take(order).cast(pa.string())),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=pack_schema())
 
 
-def check_columns(table: pa.Table, path: Path) -> None:
+def open_rows() -> pq.ParquetFile:
+    """data/clean/rows.parquet, not read yet.
+
+    Raises:
+        UserError: it is missing or no Parquet, or lacks columns.
+    """
+    try:
+        file = pq.ParquetFile(ROWS)
+    except FileNotFoundError:
+        raise UserError(f"{ROWS}: no such file. `dvc repro clean` writes it.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{ROWS}: not readable as Parquet ({error}). Remove it and run `dvc repro`."
+        ) from None
+    check_columns(file.schema_arrow.names)
+    return file
+
+
+def read_rows(group: int) -> list[dict[str, Any]]:
+    """Rows of one row group as dictionaries; columns that rendering does not need are left out."""
+    try:
+        with open_rows() as file:
+            return file.read_row_group(group, columns=NEEDED).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{ROWS}, row group {group}: not readable ({error}). Remove it and run `dvc repro`."
+        ) from None
+
+
+def check_columns(names: Sequence[str]) -> None:
     """Refuse a table that is not what clean writes.
 
     Raises:
         UserError: names the columns that are missing.
     """
-    missing = [name for name in [*row_schema().names, "component"] if name not in table.column_names]
+    missing = [name for name in [*row_schema().names, "component"] if name not in names]
     if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}. `dvc repro clean` writes it.")
+        raise UserError(f"{ROWS}: no column {', '.join(missing)}. `dvc repro clean` writes it.")
 
 
 def check_context(model: Path, max_length: int) -> int | None:
@@ -79,19 +146,7 @@ def check_context(model: Path, max_length: int) -> int | None:
     return context
 
 
-def check_vocabulary(model: Path, documents: Sequence[Document]) -> None:
-    """Refuse tokens the model has no embedding for.
-
-    Raises:
-        UserError: the tokenizer does not belong to the model.
-    """
-    config = json.loads((model / "config.json").read_text("utf-8"))
-    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
-    if not size:
-        return
-    for document in documents:
-        if max(document.ids) >= size:
-            raise UserError(
-                f"{model}: token {max(document.ids)} of row {document.row_id}, but the model knows {size} tokens. "
-                f"Tokenizer and model do not belong together."
-            )
+def vocabulary_of(model: Path) -> int:
+    """Tokens that the model knows; 0 where its configuration does not say."""
+    config = read_json(model / "config.json")
+    return config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or 0

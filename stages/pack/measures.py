@@ -1,49 +1,80 @@
 """Figures of a packing, for reports/pack.json."""
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-from stages.pack.documents import Document
-from stages.pack.packing import fewest_packs
+import numpy as np
+import numpy.typing as npt
 
-BINS = 32  # of the histogram of row lengths
+from stages.pack.packing import Packing, fewest_packs
+from stages.pack.spool import Documents
 
-
-def measure(documents: Sequence[Document], packs: Sequence[Sequence[int]], max_length: int) -> dict[str, Any]:
-    """Rows, tokens and how well the packs are used, of one split."""
-    lengths = [len(d.ids) for d in documents]
-    tokens = sum(lengths)
-    labelled = sum(length - max(1, d.prompt_tokens) for length, d in zip(lengths, documents, strict=True))
-    return {
-        "rows": len(documents),
-        "components": len({d.component for d in documents}),
-        "packs": len(packs),
-        "fewest_packs": fewest_packs(lengths, max_length),  # no packing has less
-        "tokens": tokens,
-        "labelled_tokens": labelled,
-        "labelled_share": ratio(labelled, tokens),
-        "utilisation": ratio(tokens, len(packs) * max_length),
-        "documents_per_pack": ratio(len(documents), len(packs)),
-        "characters_per_token": ratio(sum(d.characters for d in documents), tokens),
-    }
+BINS = 32  # of the histogram of document lengths
 
 
-def histograms(
-    documents: Sequence[Document], packs: Sequence[Sequence[int]], max_length: int
-) -> dict[str, Any]:
-    """Counts for pictures: rows by length (`tokens`: upper edges of bins), packs by documents and by tokens."""
-    width = -(-max_length // BINS)
-    edges = list(range(width, max_length + width, width))
-    row_bins = Counter((len(d.ids) - 1) // width for d in documents)
-    pack_bins = Counter((sum(len(documents[i].ids) for i in pack) - 1) // width for pack in packs)
-    per_pack = Counter(len(pack) for pack in packs)
-    return {
-        "tokens": edges,
-        "rows": [row_bins[i] for i in range(len(edges))],
-        "packs": [pack_bins[i] for i in range(len(edges))],
-        "packs_by_documents": [per_pack[i] for i in range(1, max(per_pack, default=0) + 1)],
-    }
+class Measures:
+    """Rows, tokens and how well the packs are used, of one split; added up over its shards."""
+
+    def __init__(self, capacity: int, max_documents: int) -> None:
+        self.capacity, self.max_documents = capacity, max_documents
+        self.rows = self.documents = self.packs = self.tokens = self.labelled = self.characters = (
+            self.halves
+        ) = 0
+        self.components: int | None = 0
+        self.width = -(-capacity // BINS)
+        self.edges = list(range(self.width, capacity + self.width, self.width))
+        self.bins = {name: np.zeros(len(self.edges), np.int64) for name in ("rows", "packs")}
+        self.by_documents = np.zeros(0, np.int64)
+
+    def add(
+        self,
+        documents: Documents,
+        chosen: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        packing: Packing,
+    ) -> None:
+        """One shard: `packing` is of the documents `chosen`, of these lengths."""
+        self.rows += int(documents.first[chosen].sum())
+        self.documents += len(chosen)
+        self.packs += len(packing)
+        self.tokens += int(lengths.sum())
+        self.labelled += int(documents.labelled[chosen].sum())
+        self.characters += int(documents.characters[chosen].sum())
+        self.halves += int((2 * lengths > self.capacity).sum())
+        if len(chosen):
+            filled = np.add.reduceat(lengths[packing.order], packing.starts[:-1])
+            self.bins["rows"] += self.binned(lengths)
+            self.bins["packs"] += self.binned(filled)
+            counts = np.bincount(np.diff(packing.starts), minlength=len(self.by_documents))
+            counts[: len(self.by_documents)] += self.by_documents
+            self.by_documents = counts
+
+    def binned(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.bincount((lengths - 1) // self.width, minlength=len(self.edges))
+
+    def figures(self) -> dict[str, Any]:
+        fewest = fewest_packs(self.tokens, self.documents, self.halves, self.capacity, self.max_documents)
+        return {
+            "rows": self.rows,
+            "documents": self.documents,
+            "components": self.components,
+            "packs": self.packs,
+            "fewest_packs": fewest,  # no packing has less
+            "tokens": self.tokens,
+            "labelled_tokens": self.labelled,
+            "labelled_share": ratio(self.labelled, self.tokens),
+            "utilisation": ratio(self.tokens, self.packs * self.capacity),
+            "utilisation_bound": ratio(self.tokens, fewest * self.capacity),
+            "documents_per_pack": ratio(self.documents, self.packs),
+            "characters_per_token": ratio(self.characters, self.tokens),
+        }
+
+    def histograms(self) -> dict[str, Any]:
+        """Counts for pictures: documents by length (`tokens`: upper edges of bins), packs by documents and by tokens."""
+        return {
+            "tokens": self.edges,
+            **{name: counts.tolist() for name, counts in self.bins.items()},
+            "packs_by_documents": self.by_documents[1:].tolist(),
+        }
 
 
 def ratio(part: float, whole: float) -> float:
