@@ -7,10 +7,12 @@ memory-mapped file and write one; both carry `input_ids` and `labels`.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,12 @@ SIDES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=2,
+        help="of each side, alternating; the fastest counts, on memory once used",
+    )
     parser.add_argument("--capacity", type=int, default=CAPACITY, help="tokens a pack")
 
 
@@ -36,36 +44,23 @@ def run(given: argparse.Namespace) -> list[Part]:
     python = python_of("trl", *TRL)
     print(f"{given.rows} documents, packs of {given.capacity} tokens; utilisation of all token slots")
     print(f"{'':<24}{'wall s':>9}{'cpu s':>9}{'packs':>10}{'utilisation':>13}{'tokens':>14}{'peak MiB':>10}")
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokens = write_documents(folder / "documents.arrow", given.rows, given.capacity)
-        for side in given.sides:
-            interpreter = Path(sys.executable) if side == "ours" else python
-            batch = given.rows if side == "TRL, one batch" else 1000
-            output = folder / side.replace(" ", "-")
-            command = [
-                str(interpreter),
-                "-m",
-                SIDES[side],
-                str(folder),
-                str(output),
-                str(given.capacity),
-                str(batch),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                sys.exit(f"error: {' '.join(command)}\n{done.stderr[-2000:]}")
-            cost = json.loads((output / "cost.json").read_text())
-            if cost["tokens"] != tokens:
-                sys.exit(f"error: {side} packed {cost['tokens']} tokens of {tokens}")
+        for _ in range(given.repeats):
+            for side in given.sides:
+                cost = run_side(side, folder, given, python)
+                if cost["tokens"] != tokens:
+                    sys.exit(f"error: {side} packed {cost['tokens']} tokens of {tokens}")
+                found[side] = min(cost, found.get(side, cost), key=lambda each: each["wall"])
+        for side, cost in found.items():
             cost["utilisation"] = tokens / (cost["packs"] * given.capacity)
             print(
                 f"{side:<24}{cost['wall']:>9.2f}{cost['cpu']:>9.2f}{cost['packs']:>10,}{cost['utilisation']:>13.4%}"
                 f"{cost['tokens']:>14,}{cost['peak']:>10,}",
                 flush=True,
             )
-            found[side] = cost
     if "ours" not in found:
         return []
     ours = found.pop("ours")
@@ -79,6 +74,19 @@ def run(given: argparse.Namespace) -> list[Part]:
         )
         for side, cost in found.items()
     ]
+
+
+def run_side(side: str, folder: Path, given: argparse.Namespace, python: Path) -> dict[str, Any]:
+    interpreter = Path(sys.executable) if side == "ours" else python
+    batch = given.rows if side == "TRL, one batch" else 1000
+    output = folder / side.replace(" ", "-")
+    command = [str(interpreter), "-m", SIDES[side], str(folder), str(output), str(given.capacity), str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command)}\n{done.stderr[-2000:]}")
+    cost = json.loads((output / "cost.json").read_text())
+    shutil.rmtree(output)
+    return cost
 
 
 def lengths_of(rows: int, capacity: int) -> np.ndarray:

@@ -41,7 +41,7 @@ def documents_of(table: pa.Table) -> Documents:
     ids = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
     loss = np.ones(len(ids), np.uint8)
     loss[starts[:-1]] = 0
-    names = np.frombuffer("".join(f"{row:016x}" for row in range(count)).encode(), np.uint8)
+    names = np.frombuffer(np.arange(count, dtype=">u8").tobytes().hex().encode(), np.uint8)
     zeros = np.zeros(count, np.int64)
     return Documents(
         ids, loss, starts, names, name_starts, zeros.astype(np.uint64), zeros, zeros, zeros.astype(np.uint8)

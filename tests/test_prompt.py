@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from stages.common.errors import UserError
-from stages.common.pieces import cuts_at_words
+from stages.common.pieces import CUTS, cuts_of
 from stages.common.prompt import Unrenderable, boundary, is_header, render_prompt, render_row
 from stages.common.prompt_settings import STYLES, PromptSettings
 from stages.common.tokens import encode, encode_prompts, encode_rows, load_tokenizer, tokenize
@@ -251,9 +251,23 @@ def test_tokens_are_those_of_the_prompt_alone_and_of_the_whole(kind, pairs):
         assert tokens.loss[start:end].tolist() == [False] * masked + [True] * (len(asked + answer) - masked)
 
 
-def test_which_tokenizers_let_texts_be_cut():
-    kinds = {kind for kind, tokenizer in TOKENIZERS.items() if cuts_at_words(tokenizer)}
-    assert kinds == {"gpt2", "gpt4", "bytes", "bos"}
+def test_which_tokenizers_let_texts_be_cut_and_how_finely():
+    fine, coarse = (piece for piece, _ in CUTS)
+    found = {kind: cuts_of(tokenizer) for kind, tokenizer in TOKENIZERS.items()}
+    assert found == {
+        "gpt2": fine,
+        "gpt4": coarse,
+        "bytes": fine,
+        "bos": fine,
+        "sentencepiece": None,
+        "spaces in tokens": None,
+    }
+
+
+@given(TEXTS)
+def test_pieces_are_the_text(text):
+    for piece, _ in CUTS:
+        assert "".join(piece.findall(text)) == text
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

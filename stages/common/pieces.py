@@ -6,62 +6,69 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
 
-CUT = re.compile(r"[ \n](?<=[A-Za-z0-9][ \n])(?:(?<=\n)|(?=[A-Za-z]))")  # begins a piece: see `cuts_at_words`
-KEPT_CHARACTERS = 1 << 21  # of pieces whose ids are kept in memory, about 50 MB
-PROBES = (
-    ("a", "def f(x1", "Return 12345", "it's", "don't", "== a", "\n  b", "naïve café x", "é1", "x_1", "  0"),
-    (
-        " a",
-        " word",
-        " x1.",
-        " be's",
-        " if x:\n    ",
-        " B  c",
-        " it's é",
-        "\n",
-        "\n\n",
-        "\n    x",
-        "\n's",
-        "\n\n  é",
+A = "A-Za-z0-9"
+M = r"!-&(-/:-@\[-`{-~"  # marks: ASCII but letters, digits, white space and the apostrophe, which may begin an ending ('s)
+# Ways to cut a text, the finer first. Each: what matches from one cut to the next, and what no token may hold, in the
+# alphabet of byte-level BPE (Ġ: space, Ċ: line break).
+CUTS = (
+    (  # between letters or digits, marks, and white space before either: tokenizers of GPT-2's kind
+        re.compile(rf"[^{A}{M}]*(?:[{A}]+|[{M}]+)(?:[^{A}{M} \n][^{A}{M}]*(?:[{A}]+|[{M}]+|\Z))*|[^{A}{M}]+"),
+        re.compile(rf"[{A}][ĠĊ{M}]|[{M}][ĠĊ{A}]"),
     ),
+    (  # behind letters or digits: a mark may be one token with the line break or the letter behind it, as GPT-4 has it
+        re.compile(rf"[^{A}]*[{A}]+(?:[^{A}{M} \n][^{A}]*(?:[{A}]+|\Z))*|[^{A}]+"),
+        re.compile(rf"[{A}][ĠĊ{M}]"),
+    ),
+)
+KEPT_CHARACTERS = 1 << 21  # of pieces whose ids are kept in memory, about 50 MB
+PROBES = (  # on both sides of what is tried out
+    "a¤ word¤f(x1¤Return 12345¤it's¤don't ==¤\n  b¤naïve café x¤é1¤x_1¤  0¤漢字a¤(¤ a(¤).¤_¤ __¤"
+    '"""¤x = [¤ =¤://¤\n\n  )¤é.¤12.¤a\'b,¤...¤\t{¤<|¤ ¤  ¤ a¤ x1.¤  b¤ it\'s é¤ 4¤\n¤\n\n¤\n    x¤'
+    "\n's¤\n\n  é¤\n(¤ é¤b¤1¤12345¤x's¤yé¤a\n¤_x¤(a¤..¤)\n\n    'b'¤\"\"\"\n¤<b¤[]\n\n¤{'s"
 )
 
 Found = tuple[bytes, list[int]]  # a document's ids, and where its seams are among them
 
 
 @lru_cache(maxsize=4)
-def cuts_at_words(tokenizer: Any) -> bool:
-    """Whether a text may be cut between a letter or digit and a line break or a word's space, its tokens unchanged.
+def cuts_of(tokenizer: Any) -> re.Pattern[str] | None:
+    """What cuts a text into pieces whose tokens, one after another, are those of the text; None: nothing that is known.
 
-    So it is where no token of a byte-level BPE holds a letter or digit with a space or line break behind it: then no merge
-    crosses a cut, and the usual patterns of words match on both sides as they match uncut, which is tried out.
-    SentencePiece's kind puts a space before a text, so that it may not be cut.
+    A byte-level BPE may be cut where none of its tokens holds the characters on both sides, for then no merge crosses
+    the cut; and where its pattern of words matches on both sides as it matches uncut, which is tried out on every cut of
+    two probes. SentencePiece's kind puts a space before a text, so that it may not be cut.
     """
     raw = backend(tokenizer)
     if raw is None:
-        return False
+        return None
     parts = json.loads(raw.to_str())
-    normalizer, model = parts["normalizer"], parts["model"]
+    normalizer, model, added = parts["normalizer"], parts["model"], parts["added_tokens"]
     if (
         model["type"] != "BPE"
         or model.get("dropout")
         or '"ByteLevel"' not in json.dumps(parts["pre_tokenizer"])
     ):
-        return False
+        return None
     if normalizer is not None and normalizer["type"] != "NFC":
+        return None
+    if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
+        return None
+    merged = model["vocab"].keys() - {token["content"] for token in added}
+    return next((piece for piece, glued in CUTS if fits(piece, glued, merged, tokenizer)), None)
+
+
+def fits(piece: re.Pattern[str], glued: re.Pattern[str], merged: Iterable[str], tokenizer: Any) -> bool:
+    if any(map(glued.search, merged)):
         return False
-    if any(re.search("[A-Za-z0-9][ĠĊ]", token) for token in model["vocab"]):
-        return False
-    for token in parts["added_tokens"]:
-        glued = token["lstrip"] or token["rstrip"] or token["single_word"]
-        if glued or re.search(r"[A-Za-z0-9][ \n]|^[ \n]", token["content"]):
-            return False
-    pairs = [(left, right) for left in PROBES[0] for right in PROBES[1]]
-    ids = plain_ids([text for left, right in pairs for text in (left, right, left + right)], tokenizer)
-    return all(ids[i] + ids[i + 1] == ids[i + 2] for i in range(0, len(ids), 3))
+    probes = PROBES.split("¤")
+    texts = [left + right for left in probes for right in probes]
+    cut = [piece.findall(text) for text in texts]
+    ids = plain_ids([*texts, *chain.from_iterable(cut)], tokenizer)
+    rest = iter(ids[len(texts) :])
+    return all(ids[i] == [*chain.from_iterable(next(rest) for _ in of)] for i, of in enumerate(cut))
 
 
 class Pieces:
@@ -71,8 +78,25 @@ class Pieces:
         self.tokenizer = tokenizer
         self.lead, self.bos = int32(leading_ids(tokenizer)), tokenizer.bos_token
         self.eos = int32([tokenizer.eos_token_id])
+        self.cut = cuts_of(tokenizer)
+        self.added = frozenset(map(str, tokenizer.added_tokens_decoder.values()))
+        longest_first = sorted(self.added - {""}, key=lambda token: -len(token))
+        self.pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
         self.of: dict[str, bytes] = {"": b""}
         self.characters = 0
+
+    def pieces_in(self, text: str) -> list[str]:
+        """What a text is cut into, one piece at least; an added token is a piece of its own."""
+        if self.cut is None:
+            return [text]
+        find = self.cut.findall
+        if self.pattern is None or not self.pattern.search(text):
+            return find(text) or [text]
+        pieces, done = [], 0
+        for match in self.pattern.finditer(text):
+            pieces += [*find(text[done : match.start()]), match[0]]
+            done = match.end()
+        return pieces + find(text[done:])
 
     def add(self, texts: Iterable[str]) -> None:
         known = self.of
@@ -95,19 +119,27 @@ def pieces_of(tokenizer: Any) -> Pieces:
     return Pieces(tokenizer)
 
 
-def plan(document: Sequence[str], cuts: bool) -> tuple[list[str], list[tuple[int, str]]]:
-    """A document's pieces; and for each seam the number of the piece it is in, and that piece's text before it."""
+class Plan(NamedTuple):
+    """How a document is tokenized."""
+
+    pieces: list[str]
+    tails: list[
+        tuple[int, str]
+    ]  # for each seam the number of the piece it is in, and that piece's text before it
+
+
+def plan(document: Sequence[str], ids: Pieces) -> Plan | None:
+    """None where a seam lies inside an added token, which then is none in the context alone."""
     text, seams = "".join(document), list(accumulate(map(len, document[:-1])))
-    starts = [0, *(match.start() for match in CUT.finditer(text))] if cuts else [0]
+    pieces = ids.pieces_in(text)
+    starts = [0, *accumulate(map(len, pieces))][:-1]
     tails = []
     for seam in seams:
         number = bisect_right(starts, seam) - 1
-        if number and starts[number] == seam - 1 and text[seam - 1] == " ":
-            del starts[number]  # in the context alone no word follows
-    for seam in seams:
-        number = bisect_right(starts, seam) - 1
+        if starts[number] < seam < starts[number] + len(pieces[number]) and pieces[number] in ids.added:
+            return None
         tails.append((number, text[starts[number] : seam]))
-    return [text[a:b] for a, b in pairwise([*starts, len(text)])], tails
+    return Plan(pieces, tails)
 
 
 def put_together(

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.pieces import CUT, cuts_at_words, plain_ids
+from stages.common.pieces import pieces_of, plain_ids
 from stages.common.prompt_settings import PromptSettings
 from stages.common.tokens import special_tokens
 
@@ -284,8 +284,7 @@ def boundary(prompt: str, tokenizer: Any) -> tuple[str, str]:
     if not kept or not breaks:
         return kept, white
     tail = kept[kept.rfind("\n") + 1 :][-80:]
-    if cuts_at_words(tokenizer):
-        tail = tail[max((match.start() for match in CUT.finditer(tail)), default=0) :]
+    tail = pieces_of(tokenizer).pieces_in(tail)[-1]  # the tokens before are the same alone and followed
     if breaks_apart(tail, breaks, tokenizer):
         return kept, white
     return kept + breaks, white[len(breaks) :]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from stages.common.errors import UserError
 from stages.common.pieces import (
     Found,
-    cuts_at_words,
+    cuts_of,
     int32,
     leading_ids,
     pieces_of,
@@ -88,22 +88,24 @@ def tokenize(documents: Sequence[Sequence[str]], tokenizer: Any) -> Tokens:
 
 def found_in(documents: Sequence[Sequence[str]], tokenizer: Any) -> list[Found | None]:
     """Ids and seams of each document; None where one of several seams lies inside a token."""
-    cuts = cuts_at_words(tokenizer)
-    if not cuts and all(len(document) == 2 for document in documents):
+    if cuts_of(tokenizer) is None and all(len(document) == 2 for document in documents):
         return [pair_of(*both) for both in tokenize_twice(documents, tokenizer)]
-    plans = [plan(document, cuts) for document in documents]
     ids = pieces_of(tokenizer)
-    ids.add(chain.from_iterable((*whole, *(tail for _, tail in tails)) for whole, tails in plans))
-    found = [put_together(document, *p, ids) for document, p in zip(documents, plans, strict=True)]
+    plans = [plan(document, ids) for document in documents]
+    known = [one for one in plans if one is not None]
+    ids.add(chain.from_iterable((*one.pieces, *(tail for _, tail in one.tails)) for one in known))
+    found = [
+        one and put_together(document, *one, ids) for document, one in zip(documents, plans, strict=True)
+    ]
     apart = [i for i, one in enumerate(found) if one is None and len(documents[i]) == 2]
-    if cuts:
-        rests = {i: rest_of(*plans[i]) for i in apart}
-        ids.add(["\n", *("\n" + rest for rest in rests.values()), *rests.values()])
-        for i, rest in rests.items():
-            found[i] = put_apart(*plans[i], rest, ids)
-    else:
-        for i, both in zip(apart, tokenize_twice([documents[i] for i in apart], tokenizer), strict=True):
-            found[i] = pair_of(*both)
+    rests = {i: rest_of(*one) for i in apart if ids.cut and (one := plans[i])}
+    ids.add(["\n", *("\n" + rest for rest in rests.values()), *rests.values()])
+    for i, rest in rests.items():
+        if one := plans[i]:
+            found[i] = put_apart(*one, rest, ids)
+    twice = [i for i in apart if i not in rests]
+    for i, both in zip(twice, tokenize_twice([documents[i] for i in twice], tokenizer), strict=True):
+        found[i] = pair_of(*both)
     ids.forget()
     return found
 

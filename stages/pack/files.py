@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
@@ -62,30 +62,35 @@ class PackWriter:
 
 
 def pack_batches(documents: "Documents", packing: Packing) -> Iterator[pa.RecordBatch]:
-    """Packs as record batches: documents are gathered by Arrow, a copy each, no Python value a token."""
-    starts = pa.array(np.asarray(documents.starts))
-    ids = pa.LargeListArray.from_arrays(starts, pa.array(np.asarray(documents.ids)))
-    loss = pa.LargeListArray.from_arrays(starts, pa.array(np.asarray(documents.loss)))
-    buffers = [None, pa.py_buffer(documents.name_starts), pa.py_buffer(documents.names)]
-    names = pa.Array.from_buffers(pa.large_string(), len(documents), buffers)
+    """Packs as record batches: documents are gathered by numpy, no Python value a token."""
     for first in range(0, len(packing), BATCH_PACKS):
         ends = packing.starts[first : first + BATCH_PACKS + 1]
-        order = pa.array(packing.order[ends[0] : ends[-1]])
-        of_pack = pa.array((ends - ends[0]).astype(np.int32))
-        chosen = ids.take(order)
-        lengths = pa.compute.list_value_length(chosen).to_numpy().astype(np.int32)
-        tokens = np.zeros(len(lengths) + 1, np.int32)
-        np.cumsum(lengths, out=tokens[1:])
-        of_token = pa.array(tokens[ends - ends[0]])
-        values = chosen.flatten().to_numpy()
-        trained = loss.take(order).flatten().to_numpy()
+        order, of_pack = packing.order[ends[0] : ends[-1]], (ends - ends[0]).astype(np.int32)
+        places, starts = places_of(documents.starts, order)
+        ids = documents.ids[places]
+        labels = np.where(documents.loss[places], ids, np.int32(IGNORED))
+        letters, name_starts = places_of(documents.name_starts, order)
+        buffers = [None, pa.py_buffer(name_starts), pa.py_buffer(documents.names[letters])]
+        names = pa.Array.from_buffers(pa.string(), len(order), buffers)
         columns = [
-            pa.ListArray.from_arrays(of_token, pa.array(values)),
-            pa.ListArray.from_arrays(of_token, pa.array(np.where(trained, values, np.int32(IGNORED)))),
-            pa.ListArray.from_arrays(of_pack, pa.array(lengths)),
-            pa.ListArray.from_arrays(of_pack, names.take(order).cast(pa.string())),
+            pa.ListArray.from_arrays(pa.array(starts[of_pack]), pa.array(ids)),
+            pa.ListArray.from_arrays(pa.array(starts[of_pack]), pa.array(labels)),
+            pa.ListArray.from_arrays(pa.array(of_pack), pa.array(np.diff(starts))),
+            pa.ListArray.from_arrays(pa.array(of_pack), names),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=pack_schema())
+
+
+def places_of(
+    starts: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Where the values of the lists `order` lie, of lists that begin at `starts`; and where each begins then."""
+    begins = starts[order]
+    lengths = starts[order + 1] - begins
+    ends = np.cumsum(lengths)
+    places = np.repeat(begins - (ends - lengths), lengths)
+    places += np.arange(len(places))
+    return places, np.concatenate([[0], ends]).astype(np.int32)
 
 
 def open_rows() -> pq.ParquetFile:
