@@ -39,10 +39,10 @@ def datatrove(source: Path, output: Path, ours: bool) -> tuple[Clock, np.ndarray
             return WORDS.findall(text)
 
         def sent_tokenize(self, text: str) -> list[str]:
-            raise NotImplementedError
+            raise AssertionError("MinHash asks for words only")
 
         def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-            raise NotImplementedError
+            raise AssertionError("MinHash asks for words only")
 
     logger.remove()
     plain = TextNormConfig(False, False, False, False, False) if ours else TextNormConfig()

@@ -39,7 +39,7 @@ LINES = {
     "IbmCosHmacDetector": f'cos_hmac_secret_access_key = "{HEX}{HEX[:16]}"',
     "JwtTokenDetector": '"ey' + 'JhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abcd"',
     "MailchimpDetector": f'"{HEX}-us1"',
-    "NpmDetector": f"# //registry.npmjs.org/:_authToken=npm_{A[:30]}",
+    "NpmDetector": f"# //registry.example.org/:_authToken=npm_{A[:30]}",
     "OpenAIDetector": '"s' + f'k-{A[:20]}T3BlbkFJ{A[20:]}"',
     "PypiTokenDetector": '"py' + f'pi-AgEIcHlwaS5vcmc{A}{A}"',
     "SendGridDetector": f'"SG.{A[:22]}.{A}{A[:3]}"',
