@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from stages.common.errors import UserError
 from stages.common.pieces import CUTS, cuts_of
-from stages.common.prompt import Unrenderable, boundary, is_header, render_prompt, render_row
+from stages.common.prompt import boundary, is_header, render_prompt, render_row
 from stages.common.prompt_settings import STYLES, PromptSettings
+from stages.common.templates import Unrenderable
 from stages.common.tokens import encode, encode_prompts, encode_rows, load_tokenizer, tokenize
 
 HEADER = 'import math\n\n\ndef area(r: float) -> float:\n    """Area of a circle.\n\n    >>> area(0)\n    0.0\n    """\n'

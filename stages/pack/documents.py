@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.errors import UserError
-from stages.common.prompt import Unrenderable, render_row
+from stages.common.prompt import render_row
 from stages.common.prompt_settings import PromptSettings
+from stages.common.templates import Unrenderable
 from stages.common.tokens import Tokens, load_tokenizer, tokenize
 from stages.pack.files import ROWS, read_rows
 from stages.pack.overlong import Cost, shorten
