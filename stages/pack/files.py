@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
-from stages.common.files import read_json
+from stages.common.files import open_parquet, read_json, unreadable
 from stages.common.schema import row_schema
 from stages.pack.packing import Packing
 
@@ -99,14 +99,7 @@ def open_rows() -> pq.ParquetFile:
     Raises:
         UserError: it is missing or no Parquet, or lacks columns.
     """
-    try:
-        file = pq.ParquetFile(ROWS)
-    except FileNotFoundError:
-        raise UserError(f"{ROWS}: no such file. `dvc repro clean` writes it.") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{ROWS}: not readable as Parquet ({error}). Remove it and run `dvc repro`."
-        ) from None
+    file = open_parquet(ROWS)
     check_columns(file.schema_arrow.names)
     return file
 
@@ -117,9 +110,7 @@ def read_rows(group: int) -> list[dict[str, Any]]:
         with open_rows() as file:
             return file.read_row_group(group, columns=NEEDED).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{ROWS}, row group {group}: not readable ({error}). Remove it and run `dvc repro`."
-        ) from None
+        raise unreadable(f"{ROWS}, row group {group}", error) from None
 
 
 def check_columns(names: Sequence[str]) -> None:

@@ -58,6 +58,14 @@ def draw(evidence: Evidence) -> dict[str, bytes]:
         "packs": plots.picture(plots.histogram, bars["tokens"], bars["packs"], "packs"),
         "documents": plots.picture(plots.per_pack, bars["packs_by_documents"]),
     }
+    sizes = {rule: groups for rule, groups in clean.get("cluster_sizes", {}).items() if groups}
+    if sizes:
+        pictures["clusters"] = plots.picture(plots.clusters, sizes)
+    if "near" in clean:
+        near = clean["near"]
+        pictures["s_curve"] = plots.picture(
+            plots.s_curve, near["bands"], near["rows_a_band"], near["threshold"], near["related"]
+        )
     if steps:
         left = data_sections.remaining(clean, steps)
         pictures["funnel"] = plots.picture(
@@ -100,6 +108,7 @@ def render(
         trained=sections.trained(evidence),
         merge=sections.merged(metrics["merge"], config.get("merge", {})),
         funnel=data_sections.funnel(metrics["clean"], data_sections.rules(config)),
+        cleaned=data_sections.cleaned(metrics["clean"]),
         pack_drops=", ".join(f"{n} ({why})" for why, n in metrics["pack"]["rows_dropped"].items()),
         packing=data_sections.packing(metrics["pack"]),
         cost=sections.cost(metrics),
@@ -108,6 +117,7 @@ def render(
         config_hash=sections.config_hash(evidence.config_text),
         config_text=evidence.config_text,
         number=sections.number,
+        pictures=pictures,
         figure=figures(pictures),
     )
 

@@ -27,6 +27,7 @@ MEANINGS = {
     "contaminated_solution": "has a piece of a benchmark's solution",
     "contaminated_ngrams": "has the words of a benchmark problem",
     "contaminated_ast": "is a benchmark's solution with other names",
+    "validate": "its own tests or doctests fail",
     "exact": "the same text as another row",
     "ast": "the same program as another row, with other names",
     "near": "nearly the same text as another row",
@@ -41,7 +42,7 @@ def meanings(names: Sequence[str]) -> Pairs:
 def rules(config: Mapping[str, Any]) -> list[str]:
     """The rules of clean in the order in which they run."""
     clean = config.get("clean", {})
-    return [*clean.get("rules", []), *clean.get("duplicates", [])]
+    return [*clean.get("rules", []), "validate", *clean.get("duplicates", [])]
 
 
 def funnel(clean: Mapping[str, Any], order: Sequence[str] = ()) -> dict[str, Any]:
@@ -79,21 +80,66 @@ def remaining(clean: Mapping[str, Any], steps: Sequence[str]) -> dict[str, list[
     return left
 
 
+def cleaned(clean: Mapping[str, Any]) -> Pairs:
+    """What clean did to rows beside dropping some: texts mended or redacted, tests run, duplicates looked for."""
+    lines = []
+    if "changed" in clean:
+        changed = [f"{kind.replace('_', ' ')} {number(n)}" for kind, n in clean["changed"].items()]
+        lines.append(("mended or redacted", ", ".join(changed) or "nothing"))
+    if "validated" in clean:
+        ran = clean["validated"]
+        told = f"{number(ran['passed'])} rows passed, {number(ran['failed'])} failed, {number(ran['not_run'])} bring none that can run"
+        lines.append(("tests and doctests of rows", told))
+    if "near" in clean:
+        near = clean["near"]
+        told = (
+            f"MinHash of {near['permutations']} values in {near['bands']} bands of {near['rows_a_band']}; "
+            f"{number(near['pairs_looked_at'])} pairs compared exactly, {number(near['pairs_kept'])} at Jaccard "
+            f"{near['threshold']:g} or more"
+        )
+        lines.append(("near duplicates", told))
+    if "components" in clean:
+        lines.append(
+            (
+                "groups of related rows",
+                f"{number(clean['components'])} among {number(clean['rows_kept'])} rows",
+            )
+        )
+    return lines
+
+
 def packing(pack: Mapping[str, Any]) -> dict[str, Any]:
     columns = {
         "rows": number,
         "tokens": number,
         "labelled_tokens": number,
         "packs": number,
+        "labelled_share": percent,
         "utilisation": percent,
+        "utilisation_bound": percent,
+        "characters_per_token": number,
         "documents_per_pack": number,
     }
     lines = [
         {"split": split, "cells": [form(pack[split][key]) for key, form in columns.items()]}
         for split in ("train", "validation")
     ]
-    names = ["rows", "tokens", "of which in the loss", "packs", "full", "rows a pack"]
-    return {"max_length": pack["max_length"], "columns": names, "lines": lines}
+    names = [
+        *("rows", "tokens", "of which in the loss", "packs", "share in the loss", "full", "full at best"),
+        *("characters a token", "documents a pack"),
+    ]
+    return {"max_length": pack["max_length"], "columns": names, "lines": lines, "overlong": overlong(pack)}
+
+
+def overlong(pack: Mapping[str, Any]) -> str:
+    """What the length limit cost, in a sentence; empty where it cost nothing."""
+    cost = pack.get("overlong", {})
+    if not cost.get("rows"):
+        return ""
+    return (
+        f"{number(cost['rows'])} rows were longer. {number(cost['dropped'])} of them are lost whole, and with the cut parts of the "
+        f"others {number(cost['tokens_lost'])} tokens, {number(cost['labelled_tokens_lost'])} of which would have been in the loss."
+    )
 
 
 def sources(config: Mapping[str, Any], fetch: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -196,21 +196,21 @@ def s_curve(axes: Axes, bands: int, rows: int, threshold: float, related: float)
 
 
 def clusters(axes: Axes, sizes: Mapping[str, Mapping[str, int]]) -> None:
-    """How many groups of copies have 2, 3, 4, 5 to 8, ... rows. `sizes`: rule -> bin -> groups."""
-    bins = list(next(iter(sizes.values())))
+    """How many groups of copies have 2, 3, 4, 5-9, ... rows. `sizes`: rule -> class of sizes -> groups, if any."""
+    bins = sorted(
+        {name for groups in sizes.values() for name in groups}, key=lambda name: int(name.split("-")[0])
+    )
     width = 0.8 / len(sizes)
     for number, (rule, groups) in enumerate(sizes.items()):
         places = [place + (number - (len(sizes) - 1) / 2) * width for place in range(len(bins))]
         bars = axes.bar(
             places,
-            [groups[name] for name in bins],
+            [groups.get(name, 0) for name in bins],
             width=0.94 * width,
             label=rule,
             color=SOURCE_COLOURS[number],
         )
-        axes.bar_label(
-            bars, [str(groups[name]) if groups[name] else "" for name in bins], fontsize=7, padding=2
-        )
+        axes.bar_label(bars, [str(groups.get(name, "")) for name in bins], fontsize=7, padding=2)
     axes.set_xticks(range(len(bins)), bins)
     axes.set(xlabel="rows in a group", ylabel="groups")
     axes.margins(y=0.12)
