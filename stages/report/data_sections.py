@@ -125,8 +125,8 @@ def packing(pack: Mapping[str, Any]) -> dict[str, Any]:
         for split in ("train", "validation")
     ]
     names = [
-        *("rows", "tokens", "of which in the loss", "packs", "share in the loss", "full", "full at best"),
-        *("characters a token", "documents a pack"),
+        *("rows", "tokens", "in the loss", "packs", "share in the loss"),
+        *("full", "at best", "characters a token", "documents a pack"),
     ]
     return {"max_length": pack["max_length"], "columns": names, "lines": lines, "overlong": overlong(pack)}
 
@@ -136,10 +136,10 @@ def overlong(pack: Mapping[str, Any]) -> str:
     cost = pack.get("overlong", {})
     if not cost.get("rows"):
         return ""
-    return (
-        f"{number(cost['rows'])} rows were longer. {number(cost['dropped'])} of them are lost whole, and with the cut parts of the "
-        f"others {number(cost['tokens_lost'])} tokens, {number(cost['labelled_tokens_lost'])} of which would have been in the loss."
-    )
+    lost = f"{number(cost['tokens_lost'])} tokens, {number(cost['labelled_tokens_lost'])} of which would have been in the loss."
+    if cost["dropped"] == cost["rows"]:
+        return f"{number(cost['rows'])} rows were longer and are lost: {lost}"
+    return f"{number(cost['rows'])} rows were longer; {number(cost['dropped'])} of them are lost whole, of the others parts: {lost}"
 
 
 def sources(config: Mapping[str, Any], fetch: Mapping[str, Any]) -> list[dict[str, str]]:
