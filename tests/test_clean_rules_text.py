@@ -175,5 +175,6 @@ def test_no_rule_raises_on_any_text_and_every_rule_is_pure(text: str) -> None:
 
 def test_every_rule_has_a_meaning_in_the_report() -> None:
     from stages.clean.settings import DUPLICATE_RULES, ROW_RULES
+    from stages.clean.write import VALIDATE
 
-    assert set(MEANINGS) == {*ROW_RULES, *DUPLICATE_RULES}
+    assert set(MEANINGS) == {*ROW_RULES, VALIDATE, *DUPLICATE_RULES}
