@@ -13,7 +13,7 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.fetch import urls
-from stages.fetch.licences import allowed, require_card_licence
+from stages.fetch.licences import require_card_licence
 from stages.fetch.origins import deliver
 from stages.fetch.settings import FetchSettings, Source
 from tests.loopback import Site, serving
@@ -261,23 +261,16 @@ def test_s3_is_read_in_parts_and_resumed(sources: Path, bucket: Any) -> None:
 # Licences
 
 
-def test_an_expression_is_allowed_by_one_side_of_or_and_both_of_and() -> None:
-    for expression, expected in (
-        ("mit", True),
-        ("MIT OR GPL-3.0-only", True),
-        ("MIT AND GPL-3.0-only", False),
-        ("(MIT AND Apache-2.0) OR GPL-3.0-only", True),
-        ("CC-BY-NC-4.0", False),
-    ):
-        assert allowed(expression, ["MIT", "Apache-2.0"]) is expected, expression
-
-
 HUB: dict[str, Any] = {"name": "code", "kind": "hub", "repo": "nickrosh/Evol-Instruct-Code-80k-v1", "revision": "3ae930c20d5496e2c8386872d5628c45f6957db4"}  # fmt: skip
 
 
 def test_a_licence_that_is_not_on_the_list_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"'code': its licence CC-BY-NC-SA-4\.0 is not in fetch\.licences, so nothing of it is downloaded"):  # fmt: skip
         FetchSettings(sources=[Source(**HUB, licence="CC-BY-NC-SA-4.0")])
+    with pytest.raises(ValueError, match=r"or add GPL-3\.0-only to fetch\.licences if what"):
+        FetchSettings(sources=[source(sha256=SUM, licence="(MIT OR ISC) AND GPL-3.0-only")])
+    with pytest.raises(ValueError, match=r"fetch\.licences is 'Apache 2\.0': expected one SPDX id in each"):
+        FetchSettings(sources=[source(sha256=SUM)], licences=["MIT", "Apache 2.0"])
     FetchSettings(sources=[Source(**HUB, licence="CC-BY-NC-SA-4.0")], licences=["MIT", "CC-BY-NC-SA-4.0"])
     FetchSettings(
         benchmarks={"mine": Source(kind="file", path="data/sources/x", format="mbpp", licence="GPL-3.0-only")}
@@ -304,6 +297,13 @@ def test_a_well_known_data_set_cannot_be_given_a_licence_it_has_not() -> None:
         ({"license": "cc"}, "CC-BY-4.0", "CC"),
         ({"license": ["mit", "apache-2.0"]}, "MIT AND Apache-2.0", "MIT AND Apache-2.0"),
         ({"license": "other", "license_name": "openrail"}, "LicenseRef-openrail", "LicenseRef-openrail"),
+        (
+            {"license": "other", "license_name": "My own (v2)"},
+            "LicenseRef-My-own-v2",
+            "LicenseRef-My-own-v2",
+        ),
+        ({"license": "gpl-2.0"}, "GPL-2.0-only WITH Classpath-exception-2.0", "GPL-2.0"),
+        ({"license": ["mit", "apache-2.0"]}, "(Apache-2.0 OR mit)", "MIT AND Apache-2.0"),
         ({"license": "unknown"}, "MIT", None),
         ({}, "MIT", None),
     ],
@@ -336,6 +336,7 @@ def test_a_card_with_another_licence_is_an_error_that_names_both(card: dict) -> 
         ({"columns": {"prompt": "a"}, "template": {"prompt": "b"}}, "template is 'prompt'"),
         ({"format": "functions", "template": {"prompt": "x"}}, "format rows alone has it"),
         ({"max_rows": -1}, "max_rows is -1"),
+        ({"licence": "Apache 2.0"}, "licence is 'Apache 2.0': expected an SPDX id"),
         ({"weight": 3.0}, "weight is 3.0"),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from stages.clean.rows import Row
 from stages.clean.rules_evidence import line_around, quote
 from stages.clean.rules_settings import Comments, Docstring, Language, Licence, Placeholder, System
 from stages.clean.syntax import PYTHON, does_nothing
+from stages.common.spdx import allows
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # Expressions that only name values: a module of nothing else is data or prose that happens to parse.
@@ -202,13 +203,13 @@ def source_line(text: str, row: Row, number: int) -> str:
 
 def licence(row: Row, settings: Licence) -> str | None:
     """The row's licence is not on the list, or a header in its code names another."""
-    if settings.ids and not allows(row.licence, settings.ids):
+    if settings.ids and not allows(settings.ids, row.licence):
         return f"licence {row.licence!r} is not one of clean.licence.allowed"
     code = row.text if row.layout == "whole" else "\n".join(block for _, block in row.fences)
     if "icense" not in code and "ICENSE" not in code and "icence" not in code and "GPL" not in code:
         return None
     for found in SPDX_TAG.finditer(code) if settings.ids else ():
-        if not allows(found.group(1).strip(), settings.ids):
+        if not allows(settings.ids, found.group(1).strip(" \t\r/->")):  # a comment may end on its line
             return f"a header names another licence: {quote(found.group())}"
     lowered = code.lower()
     for phrase in settings.headers:
@@ -216,16 +217,3 @@ def licence(row: Row, settings: Licence) -> str | None:
         if place >= 0:
             return f"a header names another licence: {quote(line_around(lowered, place))}"
     return None
-
-
-def allows(expression: str, ids: frozenset[str]) -> bool:
-    """Whether an SPDX expression leaves a choice of licences within `ids` (lower case).
-
-    `A OR B` needs one of the two, `A AND B` both; an exception (`WITH`) takes nothing away. Parentheses are not read:
-    with them every licence named must be allowed.
-    """
-    text = expression.lower().strip()
-    choices = [re.sub(r"[()]", " ", text).replace(" or ", " and ")] if "(" in text else text.split(" or ")
-    return any(
-        all(term.split(" with ")[0].strip() in ids for term in choice.split(" and ")) for choice in choices
-    )

@@ -22,6 +22,7 @@ from stages.clean.phrases import (
     SYSTEM_MODULES,
 )
 from stages.common.sections import require
+from stages.common.spdx import Term, listing
 
 
 @dataclass
@@ -253,10 +254,11 @@ class Licence:
 
     def __post_init__(self) -> None:
         require_lower("licence", "headers", self.headers)
+        listing("clean.licence.allowed", self.allowed)
 
     @cached_property
-    def ids(self) -> frozenset[str]:
-        return frozenset(name.lower() for name in self.allowed)
+    def ids(self) -> frozenset[Term]:
+        return listing("clean.licence.allowed", self.allowed)
 
 
 def require_share(section: str, settings: object, *names: str) -> None:

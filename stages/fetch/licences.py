@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages.common.spdx import allows, listing, names, term
+
 # Permissive: use, change and redistribution for any purpose, with attribution at most.
 PERMISSIVE = (
     *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC0-1.0"),
@@ -78,28 +80,18 @@ def note_on(repo: str, url: str = "") -> str:
     return known[1].note if known else ""
 
 
-def allowed(expression: str, licences: Sequence[str]) -> bool:
-    """Whether an SPDX expression is covered: one side of each OR, both sides of each AND. Case does not count."""
-    known = {licence.casefold() for licence in licences}
-    choices = re.split(r"\s+OR\s+", expression)
-    return any(all(part.casefold() in known for part in parts(choice)) for choice in choices)
-
-
-def parts(expression: str) -> list[str]:
-    """Licences of an expression."""
-    return [part.strip(" ()") for part in re.split(r"\s+(?:AND|OR)\s+", expression)]
-
-
 def require_allowed(name: str, licence: str, licences: Sequence[str]) -> None:
     """Refuse a training source by its licence, before anything of it is downloaded.
 
     Raises:
         ValueError: the licence is not on the list.
     """
-    if not allowed(licence, licences):
+    listed = listing("fetch.licences", licences)
+    if not allows(listed, licence):
+        missing = " and ".join(one for one in names(licence) if not allows(listed, one))
         raise ValueError(
             f"fetch source '{name}': its licence {licence} is not in fetch.licences, so nothing of it is downloaded. "
-            f"Take another source, or add {licence} to fetch.licences if what you will do with the model allows it"
+            f"Take another source, or add {missing} to fetch.licences if what you will do with the model allows it"
         )
 
 
@@ -133,7 +125,7 @@ def require_card_licence(repo: str, licence: str, card: Mapping[str, Any]) -> st
     shown = " AND ".join(spdx(one, card) for one in ids)
     if found and found[1].licence:  # the card is known to say something else
         return shown
-    given = parts(licence)
+    given = names(licence)
     if not (all(any(fits(one, part, card) for part in given) for one in ids) and all(any(fits(one, part, card) for one in ids) for part in given)):  # fmt: skip
         raise ValueError(
             f"its licence is given as {licence}, but its card says {shown}. Set licence: {shown}, if that is what you mean"
@@ -144,7 +136,7 @@ def require_card_licence(repo: str, licence: str, card: Mapping[str, Any]) -> st
 def spdx(hub_id: str, card: Mapping[str, Any]) -> str:
     """A licence of the hub as an SPDX id, as far as it has one; `other` by its name: LicenseRef-<name>."""
     if hub_id == "other":
-        return f"LicenseRef-{card.get('license_name') or 'other'}"
+        return "LicenseRef-" + re.sub(r"[^\w.-]+", "-", str(card.get("license_name") or "other")).strip("-")
     plain = {licence.casefold(): licence for licence in PERMISSIVE}
     upper = hub_id.upper() if hub_id.startswith(("cc", *FAMILIES)) else hub_id
     return HUB_IDS.get(hub_id) or plain.get(hub_id) or upper
@@ -152,7 +144,7 @@ def spdx(hub_id: str, card: Mapping[str, Any]) -> str:
 
 def fits(hub_id: str, licence: str, card: Mapping[str, Any]) -> bool:
     """Whether an id of the hub and an SPDX id mean one licence; an id without a version means any of its family."""
-    plain = re.sub(r"-(only|or-later)$", "", licence.casefold())
+    plain = term(licence).licence
     if hub_id in FAMILIES:
         return plain.startswith(f"{hub_id}-")
-    return plain in (hub_id, spdx(hub_id, card).casefold())
+    return plain in (hub_id, term(spdx(hub_id, card)).licence)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from stages.common.sections import require
+from stages.common.spdx import is_expression
 from stages.fetch.licences import PERMISSIVE, require_allowed, require_known
 
 KINDS = ("pypi", "hub", "file", "url")
@@ -70,7 +71,9 @@ class Source:
     minimum: dict[str, float] = field(default_factory=dict)
     # rows: the least score in a column, or within one ({average_test_score: 1, llm_judgement.logical_correctness.score: 4});
     # a number, or text that is one
-    licence: str = ""  # SPDX id, or an expression of some (MIT OR Apache-2.0)
+    licence: str = (
+        ""  # SPDX id, or an expression of some (MIT OR Apache-2.0); one that has none: LicenseRef-<name>
+    )
     weight: float = 1.0
     # training: share of the source's rows that is taken, 0 to 1; deterministic by row id. With fetch.rows: the source's
     # part of the mix, any number above 0 (3 and 1: three rows of the one for each row of the other)
@@ -97,7 +100,7 @@ class Source:
             require(bool(re.fullmatch(pattern, value)), f"{where} is not pinned: {name}", value, expected)
         self.check_place(where)
         self.check_rows(where, mixed)
-        require(bool(self.licence), f"{where}: licence", self.licence, "an SPDX id, such as MIT")
+        require(is_expression(self.licence), f"{where}: licence", self.licence, "an SPDX id, such as MIT, or an expression of some")  # fmt: skip
         require_known(self.name, self.licence, self.repo, self.url)
 
     def check_place(self, where: str) -> None:
