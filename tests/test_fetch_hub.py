@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from stages.common import hub
 from stages.common.errors import UserError
@@ -366,6 +367,25 @@ def test_the_lock_says_what_was_asked_and_what_came(tmp_path: Path) -> None:
     assert lock["rows"] == 3
     assert lock["files"].keys() == {"part/one.jsonl", "part/two.jsonl"}
     assert lock["bytes"] == len(lines("1") + lines("2", "3"))
+
+
+def test_a_preset_that_is_not_for_commercial_use_says_so_before_anything_comes(tmp_path: Path) -> None:
+    preset = yaml.safe_load((REPOSITORY / "conf/fetch/evol-instruct-python-1k.yaml").read_text("utf-8"))
+    (given,) = preset["sources"]
+    place = stage_folder(tmp_path, {"fetch": {**preset, "benchmarks": {}}})
+    said = "fetch: evol-instruct-python-1k: its licence CC-BY-NC-SA-4.0 forbids commercial use"
+    done = run_stage(place, "fetch")  # without a network: nothing comes
+    assert done.returncode == 1
+    assert [line[: len(said)] for line in done.stdout.splitlines()] == [said]
+    files = {"data/train.parquet": parquet("a"), "README.md": card()}
+    with serving(Site({f"datasets/{given['repo']}": files}, commit=given["revision"])) as site:
+        done = run_stage(place, "fetch", {"HF_ENDPOINT": site.address})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith(said)
+    assert done.stdout.count("forbids") == 1
+    assert "its card names no licence, and it is made of Evol-Instruct data, CC-BY-NC-SA-4.0" in done.stdout
+    lock = read_json(place / "data/raw/sources.lock.json")["sources"][given["name"]]
+    assert (lock["licence"], lock["forbids"]) == ("CC-BY-NC-SA-4.0", "commercial use")
 
 
 BRING = """

@@ -13,7 +13,7 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.fetch import urls
-from stages.fetch.licences import require_card_licence
+from stages.fetch.licences import forbids, require_card_licence
 from stages.fetch.origins import deliver
 from stages.fetch.settings import FetchSettings, Source
 from tests.loopback import Site, serving
@@ -320,6 +320,25 @@ def test_the_cards_licence_in_the_hubs_words_is_the_configurations(
 def test_a_card_with_another_licence_is_an_error_that_names_both(card: dict) -> None:
     with pytest.raises(ValueError, match="its licence is given as MIT, but its card says "):
         require_card_licence("me/set", "MIT", card)
+
+
+@pytest.mark.parametrize(
+    ("licence", "said"),
+    [
+        ("CC-BY-NC-SA-4.0", "commercial use"),
+        ("cc-by-nc-4.0", "commercial use"),
+        ("MIT AND CC-BY-NC-ND-3.0-DE", "commercial use"),
+        ("PolyForm-Noncommercial-1.0.0", "commercial use"),
+        ("LicenseRef-intel-research", "commercial use"),
+        ("MIT OR CC-BY-NC-4.0", ""),
+        ("CC-BY-SA-4.0", ""),
+        ("GPL-3.0-only", ""),
+        ("NCSA", ""),
+        ("LicenseRef-once", ""),
+    ],
+)
+def test_licences_that_forbid_commercial_use(licence: str, said: str) -> None:
+    assert forbids(licence) == said
 
 
 # Settings

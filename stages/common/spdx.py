@@ -5,7 +5,7 @@ The grammar of SPDX 2.3, annex D (https://spdx.github.io/spdx-spec/v2.3/SPDX-lic
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -137,12 +137,17 @@ def is_expression(text: str) -> bool:
 @lru_cache(maxsize=1024)
 def allows(listed: frozenset[Term], expression: str) -> bool:
     """Whether a list allows one side of each OR and all sides of each AND; False for what is no SPDX expression."""
-    return is_expression(expression) and holds(parsed(expression), listed)
+    return is_expression(expression) and holds(parsed(expression), lambda name: is_listed(name, listed))
 
 
-def holds(node: Expression, listed: frozenset[Term]) -> bool:
-    """A licence is allowed if it is listed, or the version it names, or it without its exception, which permits more."""
-    if isinstance(node, Sides):
-        return (any if node.operator == "OR" else all)(holds(side, listed) for side in node.sides)
-    licence, later, exception = term(node)
+def holds(node: Expression, fits: Callable[[str], bool]) -> bool:
+    """Whether licences that fit are enough: one side of each OR, all sides of each AND."""
+    if isinstance(node, str):
+        return fits(node)
+    return (any if node.operator == "OR" else all)(holds(side, fits) for side in node.sides)
+
+
+def is_listed(name: str, listed: frozenset[Term]) -> bool:
+    """Whether a licence is listed, or the version it names, or it without its exception, which only permits more."""
+    licence, later, exception = term(name)
     return any(Term(licence, v, e) in listed for v in {later, False} for e in {exception, ""})

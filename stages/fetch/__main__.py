@@ -18,6 +18,7 @@ from stages.common.files import ROW_GROUP_ROWS, remove, replacing, write_json, w
 from stages.common.schema import Problem, row_schema
 from stages.common.stage import Settings, run
 from stages.fetch import mix
+from stages.fetch.licences import forbids
 from stages.fetch.origins import deliver
 from stages.fetch.rows import Tally, batches
 from stages.fetch.runs import Runs
@@ -40,6 +41,9 @@ def main(settings: Settings) -> dict[str, Any]:
     tallies: dict[str, Tally] = {}
     runs = Runs(SCRATCH)
     remove(SCRATCH)
+    for source in fetch.sources:
+        if forbidden := forbids(source.licence):
+            print(f"fetch: {source.name}: its licence {source.licence} forbids {forbidden}: train no model on it that is meant for that", flush=True)  # fmt: skip
     try:
         for source in fetch.sources:
             delivery = deliver(source)

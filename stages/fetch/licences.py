@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.spdx import allows, listing, names, term
+from stages.common.spdx import allows, holds, listing, names, parsed, term
 
 # Permissive: use, change and redistribution for any purpose, with attribution at most.
 PERMISSIVE = (
@@ -19,6 +19,8 @@ PERMISSIVE = (
 # Ids of the hub that are no SPDX ids in lower case (https://huggingface.co/docs/hub/repositories-licenses).
 HUB_IDS = {"odc-by": "ODC-By-1.0", "pddl": "PDDL-1.0", "odbl": "ODbL-1.0", "c-uda": "C-UDA-1.0"}
 FAMILIES = ("bsd", "cc", "gpl", "lgpl", "agpl", "gfdl")  # hub ids that say no version
+# Words in the ids of licences that forbid commercial use: CC-BY-NC-*, PolyForm-Noncommercial-*, and LicenseRef-* as people name them
+NOT_COMMERCIAL = re.compile(r"(^|-)(nc|ncgl|non-?commercial|research|academic)(-|$)")
 UNSAID = ("", "unknown")  # what a card says that says nothing
 
 
@@ -93,6 +95,12 @@ def require_allowed(name: str, licence: str, licences: Sequence[str]) -> None:
             f"fetch source '{name}': its licence {licence} is not in fetch.licences, so nothing of it is downloaded. "
             f"Take another source, or add {missing} to fetch.licences if what you will do with the model allows it"
         )
+
+
+def forbids(expression: str) -> str:
+    """What the licences of an expression forbid that most expect to be free to do, "" where they leave a choice."""
+    free = holds(parsed(expression), lambda name: not NOT_COMMERCIAL.search(term(name).licence))
+    return "" if free else "commercial use"
 
 
 def require_known(name: str, licence: str, repo: str, url: str = "") -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from stages.common.pins import members_of, pinned_wheel
 from stages.fetch import local, repository, urls
 from stages.fetch.files import File, Origin
-from stages.fetch.licences import note_on
+from stages.fetch.licences import forbids, note_on
 from stages.fetch.settings import Source
 
 NOT_ASKED = ("name", "licence", "exclude")  # said elsewhere in the lock
@@ -37,6 +37,7 @@ def deliver(source: Source) -> Delivery:
         "asked": asked(source),
         "came": origin.came,
         "licence": source.licence,
+        **({"forbids": forbidden} if (forbidden := forbids(source.licence)) else {}),
         **({"note": note} if note else {}),
         "bytes": sum(sizes.values()),
         "files": {
