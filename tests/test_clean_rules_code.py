@@ -199,6 +199,8 @@ def test_a_docstring_that_repeats_the_name() -> None:
         ("from shutil import rmtree\n", "shutil.rmtree"),
         ("def f(x):\n    return eval(x)\n", "eval"),
         ("import ctypes.util\n", "ctypes"),
+        ("from pathlib import Path as P\nP.unlink(x)\n", "pathlib.Path.unlink"),
+        ("ｅｖａｌ('x')\n", "eval"),  # a name to Python, written in other letters
     ],
 )
 def test_code_that_touches_the_system(text: str, name: str) -> None:
@@ -215,6 +217,7 @@ def test_code_that_touches_the_system(text: str, name: str) -> None:
         "import ast\nast.literal_eval(x)\n",
         "from . import socket\n",
         "eval = 3\n",
+        "import os\nx.remove(1)\nos.path.exists(p)\n",
         "import os\n(",
     ],
 )

@@ -137,6 +137,19 @@ def test_characters_in_repeated_lines() -> None:
     )
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=40),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 0.9, 1.0]),
+)
+def test_share_of_repeated_ngrams_is_that_of_a_plain_count(words: list[str], size: int, most: float) -> None:
+    limits = Repetition(min_lines=99, min_words=1, ngram_words=size, max_ngram_share=most)
+    ngrams = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    share = 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0
+    assert (repetition(row(" ".join(words)), limits) is not None) is (share > most)
+
+
 STRICT = CleanSettings(
     language=Language(python=True, prose_words=1),
     docstring=Docstring(required=True, min_words=2, min_ascii_share=0.9, repeats_name=True),

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,11 @@ class Index:
     def match(self, problem: int, text: str, measure: float = 1.0) -> Match:
         benchmark, found = self.problems[problem]
         return Match(benchmark, found.task_id, text, measure)
+
+    @cached_property
+    def known_shingles(self) -> frozenset[tuple[str, ...]]:
+        """As a set, whose hashes need not be worked out again for each row."""
+        return frozenset(self.shingles)
 
     @property
     def piece(self) -> int:

@@ -116,8 +116,9 @@ def alike(own: set[tuple[str, ...]], index: Index) -> set[int]:
     are put aside: the most frequent ones (prefix filtering; Chaudhuri, Ganti, Kaushik 2006).
     """
     least = max(1, math.ceil(index.settings.near_code_similarity * len(own) - 1e-9))
-    known = [shingle for shingle in own if shingle in index.shingles]
-    if len(known) < least:
+    found = own & index.known_shingles
+    if len(found) < least:
         return set()
-    known.sort(key=lambda shingle: len(index.shingles[shingle]))
-    return {number for shingle in known[: len(known) - least + 1] for number in index.shingles[shingle]}
+    places = index.shingles
+    known = sorted(found, key=lambda shingle: len(places[shingle]))
+    return {number for shingle in known[: len(known) - least + 1] for number in places[shingle]}

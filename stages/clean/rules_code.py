@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from stages.clean.rows import Row
+from stages.clean.rows import WORD, Row
 from stages.clean.rules_evidence import line_around, quote
 from stages.clean.rules_settings import Comments, Docstring, Language, Licence, Placeholder, System
 from stages.clean.syntax import PYTHON, does_nothing
@@ -151,7 +151,7 @@ def docstring(row: Row, limits: Docstring) -> str | None:
 def system(row: Row, settings: System) -> str | None:
     """Code that reaches for the system: imports of `modules`, uses of `calls` under whatever name they are imported."""
     text = row.judged
-    if not any(clue in text for clue in settings.clues):
+    if text.isascii() and not may_use(text, settings):  # Python folds letters of other alphabets into names
         return None
     tree = row.code.tree
     for node, name in used_names(tree) if tree else ():
@@ -160,6 +160,15 @@ def system(row: Row, settings: System) -> str | None:
             if (prefix := ".".join(parts[:end])) in settings.forbidden:
                 return f"line {node.lineno} uses {prefix}: {quote(source_line(text, row, node.lineno))}"
     return None
+
+
+def may_use(text: str, settings: System) -> bool:
+    """Whether all parts of a forbidden name stand in a text."""
+    for clue in settings.clues:
+        if clue in text:
+            words = set(WORD.findall(text))
+            return any(parts <= words for parts in settings.parts)
+    return False
 
 
 def used_names(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:

@@ -236,8 +236,13 @@ class System:
 
     @cached_property
     def clues(self) -> list[str]:
-        """Text without any of these touches nothing of either list."""
-        return sorted({name.rpartition(".")[2] for name in (*self.modules, *self.calls)})
+        """Text without any of these uses nothing of either list."""
+        return sorted({name.rpartition(".")[2] for name in self.forbidden})
+
+    @cached_property
+    def parts(self) -> list[frozenset[str]]:
+        """For each name of either list the words that must stand in text that uses it."""
+        return [frozenset(name.split(".")) for name in sorted(self.forbidden)]
 
     @cached_property
     def forbidden(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 from stages.clean.rows import WORD, Row
@@ -146,7 +147,7 @@ def repetition(row: Row, limits: Repetition) -> str | None:
     if len(row.answer) < limits.min_words:
         return None
     words, size = WORD.findall(row.answer.lower()), limits.ngram_words
-    if len(words) >= max(limits.min_words, size):
+    if len(words) >= max(limits.min_words, size) and not varied(words, limits):
         ngrams = list(zip(*(words[start:] for start in range(size)), strict=False))
         share = 1 - len(set(ngrams)) / len(ngrams)
         if share > limits.max_ngram_share:
@@ -154,6 +155,13 @@ def repetition(row: Row, limits: Repetition) -> str | None:
                 f"{share:.2f} of its {size}-grams repeat an earlier one: {quote(' '.join(commonest(ngrams)))}"
             )
     return None
+
+
+def varied(words: list[str], limits: Repetition) -> bool:
+    """Whether pairs of words, which cost less, tell that few n-grams repeat: a pair's first place begins a new n-gram."""
+    size = limits.ngram_words
+    count, pairs = len(words) - size + 1, len(set(pairwise(words)))
+    return size > 1 and 1 - (pairs - (size - 2)) / count <= limits.max_ngram_share  # the last begin no n-gram
 
 
 def commonest(items: Sequence[T]) -> T:
