@@ -2,19 +2,23 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 
 from stages.clean import decontaminate
+from stages.clean.__main__ import main
 from stages.clean.decontaminate import CHECKS, Index, Match, build_index, index_of, read_problems
 from stages.clean.fingerprint import CODE_WORD
 from stages.clean.near import STRONGEST, Near, Summary, near_problems
 from stages.clean.rows import Row
-from stages.clean.settings import Contamination
+from stages.clean.settings import CleanSettings, Contamination
+from stages.common.engine_settings import EngineSettings
 from stages.common.errors import UserError
 from stages.common.files import write_jsonl
 from stages.common.schema import Problem
-from tests.clean_rows import CLAMP, RUNS, conversation, row
+from tests.clean_rows import CLAMP, RUNS, conversation, record, row, write_inputs
 
 FILLER = "".join(f"    step_{i} = call_{i}(step, {i})\n" for i in range(60))
 
@@ -215,6 +219,36 @@ def test_a_problem_of_two_benchmarks_is_near_in_both() -> None:
         for reason in ("contaminated_ast", "near_code", "same_name")
         for benchmark in ("one", "two")
     ]
+
+
+def test_a_dropped_row_counts_for_every_benchmark_that_holds_its_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        record("both", RUNS["prompt"], RUNS["canonical_solution"]),
+        record("one", "def bound(v, lo, hi):\n", "    return max(lo, min(v, hi))\n"),
+        record("kept", "def half(x):\n", "    return x // 2\n"),
+    ]
+    write_inputs(tmp_path, rows, [RUNS, CLAMP])
+    for name in ("plus", "extra"):
+        write_jsonl(tmp_path / f"data/benchmarks/{name}.jsonl", [{**RUNS, "task_id": f"{name}/7"}])
+    write_jsonl(tmp_path / "data/benchmarks/none.jsonl", [{**CLAMP, "canonical_solution": "    return 1\n"}])
+    monkeypatch.chdir(tmp_path)
+    chosen = CleanSettings(rules=[*CHECKS])
+    metrics = main(SimpleNamespace(clean=chosen, engine=EngineSettings(workers=1)))  # type: ignore[arg-type]
+    assert metrics["contaminated"] == {"extra": 1, "none": 0, "plus": 1, "tiny": 2}
+    assert metrics["dropped"] == {
+        **dict.fromkeys(CHECKS, 0),
+        "contaminated_docstring": 1,
+        "contaminated_ast": 1,
+        **dict.fromkeys(("exact", "ast", "near"), 0),
+    }
+    assert metrics["rows_in"] == metrics["rows_kept"] + 2 == 3
+    dropped = pq.read_table("data/clean/dropped.parquet").to_pylist()
+    evidence = {row["id"]: row["evidence"] for row in dropped}
+    assert evidence["both"].startswith("extra extra/7: 'return the length of")
+    assert evidence["both"].endswith("; also plus, tiny")
+    assert evidence["one"] == "tiny Tiny/1: bound is its solution but for names"
 
 
 def test_a_copy_in_a_chat_is_near(index: Index) -> None:

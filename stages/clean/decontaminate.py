@@ -263,7 +263,7 @@ CHECKS: dict[str, Callable[[Row, Index], Iterator[Match]]] = {
 
 
 def per_benchmark(problems: list[tuple[str, Problem]], names: Iterable[str]) -> dict[str, int]:
-    """Rows dropped for each benchmark, zero where none was."""
+    """How often each benchmark stands in `names`, zero where it does not."""
     counts = Counter(names)
     return {name: counts[name] for name in dict.fromkeys(name for name, _ in problems)}
 

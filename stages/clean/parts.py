@@ -58,7 +58,9 @@ class Part:
     fingerprints: np.ndarray  # uint64 [n, 2], of the code; 0 without code
     shingles: np.ndarray  # int32, 0 for a dropped row
     changed: Counter[str] = field(default_factory=Counter)  # rows changed before the rules, by kind
-    benchmarks: Counter[str] = field(default_factory=Counter)  # rows dropped by decontamination
+    benchmarks: Counter[str] = field(
+        default_factory=Counter
+    )  # rows dropped for each; one may hold problems of several
 
 
 def tasks_of(
@@ -120,7 +122,7 @@ def part_of(task: Task) -> Part:
         fingerprints=pairs_of(found.fingerprints),
         shingles=write_signatures(scratch, task.number, found.texts, settings.near_duplicates),
         changed=changed,
-        benchmarks=Counter(drop.benchmark for drop in found.drops if drop and drop.benchmark),
+        benchmarks=Counter(name for drop in found.drops if drop for name in drop.benchmarks),
     )
 
 

@@ -12,16 +12,19 @@ from stages.clean.settings import CleanSettings
 class Drop:
     rule: str
     evidence: str
-    benchmark: str = ""  # whose problem it holds, for a contaminated row
+    benchmarks: tuple[str, ...] = ()  # all whose problems the rule found in a contaminated row
 
 
 def first_failure(row: Row, settings: CleanSettings, index: Index) -> Drop | None:
     """The first rule of `settings.rules` that a row fails."""
     for name in settings.rules:
         if name in CHECKS:
-            match = next(CHECKS[name](row, index), None)
-            if match:
-                return Drop(name, str(match), match.benchmark)
+            matches = CHECKS[name](row, index)
+            first = next(matches, None)
+            if first:
+                others = {match.benchmark for match in matches} - {first.benchmark}
+                also = f"; also {', '.join(sorted(others))}" if others else ""
+                return Drop(name, f"{first}{also}", (first.benchmark, *sorted(others)))
         else:
             evidence = RULES[name](row, settings)
             if evidence:
