@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from stages.common.engine import open_engine
 from stages.common.engine_settings import EngineSettings
@@ -32,7 +31,7 @@ from stages.pack.overlong import Cost
 from stages.pack.packing import Packing
 from stages.pack.packing import pack as packing_of
 from stages.pack.settings import PackSettings
-from stages.pack.split import validation_split
+from stages.pack.split import distinct, validation_split
 from stages.pack.spool import Documents, Spool
 
 MODEL = Path("models/base")
@@ -97,21 +96,23 @@ def tokenized(task: Task, groups: int, settings: EngineSettings, spool: Spool) -
 def write(documents: Documents, folder: Path, pack: PackSettings) -> dict[str, Measures]:
     """Pack the documents, shard by shard, into one file a split; the figures of each."""
     measures = {name: Measures(pack.max_length, pack.max_documents) for name in SPLITS}
-    split = validation_split(
-        [documents.components[a:b] for a, b in shards(len(documents), pack.shard_rows)], pack.validation_share
-    )
+    parts = [documents.part(*bounds) for bounds in shards(len(documents), pack.shard_rows)]
+    components = [part.components for part in parts]
+    split = validation_split(components, pack.validation_share)
     with ExitStack() as stack:
         writers = {name: stack.enter_context(PackWriter(folder / f"{name}.arrow")) for name in SPLITS}
-        for first, last in shards(len(documents), pack.shard_rows):
-            held_out = split.held_out(documents.components[first:last])
+        for part in parts:
+            held_out = split.held_out(part.components)
             for name, side in (("train", ~held_out), ("validation", held_out)):
-                chosen: npt.NDArray[np.int64] = first + np.flatnonzero(side)
-                lengths = documents.starts[chosen + 1] - documents.starts[chosen]
+                chosen = np.flatnonzero(side)
+                lengths = np.diff(part.starts)[chosen]
                 packing = packing_of(lengths, pack.max_length, pack.max_documents)
-                writers[name].write(documents, Packing(chosen[packing.order], packing.starts))
-                measures[name].add(documents, chosen, lengths, packing)
-                components = None if pack.shard_rows else len(np.unique(documents.components[chosen]))
-                measures[name].components = components
+                writers[name].write(part, Packing(chosen[packing.order], packing.starts))
+                measures[name].add(part, chosen, lengths, packing)
+    for hashes in distinct(components):
+        held_out = split.held_out(hashes)
+        measures["validation"].components += int(held_out.sum())
+        measures["train"].components += int((~held_out).sum())
     return measures
 
 

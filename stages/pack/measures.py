@@ -16,10 +16,8 @@ class Measures:
 
     def __init__(self, capacity: int, max_documents: int) -> None:
         self.capacity, self.max_documents = capacity, max_documents
-        self.rows = self.documents = self.packs = self.tokens = self.labelled = self.characters = (
-            self.halves
-        ) = 0
-        self.components: int | None = 0
+        self.rows = self.documents = self.components = self.packs = 0
+        self.tokens = self.labelled = self.characters = self.halves = 0
         self.width = -(-capacity // BINS)
         self.edges = list(range(self.width, capacity + self.width, self.width))
         self.bins = {name: np.zeros(len(self.edges), np.int64) for name in ("rows", "packs")}

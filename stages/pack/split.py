@@ -1,7 +1,7 @@
 """The validation split: whole components of near duplicates, chosen by hash."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +64,24 @@ def large_components(parts: Sequence[Hashes], share: float) -> Hashes:
         if len(candidates):
             sizes += np.bincount(at[candidates[at] == part], minlength=len(candidates))
     return candidates[sizes > max(1.0, share * sum(map(len, parts)))]
+
+
+def distinct(parts: Sequence[Hashes]) -> Iterator[Hashes]:
+    """Every hash once, in rising order, about as many at a time as the largest part holds.
+
+    All parts are read each time, for the hashes of one range: they are uniform, so that ranges hold about the same.
+    """
+    turns = -(-sum(map(len, parts)) // max([1, *map(len, parts)]))
+    for turn in range(turns):
+        low, high = (turn << 64) // turns, ((turn + 1) << 64) // turns - 1
+        within = (part[(part >= low) & (part <= high)] if turns > 1 else part for part in parts)
+        yield first_of_each(np.concatenate([first_of_each(hashes) for hashes in within]))
+
+
+def first_of_each(values: Hashes) -> Hashes:
+    """Sorted, each once; twice as fast as `numpy.unique` on a million."""
+    values = np.sort(values)
+    return values[np.diff(values, prepend=~values[:1]).astype(bool)]
 
 
 def hash_of(component: str, seed: int) -> int:

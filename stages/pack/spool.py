@@ -1,6 +1,6 @@
 """Documents on their way: flat files in a scratch folder, written from front to back and then memory-mapped."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +12,7 @@ from stages.pack.documents import Part
 
 @dataclass
 class Documents:
-    """All documents, memory-mapped; document i is `starts[i] : starts[i + 1]` of `ids` and `loss`."""
+    """Documents, memory-mapped; document i is `starts[i] : starts[i + 1]` of `ids` and `loss`."""
 
     ids: npt.NDArray[np.int32]
     loss: npt.NDArray[np.uint8]  # 1: the token is trained on
@@ -26,6 +26,18 @@ class Documents:
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def part(self, first: int, last: int) -> "Documents":
+        """Documents `first : last`; nothing is copied."""
+        bounds, those = slice(first, last + 1), slice(first, last)
+        return replace(
+            self,
+            starts=self.starts[bounds],
+            name_starts=self.name_starts[bounds],
+            **{
+                name: getattr(self, name)[those] for name in ("components", "characters", "labelled", "first")
+            },
+        )
 
 
 TYPES = {
@@ -74,7 +86,12 @@ class Spool:
     def read(self) -> Documents:
         """What was written, once nothing more comes."""
         self.__exit__(None, None, None)
-        return Documents(**{name: mapped(self.folder / name, kind) for name, kind in TYPES.items()})
+        return documents_in(self.folder)
+
+
+def documents_in(folder: Path) -> Documents:
+    """What a spool has written there."""
+    return Documents(**{name: mapped(folder / name, kind) for name, kind in TYPES.items()})
 
 
 def mapped(path: Path, kind: type) -> npt.NDArray:
