@@ -8,7 +8,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
-from benchmarks.tell import clock
+from benchmarks.tell import clock, memory_at_hand
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
     from datasets import Dataset
     from trl import pack_dataset
 
+    memory_at_hand()
     with clock() as taken:
         dataset = Dataset.from_file(str(folder / "documents.arrow"))
         options = {

@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +65,16 @@ def clock() -> Iterator[Clock]:
     taken, wall, cpu = Clock(), time.perf_counter(), processor_seconds()
     yield taken
     taken.wall, taken.cpu = time.perf_counter() - wall, processor_seconds() - cpu
+
+
+def memory_at_hand(gib: int = 6) -> None:
+    """Have a child use this much memory and give it back, so that the kernel has it when the next program asks.
+
+    A virtual machine's host takes back what is free for some seconds, and finds it again page by page: the first 1.6 GB
+    written to a file took 3.7 s, the next 0.3 s [measured].
+    """
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    subprocess.run([sys.executable, "-c", f"b'1' * {min(gib << 30, free // 2)}"], check=True)
 
 
 def processor_seconds() -> float:

@@ -1,6 +1,7 @@
 """What the stage reads and writes: rows of data/clean, the model's limits, Arrow streams of packs."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,42 +56,49 @@ class PackWriter:
         self.sink.close()
 
     def write(self, documents: "Documents", packing: Packing) -> None:
-        """Packs of indices into `documents`."""
-        for batch in pack_batches(documents, packing):
-            self.stream.write_batch(batch)
-            self.batches += 1
+        """Packs of indices into `documents`; a batch is gathered while the one before is written."""
+        with ThreadPoolExecutor(1) as writer:
+            written: Future[None] = writer.submit(lambda: None)
+            for batch in pack_batches(documents, packing):
+                written.result()
+                written = writer.submit(self.stream.write_batch, batch)
+                self.batches += 1
+            written.result()
 
 
 def pack_batches(documents: "Documents", packing: Packing) -> Iterator[pa.RecordBatch]:
-    """Packs as record batches: documents are gathered by numpy, no Python value a token."""
+    """Packs as record batches: documents are gathered by Arrow, no Python value a document or a token."""
+    ids = lists_of(4 * documents.starts, documents.ids)
+    loss = lists_of(documents.starts, documents.loss)
+    names = lists_of(documents.name_starts, documents.names, pa.large_string())
     for first in range(0, len(packing), BATCH_PACKS):
         ends = packing.starts[first : first + BATCH_PACKS + 1]
-        order, of_pack = packing.order[ends[0] : ends[-1]], (ends - ends[0]).astype(np.int32)
-        places, starts = places_of(documents.starts, order)
-        ids = documents.ids[places]
-        labels = np.where(documents.loss[places], ids, np.int32(IGNORED))
-        letters, name_starts = places_of(documents.name_starts, order)
-        buffers = [None, pa.py_buffer(name_starts), pa.py_buffer(documents.names[letters])]
-        names = pa.Array.from_buffers(pa.string(), len(order), buffers)
+        order, of_pack = pa.array(packing.order[ends[0] : ends[-1]]), (ends - ends[0]).astype(np.int32)
+        (chosen, bounds), (marks, _) = gathered(ids, order), gathered(loss, order)
+        tokens, starts = chosen.view(np.int32), (bounds // 4).astype(np.int32)
+        labels = np.where(marks.view(np.bool_), tokens, np.int32(IGNORED))
         columns = [
-            pa.ListArray.from_arrays(pa.array(starts[of_pack]), pa.array(ids)),
+            pa.ListArray.from_arrays(pa.array(starts[of_pack]), pa.array(tokens)),
             pa.ListArray.from_arrays(pa.array(starts[of_pack]), pa.array(labels)),
             pa.ListArray.from_arrays(pa.array(of_pack), pa.array(np.diff(starts))),
-            pa.ListArray.from_arrays(pa.array(of_pack), names),
+            pa.ListArray.from_arrays(pa.array(of_pack), names.take(order).cast(pa.string())),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=pack_schema())
 
 
-def places_of(
-    starts: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Where the values of the lists `order` lie, of lists that begin at `starts`; and where each begins then."""
-    begins = starts[order]
-    lengths = starts[order + 1] - begins
-    ends = np.cumsum(lengths)
-    places = np.repeat(begins - (ends - lengths), lengths)
-    places += np.arange(len(places))
-    return places, np.concatenate([[0], ends]).astype(np.int32)
+def lists_of(
+    starts: npt.NDArray[np.int64], values: npt.NDArray[Any], kind: pa.DataType | None = None
+) -> pa.Array:
+    """Lists of bytes that begin at `starts` among those of `values`; nothing is copied."""
+    buffers = [None, pa.py_buffer(starts), pa.py_buffer(values)]
+    return pa.Array.from_buffers(kind or pa.large_binary(), len(starts) - 1, buffers)
+
+
+def gathered(lists: pa.Array, order: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The bytes of the lists `order`, one list after another, and where each begins then."""
+    _, bounds, values = lists.take(order).buffers()
+    starts = np.frombuffer(bounds, np.int64, len(order) + 1)
+    return np.frombuffer(values, np.uint8, starts[-1]), starts
 
 
 def open_rows() -> pq.ParquetFile:
