@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.fetch import mix
-from stages.fetch.__main__ import row_groups, shares_of
+from stages.fetch.__main__ import rows_by_id, shares_of
 from stages.fetch.files import File
+from stages.fetch.groups import row_groups
 from stages.fetch.rows import Tally, batches
 from stages.fetch.runs import Runs
 from stages.fetch.settings import Source
@@ -28,7 +29,7 @@ def mixed(
             limit, left_out = mix.limits([s for s, _ in sources], shares_of(runs, list(tallies)), rows)
             for name, reasons in left_out.items():
                 tallies[name].reasons.update(reasons)
-        found = [row for group in row_groups(runs, limit) for row in group.to_pylist()]
+        found = [row for group in row_groups(rows_by_id(runs, limit)) for row in group.to_pylist()]
     for name, count in Counter(row["source"] for row in found).items():
         tallies[name].reasons["taken"] = count
     return found, tallies

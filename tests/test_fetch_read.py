@@ -6,8 +6,6 @@ import gzip
 import io
 import json
 import lzma
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,14 @@ from hypothesis import strategies as st
 from stages.common.errors import UserError
 from stages.common.files import ROW_GROUP_ROWS, write_parquet
 from stages.common.schema import row_schema
-from stages.fetch import bad, csv_rows, json_rows, mix, streams
-from stages.fetch.__main__ import row_groups
+from stages.fetch import bad, csv_rows, groups, json_rows, mix, streams
 from stages.fetch.bad import Bad, BadRow
 from stages.fetch.columns import recognised
 from stages.fetch.files import File
+from stages.fetch.groups import row_groups
 from stages.fetch.mapping import reader_of
 from stages.fetch.rows import Tally, batches
-from stages.fetch.runs import Runs
+from stages.fetch.runs import Runs, suffixes
 from stages.fetch.settings import Source
 from stages.fetch.tables import read, rows_of
 from tests.loopback import made_file
@@ -36,7 +34,6 @@ from tests.reading import mixed, source_rows
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 ROWS = [ALPACA, {**ALPACA, "output": 'three, "3"\nor 3 é'}, {**ALPACA, "input": ""}]
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def lines(*rows: Any) -> bytes:
@@ -533,42 +530,55 @@ def test_the_file_is_the_one_that_write_parquet_makes(tmp_path: Path) -> None:
     for batch in batches(*sources[0], tally):
         runs.add(batch)
     with pq.ParquetWriter(tmp_path / "parts", row_schema(), compression="zstd") as writer:
-        for group in row_groups(runs, None):
+        for group in row_groups(runs.sorted()):
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
     assert len(runs.paths) == 3
     assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-GROWS = """
-import re, sys
-from pathlib import Path
-from stages.fetch.files import File
-from stages.fetch.__main__ import row_groups
-from stages.fetch.rows import Tally, batches
-from stages.fetch.runs import Runs
-from stages.fetch.settings import Source
-source = Source(name="mine", kind="file", path="data/sources/x", licence="MIT")
-tally, runs = Tally("mine", False), Runs(Path(sys.argv[2]), 2**20)
-for batch in batches(source, [File("x", Path(sys.argv[1]))], tally):
-    runs.add(batch)
-rows = sum(group.num_rows for group in row_groups(runs, None))
-status = Path("/proc/self/status").read_text()
-print(rows, int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) // 1024)
-"""
+def test_equal_ids_are_made_unique_in_the_order_of_text() -> None:
+    for count in range(1, 1200, 7):
+        found = list(suffixes(count))
+        assert sorted(found) == found
+        assert set(found) == {"", *(f"-{number}" for number in range(2, count + 1))}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("writer", ["array", "csv", "parquet", "arrow file"])
-def test_ten_times_the_rows_do_not_take_more_memory(writer: str, tmp_path: Path) -> None:
-    peaks = []
-    for count in (8_000, 80_000):
-        rows = [{"text": f"{i} " * 400} for i in range(count)]
-        file, scratch = tmp_path / f"{count}", tmp_path / f"scratch-{count}"
-        data = parquet(rows, 500) if writer == "parquet" else arrow(pa.ipc.new_file, rows, 500) if writer == "arrow file" else WRITERS[writer](rows)  # fmt: skip
-        file.write_bytes(PACKERS["zst"](data) if writer in ("csv", "arrow file") else data)
-        done = subprocess.run([sys.executable, "-c", GROWS, str(file), str(scratch)], cwd=REPOSITORY, capture_output=True, text=True, check=True)  # fmt: skip
-        read_rows, peak = map(int, done.stdout.split())
-        assert read_rows == count
-        peaks.append(peak)
-    assert sum(len(row["text"]) for row in rows) > 150 * 2**20
-    assert peaks[1] - peaks[0] < 32, peaks
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=400), st.integers(200, 20_000))
+def test_many_equal_rows_come_in_the_same_order_from_runs_of_any_size(kinds: list[int], size: int) -> None:
+    texts = [{"text": f"row {kind}" * (1 + 40 * (kind == 0))} for kind in kinds]
+    sources = [(file_source(), [made_file("x", lines(*texts))])]
+    found, _ = mixed(sources, run_bytes=size)
+    assert found == mixed(sources)[0]
+    assert [row["id"] for row in found] == sorted({row["id"] for row in found})
+    assert len(found) == len(kinds)
+
+
+def test_row_groups_are_cut_by_the_bytes_of_their_texts_however_the_rows_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(groups, "ROW_GROUP_BYTES", 4000)
+    monkeypatch.setattr(groups, "ROW_GROUP_ROWS", 20)
+    turns = [{"role": "user", "content": "é" * 300}, {"role": "assistant", "content": "x" * 400}]
+    rows = [{"text": "short"}] * 30 + [{"text": "x" * 900}] * 9 + [{"messages": turns}] * 9 + [{"text": "y" * 9000}]  # fmt: skip
+    table = pa.Table.from_pylist(
+        mixed([(file_source(), [made_file("x", lines(*rows))])])[0], schema=row_schema()
+    )
+    sizes = groups.text_bytes(table)
+    assert (
+        sizes.tolist()
+        == [
+            sum(len(row[name].encode()) for name in ("id", "source", "licence", "prompt", "completion", "metadata") if row[name])
+            + sum(len(turn["content"].encode()) for turn in row["messages"] or ())
+            for row in table.to_pylist()
+        ]
+    )  # fmt: skip
+    first = list(row_groups([table]))
+    assert pa.concat_tables(first).equals(table)
+    for group in first:
+        assert group.num_rows <= 20
+        assert group.num_rows == 1 or groups.text_bytes(group).sum() <= 4000
+    assert len(first) < 20
+    for step in (1, 7, 33):
+        pieces = [table.slice(start, step) for start in range(0, table.num_rows, step)]
+        assert list(map(pa.Table.to_pylist, row_groups(pieces))) == list(map(pa.Table.to_pylist, first))

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
-from stages.common.files import ROW_GROUP_ROWS, remove, replacing, write_json, write_jsonl
+from stages.common.files import remove, replacing, write_json, write_jsonl
 from stages.common.schema import Problem, row_schema
 from stages.common.stage import Settings, run
 from stages.fetch import mix
+from stages.fetch.groups import row_groups
 from stages.fetch.licences import forbids
 from stages.fetch.origins import deliver
 from stages.fetch.rows import Tally, batches
@@ -107,8 +108,8 @@ def write(
     with replacing(RAW) as raw, replacing(BENCHMARKS) as folder:
         raw.mkdir()
         with pq.ParquetWriter(raw / "rows.parquet", row_schema(), compression="zstd") as writer:
-            for group in row_groups(runs, limit):
-                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            for group in row_groups(rows_by_id(runs, limit)):
+                writer.write_table(group)
                 for pair in pc.value_counts(group["source"]).to_pylist():
                     taken[pair["values"]] += pair["counts"]
         for name, entry in lock["sources"].items():
@@ -121,20 +122,10 @@ def write(
     return taken
 
 
-def row_groups(runs: Runs, limit: dict[str, int] | None) -> Iterator["pa.Table"]:
-    """The rows that are taken, by id, in tables of a row group: the file's bytes follow from them alone."""
-    import pyarrow as pa
-
-    waiting = row_schema().empty_table()
+def rows_by_id(runs: Runs, limit: dict[str, int] | None) -> Iterator["pa.Table"]:
+    """The rows that are taken, by id."""
     for table in runs.sorted():
-        kept = mix.chosen(table, limit) if limit else table
-        waiting = pa.concat_tables([waiting, kept])
-        whole = waiting.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS
-        for start in range(0, whole, ROW_GROUP_ROWS):
-            yield waiting.slice(start, ROW_GROUP_ROWS).combine_chunks()
-        waiting = waiting.slice(whole).combine_chunks()
-    if waiting.num_rows:
-        yield waiting
+        yield mix.chosen(table, limit) if limit else table
 
 
 def counts(tally: Tally, taken: int, lock: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """Rows out of Parquet and Arrow, column by column, in batches that fit in memory."""
 
+import mmap
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stages.fetch.bad import CUT, DUPLICATE, MAX_ROW_BYTES, NOT_UTF8, OVERSIZE, Bad
-from stages.fetch.files import File
-from stages.fetch.streams import unpacked
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 8 * 2**20  # of a batch, as the file's footer gives the size of its rows
+TOUCHED_BYTES = 16 * 2**20  # of a mapped file, before its pages are given back
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 Item = tuple[int, dict[str, Any]] | Bad
 
@@ -21,7 +22,9 @@ def parquet_rows(stream: BinaryIO, wanted: Collection[str] | None) -> Iterator[I
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(stream, buffer_size=2**20)
+    file = pq.ParquetFile(
+        stream, buffer_size=2**20, pre_buffer=False
+    )  # else a row group's column is held whole
     columns, twice = chosen(file.schema_arrow.names, wanted)
     number = 0
     for index in range(file.num_row_groups):
@@ -44,38 +47,34 @@ def parquet_rows(stream: BinaryIO, wanted: Collection[str] | None) -> Iterator[I
         number = end
 
 
-def arrow_rows(file: File, stream: BinaryIO, plain: bool, wanted: Collection[str] | None) -> Iterator[Item]:
-    """Rows of an Arrow file or stream. A file is read as the stream it holds, so that one that is cut gives what is there.
-
-    Args:
-        plain: whether `file` is neither packed nor a member of another: then it is mapped into memory.
-    """
+def arrow_rows(path: Path, wanted: Collection[str] | None) -> Iterator[Item]:
+    """Rows of an Arrow file or stream. A file is read as the stream it holds, so that one that is cut gives what is there."""
     import pyarrow as pa
 
-    with file.open() if plain else unpacked(file) as head:
-        is_file = head.read(6) == b"ARROW1"
-    source = pa.memory_map(str(file.path)) if plain else pa.PythonFile(stream, "r")
-    source.read(8 if is_file else 0)
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    is_file = mapped[:6] == b"ARROW1"
+    source = pa.BufferReader(pa.py_buffer(mapped))
+    source.seek(8 if is_file else 0)
     reader = pa.ipc.open_stream(source)
     columns, twice = chosen(reader.schema.names, wanted)
-    number = 0
+    number, touched = 0, 0
     for batch in reader:
         if twice is not None:
             yield Bad(number + 1, DUPLICATE, f"'{twice}'", rows=batch.num_rows)
         else:
             batch = batch.select(columns)
             for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield from batch_rows(batch.slice(start, BATCH_ROWS), number + start)
+                part = batch.slice(start, BATCH_ROWS)
+                yield from batch_rows(part, number + start)
+                touched += part.nbytes
+                if touched > TOUCHED_BYTES:
+                    mapped.madvise(mmap.MADV_DONTNEED)  # what was read counts no longer as ours
+                    touched = 0
         number += batch.num_rows
-    if plain and not ended(source, is_file):
-        yield Bad(number + 1, CUT, "it has no end mark")
-
-
-def ended(source: Any, is_file: bool) -> bool:
-    """Whether the file's last bytes are those of a whole one: a cut between two batches shows nowhere else."""
     mark = b"ARROW1" if is_file else END_OF_STREAM
-    source.seek(max(0, source.size() - len(mark)))
-    return source.read(len(mark)) == mark
+    if mapped[-len(mark) :] != mark:  # a cut between two batches shows nowhere else
+        yield Bad(number + 1, CUT, "it has no end mark")
 
 
 def chosen(names: list[str], wanted: Collection[str] | None) -> tuple[list[str], str | None]:

@@ -13,6 +13,7 @@ from stages.fetch.bad import MAX_ROW_BYTES, OVERSIZE, SURROGATE, Bad, BadRow
 from stages.fetch.files import File
 from stages.fetch.functions import functions_of
 from stages.fetch.mapping import BelowMinimum, columns_of, reader_of
+from stages.fetch.runs import ID_DIGITS
 from stages.fetch.settings import Source
 from stages.fetch.suites import basic_skills
 from stages.fetch.tables import read
@@ -20,7 +21,6 @@ from stages.fetch.tables import read
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ID_DIGITS = 20
 BATCH_ROWS = 1024
 BATCH_CHARACTERS = 8 * 2**20
 LISTED = 100  # bad rows of a source and reason that are listed; all are counted

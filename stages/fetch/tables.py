@@ -4,10 +4,11 @@ What a file is, is told by its bytes, never by its name. It is read in pieces: m
 """
 
 import json
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from typing import Any, BinaryIO, cast
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from stages.common.errors import UserError
 from stages.fetch.arrow_rows import arrow_rows, one_line, parquet_rows
@@ -15,7 +16,7 @@ from stages.fetch.bad import CUT, EMPTY, UNREADABLE, Bad
 from stages.fetch.csv_rows import csv_rows
 from stages.fetch.files import File
 from stages.fetch.json_rows import Item, json_lines, json_values
-from stages.fetch.streams import DAMAGED, gathered, packing, unpacked
+from stages.fetch.streams import DAMAGED, PIECE, gathered, packing, unpacked
 
 READABLE = "JSON lines, a JSON array, CSV, Parquet, Arrow; each plain or gz, bz2, xz, zst"
 HEAD_BYTES = 64 * 1024
@@ -69,7 +70,10 @@ def rows_of(file: File) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def items(file: File, kind: str, packed: str, wanted: Collection[str] | None) -> Iterator[Item]:
-    plain = not packed and not file.member
+    if kind in ("Parquet", "Arrow"):
+        with on_disk(file, packed) as (path, error):
+            yield from columns_of(path, kind, error, wanted)
+        return
     with unpacked(file) as stream:
         if kind == "JSON lines":
             yield from json_lines(stream)
@@ -77,16 +81,40 @@ def items(file: File, kind: str, packed: str, wanted: Collection[str] | None) ->
             yield from json_values(stream)
         elif kind == "CSV":
             yield from csv_rows(stream)
-        elif kind == "Arrow":
-            yield from arrow_rows(file, stream, plain, wanted)
-        elif kind == "Parquet" and plain:
-            yield from parquet_rows(stream, wanted)
-        elif kind == "Parquet":  # its end is read first
-            with tempfile.TemporaryFile() as whole:
-                shutil.copyfileobj(stream, whole, 2**20)
-                yield from parquet_rows(cast(BinaryIO, whole), wanted)
         elif kind:
             yield Bad(0, UNREADABLE, f"{kind}. Readable: {READABLE}")
+
+
+@contextmanager
+def on_disk(file: File, packed: str) -> Iterator[tuple[Path, Exception | None]]:
+    """Where the file's bytes lie unpacked, for readers that move about in them, and what was raised where it is cut."""
+    if not packed and not file.member:
+        yield file.path, None
+        return
+    with tempfile.NamedTemporaryFile() as whole, unpacked(file) as stream:
+        error = None
+        while error is None:
+            data, error = gathered(stream, PIECE)
+            whole.write(data)
+            if not data:
+                break
+        whole.flush()
+        yield Path(whole.name), error
+
+
+def columns_of(
+    path: Path, kind: str, error: Exception | None, wanted: Collection[str] | None
+) -> Iterator[Item]:
+    """Rows of Parquet or Arrow; of a cut Arrow file those before the cut, which `error` was raised at."""
+    item: Item | None = None
+    if kind == "Arrow":
+        for item in arrow_rows(path, wanted):
+            yield item
+    elif error is None:
+        with path.open("rb") as stream:
+            yield from parquet_rows(stream, wanted)
+    if error is not None and not isinstance(item, Bad):
+        raise error
 
 
 def kind_of(head: bytes) -> str:
