@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.fetch.layout import card_of, data_files
 from stages.fetch.settings import Source
-from tests.loopback import COMMIT, REPOSITORY, Site, run_stage, serving, stage_folder
+from tests.loopback import COMMIT, REPOSITORY, Site, make_wheel, run_stage, serving, stage_folder
 
 OTHER = "f" * 40
 REPO = "datasets/me/set"
@@ -386,6 +387,51 @@ def test_a_preset_that_is_not_for_commercial_use_says_so_before_anything_comes(t
     assert "its card names no licence, and it is made of Evol-Instruct data, CC-BY-NC-SA-4.0" in done.stdout
     lock = read_json(place / "data/raw/sources.lock.json")["sources"][given["name"]]
     assert (lock["licence"], lock["forbids"]) == ("CC-BY-NC-SA-4.0", "commercial use")
+
+
+def test_lock_and_report_say_of_every_kind_of_source_what_came_and_in_which_format(tmp_path: Path) -> None:
+    texts, folder = [lines("1", "2"), gzip.compress(csv("3")), lzma.compress(lines("4"))], tmp_path / "data/sources"  # fmt: skip
+    folder.mkdir(parents=True)
+    for name, data in zip("abc", texts, strict=True):
+        (folder / f"part-{name}.txt").write_bytes(data)
+    sums = [hashlib.sha256(data).hexdigest() for data in texts]
+    listed = "".join(f"{s}  data/sources/part-{n}.txt\n" for n, s in zip("abc", sums, strict=True))
+    code = b'def f(a):\n    """Return a as it is."""\n    return a\n'
+    wheel = make_wheel(tmp_path / ".cache/wheels/pkg-1.0-py3-none-any.whl", {"pkg/a.py": code, "pkg/b.py": b""})  # fmt: skip
+    given: dict[str, dict[str, Any]] = {
+        "set": {"kind": "hub", "repo": "me/set", "revision": COMMIT, "split": "train", "max_rows": 1},
+        "far": {"kind": "url", "url": "/far.json", "sha256": hashlib.sha256(b'[{"text": "5"}, {}]').hexdigest(), "licence": "CC-BY-4.0"},
+        "near": {"kind": "file", "path": "data/sources/part-*.txt", "sha256": hashlib.sha256(listed.encode()).hexdigest()},
+        "pkg": {"kind": "pypi", "package": "pkg", "version": "1.0", "sha256": wheel, "members": ["pkg/*"], "format": "functions"},
+    }  # fmt: skip
+    repository = {"train.parquet": parquet("a", "b"), "README.md": card(license="mit")}
+    with serving(Site({REPO: repository}, files={"/far.json": b'[{"text": "5"}, {}]'})) as site:
+        given["far"]["url"] = site.address + given["far"]["url"]
+        sources = [{"name": name, "licence": "MIT", **one} for name, one in given.items()]
+        place = stage_folder(tmp_path, {"fetch": {"sources": sources, "benchmarks": {}, "on_bad_row": "drop"}})  # fmt: skip
+        done = run_stage(place, "fetch", {"HF_ENDPOINT": site.address})
+    assert done.returncode == 0, done.stderr
+    lock = read_json(place / "data/raw/sources.lock.json")["sources"]
+    report = read_json(place / "reports/fetch.json")["sources"]
+    came = {"set": {"commit": COMMIT, "card_licence": "MIT"}, "far": {"sha256": given["far"]["sha256"]}, "near": {"sha256": given["near"]["sha256"]}, "pkg": {"file": "pkg-1.0-py3-none-any.whl", "sha256": wheel}}  # fmt: skip
+    formats = {"set": {"Parquet": 1}, "far": {"JSON array": 1}, "near": {"JSON lines": 1, "CSV, gz": 1, "JSON lines, xz": 1}, "pkg": {"Python": 2}}  # fmt: skip
+    sizes = {"set": len(parquet("a", "b")), "far": 19, "near": sum(map(len, texts)), "pkg": len(code)}
+    for name, asked in given.items():
+        entry = lock[name]
+        assert entry["asked"].items() >= {k: v for k, v in asked.items() if k != "licence"}.items(), name
+        assert (entry["came"], entry["licence"]) == (came[name], asked.get("licence", "MIT"))
+        assert entry["bytes"] == sizes[name] == sum(file["bytes"] for file in entry["files"].values())
+        assert entry["formats"] == report[name]["formats"] == formats[name]
+        assert (report[name]["bytes"], report[name]["rows"]) == (entry["bytes"], entry["rows"])
+        assert report[name]["candidates"] == sum(report[name]["reasons"].values())
+    assert {name: entry["rows"] for name, entry in lock.items()} == {"set": 1, "far": 1, "near": 4, "pkg": 1}
+    assert report["set"]["reasons"] == {"taken": 1, "left out by max_rows": 1}
+    assert report["far"]["reasons"] == {"taken": 1, "fits no known format": 1}
+    assert list(lock["near"]["files"].values()) == [
+        {"bytes": len(data), "sha256": s} for data, s in zip(texts, sums, strict=True)
+    ]
+    rows = pq.read_table(place / "data/raw/rows.parquet").to_pylist()
+    assert {row["source"]: row["licence"] for row in rows} == {name: e["licence"] for name, e in lock.items()}
 
 
 BRING = """

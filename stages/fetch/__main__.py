@@ -51,7 +51,7 @@ def main(settings: Settings) -> dict[str, Any]:
             tally = tallies[source.name] = Tally(source.name, fetch.on_bad_row == "drop")
             for batch in batches(source, delivery.files, tally):
                 runs.add(batch)
-            lock["sources"][source.name] = delivery.lock
+            lock["sources"][source.name] = {**delivery.lock, "formats": tally.formats}
             print(f"fetch: {source.name}: {tally.rows} of {tally.rows + tally.reasons.total()} candidates")
         limit = None
         if mix.is_mixed(fetch.sources, fetch.rows):

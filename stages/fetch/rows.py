@@ -135,6 +135,7 @@ def texts(columns: dict[str, Any]) -> list[str]:
 
 def from_functions(files: Iterable[File], tally: Tally) -> Iterator[Content]:
     for file in files:
+        tally.formats["Python"] = tally.formats.get("Python", 0) + 1
         for row in functions_of(file.name, file.read(), tally.reasons):
             place = {"path": file.name, "line": row.line, "name": row.name, "helpers": row.helpers}
             yield single(row.prompt, row.completion), metadata(place)
@@ -142,7 +143,7 @@ def from_functions(files: Iterable[File], tally: Tally) -> Iterator[Content]:
 
 
 def from_basic_skills(files: Iterable[File], tally: Tally) -> Iterator[Content]:
-    for name, number, prompt, completion in basic_skills(files):
+    for name, number, prompt, completion in basic_skills(files, tally.formats):
         yield single(prompt, completion), metadata({"path": name, "row": number})
 
 

@@ -81,8 +81,8 @@ def mbpp_problem(row: dict[str, Any]) -> Problem:
 MAKERS = {"humaneval": shaped_problem, "mbpp": mbpp_problem, "evalplus": plus_problem}
 
 
-def basic_skills(files: Iterable[File]) -> Iterator[tuple[str, int, str, str]]:
-    """File, row, prompt and completion of each distinct question with its right choice.
+def basic_skills(files: Iterable[File], formats: dict[str, int]) -> Iterator[tuple[str, int, str, str]]:
+    """File, row, prompt and completion of each distinct question with its right choice; adds to the counts of formats.
 
     A question ends within the body, often after `return`; what is asked for is moved to the boundary that all
     functions have: signature and docstring in the prompt, the whole body in the completion.
@@ -93,7 +93,7 @@ def basic_skills(files: Iterable[File]) -> Iterator[tuple[str, int, str, str]]:
     seen: set[str] = set()
     for file in files:
         name = file.name
-        for number, row in rows_of(file):
+        for number, row in rows_of(file, formats):
             try:
                 doc = row["doc"]
                 if str(doc["id"]) in seen:

@@ -57,13 +57,13 @@ def read(
         yield Bad(0, EMPTY)
 
 
-def rows_of(file: File) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows_of(file: File, formats: dict[str, int] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and columns of each row.
 
     Raises:
         UserError: a row cannot be read, or there is none; names file and row.
     """
-    for item in read(file):
+    for item in read(file, None, formats):
         if isinstance(item, Bad):
             raise UserError(item.message(file.name))
         yield item
