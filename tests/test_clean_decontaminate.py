@@ -1,6 +1,9 @@
 """Decontamination: each check both ways, with the problem and the text that match."""
 
+import ast
 import re
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +21,8 @@ from stages.common.engine_settings import EngineSettings
 from stages.common.errors import UserError
 from stages.common.files import write_jsonl
 from stages.common.schema import Problem
-from tests.clean_rows import CLAMP, RUNS, conversation, record, row, write_inputs
+from tests.clean_rows import CLAMP, RUNS, conversation, problem, record, row, write_inputs
+from tests.tiny import REPOSITORY
 
 FILLER = "".join(f"    step_{i} = call_{i}(step, {i})\n" for i in range(60))
 
@@ -142,9 +146,71 @@ def test_renamed_solution_among_others_and_where_layout_does_not_look(index: Ind
         assert failing(made, index) == ["contaminated_ast"]
 
 
+def method(source: str) -> str:
+    """Functions of a module as methods of a class that call one another through it; imports and docstrings stay behind."""
+    tree = decontaminate.parse(source)
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    names = {node.name for node in functions}
+    for node in functions:
+        node.args.args.insert(0, ast.arg("self"))
+        node.body = node.body[bool(ast.get_docstring(node)) :] or node.body
+    for call in [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]:
+        if isinstance(call.func, ast.Name) and call.func.id in names:
+            call.func = ast.Attribute(ast.Name("self", ast.Load()), call.func.id, ast.Load())
+    body = "\n".join(ast.unparse(ast.fix_missing_locations(node)) for node in functions)
+    return "class Solution:\n" + textwrap.indent(body, "    ") + "\n"
+
+
+def inside(source: str) -> str:
+    return "def main():\n" + textwrap.indent(source, "    ") + "\n\nmain()\n"
+
+
+SOLUTIONS = {  # of HumanEval
+    "HumanEval/13": ("greatest_common_divisor", "    while b:\n        a, b = b, a % b\n    return a\n", "a, b"),
+    "HumanEval/55": (
+        *("fib", "    if n == 0:\n        return 0\n    if n == 1:\n        return 1\n    return fib(n - 1) + fib(n - 2)\n"),
+        "n",
+    ),
+    "HumanEval/49": (
+        *("modp", "    ret = 1\n    for i in range(n):\n        ret = (2 * ret) % p\n    return ret\n"),
+        "n, p",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task_id", SOLUTIONS)
+def test_a_solution_as_a_method_or_inside_a_function_is_found(task_id: str) -> None:
+    name, body, arguments = SOLUTIONS[task_id]
+    head = f"def {name}({arguments}):\n"
+    made = build_index([("humaneval", Problem(**problem(task_id, head, name, body)))], Contamination())
+    for wrap, path in ((method, f"Solution.{name}"), (inside, f"main.{name}")):
+        wrapped = row(wrap(head + body))
+        assert (
+            str(first("ast", wrapped, made)) == f"humaneval {task_id}: {path} is its solution but for names"
+        )
+        assert {("near_code", task_id), ("same_name", task_id)} <= {*near(wrapped, made, *CHECKS)}
+        changed = row(wrap(head + "    print(1)\n" + body))
+        assert not first("ast", changed, made)
+        assert {("near_code", task_id), ("same_name", task_id)} <= {*near(changed, made, *CHECKS)}
+
+
+@pytest.mark.parametrize("wrap", [method, inside])
+def test_every_solution_of_the_benchmarks_is_found_as_a_method_and_inside_a_function(
+    wrap: Callable[[str], str],
+) -> None:
+    folder = REPOSITORY / "data/benchmarks"
+    if not folder.exists():
+        pytest.skip("no data/benchmarks: `dvc repro fetch` or `dvc pull` brings them")
+    problems = read_problems(folder)
+    whole = build_index(problems, Contamination())
+    for _, found in problems:
+        wrapped = row(wrap(found.prompt + found.canonical_solution))
+        assert found.task_id in [match.task_id for match in CHECKS["contaminated_ast"](wrapped, whole)]
+
+
 def test_a_short_solution_is_near_and_not_dropped_where_so_set(index: Index) -> None:
     made = row("    return max(lo, min(value, hi))\n", "def bound(value, lo, hi):\n")
-    words = len(CODE_WORD.findall(made.functions["bound"]))
+    words = len(CODE_WORD.findall(made.functions[0][1]))
     for least, dropped in ((1, True), (words, True), (words + 1, False)):
         lenient = build_index(index.problems, Contamination(ast_words=least))
         assert (failing(made, lenient) == ["contaminated_ast"]) is dropped

@@ -165,6 +165,52 @@ def test_names_of_every_statement_are_collected_alike_without_walrus() -> None:
     assert digest(program()) == fingerprints(ast.parse(program()), walrus=True)[0]
 
 
+PLAIN = "def f(n, k):\n    return n if n < k else f(n - 1, k) + g(n)\n"
+INNER = {
+    "A.f": "class A:\n    def f(self, n, k):\n        return n if n < k else self.f(n - 1, k) + self.g(n)\n",
+    "B.f": "class B:\n    @classmethod\n    def f(cls, a, /, b):\n        return a if a < b else cls.f(a - 1, b) + B.g(a)\n",
+    "C.f": "class C:\n    x = 1\n    @staticmethod\n    def f(a, b):\n        return a if a < b else C.f(a - 1, b) + g(a)\n",
+    "main.f": "def main():\n    def f(a, b):\n        return a if a < b else f(a - 1, b) + g(a)\n    return f(1, 2)\n",
+    "main.D.f.f": "def main():\n    class D:\n        def f(self):\n            def f(a, b):\n                return a if a < b else f(a - 1, b) + g(a)\n            return f\n",
+    "f": "try:\n    import g\nexcept ImportError:\n    if True:\n        def f(a, b):\n            return a if a < b else f(a - 1, b) + g(a)\n",
+}
+
+
+@pytest.mark.parametrize(("name", "source"), INNER.items(), ids=INNER)
+def test_a_function_inside_reads_as_it_would_outside(name: str, source: str) -> None:
+    texts = dict(read_module(source).functions)
+    plain = dict(read_module(PLAIN).functions)["f"]
+    assert texts[name] == (plain.replace("]|[$1,$2]|", "$1]|[$2]|") if "/" in source else plain)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class A:\n    def f(self, n, k):\n        return n if n < k else self.f(n - 1, k) + k.g(n)\n",
+        "class A:\n    def f(n, self, k):\n        return n if n < k else self.f(n - 1, k) + self.g(n)\n",
+        "class A:\n    @cache\n    def f(self, n, k):\n        return n if n < k else self.f(n - 1, k) + self.g(n)\n",
+    ],
+)
+def test_a_method_that_is_another_function_is_told_apart(source: str) -> None:
+    assert dict(read_module(source).functions)["A.f"] != dict(read_module(PLAIN).functions)["f"]
+
+
+def test_functions_inside_change_no_fingerprint_and_no_tree() -> None:
+    for source in INNER.values():
+        tree = ast.parse(source)
+        before = ast.dump(tree)
+        digests = {fingerprints(tree, inner=inner)[0] for inner in (False, True)}
+        assert digests == {read_module(source).fingerprint}
+        assert ast.dump(tree) == before
+
+
+def test_functions_in_too_many_others_are_left_out_and_equal_ones_told_once() -> None:
+    nested = "".join(f"{' ' * n}def f{n}():\n" for n in range(9)) + " " * 9 + "pass\n"
+    assert [name.count(".") for name, _ in read_module(nested).functions] == [0, 1, 2, 3, 4, 5]
+    assert len(read_module("def f():\n    pass\n" * 9).functions) == 1
+    assert len(read_module("def f():\n    pass\ndef f():\n    return 1\n").functions) == 2
+
+
 def test_walrus_binds_around_comprehensions() -> None:
     tree = ast.parse("a = [(b := c) for c in d if (e := c)]\nf((g := 1))")
     assert binds(tree.body) == ["a", "b", "e", "g"]
@@ -228,7 +274,7 @@ def test_code_is_too_deep_whoever_asks(shape: str) -> None:
 def test_what_python_cannot_read_is_an_error_of_the_row(source: str, error: str) -> None:
     code = read_module(source)
     assert error in code.error
-    assert (code.fingerprint, code.functions, code.tree) == ("", {}, None)
+    assert (code.fingerprint, code.functions, code.tree) == ("", [], None)
 
 
 LONG = 1_000_000
@@ -243,6 +289,9 @@ HOSTILE = {
     "one line": "x" * LONG,
     "one word again": "x " * (LONG // 2),
     "many functions": "def f(a, b): return a + b\n" * (LONG // 26),
+    "functions in functions": "".join(f"{' ' * n}def f{n}(x):\n" for n in range(90))
+    + (" " * 90 + "x += 1\n") * 8_000,
+    "many methods": "class A:\n" + "    def f(self): return self.f()\n" * (LONG // 33),
     "many names": "".join(f"v{i} = {i}\n" for i in range(60_000)),
     "many lambdas": "".join(f"v{i} = lambda: {i}\n" for i in range(40_000)),
     "one string": "x = '" + "y" * (LONG - 100) + "'",
@@ -257,7 +306,7 @@ def test_a_megabyte_of_anything_is_read_in_seconds(text: str) -> None:
     made = row(text, layout="fenced")
     assert isinstance(read_fences(text).error, str)
     assert isinstance(read_module(text).error, str)
-    assert isinstance(made.functions, dict)
+    assert isinstance(made.functions, list)
 
 
 @settings(max_examples=300)

@@ -201,10 +201,10 @@ def test_solutions_written_alike_are_those_of_plain_jaccard(
         Contamination(near_code_similarity=least),
     )
     made = row(f"def f(p, a, b, x):\n    y = {expression}\n    return y\n")
-    own = code_shingles(made.functions["f"])
+    own = code_shingles(dict(made.functions)["f"])
     plain = {}
     for number, text in enumerate(solutions):
-        source = row(f"def g(a, b, x, low):\n    y = {text}\n    return y\n").functions["g"]
+        [(_, source)] = row(f"def g(a, b, x, low):\n    y = {text}\n    return y\n").functions
         similarity = len(own & code_shingles(source)) / len(own | code_shingles(source))
         if similarity >= least:
             plain[f"M/{number}"] = similarity

@@ -142,7 +142,7 @@ def build_index(problems: list[tuple[str, Problem]], settings: Contamination) ->
         index.ngram_counts.append(len(grams))
         for gram in grams:
             index.ngrams.setdefault(gram, []).append(number)
-        functions = read_module(problem.prompt + problem.canonical_solution).functions
+        functions = dict(read_module(problem.prompt + problem.canonical_solution).functions)
         text = functions.get(problem.entry_point, "")
         if text and len(CODE_WORD.findall(text)) >= settings.ast_words:
             index.functions.setdefault(text, []).append(number)
@@ -249,7 +249,7 @@ def covered(row: Row, index: Index) -> Iterator[Match]:
 
 def contaminated_ast(row: Row, index: Index) -> Iterator[Match]:
     """A function of the row is a problem's canonical solution with other names."""
-    for name, text in row.functions.items():
+    for name, text in row.functions:
         for number in index.functions.get(text, ()):
             yield index.match(number, f"{name} is its solution but for names")
 
@@ -269,8 +269,8 @@ def per_benchmark(problems: list[tuple[str, Problem]], names: Iterable[str]) -> 
 
 
 def plain_name(name: str) -> str:
-    """A function's name without case and underscores: benchmarks have words_string and is_Diff."""
-    return name.lower().replace("_", "")
+    """A function's name without case, underscores and what it is in: benchmarks have words_string and is_Diff."""
+    return name.rpartition(".")[2].lower().replace("_", "")
 
 
 def words(text: str) -> list[str]:

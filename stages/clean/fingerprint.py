@@ -11,7 +11,16 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from stages.clean.scopes import FUNCTIONS, IMPORTS, Function, arguments, binds, imported
+from stages.clean.scopes import (
+    FUNCTIONS,
+    IMPORTS,
+    Function,
+    Method,
+    arguments,
+    binds,
+    imported,
+    inner_functions,
+)
 
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 CODE_WORD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\$\d+|\w+""")
@@ -23,11 +32,17 @@ class TooDeepError(Exception):
     """A tree of more than `MAX_DEPTH` levels."""
 
 
-def fingerprints(tree: ast.Module, walrus: bool = True) -> tuple[str, dict[str, str]]:
-    """Fingerprint of a module (hex digest of 128 bits), and the canonical text of each of its top-level functions.
+def fingerprints(
+    tree: ast.Module, walrus: bool = True, inner: bool = True
+) -> tuple[str, list[tuple[str, str]]]:
+    """Fingerprint of a module (hex digest of 128 bits), and name and canonical text of each of its functions.
+
+    Functions that are no statement of the module come last, with dotted names: methods, functions in functions, in
+    `if` and `try`. A method is written as the function that it would be outside of its class.
 
     Args:
         walrus: whether `:=` may stand in the source; collecting names is several times faster where it does not.
+        inner: whether there may be functions that are no statement of the module.
 
     Raises:
         TooDeepError: nested too deeply.
@@ -35,13 +50,18 @@ def fingerprints(tree: ast.Module, walrus: bool = True) -> tuple[str, dict[str, 
     """
     imports = sorted({import_text(node) for node in tree.body if isinstance(node, IMPORTS)})
     body = without_docstring([node for node in tree.body if not isinstance(node, IMPORTS)])
-    functions = {node.name: Canonical(walrus).module([node]) for node in body if isinstance(node, FUNCTIONS)}
+    functions = [
+        (node.name, Canonical(walrus).module([node])) for node in body if isinstance(node, FUNCTIONS)
+    ]
     if len(functions) == len(body) == 1:
-        whole = next(iter(functions.values()))  # nothing else is bound: the function alone reads the same
+        whole = functions[0][1]  # nothing else is bound: the function alone reads the same
     else:
         whole = Canonical(walrus).module(body, {name for node in tree.body for name in imported(node)})
     digest = digest_of("\n".join([*imports, whole])) if tree.body else ""
-    return digest, functions
+    if inner:
+        for name, node, method in inner_functions(tree):
+            functions.append((name, Canonical(walrus, method).module([node])))
+    return digest, [*dict.fromkeys(functions)]
 
 
 def digest_of(text: str) -> str:
@@ -60,8 +80,10 @@ class Canonical:
     A node's text holds its children's, so a character is copied once for each level: `MAX_DEPTH` keeps that linear.
     """
 
-    def __init__(self, walrus: bool = True) -> None:
+    def __init__(self, walrus: bool = True, method: Method | None = None) -> None:
+        """`method`: what is written is one, and calls itself and others of its class through these names."""
         self.walrus = walrus
+        self.method = method
         self.names: dict[str, str] = {}  # as seen from the innermost scope
         self.hidden: list[list[tuple[str, str | None]]] = []  # for each scope, what its names were outside
         self.bound = 0
@@ -135,6 +157,8 @@ class Canonical:
     def write_Attribute(self, node: ast.Attribute, depth: int) -> str:
         if depth > MAX_DEPTH:
             raise TooDeepError
+        if self.method and type(node.value) is ast.Name and node.value.id in self.method.receivers:
+            return self.name(node.attr) if node.attr == self.method.name else node.attr
         return f"Attribute({WRITERS[type(node.value)](self, node.value, depth + 1)},{node.attr!r})"
 
     def write_ExceptHandler(self, node: ast.ExceptHandler, depth: int) -> str:

@@ -92,14 +92,14 @@ def matches(row: Row, index: Index, rules: Collection[str]) -> Iterator[tuple[st
         if index.settings.near_ngram_coverage < match.measure <= index.settings.ngram_coverage:
             yield "near_ngrams", match
     yield from (("near_code", match) for match in near_code(row, index))
-    for name in row.functions:
+    for name, _ in row.functions:
         for number in index.names.get(plain_name(name), ()):
             yield "same_name", index.match(number, f"has a function {name}")
 
 
 def near_code(row: Row, index: Index) -> Iterator[Match]:
     """Solutions that a function of the row is written like: Jaccard similarity of `code_shingles`."""
-    for name, text in row.functions.items():
+    for name, text in row.functions:
         own = code_shingles(text)
         for number in sorted(alike(own, index)):
             other = index.solution_shingles[number]

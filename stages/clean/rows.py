@@ -31,8 +31,8 @@ class Row:
         return read_module(self.text) if self.layout == "whole" else read_fences(self.answer)
 
     @cached_property
-    def functions(self) -> dict[str, str]:
-        """Functions and their canonical texts, wherever in the row they are: decontamination does not trust `layout`."""
+    def functions(self) -> list[tuple[str, str]]:
+        """Functions, methods too, and their canonical texts, wherever in the row they are: decontamination does not trust `layout`."""
         if self.code.functions or "def" not in self.text:
             return self.code.functions
         elsewhere = read_fences(self.answer) if self.layout == "whole" else read_module(self.text)

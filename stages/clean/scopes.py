@@ -1,13 +1,19 @@
-"""Which names Python statements bind in their own scope, and in which order."""
+"""Which names Python statements bind in their own scope, and in which order; where the functions of a module are."""
 
 import ast
+import copy
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 # Not entered when names are collected: scopes of their own, and nodes without children that bind.
+SCOPES = {*FUNCTIONS, ast.ClassDef}
+BLOCKS = ("cases", "finalbody", "orelse", "handlers", "body")  # of statements, the last of a node first
+INSTANCES = ("self", "cls")
+DECORATORS = ("staticmethod", "classmethod")
+MAX_SCOPES = 5  # scopes around a function that is looked at: each writes it once more
 LEAVES = {*FUNCTIONS, ast.Lambda, ast.ClassDef, ast.Name, ast.Constant}
 NAMED = {*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar}
 COMPREHENSIONS = {ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp}
@@ -100,3 +106,47 @@ def own_nodes(nodes: Iterable[ast.AST], walrus: bool) -> Iterator[Any]:
             yield node
             if kind not in LEAVES:
                 waiting += [*ast.iter_child_nodes(node)][::-1]
+
+
+class Method(NamedTuple):
+    """A method, and the names through which it reaches its class."""
+
+    name: str
+    receivers: frozenset[str]
+
+
+def inner_functions(tree: ast.Module) -> Iterator[tuple[str, Function, Method | None]]:
+    """Functions that are no statement of the module, in at most `MAX_SCOPES` functions and classes.
+
+    Yields:
+        Dotted name, definition, and for a method how it reaches its class: its definition is that of a function, without
+        the instance that it is called on.
+    """
+    statements = {id(node) for node in tree.body}
+    waiting: list[tuple[Any, str, ast.ClassDef | None, int]] = [(n, "", None, 0) for n in tree.body[::-1]]
+    while waiting:
+        node, prefix, owner, scopes = waiting.pop()
+        kind = type(node)
+        if kind in SCOPES:
+            name = f"{prefix}{node.name}"
+            if kind is not ast.ClassDef and id(node) not in statements:
+                yield (name, *as_function(node, owner)) if owner else (name, node, None)
+            prefix, scopes = f"{name}.", scopes + 1
+            owner = node if kind is ast.ClassDef else None
+            if scopes > MAX_SCOPES:
+                continue
+        for block in BLOCKS:
+            waiting += [(inner, prefix, owner, scopes) for inner in getattr(node, block, ())[::-1]]
+
+
+def as_function(node: Function, owner: ast.ClassDef) -> tuple[Function, Method]:
+    """A method of a class as a function, and how it reaches the class. The tree is left alone."""
+    named = {d.id: d for d in node.decorator_list if isinstance(d, ast.Name) and d.id in DECORATORS}
+    receivers = {owner.name}
+    made, args = copy.copy(node), copy.copy(node.args)
+    first = [*args.posonlyargs, *args.args][:1]
+    if first and first[0].arg in INSTANCES and "staticmethod" not in named:
+        receivers.add(first[0].arg)
+        args.posonlyargs, args.args = args.posonlyargs[1:], args.args[not args.posonlyargs :]
+    made.args, made.decorator_list = args, [d for d in node.decorator_list if d not in named.values()]
+    return made, Method(node.name, frozenset(receivers))

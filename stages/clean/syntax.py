@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass, field
 
 from stages.clean.fingerprint import MAX_DEPTH, TooDeepError, fingerprints
+from stages.clean.scopes import FUNCTIONS
 
 MAX_CHARACTERS = 1_000_000  # the parser needs hundreds of bytes for each
 # Possessive, for a fence without an end of line would otherwise be tried in every split of its characters.
@@ -23,9 +24,8 @@ class Code:
 
     error: str = ""  # why it does not parse
     fingerprint: str = ""  # of the whole module
-    functions: dict[str, str] = field(
-        default_factory=dict
-    )  # top-level functions and the canonical text of each
+    # Name and canonical text of each function; of methods and of functions in others the name is dotted
+    functions: list[tuple[str, str]] = field(default_factory=list)
     stub: str = ""  # source of the last function's body if it does nothing
     # The module, not to be changed; None where nothing parses. At most `MAX_DEPTH` levels, so it can be walked by
     # recursion. It is thirty times the size of its text: keep no batch of rows whose code has been looked at.
@@ -36,7 +36,8 @@ def read_module(text: str) -> Code:
     """Code of a row that is one Python module."""
     try:
         tree = parse(text)
-        return Code("", *fingerprints(tree, ":=" in text), stub_body(tree), tree)
+        inner = text.count("def") > sum(isinstance(node, FUNCTIONS) for node in tree.body)
+        return Code("", *fingerprints(tree, ":=" in text, inner), stub_body(tree), tree)
     except UnparsableError as error:
         return Code(error=str(error))
     except (TooDeepError, RecursionError):
@@ -88,7 +89,7 @@ def parse(text: str) -> ast.Module:
 
 def stub_body(tree: ast.Module) -> str:
     """Source of the body of the last top-level function if it does nothing, else empty."""
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [node for node in tree.body if isinstance(node, FUNCTIONS)]
     if functions and all(does_nothing(statement) for statement in functions[-1].body):
         last = functions[-1]
         return f"{last.name}: " + ast.unparse(last.body[-1])[:100]
