@@ -21,6 +21,7 @@ from stages.clean.near_duplicates import (
     Near,
     Signatures,
     band_shape,
+    crowded,
     near_components,
     near_duplicates,
     representatives,
@@ -139,6 +140,29 @@ def test_similarities_are_exact(tmp_path: Path) -> None:
 
 
 @settings(deadline=None)
+@given(st.text(st.characters(max_codepoint=127), max_size=60), st.integers(1, 6))
+def test_what_else_is_hashed_with_a_text_does_not_matter(text: str, size: int) -> None:
+    """Texts of ASCII are hashed by tables of bytes, others by tables of all characters."""
+    alone, counts = shingle_hashes([text], size)
+    both, wide = shingle_hashes([text, "é"], size)
+    assert both[: counts[0]].tolist() == alone.tolist()
+    assert wide.tolist() == [counts[0], 1]
+
+
+@given(st.lists(st.integers(0, 40)), st.integers(0, 2**64 - 41))
+def test_no_key_that_two_rows_have_is_left_out(numbers: list[int], base: int) -> None:
+    keys, rows = np.array(numbers, np.uint64) + np.uint64(base), np.arange(len(numbers), dtype=np.int32)
+    kept, its_rows = crowded(keys, rows)
+    assert kept.tolist() == keys[its_rows].tolist()
+    assert {row for row in rows.tolist() if numbers.count(numbers[row]) > 1} <= set(its_rows.tolist())
+
+
+def test_most_keys_that_one_row_has_are_left_out() -> None:
+    keys = np.random.default_rng(0).integers(0, 2**64, 10_000, dtype=np.uint64)
+    assert len(crowded(keys, np.arange(10_000))[0]) < 2500
+
+
+@settings(deadline=None)
 @given(st.text(max_size=60), st.integers(1, 6))
 def test_shingles_are_those_of_the_regular_expression(text: str, size: int) -> None:
     """Characters of every kind: the table of kinds is Python's."""
@@ -176,10 +200,12 @@ def test_rows_that_are_gone_join_nothing() -> None:
     assert near.same.of.tolist() == [0, 1, 0, 3]
 
 
-@pytest.mark.parametrize("passes", [1, 5, 64])
-def test_bands_a_pass_do_not_matter(passes: int) -> None:
+@pytest.mark.parametrize("keys", [1, 2000, 1 << 20])
+def test_bands_a_pass_do_not_matter(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = corpus(5)
-    few = near_of(texts, NearDuplicates(bands_per_pass=passes))
+    monkeypatch.setattr("stages.clean.near_duplicates.PASS_KEYS", keys)
+    few = near_of(texts, NEAR)
+    monkeypatch.undo()
     assert few.same.of.tolist() == near_of(texts, NEAR).same.of.tolist()
     assert few.related.of.tolist() == near_of(texts, NEAR).related.of.tolist()
 

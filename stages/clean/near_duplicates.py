@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from stages.clean.settings import NearDuplicates
-from stages.clean.shingles import band_keys, minhash, shared_shares, shingle_hashes
+from stages.clean.shingles import CHUNK_ROWS, PAIR_BITS, band_keys, minhash, shared_shares, shingle_hashes
 from stages.common.engine import Engine
 
 LEADERS = 16  # rows of a group that are compared with all others of it: a group of up to 17 is compared whole
-BATCH_PAIRS = 1 << 16  # pairs whose shingles are compared at a time
-SEEN_A_ROW = 4  # pairs remembered for each row, on average; what is forgotten is only compared again
+BATCH_PAIRS = 1 << 16  # pairs after whose comparison components are joined
+PASS_KEYS = 1 << 20  # keys of a pass, unless one band of all rows has more: memory grows with it
+SEEN_A_ROW = 2  # pairs remembered for each row, on average; what is forgotten is only compared again
 
 
 def band_shape(permutations: int, similarity: float, recall: float) -> tuple[int, int]:
@@ -40,12 +41,15 @@ def bands_of(settings: NearDuplicates) -> tuple[int, int]:
 
 def write_signatures(folder: Path, number: int, texts: Sequence[str], settings: NearDuplicates) -> np.ndarray:
     """Write shingles and band keys of some texts below `folder`; returns int32 [n], the shingles of each."""
-    hashes, counts = shingle_hashes(texts, settings.shingle_words)
     bands, rows = bands_of(settings)
-    values = minhash(hashes, counts[counts > 0], bands * rows)
-    np.save(folder / f"keys-{number:06}.npy", band_keys(values, bands, rows))
-    np.save(folder / f"shingles-{number:06}.npy", hashes)
-    return counts.astype(np.int32)
+    parts = []
+    for start in range(0, max(1, len(texts)), CHUNK_ROWS):  # what a chunk needs stays in the processor's cache
+        hashes, counts = shingle_hashes(texts[start : start + CHUNK_ROWS], settings.shingle_words)
+        keys = band_keys(minhash(hashes, counts[counts > 0], bands * rows), bands, rows)
+        parts.append((keys, hashes, counts))
+    np.save(folder / f"keys-{number:06}.npy", np.concatenate([keys for keys, _, _ in parts], axis=1))
+    np.save(folder / f"shingles-{number:06}.npy", np.concatenate([hashes for _, hashes, _ in parts]))
+    return np.concatenate([counts for _, _, counts in parts]).astype(np.int32)
 
 
 class Signatures:
@@ -58,16 +62,19 @@ class Signatures:
         self.bounds = np.r_[0, np.cumsum([len(part) for part in counts])]
 
     def keys(self, bands: range, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(keys, rows) of some bands, of the rows of the mask `alive` that have shingles."""
-        keys, rows = [], []
+        """Keys of some bands and the row of each, int32, of the rows of the mask `alive` that have shingles."""
+        chosen = alive & (self.counts > 0)
+        size = int(chosen.sum())
+        keys = np.empty((len(bands), size), np.uint64)
+        first = 0
         for number, start in enumerate(self.bounds[:-1]):
             part = slice(start, self.bounds[number + 1])
-            there = self.counts[part] > 0
-            chosen = alive[part][there]
+            some = chosen[part][self.counts[part] > 0]
             loaded = np.load(self.folder / f"keys-{number:06}.npy", mmap_mode="r")
-            keys.append(loaded[bands.start : bands.stop, chosen])
-            rows.append(start + np.flatnonzero(there)[chosen])
-        return np.concatenate(keys, axis=1).reshape(-1), np.tile(np.concatenate(rows), len(bands))
+            last = first + int(some.sum())
+            keys[:, first:last] = loaded[bands.start : bands.stop, some]
+            first = last
+        return keys.reshape(-1), np.tile(np.flatnonzero(chosen).astype(np.int32), len(bands))
 
     def shingles(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(hashes, counts) of rows, which ascend."""
@@ -87,8 +94,8 @@ class Signatures:
     def similarity(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Exact Jaccard similarity of each pair of rows."""
         similarity = np.empty(len(left))
-        for start in range(0, len(left), BATCH_PAIRS):
-            pairs = slice(start, start + BATCH_PAIRS)
+        for start in range(0, len(left), 1 << PAIR_BITS):
+            pairs = slice(start, start + (1 << PAIR_BITS))
             places = sorted_unique(np.r_[left[pairs], right[pairs]])
             hashes, counts = self.shingles(places)
             sides = (np.searchsorted(places, side[pairs]) for side in (left, right))
@@ -103,10 +110,10 @@ def sorted_unique(values: np.ndarray) -> np.ndarray:
 
 
 class Components:
-    """Connected components of rows, joined some edges at a time; `of` is int64 [n], a component's least row."""
+    """Connected components of rows, joined some edges at a time; `of` is int32 [n], a component's least row."""
 
     def __init__(self, size: int) -> None:
-        self.of = np.arange(size)
+        self.of = np.arange(size, dtype=np.int32)
 
     def join(self, left: np.ndarray, right: np.ndarray) -> None:
         from scipy.sparse import coo_array
@@ -119,11 +126,11 @@ class Components:
         ends = (np.searchsorted(nodes, left), np.searchsorted(nodes, right))
         graph = coo_array((np.ones(len(left), dtype=bool), ends), shape=(len(nodes), len(nodes)))
         count, labels = connected_components(graph, directed=False)
-        least = np.full(count, len(self.of))
+        least = np.full(count, len(self.of), np.int32)
         np.minimum.at(least, labels, nodes)
-        new = np.arange(len(self.of))
+        new = np.arange(len(self.of), dtype=np.int32)
         new[nodes] = least[labels]
-        self.of = new[self.of]
+        np.take(new, self.of, out=self.of)
 
 
 @dataclass
@@ -148,10 +155,28 @@ def near_components(signatures: Signatures, alive: np.ndarray, settings: NearDup
     near = Near(Components(len(alive)), Components(len(alive)))
     bands, _ = bands_of(settings)
     if alive.any():
-        for start in range(0, bands, settings.bands_per_pass):
-            chosen = range(start, min(start + settings.bands_per_pass, bands))
-            compare_groups(near, signatures, *collisions(*signatures.keys(chosen, alive)), settings)
+        step = max(1, PASS_KEYS // int(alive.sum()))
+        for start in range(0, bands, step):
+            keys, rows = crowded(*signatures.keys(range(start, min(start + step, bands)), alive))
+            if len(keys):
+                compare_groups(near, signatures, *collisions(keys, rows), settings)
     return near
+
+
+def crowded(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without most keys that no other row has: those that are alone in their slot of a table by the keys' last bits.
+
+    It leaves a tenth for the sort that decides.
+    """
+    size = 1 << (4 * len(keys) - 1).bit_length()
+    slots = (keys & np.uint64(size - 1)).astype(np.uint32 if size <= 1 << 32 else np.int64)
+    last = np.empty(size, np.int32 if len(keys) < 1 << 31 else np.int64)
+    places = np.arange(len(keys), dtype=last.dtype)
+    last[slots] = places
+    several = np.zeros(size, bool)
+    several[slots[last[slots] != places]] = True
+    chosen = several[slots]
+    return keys[chosen], rows[chosen]
 
 
 def compare_groups(
@@ -177,7 +202,7 @@ def compare(
 ) -> None:
     """Work out the similarity of pairs not seen before between components, some at a time, and join components."""
     size = len(near.same.of)
-    codes = sorted_unique(left * size + right)
+    codes = sorted_unique(left.astype(np.int64) * size + right)
     if len(near.seen):
         places = np.minimum(np.searchsorted(near.seen, codes), len(near.seen) - 1)
         codes = codes[near.seen[places] != codes]

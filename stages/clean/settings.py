@@ -132,7 +132,6 @@ class NearDuplicates:
     # Jaccard similarity from which kept rows share a `component`, in (0, 1]; at most `threshold` is used
     related: float = 0.5
     recall: float = 0.98  # least chance that that a pair at `related` is looked at; sets the bands, in (0, 1)
-    bands_per_pass: int = 8  # bands grouped at a time: memory grows with it, from 1
 
     def __post_init__(self) -> None:
         key = "clean.near_duplicates"
@@ -141,7 +140,6 @@ class NearDuplicates:
         require(0 < self.recall < 1, f"{key}.recall", self.recall, "a number in (0, 1)")
         require(1 <= self.permutations <= 1024, f"{key}.permutations", self.permutations, "1 to 1024")
         require(self.shingle_words >= 1, f"{key}.shingle_words", self.shingle_words, "1 or more")
-        require(self.bands_per_pass >= 1, f"{key}.bands_per_pass", self.bands_per_pass, "1 or more")
 
 
 @dataclass
