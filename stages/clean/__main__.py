@@ -22,6 +22,7 @@ from stages.clean.decontaminate import CHECKS, per_benchmark, read_problems
 from stages.clean.duplicates import deduplicate, ranks_of
 from stages.clean.funnel import Funnel, require_rows, table_of
 from stages.clean.near import Summary
+from stages.clean.near_duplicates import sorted_unique
 from stages.clean.parts import make_part, tasks_of
 from stages.clean.raw import open_raw
 from stages.clean.settings import CleanSettings
@@ -69,12 +70,12 @@ def scratch_folder() -> Iterator[Path]:
 
 def screen(engine: Engine, scratch: Path, settings: CleanSettings) -> Survey:
     """The first pass: the rules on single rows."""
+    file = open_raw(RAW)
     try:
-        tasks = tasks_of(open_raw(RAW), RAW, BENCHMARKS, scratch, settings)
-        parts = list(engine.map(make_part, tasks))
+        parts = engine.map(make_part, tasks_of(file, RAW, BENCHMARKS, scratch, settings))
+        return survey(parts, file.metadata.num_rows, scratch, RAW)
     except pa.ArrowInvalid as error:
         raise unreadable(RAW, error) from None
-    return survey(parts, scratch, RAW)
 
 
 def finish(found: Survey, settings: CleanSettings) -> tuple[dict[str, Any], Summary]:
@@ -103,7 +104,7 @@ def finish(found: Survey, settings: CleanSettings) -> tuple[dict[str, Any], Summ
         "clusters": result.clusters,
         "largest_cluster": result.largest,
         "cluster_sizes": result.sizes,
-        "components": len(set(result.component[fate.rule < 0].tolist())),
+        "components": len(sorted_unique(result.component[fate.rule < 0])),
         "near": result.near,
         **({} if state is None else {"validated": validation(state, settings)}),
     }

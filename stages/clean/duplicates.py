@@ -56,7 +56,7 @@ def equal_groups(keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     keys = keys[order]
     new = np.ones(len(order), bool)
     new[1:] = (keys[1:] != keys[:-1]).any(axis=1) | ~keys[1:].any(axis=1)
-    chosen = np.empty(len(order), np.int64)
+    chosen = np.empty(len(order), np.int32)
     chosen[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
     return chosen
 
@@ -72,8 +72,8 @@ def ranks_of(validated: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         sizes: int [n, 2]: characters of the completion and of the whole text. Rows come sorted by id.
     """
     order = np.lexsort((-sizes[:, 1], -sizes[:, 0], ~validated))  # stable: ids ascend
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order))
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
     return ranks
 
 
@@ -81,9 +81,9 @@ def ranks_of(validated: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 class Deduplicated:
     """What became of rows; all arrays by row number."""
 
-    stands_for: np.ndarray  # int64, the row that is kept for a dropped one; itself for the others
+    stands_for: np.ndarray  # int32, the row that is kept for a dropped one; itself for the others
     rule: np.ndarray  # int16, place in the rules over all rows of the one that dropped it; -1: none
-    component: np.ndarray  # int64, the representative of a kept row's component
+    component: np.ndarray  # int32, the representative of a kept row's component
     clusters: dict[str, int] = field(default_factory=dict)  # rule -> groups of more than one row
     largest: dict[str, int] = field(default_factory=dict)  # rule -> rows of its largest group
     sizes: dict[str, dict[str, int]] = field(
@@ -108,12 +108,13 @@ def deduplicate(
         keys: uint64 [n, 2] of `exact` and `ast`.
     """
     size = len(passed)
-    result = Deduplicated(np.arange(size), np.full(size, -1, np.int16), np.arange(size))
+    own = np.arange(size, dtype=np.int32)
+    result = Deduplicated(own, np.full(size, -1, np.int16), own.copy())
     alive = passed.copy()
     near: Near | None = None
     related = Components(size)
     for place, rule in enumerate(rules):
-        rows = np.flatnonzero(alive)
+        rows = np.flatnonzero(alive).astype(np.int32)
         if rule == "near":
             near = near_components(signatures, alive, settings)
             chosen = representatives(near.same.of[rows], ranks[rows])
@@ -144,8 +145,8 @@ def assign_components(
     ranks: np.ndarray,
 ) -> None:
     """Name each kept row's component: related texts, and equal code where that is not dropped."""
-    rows = np.flatnonzero(alive)
-    related.join(np.arange(len(alive)), near.related.of)
+    rows = np.flatnonzero(alive).astype(np.int32)
+    related.join(np.arange(len(alive), dtype=np.int32), near.related.of)
     related.join(rows, rows[equal_groups(fingerprints[rows], ranks[rows])])
     result.component[rows] = rows[representatives(related.of[rows], ranks[rows])]
 

@@ -49,7 +49,7 @@ class Task:
 class Part:
     """What the driver keeps of the rows of a part, in their order."""
 
-    ids: pa.Array
+    ids: pa.LargeStringArray
     sources: pa.DictionaryArray
     rules: np.ndarray  # int16, place in `settings.rules` of the rule that dropped the row; -1: it passed
     tests: np.ndarray  # bool: the row has tests
@@ -113,7 +113,7 @@ def part_of(task: Task) -> Part:
     require_sorted(table.column("id"), task.path, task.first)
     write_part(scratch, task.number, table, found)
     return Part(
-        ids=table.column("id").combine_chunks(),
+        ids=table.column("id").combine_chunks().cast(pa.large_string()),
         sources=table.column("source").combine_chunks().dictionary_encode(),
         rules=np.array([settings.rules.index(d.rule) if d else -1 for d in found.drops], np.int16),
         tests=np.array(found.tests, bool),

@@ -1,9 +1,8 @@
 """What the driver knows of all rows: a few hundred bytes a row, whatever the length of texts."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ class Survey:
     """Rows of all parts, in the order of the file."""
 
     scratch: Path
-    ids: pa.ChunkedArray
+    ids: pa.LargeStringArray
     sources: list[pa.DictionaryArray]  # by part
     rules: np.ndarray  # int16 [n], place in `clean.rules` of the rule that dropped it; -1: it passed
     tests: np.ndarray  # bool [n]
@@ -40,30 +39,43 @@ class Survey:
         return ((number, slice(*bounds[number : number + 2])) for number in range(len(bounds) - 1))
 
 
-def survey(parts: list[Part], scratch: Path, path: str) -> Survey:
-    """Put the parts of a file together.
+def survey(parts: Iterable[Part], rows: int, scratch: Path, path: str) -> Survey:
+    """Put the parts of a file of `rows` rows together as they come: each figure is held once.
 
     Raises:
         UserError: ids do not ascend from part to part.
     """
+    rules, tests = np.empty(rows, np.int16), np.empty(rows, bool)
+    sizes = np.empty((rows, 2), np.int32)
+    exact, ast = np.empty((rows, 2), np.uint64), np.empty((rows, 2), np.uint64)
+    ids: list[pa.Array] = []
+    sources, shingles = [], []
+    changed: Counter[str] = Counter()
+    benchmarks: Counter[str] = Counter()
     first = 0
-    for before, after in pairwise(parts):
-        first += len(before.ids)
-        require_sorted(pa.concat_arrays([before.ids[-1:], after.ids[:1]]), path, first - 1)
+    for part in parts:
+        if ids:
+            require_sorted(pa.concat_arrays([ids[-1][-1:], part.ids[:1]]), path, first - 1)
+        place = slice(first, first + len(part.rules))
+        rules[place], tests[place], sizes[place] = part.rules, part.tests, part.sizes
+        exact[place], ast[place] = part.digests, part.fingerprints
+        ids.append(part.ids)
+        sources.append(part.sources)
+        shingles.append(part.shingles)
+        changed += part.changed
+        benchmarks += part.benchmarks
+        first = place.stop
     return Survey(
         scratch,
-        pa.chunked_array([part.ids for part in parts], pa.string()),
-        [part.sources for part in parts],
-        np.concatenate([part.rules for part in parts]),
-        np.concatenate([part.tests for part in parts]),
-        np.concatenate([part.sizes for part in parts]),
-        {
-            "exact": np.concatenate([part.digests for part in parts]),
-            "ast": np.concatenate([part.fingerprints for part in parts]),
-        },
-        Signatures(scratch, [part.shingles for part in parts]),
-        sum((part.changed for part in parts), Counter()),
-        sum((part.benchmarks for part in parts), Counter()),
+        pa.concat_arrays(ids) if ids else pa.array([], pa.large_string()),
+        sources,
+        rules,
+        tests,
+        sizes,
+        {"exact": exact, "ast": ast},
+        Signatures(scratch, shingles),
+        changed,
+        benchmarks,
     )
 
 

@@ -65,7 +65,7 @@ def write_rows(found: Survey, fate: Fate, settings: CleanSettings, folder: Path,
             sources = found.sources[number]
             funnel.add(sources.dictionary.to_pylist(), sources.indices.to_numpy(), rule)
             stays, goes = np.flatnonzero(rule < 0), np.flatnonzero(rule >= 0)
-            columns = [found.ids.take(fate.duplicates.component[rows.start + stays]).combine_chunks()]
+            columns = [found.ids.take(fate.duplicates.component[rows.start + stays]).cast(pa.string())]
             if fate.validated is not None:
                 state = fate.validated[rows][stays]
                 columns.append(pa.array(state == PASSED, mask=(state != PASSED) & (state != FAILED)))
