@@ -43,7 +43,9 @@ def write_signatures(folder: Path, number: int, texts: Sequence[str], settings: 
     """Write shingles and band keys of some texts below `folder`; returns int32 [n], the shingles of each."""
     bands, rows = bands_of(settings)
     parts = []
-    for start in range(0, max(1, len(texts)), CHUNK_ROWS):  # what a chunk needs stays in the processor's cache
+    for start in range(
+        0, max(1, len(texts)), CHUNK_ROWS
+    ):  # what a chunk needs stays in the processor's cache
         hashes, counts = shingle_hashes(texts[start : start + CHUNK_ROWS], settings.shingle_words)
         keys = band_keys(minhash(hashes, counts[counts > 0], bands * rows), bands, rows)
         parts.append((keys, hashes, counts))

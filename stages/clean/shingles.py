@@ -192,7 +192,9 @@ def shared_shares(hashes: np.ndarray, counts: np.ndarray, left: np.ndarray, righ
     pairs = len(left)
     keys = np.concatenate([sided(hashes, counts, rows, side) for side, rows in enumerate((left, right))])
     keys.sort()
-    keys = keys[np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])]  # twice in a row counts once
+    keys = keys[
+        np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    ]  # twice in a row counts once
     numbers = (keys >> np.uint64(64 - PAIR_BITS)).astype(np.int64)
     keys >>= np.uint64(1)
     shared = np.bincount(numbers[1:][keys[1:] == keys[:-1]], minlength=pairs)
