@@ -137,20 +137,30 @@ def measured(rows: int, workers: int, settings: list[str]) -> Cost:
 
 
 def stage_command(stage: str, workers: int) -> list[str]:
-    return [sys.executable, "-m", f"stages.{stage}", f"engine.workers={workers}"]
+    observed = [] if stage == "fetch" else [f"engine.workers={workers}"]
+    return [sys.executable, "-m", f"stages.{stage}", *observed]
 
 
 def project(folder: Path, source: Path, workers: int, settings: list[str]) -> None:
     """A project with that corpus as data/raw, and its configuration composed."""
-    for name in ("conf", "dvc.yaml", "params.yaml"):
-        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
-        copy(REPOSITORY / name, folder / name)
+    copied(folder)
     (folder / "data/raw").mkdir(parents=True)
     (folder / "data/benchmarks").symlink_to(BENCHMARKS.resolve())
     os.link(source, folder / "data/raw/rows.parquet")
     rules = every_rule()
     chosen = [f"clean.rules=[{','.join(rules)}]", *WIDE, *settings]
-    command = [sys.executable, "-m", "stages.config", "clean=functions", *chosen]
+    compose(folder, ["clean=functions", *chosen])
+
+
+def copied(folder: Path) -> None:
+    """What a project's configuration is composed from."""
+    for name in ("conf", "dvc.yaml", "params.yaml"):
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        copy(REPOSITORY / name, folder / name)
+
+
+def compose(folder: Path, chosen: list[str]) -> None:
+    command = [sys.executable, "-m", "stages.config", *chosen]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"error: {' '.join(command)}\n{done.stderr}")

@@ -5,15 +5,16 @@ python -m benchmarks.data tokenize    # against tokenizers' encode_batch
 python -m benchmarks.data pack        # against TRL's pack_dataset
 python -m benchmarks.data memory      # of the clean stage at 100,000 and a million rows
 python -m benchmarks.data clean       # a million rows, every rule
+python -m benchmarks.data scaling     # fetch, clean, pack at two sizes; what 10^6 to 10^9 rows would cost
 python -m benchmarks.data             # all of it
 
-Needs data/benchmarks (`dvc repro fetch`) and, for tokenize, models/base (`dvc repro base`). The peers' packages are
+Needs data/benchmarks (`dvc repro fetch`) and, for tokenize and scaling, models/base (`dvc repro base`). The peers' packages are
 installed under .cache/benchmarks. Nothing is asserted: the last table holds what the figures are asked to be.
 """
 
 import argparse
 
-from benchmarks import clean, near, pack, tokens
+from benchmarks import clean, near, pack, scaling, tokens
 from benchmarks.tell import machine, table_of
 
 PARTS = {
@@ -25,6 +26,7 @@ PARTS = {
         clean.add_memory_arguments,
         clean.run_memory,
     ),
+    "scaling": (scaling.__doc__, scaling.add_arguments, scaling.run),
     "clean": ("Minutes of the clean stage, every rule on.", clean.add_clean_arguments, clean.run_clean),
 }
 
@@ -48,7 +50,8 @@ def main() -> None:
         if given.part in (None, name):
             print(f"\n{name}", flush=True)
             parts += run(given if given.part else command.parse_args([]))
-    print("\n" + table_of(parts))
+    if parts:
+        print("\n" + table_of(parts))
 
 
 if __name__ == "__main__":
