@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from stages.common.errors import UserError
 from stages.common.files import read_json, read_jsonl, sha256_file
@@ -17,7 +19,7 @@ from stages.common.schema import row_schema
 from stages.fetch.functions import Row, functions_of
 from stages.fetch.settings import FetchSettings, Source
 from stages.fetch.suites import problems_of
-from tests.loopback import COMMIT, hub, made_file, make_wheel, run_stage, stage_folder
+from tests.loopback import COMMIT, REPOSITORY, hub, made_file, make_wheel, run_stage, stage_folder
 from tests.reading import source_rows
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
@@ -469,6 +471,31 @@ def test_fetch_writes_rows_benchmarks_and_lock_the_same_twice(place: Path) -> No
     first = [sha256_file(place / out) for out in outs]
     assert run_stage(place, "fetch", {"PYTHONHASHSEED": "7"}).returncode == 0
     assert [sha256_file(place / out) for out in outs] == first
+
+
+def test_the_examples_of_sources_run(tmp_path: Path) -> None:
+    """conf/fetch/file.yaml and mixture.yaml on the files that they name, benchmarks left out."""
+    (tmp_path / "data/sources").mkdir(parents=True)
+    for file in (REPOSITORY / "data/sources").glob("example*"):
+        shutil.copy(file, tmp_path / "data/sources")
+    for name, expected in (("file", {"mine": 4}), ("mixture", {"instructions": 3, "questions": 2})):
+        preset = yaml.safe_load((REPOSITORY / f"conf/fetch/{name}.yaml").read_text("utf-8"))
+        place = stage_folder(tmp_path, {"fetch": {**preset, "benchmarks": {}}})
+        done = run_stage(place, "fetch")
+        assert done.returncode == 0, done.stderr
+        rows = pq.read_table(place / "data/raw/rows.parquet").to_pylist()
+        assert Counter(row["source"] for row in rows) == expected
+    report = read_json(place / "reports/fetch.json")["sources"]
+    assert report["instructions"]["reasons"] == {"taken": 3, "left out by rows": 1}
+    assert report["questions"]["reasons"] == {"taken": 2, "under the minimum of votes": 1, "left out by max_rows": 1, "left out by rows": 1}  # fmt: skip
+    asked = {
+        "Reverse a string\n\nHow do I turn a string around?",
+        "Flatten a list\n\nI have a list of lists, one level deep.",
+        "Largest key\n\nWhich key of a dict has the largest value?",
+        "Round up\n\nHow do I round up to a multiple of ten?",
+    }
+    assert {row["prompt"] for row in rows if row["source"] == "questions"} < asked
+    assert all("`" in row["completion"] for row in rows if row["source"] == "questions")
 
 
 def refused(place: Path, *said: str, env: dict[str, str] | None = None) -> None:

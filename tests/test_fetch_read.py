@@ -426,19 +426,30 @@ def test_columns_may_be_nested_and_templates_write_what_no_column_holds() -> Non
         row_of(row, template={"completion": "{{ a"})
 
 
+JUDGED = {"requirement_conformance": {"justification": "It \"does\".", "score": 5}, "logical_correctness": {"justification": "x", "score": "4"}}  # fmt: skip
+
+
 def test_a_minimum_score_leaves_rows_out_by_name_and_reads_scores_that_are_text() -> None:
-    rows = [
-        OPEN_CODE,
-        {**OPEN_CODE, "average_test_score": "1.0"},
-        {**OPEN_CODE, "average_test_score": "none"},
+    judged = [
+        json.dumps(JUDGED),
+        json.dumps({**JUDGED, "logical_correctness": {"score": 3}}),
+        "no JSON",
+        None,
     ]
-    source = file_source(minimum={"average_test_score": 1, "llm_judgement.logical_correctness.score": 4})
-    for writer in ("lines", "parquet"):
+    rows = [
+        *({**OPEN_CODE, "average_test_score": score} for score in ("0.9", "1.0", " 1 ", "none", "nan", "", None)),
+        *({**OPEN_CODE, "average_test_score": "1.0", "llm_judgement": text} for text in judged),
+    ]  # fmt: skip
+    source = file_source(minimum={"average_test_score": 0.95, "llm_judgement.logical_correctness.score": 4})
+    for writer in ("lines", "parquet", "csv"):
         files = [made_file("x", WRITERS[writer](rows))]
         assert source_rows(source, files, drop=True)[1] == {
-            "taken": 1, "under the minimum of average_test_score": 1, bad.SCORE: 1,
-        }  # fmt: skip
-        with pytest.raises(UserError, match="x, row 3: no number where a score is due"):
+            "taken": 3,
+            "under the minimum of average_test_score": 1,
+            "under the minimum of llm_judgement.logical_correctness.score": 1,
+            bad.SCORE: 6,
+        }
+        with pytest.raises(UserError, match="x, row 4: no number where a score is due"):
             source_rows(source, files)
 
 

@@ -1,6 +1,7 @@
 """A source's own words about its rows: which column is which, templates over them, and minimum scores."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -94,10 +95,12 @@ def number(row: Mapping[str, Any], place: str) -> float:
     """
     value = value_at(row, place)
     try:
-        return float(value)
+        score = float(value)
     except (TypeError, ValueError):
-        shown = "missing" if value is MISSING else repr(value)[:60]
-        raise BadRow(SCORE, f"'{place}' is {shown}") from None
+        score = math.nan
+    if math.isnan(score):  # it is under no minimum, so that it would be taken
+        raise BadRow(SCORE, f"'{place}' is {'missing' if value is MISSING else repr(value)[:60]}")
+    return score
 
 
 def compiled(source: Source, name: str, text: str) -> Any:
