@@ -1,6 +1,7 @@
 """Tests and doctests of rows: what is found to run, how it is judged in the sandbox, and what `require` drops."""
 
 import doctest
+import json
 import pickle
 from typing import Any
 
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.clean import checker, validate
+from stages.clean.rows import make_row
 from stages.clean.settings import CleanSettings, Validation
 from stages.clean.validate import Check, Outcome, check_of, rejected, run_checks
 from stages.common.errors import UserError
+from stages.fetch.columns import recognised
 from tests.clean_rows import conversation, row
 from tests.judging import needs_bwrap
 
@@ -68,6 +71,51 @@ def test_the_code_of_a_conversation_is_its_fences() -> None:
     check = check_of(spoken)
     assert check is not None
     assert [o.passed for o in run_checks([check], settings())] == [True]
+
+
+ASSERTS = ["assert add(1, 2) == 3", "assert add('a', 'b') == 'ab'"]
+MBPP = {
+    "text": "Add.",
+    "code": "def add(a, b):\n    return a + b",
+    "test_list": ASSERTS,
+    "test_setup_code": "",
+}
+SAYS = "Here:\n```python\ndef add(a, b):\n    return a + b\n```\n"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        MBPP,
+        {"prompt": "# Add.\n", "completion": MBPP["code"], "tests": ASSERTS},
+        {"instruction": "Add.", "output": SAYS, "tests": json.dumps(ASSERTS)},
+        {"instruction": "Add.", "output": SAYS, "tests": "\n".join(ASSERTS)},
+        {"input": "Add.", "output": SAYS, "unit_tests": json.dumps(ASSERTS)},
+        {"input": "Add.", "output": SAYS, "unit_tests": ASSERTS},
+    ],
+)
+def test_asserts_in_a_list_are_run_and_tell_right_from_wrong(given: dict[str, Any]) -> None:
+    layout = "fenced" if SAYS in given.values() else "whole"
+    found = []
+    for code in ("return a + b", "return b + a"):
+        raw = {k: v.replace("return a + b", code) if isinstance(v, str) else v for k, v in given.items()}
+        made = make_row({"id": "r", "source": "made", "licence": "MIT", **recognised(raw)}, layout)
+        assert made.has_tests
+        check = check_of(made)
+        assert check is not None
+        found.append(check)
+    right, wrong = run_checks(found, settings())
+    assert right.passed is True
+    assert wrong == Outcome("r", False, f"failed: line 2 of the tests ({ASSERTS[1]}) raised AssertionError")
+
+
+@pytest.mark.parametrize("tests", [None, [], "[]", "", 7, "[1]", [1]])
+def test_no_asserts_are_no_tests(tests: Any) -> None:
+    record = recognised({"prompt": "Add.", "completion": "x = 1", "tests": tests})
+    assert record["tests"] is None
+    made = make_row({"id": "r", "source": "made", "licence": "MIT", **record}, "whole")
+    assert not made.has_tests
+    assert check_of(made) is None
 
 
 # How it is judged

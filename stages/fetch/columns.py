@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from stages.fetch.bad import FORMAT, NOT_TEXT, BadRow
@@ -38,10 +39,9 @@ def recognised(row: Row) -> dict[str, Any]:
     """
     for needed, make in FORMATS:
         if all(row.get(name) is not None for name in needed):
-            tests = row.get("tests")
             made = make(row)
-            if isinstance(tests, str) and made["tests"] is None:
-                made["tests"] = tests
+            if made["tests"] is None:
+                made["tests"] = tests_of(row.get("tests"))
             return made
     columns = ", ".join(f"{name} (null)" if row[name] is None else str(name) for name in row) or "none"
     raise BadRow(FORMAT, f"its columns: {columns}. Expected: {KNOWN}, or a mapping under columns or template")
@@ -71,13 +71,8 @@ def from_input(row: Row) -> dict[str, Any]:
     """OpenCodeInstruct; its unit tests are a JSON list of asserts in a string."""
     if "instruction" in row:
         raise BadRow(FORMAT, f"'instruction' is null beside input and output. Expected: {KNOWN}")
-    try:
-        tests = json.loads(row["unit_tests"]) if isinstance(row.get("unit_tests"), str) else None
-    except (ValueError, RecursionError):
-        tests = None
-    return filled(
-        prompt=text(row, "input"), completion=text(row, "output"), tests=joined(tests) if tests else None
-    )
+    tests = tests_of(row.get("unit_tests"))
+    return filled(prompt=text(row, "input"), completion=text(row, "output"), tests=tests)
 
 
 def from_prompt(row: Row) -> dict[str, Any]:
@@ -175,6 +170,17 @@ def part_text(part: Any, place: str) -> str:
         return part["text"]
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
     raise BadRow(NOT_TEXT, f"{place}: a part of its content is {kind}, expected text")
+
+
+def tests_of(value: Any) -> str | None:
+    """Source of tests, given as text or as a list of statements, which may be JSON in a string; None where there is none.
+
+    A list in a string would itself run as Python, and pass whatever the code does.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    return (value if isinstance(value, str) else joined(value)) or None
 
 
 def joined(values: Any) -> str | None:

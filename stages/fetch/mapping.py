@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.fetch.bad import FORMAT, NOT_TEXT, SCORE, TEMPLATE, BadRow
-from stages.fetch.columns import COLUMNS, joined, recognised
+from stages.fetch.columns import COLUMNS, recognised
 from stages.fetch.settings import Source
 
 MISSING = object()
@@ -39,8 +39,6 @@ def reader_of(source: Source) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         values = {name: required(row, place) for name, place in source.columns.items()}
         for name, template in templates.items():
             values[name] = rendered(template, row, name)
-        if isinstance(values.get("tests"), list):
-            values["tests"] = joined(values["tests"])
         if own == {"tests"}:
             return recognised({**row, **values})
         if "completion" in own:
