@@ -85,7 +85,8 @@ def example_of(example: Any, names: dict[int, str]) -> Example:
 def run_checks(checks: Sequence[Check], settings: CleanSettings) -> list[Outcome]:
     """Run checks in sandboxes, one a core of this machine; outcomes in their order.
 
-    Some thousands at a time: starting the sandboxes takes 0.2 s, and what is given is held. CPU time decides. A check that ran out of time is run once more, alone.
+    Some thousands at a time: starting the sandboxes takes 0.2 s, and what is given is held. CPU time decides. A check
+    that ran out of time is run once more, alone.
 
     Raises:
         UserError: no sandbox is to be had and `clean.validation.allow_weak_sandbox` is not set, a probe got out of
@@ -142,7 +143,7 @@ def open_pool(isolation: str, cpu_seconds: float, memory_mib: int, allow_weak_sa
 def test_program(check: Check, flags: list[str]) -> str:
     """The checker, and a call of it with what is to be run.
 
-    Compiled here, once: to compile it for each row, there and where the judge reads it, took half of the row's time.
+    Compiled here, once: to compile it anew for each row took a tenth of the row's time, 0.6 of 6.2 ms.
     """
     arguments = (check.program, check.tests, [list(examples) for examples in check.documents], flags)
     return (
