@@ -1,5 +1,6 @@
 """Rules on code and prose: what fails, what passes, and the edge between them; what the presets choose."""
 
+import pyarrow as pa
 import pytest
 from omegaconf import OmegaConf
 
@@ -19,8 +20,10 @@ from stages.clean.rules_settings import (
     System,
 )
 from stages.clean.settings import CleanSettings
+from stages.clean.transform import transformed
+from stages.common.schema import row_schema
 from stages.common.stage import typed_sections
-from tests.clean_rows import conversation, row
+from tests.clean_rows import conversation, record, row
 from tests.tiny import REPOSITORY
 
 JS = "```javascript\nconsole.log(a, b)\n```\n"
@@ -329,3 +332,13 @@ def test_what_the_presets_choose() -> None:
     assert set(RULES) - chosen["functions"] == {"refusal", "boilerplate"}
     assert set(RULES) - chosen["instruct"] == {"docstring", "system"}
     assert chosen["off"] == {"empty"}
+
+
+def test_only_the_preset_off_leaves_secrets_and_personal_data() -> None:
+    text = "def owner():\n    return 'jane.roe@corp.io', 'AKIAIOSFODNN7REALKEY'\n"
+    batch = pa.RecordBatch.from_pylist([record("r", "", text + "\r\n")], schema=row_schema())
+    found = {preset: transformed(batch, typed(preset)) for preset in ("functions", "instruct", "off")}
+    texts = {preset: new.column("completion")[0].as_py() for preset, (new, _) in found.items()}
+    assert texts["off"] == text + "\n"
+    assert found["off"][1] == {"line_ends": 1}
+    assert texts["functions"] == texts["instruct"] == ("def owner():\n    return '<EMAIL>', '<KEY>'\n\n")
