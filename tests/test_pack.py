@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -29,12 +31,14 @@ from stages.common.prompt import render_prompt
 from stages.common.prompt_settings import PromptSettings
 from stages.common.schema import row_schema
 from stages.common.tokens import joined, load_tokenizer
-from stages.pack.__main__ import main
+from stages.pack.__main__ import main, write
+from stages.pack.documents import Part
 from stages.pack.overlong import shorten
 from stages.pack.packing import Packing, fewest_packs
 from stages.pack.packing import pack as packed
 from stages.pack.settings import PackSettings
 from stages.pack.split import distinct, hash_of, validation_split
+from stages.pack.spool import TYPES, Documents, Spool
 from tests.test_engine import two_nodes
 from tests.tiny import REPOSITORY, generated_functions
 
@@ -417,6 +421,37 @@ def test_shards_are_packed_by_themselves_and_the_split_is_the_same(stage):
     assert metrics["train"]["packs"] == len(stage.packs())
 
 
+def spooled(folder: Path, count: int) -> Documents:
+    """That many short documents."""
+    lengths = np.random.default_rng(0).integers(4, 16, count)
+    with Spool(folder / "spool") as spool:
+        ids = np.zeros(lengths.sum(), np.int32)
+        names, ones = b"%08x" * count % tuple(range(count)), np.ones(count, np.uint8)
+        components = np.random.default_rng(1).integers(0, 2**63, count).astype(np.uint64)
+        sizes = np.full(count, 8)
+        part = Part(
+            ids, np.ones(len(ids), np.uint8), lengths, names, sizes, components, lengths, lengths, ones
+        )
+        spool.append(part)
+        return spool.read()
+
+
+@pytest.mark.parametrize(("shard_rows", "most"), [(0, 100), (10_000, 12)])
+def test_memory_is_some_bytes_a_document_of_a_shard(tmp_path, shard_rows, most):
+    count = 100_000
+    documents = spooled(tmp_path, count)
+    tracemalloc.start()
+    write(documents, tmp_path, PackSettings(max_length=64, shard_rows=shard_rows))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / count < most
+    mapped = [
+        part for part in Path("/proc/self/smaps").read_text().split("VmFlags") if f"{tmp_path}/spool" in part
+    ]
+    assert len(mapped) == len(TYPES)
+    assert all(re.search(r"^Rss: +0 kB", part, re.MULTILINE) for part in mapped), "its pages count as ours"
+
+
 def test_a_pack_holds_as_many_documents_as_the_setting_says(stage):
     metrics = stage.run(max_documents=2)
     assert max(len(pack["lengths"]) for pack in stage.packs()) == 2
@@ -443,6 +478,43 @@ def test_every_answer_of_a_conversation_has_labels_where_asked_for(stage):
         text = "".join(f"<{role}>{content}<|endoftext|>" for role, content in turns)
         assert tokenizer.decode(pack["input_ids"]) == text
         assert metrics["rows_kept"] == 1
+
+
+def test_a_template_that_forgets_earlier_thoughts_drops_a_row_where_all_answers_are_asked_for(stage):
+    tokenizer = load_tokenizer(stage.model)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>"
+        "{{ m.content if loop.last else m.content.split('</think>')[-1] }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    tokenizer.save_pretrained(stage.model)
+    turns = [
+        ("user", "sum"),
+        ("assistant", "<think>add</think>total"),
+        ("user", "list"),
+        ("assistant", "item"),
+    ]
+    talk = [{"role": role, "content": content} for role, content in turns]
+    stage.write([{"messages": talk}, {"messages": talk[:2]}])
+    metrics = stage.run("chat", "all", validation_share=0.0)
+    assert (metrics["rows_dropped"], metrics["rows_kept"]) == ({"template": 1}, 1)
+    assert trained_on(stage, tokenizer) == ["<think>add</think>total<|endoftext|>"]
+    metrics = stage.run("chat", "last", validation_share=0.0)
+    assert (metrics["rows_dropped"], metrics["rows_kept"]) == ({}, 2)
+    assert sorted(trained_on(stage, tokenizer)) == [
+        "<think>add</think>total<|endoftext|>",
+        "item<|endoftext|>",
+    ]
+
+
+def trained_on(stage: Stage, tokenizer: Any) -> list[str]:
+    """What has labels in each document."""
+    texts = []
+    for pack in stage.packs():
+        ends = np.cumsum(pack["lengths"])[:-1]
+        for labels in np.split(np.array(pack["labels"]), ends):
+            texts.append(tokenizer.decode(labels[labels != -100]))
+    return texts
 
 
 def test_odd_rows_end_in_a_document_or_a_reason(stage):

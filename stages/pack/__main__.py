@@ -109,10 +109,12 @@ def write(documents: Documents, folder: Path, pack: PackSettings) -> dict[str, M
                 packing = packing_of(lengths, pack.max_length, pack.max_documents)
                 writers[name].write(part, Packing(chosen[packing.order], packing.starts))
                 measures[name].add(part, chosen, lengths, packing)
+            documents.release()
     for hashes in distinct(components):
         held_out = split.held_out(hashes)
         measures["validation"].components += int(held_out.sum())
         measures["train"].components += int((~held_out).sum())
+        documents.release()
     return measures
 
 

@@ -15,7 +15,7 @@ class PackSettings:
     # fail (names the row).
     overlong: str = "drop"
     max_documents: int = 0  # documents a pack holds at most; 0: any number
-    # Documents that are packed together, in the order of the rows; 0: all. Memory is about 100 bytes a row of these; from
+    # Documents that are packed together, in the order of the rows; 0: all. Memory is about 70 bytes a row of these; from
     # some 10,000 on, packs are as full as those of all rows together.
     shard_rows: int = 0
     validation_share: float = 0.05  # share of rows held out, by duplicate component, 0 to below 1

@@ -1,5 +1,6 @@
 """Documents on their way: flat files in a scratch folder, written from front to back and then memory-mapped."""
 
+import mmap
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,13 @@ class Documents:
                 name: getattr(self, name)[those] for name in ("components", "characters", "labelled", "first")
             },
         )
+
+    def release(self) -> None:
+        """Pages that were read stay in the system's cache, but no longer count as this process's memory."""
+        for each in fields(self):
+            pages = getattr(getattr(self, each.name), "_mmap", None)
+            if pages is not None:
+                pages.madvise(mmap.MADV_DONTNEED)
 
 
 TYPES = {
