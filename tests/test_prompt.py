@@ -2,8 +2,9 @@
 
 import json
 import random
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -399,6 +400,40 @@ def test_chat_trains_on_every_answer_where_asked_to(tokenizer):
     assert tokens.ids.tolist() == tokenizer(whole.removesuffix("\n"))["input_ids"]
     last = render_row(row(messages=TURNS), tokenizer, PromptSettings(style="chat"))
     assert last == ("".join(texts[:-1]), texts[-1])
+
+
+MARKED = {  # where the answers end: with the token of the end, or with a special token and a line break
+    "end inside": "{% for m in messages %}<|start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}",
+    "system in front": "{% if messages[0].role == 'system' %}{{ messages[0].content }}\n\n{% endif %}"
+    "{%- for m in messages if m.role != 'system' %}[{{ m.role }}] {% if m.role == 'assistant' -%}"
+    "{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }} {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}",
+}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt4", "bytes"])
+@pytest.mark.parametrize("template", MARKED)
+def test_the_mask_is_that_of_a_template_that_marks_its_answers(kind, template):
+    marked = KINDS[kind]()
+    marked.chat_template = MARKED[template]
+    turns = row(messages=[turn for turn in TURNS[:-1] if turn[1]])
+    texts = render_row(turns, marked, PromptSettings(style="chat", loss="all"))
+    tokens = tokenize([texts], marked)
+    theirs = marked.apply_chat_template(
+        turns["messages"], return_dict=True, return_assistant_tokens_mask=True
+    )
+    count = len(tokens.ids)
+    assert theirs["input_ids"][:count] == tokens.ids.tolist()
+    assert theirs["assistant_masks"][:count] == tokens.loss.astype(int).tolist()
+    assert not any(
+        theirs["assistant_masks"][count:]
+    )  # the white space behind the last answer, which we leave out
+    last = tokenize([render_row(turns, marked, PromptSettings(style="chat"))], marked)
+    assert last.ids.tolist() == tokens.ids.tolist()
+    final = max(i for i, (a, b) in enumerate(pairwise([0, *theirs["assistant_masks"]])) if b > a)
+    assert np.flatnonzero(last.loss).tolist() == [i for i in np.flatnonzero(tokens.loss) if i >= final]
 
 
 def test_an_answer_that_a_template_ends_in_white_space_is_trained_on_with_it(tokenizer):
