@@ -1,12 +1,26 @@
 """Rules on single rows: each both ways, with its evidence; what counts as a row's code; fingerprints."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from stages.clean import rules, rules_evidence
-from stages.clean.rows import Row
-from stages.clean.settings import ROW_RULES, CleanSettings, Length, LongLines, Placeholder, Repetition
+from stages.clean.decontaminate import build_index
+from stages.clean.rows import WORD, Row
+from stages.clean.screen import first_failure
+from stages.clean.settings import (
+    ROW_RULES,
+    CleanSettings,
+    Contamination,
+    Length,
+    LongLines,
+    Placeholder,
+    Repetition,
+)
 from stages.clean.syntax import read_fences, read_module
-from tests.clean_rows import conversation, row
+from stages.common.schema import Problem
+from stages.common.stage import typed_sections
+from tests.clean_rows import CLAMP, RUNS, conversation, row
+from tests.tiny import REPOSITORY
 
 GOOD = row("    return a + b\n", 'def add(a, b):\n    """Add."""\n')
 
@@ -74,6 +88,23 @@ def test_parse_reads_prompt_and_completion_as_one_module() -> None:
 )
 def test_hostile_text_is_a_reason_and_no_crash(text: str, reason: str) -> None:
     assert reason in (rules.parse(row(text)) or "")
+
+
+@pytest.mark.parametrize(
+    ("completion", "line"),
+    [
+        ("return name\n", 3),
+        ("if name:\n    return name\nelse:\n    pass\n", 4),
+        ("class A:\n    return 1\n", 4),
+    ],
+)
+def test_a_return_that_lost_its_function_does_not_parse(completion: str, line: int) -> None:
+    """`ast.parse` takes it; the compiler does not."""
+    prompt = 'def tell(name):\n    """Tell."""\n'
+    assert rules.parse(row(completion, prompt)) == f"SyntaxError: 'return' outside function (line {line})"
+    assert [name for name, _ in read_module(prompt + completion).functions] == ["tell"]
+    assert rules.parse(row("    def inner():\n        return 1\n    return inner\n", prompt)) is None
+    assert rules.parse(row("if name:\n    def inner():\n        return 1\n", prompt)) is None
 
 
 def test_fenced_python_must_parse_and_other_languages_need_not() -> None:
@@ -254,3 +285,47 @@ def test_a_function_is_fingerprinted_alone_too() -> None:
 def test_words_of_a_row_are_lower_case_and_without_punctuation() -> None:
     made: Row = row("return A_b(1)", "Def F:")
     assert made.words == ["def", "f", "return", "a_b", "1"]
+
+
+FUNCTION = 'def tell(name):\n    """Tell the name to all who ask for it."""\n'
+PLANTED = {  # prompt, completion, and the preset in which a row of this kind is dropped
+    "empty": (FUNCTION, " \n", "functions"),
+    "length": (FUNCTION, "    x = 1\n    y = 2\n" * 5, "functions"),
+    "long_lines": (FUNCTION, f"    return '{'ab ' * 90}'\n", "functions"),
+    "licence": (FUNCTION, "    # SPDX-License-Identifier: GPL-3.0-only\n    return name\n", "functions"),
+    "encoding": (FUNCTION, "    return 'cafÃ©'\n", "functions"),
+    "alphanumeric": (FUNCTION, f"    return '{'+-' * 100}'\n", "functions"),
+    "blobs": (FUNCTION, f"    return '{'9fA3' * 50}'\n", "functions"),
+    "parse": (FUNCTION, "return name\n", "functions"),
+    "language": ("", "'a', 'b'\n", "functions"),
+    "comments": (FUNCTION, "    # one\n" * 7 + "    return name\n", "functions"),
+    "placeholder": (FUNCTION, "    # TODO: write it\n    return name\n", "functions"),
+    "docstring": ("def tell(name):\n", "    return name\n", "functions"),
+    "system": (FUNCTION, "    import subprocess\n    return subprocess.run(name)\n", "functions"),
+    "refusal": ("Tell.", "As an AI language model, I cannot tell it.", "instruct"),
+    "boilerplate": ("Tell.", "Sure! Here is what you asked for.\n\nPrint it.", "instruct"),
+    "repetition": (FUNCTION, "    one(two, three, four, five, six, seven, eight)\n" * 8, "functions"),
+    "contaminated_docstring": (RUNS["prompt"], "    return len(values) // 9\n", "functions"),
+    "contaminated_solution": (
+        FUNCTION, RUNS["canonical_solution"].replace("return best", "return 1").replace("\n    for", ";\n    for"),
+        "instruct",
+    ),
+    "contaminated_ngrams": ("", " ".join(WORD.findall(RUNS["prompt"] + RUNS["canonical_solution"])[12:]), "instruct"),
+    "contaminated_ast": (FUNCTION.replace("name)", "a, b, c)"), "    return max(b, min(a, c))\n", "functions"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ROW_RULES)
+def test_a_row_of_each_kind_is_dropped_by_its_rule_in_a_preset(rule: str) -> None:
+    prompt, completion, preset = PLANTED[rule]
+    index = build_index([("tiny", Problem(**p)) for p in (RUNS, CLAMP)], Contamination())
+    for name in ("functions", "instruct"):
+        section = OmegaConf.load(REPOSITORY / f"conf/clean/{name}.yaml")
+        chosen = typed_sections({"clean": section}, ["clean"])["clean"]
+        fine = row("    return name.upper()\n", FUNCTION, layout=chosen.layout)
+        assert first_failure(fine, chosen, index) is None
+        if name == preset:
+            drop = first_failure(row(completion, prompt, layout=chosen.layout), chosen, index)
+            assert drop is not None
+            assert drop.rule == rule
+            assert drop.evidence

@@ -203,6 +203,9 @@ def test_a_docstring_that_repeats_the_name() -> None:
         ("def f(x):\n    return eval(x)\n", "eval"),
         ("import ctypes.util\n", "ctypes"),
         ("from pathlib import Path as P\nP.unlink(x)\n", "pathlib.Path.unlink"),
+        ("from pathlib import Path\nPath(x).unlink()\n", "pathlib.Path.unlink"),
+        ("from os import *\nsystem('ls')\n", "os.system"),
+        ("import builtins as b\nb.eval(x)\n", "eval"),
         ("ｅｖａｌ('x')\n", "eval"),  # a name to Python, written in other letters
     ],
 )
@@ -220,7 +223,8 @@ def test_code_that_touches_the_system(text: str, name: str) -> None:
         "import ast\nast.literal_eval(x)\n",
         "from . import socket\n",
         "eval = 3\n",
-        "import os\nx.remove(1)\nos.path.exists(p)\n",
+        "from os import *\ndef system(x):\n    return x\nsystem(1)\n",
+        "import os\nx(os).remove(1)\nos.path.exists(p)\n",
         "import os\n(",
     ],
 )

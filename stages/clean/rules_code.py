@@ -174,6 +174,7 @@ def may_use(text: str, settings: System) -> bool:
 def used_names(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
     """Modules imported, and dotted names with the aliases of imports resolved; bare names only where they are called."""
     aliases: dict[str, str] = {}
+    stars: list[str] = []  # modules whose names are all imported
     nodes = list(ast.walk(tree))
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -186,21 +187,25 @@ def used_names(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
             for alias in node.names:
                 aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 yield node, f"{node.module}.{alias.name}"
+            stars += [node.module] * (node.names[0].name == "*")
     defined = {node.name for node in nodes if isinstance(node, FUNCTIONS)}
     for node in nodes:
         target = node.func if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else node
         if isinstance(target, ast.Attribute) or (target is not node and isinstance(target, ast.Name)):
             root, path = dotted(target)
             if root in aliases or (not path and root and root not in defined):
-                yield target, ".".join([aliases.get(root, root), *path])
+                yield target, ".".join([aliases.get(root, root), *path]).removeprefix("builtins.")
+                if root not in aliases:
+                    yield from ((target, f"{module}.{root}") for module in stars)
 
 
 def dotted(node: ast.expr) -> tuple[str, list[str]]:
-    """`a` and `[b, c]` of the expression `a.b.c`; an empty root where it does not begin with a name."""
+    """`a` and `[b, c]` of the expressions `a.b.c` and `a.b(x).c`; an empty root where it does not begin with a name."""
     path: list[str] = []
-    while isinstance(node, ast.Attribute):
-        path.append(node.attr)
-        node = node.value
+    while isinstance(node, ast.Attribute | ast.Call):
+        if isinstance(node, ast.Attribute):
+            path.append(node.attr)
+        node = node.value if isinstance(node, ast.Attribute) else node.func
     return (node.id if isinstance(node, ast.Name) else ""), path[::-1]
 
 

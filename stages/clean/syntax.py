@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass, field
 
 from stages.clean.fingerprint import MAX_DEPTH, TooDeepError, fingerprints
-from stages.clean.scopes import FUNCTIONS
+from stages.clean.scopes import BLOCKS, FUNCTIONS
 
 MAX_CHARACTERS = 1_000_000  # the parser needs hundreds of bytes for each
 # Possessive, for a fence without an end of line would otherwise be tried in every split of its characters.
@@ -37,7 +37,11 @@ def read_module(text: str) -> Code:
     try:
         tree = parse(text)
         inner = text.count("def") > sum(isinstance(node, FUNCTIONS) for node in tree.body)
-        return Code("", *fingerprints(tree, ":=" in text, inner), stub_body(tree), tree)
+        digest, functions = fingerprints(tree, ":=" in text, inner)
+        lost = lost_return(tree)
+        if lost:
+            return Code(f"SyntaxError: 'return' outside function (line {lost.lineno})", functions=functions)
+        return Code("", digest, functions, stub_body(tree), tree)
     except UnparsableError as error:
         return Code(error=str(error))
     except (TooDeepError, RecursionError):
@@ -85,6 +89,17 @@ def parse(text: str) -> ast.Module:
         raise UnparsableError(TOO_DEEP) from None
     except ValueError as error:
         raise UnparsableError(f"{type(error).__name__}: {error}") from None
+
+
+def lost_return(tree: ast.Module) -> ast.Return | None:
+    """A return in no function, where a body lost its indent: the parser takes it, the compiler would not."""
+    waiting: list[ast.AST] = [*tree.body]
+    for node in waiting:
+        if isinstance(node, ast.Return):
+            return node
+        if not isinstance(node, FUNCTIONS):
+            waiting += [inner for block in BLOCKS for inner in getattr(node, block, ())]
+    return None
 
 
 def stub_body(tree: ast.Module) -> str:
