@@ -447,7 +447,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 
 
 def test_a_large_file_goes_to_disk_and_not_through_memory(tmp_path: Path) -> None:
-    large = bytes(192 << 20)
+    large = bytes(112 << 20)
     repositories = {REPO: {"x.jsonl": large}}
     with serving(Site(repositories, files={"/x.jsonl": large}, lfs=frozenset({"x.jsonl"}))) as site:
         env = {

@@ -81,7 +81,7 @@ WRITERS: dict[str, Callable[[list[dict]], bytes]] = {
     "arrow file": lambda rows: arrow(pa.ipc.new_file, rows),
 }
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "plain": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zst,
+    "plain": bytes, "gz": lambda data: gzip.compress(data, 4), "bz2": bz2.compress, "xz": lambda data: lzma.compress(data, preset=0), "zst": zst,
     "gz in two parts": lambda data: gzip.compress(data[:7]) + gzip.compress(data[7:]),
 }  # fmt: skip
 
@@ -212,18 +212,23 @@ def test_a_bad_row_is_told_with_its_place_and_others_are_kept(
     assert not expected[0] or f" {expected[0]}: " in str(error.value)
 
 
-@pytest.mark.parametrize("packer", ["gz", "bz2", "xz", "zst"])
-@pytest.mark.parametrize("writer", ["lines", "array", "csv", "arrow stream"])
-def test_rows_before_the_cut_of_a_packed_file_are_kept(writer: str, packer: str) -> None:
+@pytest.fixture(scope="module")
+def noise() -> list[dict]:
+    """Rows of 3 MB that no packer makes much smaller: more than a block of bz2."""
     import random
 
-    noise = random.Random(0)
-    rows = [{"text": "".join(chr(noise.randrange(97, 123)) for _ in range(500))} for _ in range(6000)]
-    data = PACKERS[packer](WRITERS[writer](rows) if writer != "arrow stream" else arrow(pa.ipc.new_stream, rows, 50))  # fmt: skip
+    made = random.Random(0)
+    return [{"text": made.randbytes(375).hex()} for _ in range(4000)]
+
+
+@pytest.mark.parametrize("packer", ["gz", "bz2", "xz", "zst"])
+@pytest.mark.parametrize("writer", ["lines", "array", "csv", "arrow stream"])
+def test_rows_before_the_cut_of_a_packed_file_are_kept(writer: str, packer: str, noise: list[dict]) -> None:
+    data = PACKERS[packer](WRITERS[writer](noise) if writer != "arrow stream" else arrow(pa.ipc.new_stream, noise, 50))  # fmt: skip
     found = items(data[: len(data) * 2 // 3])
     kept = good(found)
-    assert kept == rows[: len(kept)]
-    assert len(kept) > 1500
+    assert kept == noise[: len(kept)]
+    assert len(kept) > 1000
     assert wrong(found) == [(len(kept) + 1, bad.CUT, 1)]
 
 
