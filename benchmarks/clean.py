@@ -122,7 +122,9 @@ def measured(rows: int, workers: int, settings: list[str]) -> Cost:
     with tempfile.TemporaryDirectory(dir=source.parent) as name:
         folder = Path(name)
         project(folder, source, workers, settings)
-        cost = watch(stage_command("clean", workers), folder, pq.read_metadata(source).num_rows)
+        cost = watch(
+            stage_command("clean", f"engine.workers={workers}"), folder, pq.read_metadata(source).num_rows
+        )
         cost.metrics = json.loads((folder / "reports/clean.json").read_text())
         kept = pq.read_metadata(folder / "data/clean/rows.parquet").num_rows
         lost = pq.read_metadata(folder / "data/clean/dropped.parquet").num_rows
@@ -136,9 +138,8 @@ def measured(rows: int, workers: int, settings: list[str]) -> Cost:
     return cost
 
 
-def stage_command(stage: str, workers: int) -> list[str]:
-    observed = [] if stage == "fetch" else [f"engine.workers={workers}"]
-    return [sys.executable, "-m", f"stages.{stage}", *observed]
+def stage_command(stage: str, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", f"stages.{stage}", *overrides]
 
 
 def project(folder: Path, source: Path, workers: int, settings: list[str]) -> None:

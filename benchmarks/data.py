@@ -5,16 +5,17 @@ python -m benchmarks.data tokenize    # against tokenizers' encode_batch
 python -m benchmarks.data pack        # against TRL's pack_dataset
 python -m benchmarks.data memory      # of the clean stage at 100,000 and a million rows
 python -m benchmarks.data clean       # a million rows, every rule
+python -m benchmarks.data engines     # the same bytes on one worker, two, two nodes of Ray
 python -m benchmarks.data scaling     # fetch, clean, pack at two sizes; what 10^6 to 10^9 rows would cost
 python -m benchmarks.data             # all of it
 
-Needs data/benchmarks (`dvc repro fetch`) and, for tokenize and scaling, models/base (`dvc repro base`). The peers' packages are
+Needs data/benchmarks (`dvc repro fetch`) and, for tokenize, scaling and engines, models/base (`dvc repro base`). The peers' packages are
 installed under .cache/benchmarks. Nothing is asserted: the last table holds what the figures are asked to be.
 """
 
 import argparse
 
-from benchmarks import clean, near, pack, scaling, tokens
+from benchmarks import clean, engines, near, pack, scaling, tokens
 from benchmarks.tell import machine, table_of
 
 PARTS = {
@@ -27,6 +28,7 @@ PARTS = {
         clean.run_memory,
     ),
     "scaling": (scaling.__doc__, scaling.add_arguments, scaling.run),
+    "engines": (engines.__doc__, engines.add_arguments, engines.run),
     "clean": ("Minutes of the clean stage, every rule on.", clean.add_clean_arguments, clean.run_clean),
 }
 

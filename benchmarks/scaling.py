@@ -83,7 +83,8 @@ def costs(rows: int, workers: int) -> dict[str, tuple[float, int, int]]:
         folder = Path(name)
         project(folder, rows)
         for stage in STAGES:
-            cost = watch(stage_command(stage, workers), folder, rows)
+            engine = [] if stage == "fetch" else [f"engine.workers={workers}"]
+            cost = watch(stage_command(stage, *engine), folder, rows)
             size = sum(path.stat().st_size for path in (folder / DATA[stage]).rglob("*"))
             found[stage] = (cost.cpu, cost.driver, size)
             print(
