@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,18 @@ def corpus() -> list[dict[str, Any]]:
     ]
 
 
+def prepared(folder: Path) -> Path:
+    """A project with that corpus in row groups of 16."""
+    write_inputs(folder, corpus(), [RUNS, CLAMP])
+    rows = folder / "data/raw/rows.parquet"
+    pq.write_table(pq.read_table(rows), rows, row_group_size=16)
+    (folder / "reports").mkdir()
+    (folder / "reports/config.yaml").write_text("engine: {}\nclean: {}\n")
+    shutil.copy(REPOSITORY / "dvc.yaml", folder)
+    (folder / "stages").symlink_to(REPOSITORY / "stages")
+    return folder
+
+
 def cleaned_by(folder: Path, *overrides: str) -> tuple[str, dict[str, Any]]:
     """Hash of data/clean and the metrics of a command of its own."""
     shutil.rmtree(folder / "data/clean", ignore_errors=True)
@@ -67,22 +80,26 @@ def cleaned_by(folder: Path, *overrides: str) -> tuple[str, dict[str, Any]]:
     return sha256_folder(folder / "data/clean"), {k: v for k, v in metrics.items() if k not in MEASURED}
 
 
-def test_clean_writes_the_same_bytes_on_every_engine(tmp_path: Path) -> None:
-    write_inputs(tmp_path, corpus(), [RUNS, CLAMP])
-    rows = tmp_path / "data/raw/rows.parquet"
-    pq.write_table(pq.read_table(rows), rows, row_group_size=16)
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "reports/config.yaml").write_text("engine: {}\nclean: {}\n")
-    shutil.copy(REPOSITORY / "dvc.yaml", tmp_path)
-    (tmp_path / "stages").symlink_to(REPOSITORY / "stages")
-    one = cleaned_by(tmp_path, "engine.workers=1")
-    assert cleaned_by(tmp_path, "engine.workers=2") == one
-    with two_nodes() as address:
-        assert cleaned_by(tmp_path, "engine.kind=ray", f"engine.address={address}") == one
+def cleaned_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """The same of one worker, in this process."""
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        metrics = main(SimpleNamespace(clean=CleanSettings(), engine=EngineSettings(workers=1)))  # type: ignore[arg-type]
+    return sha256_folder(folder / "data/clean"), json.loads(json.dumps(metrics))
+
+
+def test_clean_writes_the_same_bytes_on_every_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = cleaned_here(prepared(tmp_path / "one"), monkeypatch)
+    with ThreadPoolExecutor() as pool:  # while Ray starts
+        two = pool.submit(cleaned_by, prepared(tmp_path / "two"), "engine.workers=2")
+        with two_nodes() as address:
+            cluster = ("engine.kind=ray", f"engine.address={address}")
+            assert cleaned_by(prepared(tmp_path / "ray"), *cluster) == one
+        assert two.result() == one
     _, metrics = one
     assert metrics["changed"]["email"] == 1
     assert {rule: n for rule, n in metrics["dropped"].items() if n}.keys() >= {"parse", "exact", "near"}
-    assert not (tmp_path / ".cache/clean").exists()
+    assert list(tmp_path.glob("*/.cache/*")) == []
 
 
 @pytest.fixture

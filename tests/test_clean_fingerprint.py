@@ -277,32 +277,32 @@ def test_what_python_cannot_read_is_an_error_of_the_row(source: str, error: str)
     assert (code.fingerprint, code.functions, code.tree) == ("", [], None)
 
 
-LONG = 1_000_000
+LONG = 400_000
 HOSTILE = {
     "fence without an end": "`" * LONG,
     "fence and a word without an end": "```" + "a" * LONG,
     "fence, spaces": "```" + " " * LONG,
     "fences never closed": "```\n" * (LONG // 4),
-    "fences of growing length": "\n".join("`" * n for n in range(3, 1400)),
+    "fences of growing length": "\n".join("`" * n for n in range(3, 900)),
     "tildes and backticks": "~~~\n```\n" * (LONG // 8),
-    "spaces": (" " * 999 + "\n") * 1000,
+    "spaces": (" " * 999 + "\n") * (LONG // 1000),
     "one line": "x" * LONG,
     "one word again": "x " * (LONG // 2),
     "many functions": "def f(a, b): return a + b\n" * (LONG // 26),
     "functions in functions": "".join(f"{' ' * n}def f{n}(x):\n" for n in range(90))
-    + (" " * 90 + "x += 1\n") * 8_000,
+    + (" " * 90 + "x += 1\n") * 4_000,
     "many methods": "class A:\n" + "    def f(self): return self.f()\n" * (LONG // 33),
-    "many names": "".join(f"v{i} = {i}\n" for i in range(60_000)),
-    "many lambdas": "".join(f"v{i} = lambda: {i}\n" for i in range(40_000)),
+    "many names": "".join(f"v{i} = {i}\n" for i in range(24_000)),
+    "many lambdas": "".join(f"v{i} = lambda: {i}\n" for i in range(16_000)),
     "one string": "x = '" + "y" * (LONG - 100) + "'",
     "a list": "x = [" + "1," * (LONG // 2 - 10) + "]",
 }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_a_megabyte_of_anything_is_read_in_seconds(text: str) -> None:
-    """Quadratic time would be hours for each."""
+def test_a_long_text_of_anything_is_read_in_seconds(text: str) -> None:
+    """Quadratic time would be many minutes for each."""
     made = row(text, layout="fenced")
     assert isinstance(read_fences(text).error, str)
     assert isinstance(read_module(text).error, str)
