@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -157,3 +158,14 @@ def test_a_loop_of_links_cannot_be_what_is_pinned(on_bad_row: str, tmp_path: Pat
     done = run_stage(place, "fetch")
     assert done.returncode == 1
     assert "source 'mine': data/sources/loop: a loop of symbolic links" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow file"])
+def test_a_disk_that_is_full_is_no_fault_of_the_file_that_is_unpacked_to_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = partial(open, "/dev/full", "wb")
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
+    file = made_file("x", gzip.compress(WRITERS[kind]([GOOD, GOOD])))
+    with pytest.raises(OSError, match="No space left"):
+        source_rows(file_source(), [file], drop=True)

@@ -1,5 +1,6 @@
 """fetch from the hub: real clients against a hub on loopback; files, rows and splits as `datasets` has them."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -318,6 +319,18 @@ def test_what_the_hub_refuses_is_one_message(part: str, answers: list, said: str
     with serving(Site({REPO: {"x.jsonl": lines("a")}}, faults={part: answers})) as site:
         refused(lambda: brought(site), "source 'set': the data set me/set", said)
     assert max(waits, default=0) <= hub.MAX_WAIT
+
+
+def test_a_full_disk_is_no_missing_network(brought: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with (
+        serving(Site({REPO: {"x.jsonl": lines("a")}})) as site,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        brought(site)
 
 
 def test_a_private_set_is_read_with_the_users_token(brought: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from stages.common.errors import UserError
+from stages.common.stage import disk_is_full
 
 T = TypeVar("T")
 ATTEMPTS = 3
@@ -39,6 +40,8 @@ def hub_errors(what: str, revision: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise UserError(answered(what, revision, error)) from None
     except (errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
+        if disk_is_full(error):
+            raise
         raise UserError(f"{unreachable} ({short(error)})") from None
 
 

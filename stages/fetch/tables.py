@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
+from stages.common.stage import disk_is_full
 from stages.fetch.arrow_rows import arrow_rows, one_line, parquet_rows
 from stages.fetch.bad import CUT, EMPTY, UNREADABLE, Bad
 from stages.fetch.csv_rows import csv_rows
@@ -51,6 +52,8 @@ def read(
             number, nothing = (item.number if isinstance(item, Bad) else item[0]), False
             yield item
     except (pa.ArrowException, *DAMAGED) as error:
+        if disk_is_full(error):  # no fault of the file: of where it is unpacked
+            raise
         yield Bad(number + 1 if number else 0, CUT, one_line(error))
         return
     if nothing:
