@@ -9,6 +9,7 @@ import sys
 import time
 import tracemalloc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -259,12 +260,17 @@ class Stage:
         write_parquet(self.folder / "data/clean/rows.parquet", table)
 
     def run(
-        self, style: str = "completion", loss: str = "last", template: str = "", **values: Any
+        self,
+        style: str = "completion",
+        loss: str = "last",
+        template: str = "",
+        workers: int = 1,
+        **values: Any,
     ) -> dict[str, Any]:
-        """Runs in this process."""
+        """Runs in this process, and in those of the workers where there are several."""
         pack = PackSettings(**{"max_length": 128, "validation_share": 0.2, **values})
         prompt = PromptSettings(style=style, loss=loss, template=template)
-        return main(SimpleNamespace(pack=pack, prompt=prompt, engine=EngineSettings(workers=1)))  # type: ignore[arg-type]
+        return main(SimpleNamespace(pack=pack, prompt=prompt, engine=EngineSettings(workers=workers)))  # type: ignore[arg-type]
 
     def packs(self, split: str = "train") -> list[dict[str, Any]]:
         return list(datasets.Dataset.from_file(str(self.folder / f"data/packed/{split}.arrow")))
@@ -538,22 +544,21 @@ def test_a_file_that_is_cut_is_named(stage):
         stage.run()
 
 
-def packed_by(stage: Stage, *overrides: str) -> str:
-    """sha256 of data/packed as `python -m stages.pack` writes it."""
-    command = [
-        sys.executable,
-        "-m",
-        "stages.pack",
-        "pack.max_length=128",
-        "pack.validation_share=0.2",
-        *overrides,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(stage.folder)}
-    done = subprocess.run(
-        command, cwd=stage.folder, env=environment, check=False, capture_output=True, text=True, timeout=150
-    )
+def packed_on_ray(folder: Path) -> str:
+    """sha256 of data/packed as `python -m stages.pack` writes it on a cluster of two nodes."""
+    (folder / "reports").mkdir()
+    shutil.copy(REPOSITORY / "dvc.yaml", folder)
+    (folder / "stages").symlink_to(REPOSITORY / "stages")
+    (folder / "reports/config.yaml").write_text("engine: {kind: ray}\npack: {}\nprompt: {}\n")
+    settings = ("pack.max_length=128", "pack.validation_share=0.2")
+    with two_nodes() as address:
+        command = [sys.executable, "-m", "stages.pack", *settings, f"engine.address={address}"]
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=150
+        )
     assert done.returncode == 0, done.stderr[-2000:]
-    return sha256_folder(stage.folder / "data/packed")
+    return sha256_folder(folder / "data/packed")
 
 
 def test_packed_bytes_are_the_same_on_every_engine(stage):
@@ -561,17 +566,20 @@ def test_packed_bytes_are_the_same_on_every_engine(stage):
     schema = row_schema().append(pa.field("component", pa.string(), nullable=False))
     path = stage.folder / "data/clean/rows.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=16)
-    (stage.folder / "reports").mkdir()
-    shutil.copy(REPOSITORY / "dvc.yaml", stage.folder)
-    (stage.folder / "stages").symlink_to(REPOSITORY / "stages")
-    (stage.folder / "reports/config.yaml").write_text("engine: {}\npack: {}\nprompt: {}\n")
-    one = packed_by(stage, "engine.workers=1")
-    shutil.rmtree(stage.folder / "data/packed")
-    assert packed_by(stage, "engine.workers=2") == one
-    shutil.rmtree(stage.folder / "data/packed")
-    with two_nodes() as address:
-        assert packed_by(stage, "engine.kind=ray", f"engine.address={address}") == one
-    assert sum(len(pack["lengths"]) for split in ("train", "validation") for pack in stage.packs(split)) == 60
+    elsewhere = shutil.copytree(stage.folder, stage.folder / "elsewhere")
+
+    def packed_by(workers: int) -> str:
+        stage.run(workers=workers)
+        packs = [pack for split in ("train", "validation") for pack in stage.packs(split)]
+        assert sum(len(pack["lengths"]) for pack in packs) == 60
+        found = sha256_folder(stage.folder / "data/packed")
+        shutil.rmtree(stage.folder / "data/packed")
+        return found
+
+    with ThreadPoolExecutor(1) as pool:  # meanwhile: a cluster is started by a main thread
+        native = pool.map(packed_by, (1, 2))
+        on_ray = packed_on_ray(elsewhere)
+    assert list(native) == [on_ray] * 2
 
 
 def test_the_lengths_of_packs_are_known_without_their_tokens(stage, tmp_path):
