@@ -1,8 +1,7 @@
-"""The clean stage as a user runs it, on generated corpora in a project folder of its own, every rule on.
+"""Minutes of the clean stage as a user runs it, on a generated corpus in a project folder of its own, every rule on.
 
-`memory`: peak resident memory of the driver, of its largest worker and of all its processes together at two sizes; its
-slope in bytes a row, and how the time of a row grows. `clean`: minutes of the whole stage. Peaks are the kernel's
-(VmHWM), read of every process of the stage fifty times a second; a process shorter than that is missed.
+Peaks of memory are the kernel's (VmHWM), read of every process of the stage fifty times a second; a process shorter than
+that is missed.
 """
 
 import argparse
@@ -43,53 +42,15 @@ class Cost:
     metrics: dict = field(default_factory=dict)
 
 
-def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", type=int, nargs=2, default=[100_000, 1_000_000], help="the two sizes")
-    add_common(parser)
-
-
-def add_clean_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
-    add_common(parser)
-
-
-def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="further settings of the stage"
     )
 
 
-def run_memory(given: argparse.Namespace) -> list[Part]:
-    head()
-    small, large = (measured(rows, given.workers, given.set) for rows in sorted(given.rows))
-    more = large.rows - small.rows
-    slope = (large.driver - small.driver) / more
-    growth = (large.seconds / large.rows) / (small.seconds / small.rows)
-    workers = (large.worker - small.worker) / more
-    print(f"slope: driver {slope:,.0f} bytes a row, largest worker {workers:,.0f}")
-    return [
-        Part(
-            "clean, memory of the driver",
-            f"{slope:,.0f} bytes a row",
-            "-",
-            f"{large.driver / 2**20:,.0f} MiB",
-            "500 bytes",
-        ),
-        Part(
-            "clean, memory of a worker",
-            f"{workers:,.0f} bytes a row",
-            "-",
-            f"{large.worker / 2**20:,.0f} MiB",
-            "-",
-        ),
-        Part(
-            "clean, time of a row, large to small", f"{growth:.2f}", "-", f"{growth - 1:+.0%}", "within 20%"
-        ),
-    ]
-
-
-def run_clean(given: argparse.Namespace) -> list[Part]:
+def run(given: argparse.Namespace) -> list[Part]:
     head()
     cost = measured(given.rows, given.workers, given.set)
     funnel(cost)

@@ -3,7 +3,6 @@
 python -m benchmarks.data near        # against datatrove and datasketch
 python -m benchmarks.data tokenize    # against tokenizers' encode_batch
 python -m benchmarks.data pack        # against TRL's pack_dataset
-python -m benchmarks.data memory      # of the clean stage at 100,000 and a million rows
 python -m benchmarks.data clean       # a million rows, every rule
 python -m benchmarks.data engines     # the same bytes on one worker, two, two nodes of Ray
 python -m benchmarks.data scaling     # fetch, clean, pack at two sizes; what 10^6 to 10^9 rows would cost
@@ -22,14 +21,9 @@ PARTS = {
     "near": (near.__doc__, near.add_arguments, near.run),
     "tokenize": (tokens.__doc__, tokens.add_arguments, tokens.run),
     "pack": (pack.__doc__, pack.add_arguments, pack.run),
-    "memory": (
-        "Memory and time of the clean stage at two sizes.",
-        clean.add_memory_arguments,
-        clean.run_memory,
-    ),
     "scaling": (scaling.__doc__, scaling.add_arguments, scaling.run),
     "engines": (engines.__doc__, engines.add_arguments, engines.run),
-    "clean": ("Minutes of the clean stage, every rule on.", clean.add_clean_arguments, clean.run_clean),
+    "clean": (clean.__doc__, clean.add_arguments, clean.run),
 }
 
 

@@ -2,7 +2,8 @@
 rows if each row more costs what it did between the two sizes: the table of docs/scaling.md.
 
 Rows are those of the generated corpus, as JSON lines below data/sources; every rule is on; pack tokenizes with models/base
-for packs of 1,024 tokens. A core is one of this machine's; processor time is measured, and wall time is it divided by cores.
+for packs of 1,024 tokens. A core is one of this machine's; processor time is measured, and wall time is it divided by cores;
+fetch has one. The figures asked of clean come of the same runs.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from benchmarks.clean import WIDE, compose, copied, every_rule, stage_command, watch
+from benchmarks.clean import WIDE, Cost, compose, copied, every_rule, stage_command, watch
 from benchmarks.corpora import BENCHMARKS, corpus_of
 from benchmarks.tell import Part
 
@@ -34,50 +35,84 @@ class Line:
     slope: float
 
     @classmethod
-    def through(cls, small: tuple[int, float], large: tuple[int, float]) -> "Line":
-        slope = (large[1] - small[1]) / (large[0] - small[0])
-        return cls(max(0.0, small[1] - slope * small[0]), slope)
+    def through(cls, rows: int, cost: float, more_rows: int, more: float) -> "Line":
+        slope = (more - cost) / (more_rows - rows)
+        return cls(max(0.0, cost - slope * rows), slope)
 
     def at(self, rows: int) -> float:
         return self.base + self.slope * rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", type=int, nargs=2, default=[20_000, 200_000], help="the two sizes")
+    parser.add_argument("--rows", type=int, nargs=2, default=[100_000, 1_000_000], help="the two sizes")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--price", type=float, default=0.04, help="of a core for an hour")
 
 
 def run(given: argparse.Namespace) -> list[Part]:
     small, large = (costs(rows, given.workers) for rows in sorted(given.rows))
-    sizes = sorted(given.rows)
-    print(f"\n{'stage':<8}{'core us/row':>12}{'driver B/row':>14}{'driver MiB + ':>14}{'disk B/row':>12}")
-    lines = {}
-    for stage in STAGES:
-        lines[stage] = [
-            Line.through((sizes[0], a), (sizes[1], b))
-            for a, b in zip(small[stage], large[stage], strict=True)
-        ]
-        cpu, driver, disk = lines[stage]
-        print(
-            f"{stage:<8}{cpu.slope * 1e6:>12,.0f}{driver.slope:>14,.0f}{driver.base / 2**20:>14,.0f}{disk.slope:>12,.0f}"
-        )
+    tell_slopes(small, large)
+    tell_sizes(small, large, given.price)
+    before, after = small["clean"][0], large["clean"][0]
+    slope = Line.through(before.rows, before.driver, after.rows, after.driver).slope
+    growth = (after.seconds / after.rows) / (before.seconds / before.rows)
+    minutes = after.seconds / 60 * 1e6 / after.rows
+    return [
+        Part(
+            "clean, memory of the driver",
+            f"{slope:,.0f} bytes a row",
+            "-",
+            f"{after.driver / 2**20:,.0f} MiB",
+            "500 bytes",
+        ),
+        Part(
+            "clean, time of a row, large to small", f"{growth:.2f}", "-", f"{growth - 1:+.0%}", "within 20%"
+        ),
+        Part("clean, a million rows", f"{minutes:.1f} min", "-", f"{given.workers} workers", "10 min"),
+    ]
+
+
+Costs = dict[str, tuple[Cost, int]]  # of each stage, and the bytes that it wrote
+
+
+def lines_of(small: tuple[Cost, int], large: tuple[Cost, int]) -> tuple[Line, Line, Line]:
+    """Processor seconds, peak memory of the driver, bytes written."""
+    (before, wrote), (after, writes) = small, large
+    return (
+        Line.through(before.rows, before.cpu, after.rows, after.cpu),
+        Line.through(before.rows, before.driver, after.rows, after.driver),
+        Line.through(before.rows, wrote, after.rows, writes),
+    )
+
+
+def tell_slopes(small: Costs, large: Costs) -> None:
     print(
-        f"\n{'rows':<14}{'stage':<8}{'core hours':>11}{f'hours on {CORES}':>13}{'driver GiB':>12}{'disk GB':>10}{'cost':>9}"
+        f"\n{'stage':<8}{'core us/row':>12}{'driver MiB':>12}{'+ B/row':>9}{'worker MiB':>12}{'disk B/row':>12}"
+    )
+    for stage in STAGES:
+        cpu, driver, disk = lines_of(small[stage], large[stage])
+        worker = large[stage][0].worker / 2**20
+        print(
+            f"{stage:<8}{cpu.slope * 1e6:>12,.0f}{driver.base / 2**20:>12,.0f}{driver.slope:>9,.0f}{worker:>12,.0f}{disk.slope:>12,.0f}"
+        )
+
+
+def tell_sizes(small: Costs, large: Costs, price: float) -> None:
+    print(
+        f"\n{'rows':<15}{'stage':<7}{'core hours':>11}{f'hours on {CORES}':>13}{'driver GiB':>12}{'disk GB':>10}{'cost':>9}"
     )
     for rows in SIZES:
         for stage in STAGES:
-            cpu, driver, disk = (line.at(rows) for line in lines[stage])
-            hours = cpu / 3600
+            cpu, driver, disk = (line.at(rows) for line in lines_of(small[stage], large[stage]))
+            hours, cores = cpu / 3600, 1 if stage == "fetch" else CORES
             print(
-                f"{rows:<14,}{stage:<8}{hours:>11,.2f}{hours / CORES:>13,.2f}{driver / 2**30:>12,.1f}{disk / 1e9:>10,.1f}"
-                f"{hours * given.price:>9,.2f}"
+                f"{rows:<15,}{stage:<7}{hours:>11,.2f}{hours / cores:>13,.2f}{driver / 2**30:>12,.1f}{disk / 1e9:>10,.1f}"
+                f"{hours * price:>9,.2f}"
             )
-    return []
 
 
-def costs(rows: int, workers: int) -> dict[str, tuple[float, int, int]]:
-    """(processor seconds, peak memory of the driver in bytes, bytes written) of each stage over that many rows."""
+def costs(rows: int, workers: int) -> Costs:
+    """Run the stages over that many rows, one after the other."""
     found = {}
     with tempfile.TemporaryDirectory(dir=corpus_of(rows).parent) as name:
         folder = Path(name)
@@ -86,7 +121,7 @@ def costs(rows: int, workers: int) -> dict[str, tuple[float, int, int]]:
             engine = [] if stage == "fetch" else [f"engine.workers={workers}"]
             cost = watch(stage_command(stage, *engine), folder, rows)
             size = sum(path.stat().st_size for path in (folder / DATA[stage]).rglob("*"))
-            found[stage] = (cost.cpu, cost.driver, size)
+            found[stage] = (cost, size)
             print(
                 f"{rows:>10,} rows  {stage:<6}{cost.seconds:>8.1f} s{cost.cpu:>8.1f} cpu s{cost.driver / 2**20:>8,.0f} MiB driver"
                 f"{cost.worker / 2**20:>8,.0f} MiB worker{size / 1e6:>10,.1f} MB",
