@@ -38,6 +38,7 @@ class Cost:
     driver: int = 0  # peak of the driver
     worker: int = 0  # peak of its largest child
     children: int = 0  # processes seen beside the driver
+    disk: int = 0  # most that its folder grew by, looked at once a second
     together: int = 0  # peak of the sum of resident memory, pages that they share counted for each
     metrics: dict = field(default_factory=dict)
 
@@ -143,7 +144,8 @@ def watch(command: list[str], folder: Path, rows: int) -> Cost:
     """Run a command and watch the memory of all its processes."""
     cost = Cost(rows)
     peaks: dict[int, int] = {}
-    started = time.perf_counter()
+    started = looked = time.perf_counter()
+    before = size_of(folder)
     with (folder / "output.txt").open("w") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=output, stderr=output)
         try:
@@ -152,6 +154,9 @@ def watch(command: list[str], folder: Path, rows: int) -> Cost:
                 for pid, value in peak.items():
                     peaks[pid] = max(value, peaks.get(pid, 0))
                 cost.together = max(cost.together, now)
+                if time.perf_counter() - looked > 1:
+                    cost.disk = max(cost.disk, size_of(folder) - before)
+                    looked = time.perf_counter()
                 pid, status, usage = os.wait4(process.pid, os.WNOHANG)
                 if pid:
                     break
@@ -162,12 +167,24 @@ def watch(command: list[str], folder: Path, rows: int) -> Cost:
             raise
     process.returncode = os.waitstatus_to_exitcode(status)
     cost.seconds = time.perf_counter() - started
+    cost.disk = max(cost.disk, size_of(folder) - before)
     if process.returncode:
         sys.exit(f"error: {' '.join(command)}\n{(folder / 'output.txt').read_text()[-3000:]}")
     cost.cpu = usage.ru_utime + usage.ru_stime
     cost.driver = peaks.pop(process.pid)
     cost.worker, cost.children = max(peaks.values(), default=0), len(peaks)
     return cost
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files below a folder, links aside; a file that goes meanwhile has none."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += 0 if path.is_symlink() else path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
 
 
 def family(pid: int) -> list[int]:

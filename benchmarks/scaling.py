@@ -53,7 +53,7 @@ def run(given: argparse.Namespace) -> list[Part]:
     small, large = (costs(rows, given.workers) for rows in sorted(given.rows))
     tell_slopes(small, large)
     tell_sizes(small, large, given.price)
-    before, after = small["clean"][0], large["clean"][0]
+    before, after = small["clean"], large["clean"]
     slope = Line.through(before.rows, before.driver, after.rows, after.driver).slope
     growth = (after.seconds / after.rows) / (before.seconds / before.rows)
     minutes = after.seconds / 60 * 1e6 / after.rows
@@ -72,16 +72,15 @@ def run(given: argparse.Namespace) -> list[Part]:
     ]
 
 
-Costs = dict[str, tuple[Cost, int]]  # of each stage, and the bytes that it wrote
+Costs = dict[str, Cost]  # of each stage
 
 
-def lines_of(small: tuple[Cost, int], large: tuple[Cost, int]) -> tuple[Line, Line, Line]:
-    """Processor seconds, peak memory of the driver, bytes written."""
-    (before, wrote), (after, writes) = small, large
+def lines_of(small: Cost, large: Cost) -> tuple[Line, Line, Line]:
+    """Processor seconds, peak memory of the driver, peak of the disk that scratch files and results took."""
     return (
-        Line.through(before.rows, before.cpu, after.rows, after.cpu),
-        Line.through(before.rows, before.driver, after.rows, after.driver),
-        Line.through(before.rows, wrote, after.rows, writes),
+        Line.through(small.rows, small.cpu, large.rows, large.cpu),
+        Line.through(small.rows, small.driver, large.rows, large.driver),
+        Line.through(small.rows, small.disk, large.rows, large.disk),
     )
 
 
@@ -91,7 +90,7 @@ def tell_slopes(small: Costs, large: Costs) -> None:
     )
     for stage in STAGES:
         cpu, driver, disk = lines_of(small[stage], large[stage])
-        worker = large[stage][0].worker / 2**20
+        worker = large[stage].worker / 2**20
         print(
             f"{stage:<8}{cpu.slope * 1e6:>12,.0f}{driver.base / 2**20:>12,.0f}{driver.slope:>9,.0f}{worker:>12,.0f}{disk.slope:>12,.0f}"
         )
@@ -120,11 +119,10 @@ def costs(rows: int, workers: int) -> Costs:
         for stage in STAGES:
             engine = [] if stage == "fetch" else [f"engine.workers={workers}"]
             cost = watch(stage_command(stage, *engine), folder, rows)
-            size = sum(path.stat().st_size for path in (folder / DATA[stage]).rglob("*"))
-            found[stage] = (cost, size)
+            found[stage] = cost
             print(
                 f"{rows:>10,} rows  {stage:<6}{cost.seconds:>8.1f} s{cost.cpu:>8.1f} cpu s{cost.driver / 2**20:>8,.0f} MiB driver"
-                f"{cost.worker / 2**20:>8,.0f} MiB worker{size / 1e6:>10,.1f} MB",
+                f"{cost.worker / 2**20:>8,.0f} MiB worker{cost.disk / 1e6:>10,.1f} MB disk",
                 flush=True,
             )
     return found
