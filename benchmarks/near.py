@@ -4,7 +4,8 @@ All read texts from Parquet and write the rows that stay to Parquet, shingles of
 four steps in one process with its default 14 buckets of 8 hashes, half of all pairs found at 0.72: with its English
 words as users have it, and with our words and no normalisation. datasketch runs 128 permutations, hashes by xxhash,
 sketches in bulk, and drops candidates whose estimate is below the threshold. Ours makes bands of at most 64 hashes, as it
-decides candidates by their exact similarity. Imports, and what a side loads once, count for nobody.
+decides candidates by their exact similarity. Imports, and what a side loads once, count for nobody, and
+each side begins on memory that was in use a moment before.
 """
 
 import argparse

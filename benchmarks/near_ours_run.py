@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse.csgraph  # noqa: F401
 
-from benchmarks.tell import clock
+from benchmarks.tell import clock, memory_at_hand
 from stages.clean.engine import collisions
 from stages.clean.near_duplicates import near_duplicates
 from stages.clean.settings import NearDuplicates
@@ -33,6 +33,7 @@ def main() -> None:
     output.mkdir(exist_ok=True)
     settings = NearDuplicates(threshold=threshold, related=threshold, permutations=PERMUTATIONS)
     collisions(np.zeros(2, np.uint64), np.arange(2))  # starts Daft
+    memory_at_hand()
     with clock() as taken:
         labels = near_duplicates(source, "text", settings, Serial())
         write_kept(source, output / "kept.parquet", labels == np.arange(len(labels)))

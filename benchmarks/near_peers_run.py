@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.tell import Clock, clock
+from benchmarks.tell import Clock, clock, memory_at_hand
 
 WORDS = re.compile(r"\w+|[^\w\s]+")
 SHINGLE = 5
@@ -57,6 +57,7 @@ def datatrove(source: Path, output: Path, ours: bool) -> tuple[Clock, np.ndarray
     def step(number: int, pipeline: list, tasks: int = 1) -> None:
         LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=f"{output}/logs/{number}").run()
 
+    memory_at_hand()
     with clock() as taken:
         step(1, [reader, signature])
         buckets = MinhashDedupBuckets(f"{output}/signatures", f"{output}/buckets", config=config)
@@ -84,6 +85,7 @@ def datasketch(source: Path, output: Path, threshold: float) -> tuple[Clock, np.
         runs = {" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
         return [run.encode() for run in runs]
 
+    memory_at_hand()
     with clock() as taken:
         table = pq.read_table(source)
         sketches = MinHash.bulk(
