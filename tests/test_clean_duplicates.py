@@ -28,7 +28,7 @@ from stages.clean.near_duplicates import (
     write_signatures,
 )
 from stages.clean.settings import NearDuplicates
-from stages.clean.shingles import band_keys, minhash, shingle_hashes
+from stages.clean.shingles import band_keys, minhash, shared_shares, shingle_hashes
 from stages.common.engine import Serial
 
 NEAR = NearDuplicates()
@@ -180,6 +180,23 @@ def test_a_long_text_and_one_without_line_end() -> None:
     assert counts.tolist() == [1, 39_996, 1]
     assert len(set(hashes.tolist())) == 39_997
     assert hashes[0] == hashes[-1]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 12), max_size=9), min_size=1, max_size=6),
+    st.sampled_from([1, 8, 1 << 18]),
+)
+def test_shared_shares_are_those_of_sets(rows: list[list[int]], shingles: int) -> None:
+    """Whatever is compared at a time; shingles that stand twice in a row count once."""
+    pairs = [(a, b) for a in range(len(rows)) for b in range(len(rows))]
+    hashes = np.array([number * 2**59 for row in rows for number in row], np.uint64)
+    left, right = np.array(pairs).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.clean.shingles.TABLE_SHINGLES", shingles)
+        found = shared_shares(hashes, np.array([len(row) for row in rows]), left, right)
+    sets = [set(row) for row in rows]
+    expected = [len(sets[a] & sets[b]) / max(1, len(sets[a] | sets[b])) for a, b in pairs]
+    assert found.tolist() == expected
 
 
 def test_words_keep_operators() -> None:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from stages.clean.settings import NearDuplicates
-from stages.clean.shingles import CHUNK_ROWS, PAIR_BITS, band_keys, minhash, shared_shares, shingle_hashes
+from stages.clean.shingles import CHUNK_ROWS, band_keys, minhash, shared_shares, shingle_hashes
 from stages.common.engine import Engine
 
 LEADERS = 16  # rows of a group that are compared with all others of it: a group of up to 17 is compared whole
 BATCH_PAIRS = 1 << 16  # pairs after whose comparison components are joined
+LOADED_PAIRS = 1 << 13  # pairs whose shingles are loaded at a time
 PASS_KEYS = 1 << 20  # keys of a pass, unless one band of all rows has more: memory grows with it
 SEEN_A_ROW = 2  # pairs remembered for each row, on average; what is forgotten is only compared again
 
@@ -96,8 +97,8 @@ class Signatures:
     def similarity(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Exact Jaccard similarity of each pair of rows."""
         similarity = np.empty(len(left))
-        for start in range(0, len(left), 1 << PAIR_BITS):
-            pairs = slice(start, start + (1 << PAIR_BITS))
+        for start in range(0, len(left), LOADED_PAIRS):
+            pairs = slice(start, start + LOADED_PAIRS)
             places = sorted_unique(np.r_[left[pairs], right[pairs]])
             hashes, counts = self.shingles(places)
             sides = (np.searchsorted(places, side[pairs]) for side in (left, right))
