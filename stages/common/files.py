@@ -24,19 +24,22 @@ ROW_GROUP_ROWS = 4096
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write a file or a folder to; rename it into place at the end.
 
-    A killed or failing writer leaves `path` as it was. A folder that stood there is replaced whole.
+    A killed or failing writer leaves `path` as it was. A folder that stood there is replaced whole: it is moved aside
+    first, as removing it takes a while.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("tmp", "old"))
     remove(temporary)
+    remove(old)
     try:
         yield temporary
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            os.replace(path, old)
         os.replace(temporary, path)
     finally:
         remove(temporary)
+        remove(old)
 
 
 def remove(path: Path) -> None:

@@ -257,7 +257,21 @@ def key_line(node: Any, parts: list[str]) -> int | None:
 
 def cost(started: float) -> dict[str, float]:
     """Wall seconds since `started` and this process's peak resident memory in MiB."""
-    import resource
+    return {
+        "seconds": round(time.perf_counter() - started, 2),
+        "peak_memory_mib": round(peak_memory() / 1024),
+    }
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": round(time.perf_counter() - started, 2), "peak_memory_mib": round(peak)}
+
+def peak_memory() -> int:
+    """Peak resident memory of this process in KiB.
+
+    Linux's `ru_maxrss` starts from that of the process that started this one (getrusage(2)); VmHWM is its own.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

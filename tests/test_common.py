@@ -1,0 +1,44 @@
+"""What all stages stand on: files that are replaced whole, and what a stage says it cost."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.common.files import replacing
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for number in range(2):
+        with replacing(tmp_path / "data") as folder:
+            folder.mkdir()
+            (folder / f"{number}.txt").write_text("rows")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "data",
+        "data/1.txt",
+    ]
+
+
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    with replacing(tmp_path / "data") as folder:
+        folder.mkdir()
+    with pytest.raises(FileExistsError), replacing(tmp_path / "data") as folder:
+        (folder / "deeper").mkdir(parents=True) or folder.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_what_a_killed_run_left_beside_is_removed(tmp_path: Path) -> None:
+    for name in (".data.tmp", ".data.old"):
+        (tmp_path / name).mkdir()
+    with replacing(tmp_path / "data") as file:
+        file.write_text("rows")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_peak_memory_is_not_that_of_the_process_before() -> None:
+    """The kernel's `ru_maxrss` of a child starts from its parent's."""
+    ballast = b"1" * (400 << 20)
+    code = "from stages.common.stage import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(ballast) > int(done.stdout) * 1024 > 10 << 20
