@@ -23,9 +23,16 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     with replacing(tmp_path / "data") as folder:
         folder.mkdir()
-    with pytest.raises(FileExistsError), replacing(tmp_path / "data") as folder:
-        (folder / "deeper").mkdir(parents=True) or folder.mkdir()
+    with pytest.raises(NotADirectoryError):
+        write_below_a_file(tmp_path / "data")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def write_below_a_file(path: Path) -> None:
+    with replacing(path) as folder:
+        folder.mkdir()
+        (folder / "a").write_text("rows")
+        (folder / "a" / "b").write_text("rows")
 
 
 def test_what_a_killed_run_left_beside_is_removed(tmp_path: Path) -> None:
