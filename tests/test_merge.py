@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
+from stages.common.lora_linear import dense_weight
+from stages.common.quantized import Quantization, load_model, round_trip
 from stages.common.stage import Settings
 from stages.merge import weights
 from stages.merge.__main__ import ADAPTER, BASE, MERGED, main
@@ -39,6 +42,22 @@ def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def settings(**changes: Any) -> Settings:
     return Settings("merge", {"merge": replace(MergeSettings(), **changes)})
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [Quantization("nf4", True, "bfloat16"), Quantization("nf4", False, "float32"), Quantization("none", False, "float32")],
+    ids=str,
+)  # fmt: skip
+def test_one_weight_goes_through_what_loading_does_to_all(
+    tiny_model: Path, quantization: Quantization
+) -> None:
+    base = load_file(tiny_model / "model.safetensors")
+    model = load_model(tiny_model, quantization)
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for name in set(layers) - {"lm_head"}:
+        loaded = dense_weight(model.get_submodule(name).weight, torch.float32)
+        assert torch.equal(round_trip(base[f"{name}.weight"], quantization), loaded), name
 
 
 def test_merged_model_is_the_trained_one(place: Path) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from stages.common.attention import NAME, register
 from stages.common.errors import UserError
+from stages.common.lora_linear import dense_weight
 from stages.common.loss import HeadLoss, labelled
 
 QUANTIZATION_FILE = "quantization.json"
@@ -155,3 +156,38 @@ def mean_loss(model: PackedModel, rows: Sequence[dict[str, Any]]) -> float | Non
     finally:
         model.train(was_training)
     return total / tokens if tokens else None
+
+
+def quantized_weight(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
+    """The parameter that `load_model` makes of a linear layer's weight (out, in): cast, then quantized.
+
+    Block by block and row by row, nothing else of the model is needed: one weight at a time is as good as all.
+    """
+    cast = weight.to(getattr(torch, quantization.dtype)).contiguous()
+    if quantization.quantization == "none":
+        return cast.to(device())
+    from bitsandbytes.nn import Params4bit
+
+    kind, double = quantization.quantization, quantization.double_quantization
+    return Params4bit(cast, requires_grad=False, quant_type=kind, compress_statistics=double).to(device())
+
+
+def round_trip(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
+    """The weight (out, in) that a layer of the loaded model computes with, unrounded: float32."""
+    return dense_weight(quantized_weight(weight, quantization), torch.float32)
+
+
+def low_rank(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """s B A, float32 (out, in), of A (rank, in) and B (out, rank)."""
+    return (b.detach().float() @ a.detach().float()).mul_(scale)
+
+
+def residual(
+    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, quantization: Quantization
+) -> torch.Tensor:
+    """W - s B0 A0, which initialisations such as PiSSA leave of a base weight before it is quantized.
+
+    Subtracted in float32 from what was loaded, and rounded once to the dtype of computation.
+    """
+    dtype = getattr(torch, quantization.dtype)
+    return (weight.to(dtype).float() - low_rank(a, b, scale)).to(dtype)
