@@ -338,5 +338,6 @@ def tiny_configuration(rows: str, benchmark: str) -> dict[str, Any]:
                 "lora": {"rank": 4, "alpha": 8},
             },
             "evaluate": {"benchmark": "tiny", "max_new_tokens": 12},
+            "track": {"peak_seconds": 0.1},
         },
     }

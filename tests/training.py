@@ -19,7 +19,7 @@ EOS = 0
 TRAIN = TrainSettings(
     lora=Lora(rank=4, alpha=8), learning_rate=2e-2, epochs=2.0, micro_batch=1, save_every=3, threads=1
 )
-TRACK = TrackSettings(live=False)
+TRACK = TrackSettings(live=False, peak_seconds=0)
 
 
 def documents(count: int, seed: int = 0) -> Documents:

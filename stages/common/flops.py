@@ -3,6 +3,7 @@
 Here and nowhere else, so that a benchmark, a plan and a progress line mean the same by a share of the peak.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from stages.common.errors import UserError
 
 Shapes = dict[str, tuple[int, int]]
 NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
+GEMM = {"cpu": 2048, "cuda": 8192}  # rows and columns of the product that `gemm_rate` times
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
@@ -92,3 +94,34 @@ def training_flops(
     attention = 3 * sum(4 * queries * length * (length + 1) / 2 for length in lengths)
     head = 4 * labelled * text["hidden_size"] * text["vocab_size"]
     return text["num_hidden_layers"] * (frozen + adapters + attention) + head
+
+
+def gemm_rate(dtype: str, device: str = "cpu", seconds: float = 1.0) -> float:
+    """Operations a second of a square matrix product, the best that was seen: what the machine can do in practice.
+
+    On a CPU with as many threads as torch has now. Draws from a generator of its own, so that a training begins with the
+    random state it would begin with anyway. On CUDA: not run.
+
+    Args:
+        dtype: of the matrices, as torch names it.
+        device: cpu | cuda.
+        seconds: to try for; two products are made at least.
+    """
+    import torch
+
+    size = GEMM[device]
+    generator = torch.Generator(device).manual_seed(0)
+    a, b = (
+        torch.randn(size, size, generator=generator, device=device, dtype=getattr(torch, dtype))
+        for _ in range(2)
+    )
+    product = torch.empty_like(a)
+    best, tries, end = 0.0, 0, time.perf_counter() + seconds
+    while tries < 2 or time.perf_counter() < end:
+        started = time.perf_counter()
+        torch.mm(a, b, out=product)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+        tries += 1
+    return best

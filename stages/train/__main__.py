@@ -21,8 +21,10 @@ from stages.common.packs import Packs, batches, read_packs
 from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
 from stages.train.checkpoints import SCRATCH, last_checkpoint, training_key
-from stages.train.curve import Curve, Progress, Row
+from stages.train.curve import Curve, Row, share
+from stages.train.machine import measure
 from stages.train.plan import PlannedPacks, plan
+from stages.train.progress import Progress
 from stages.train.settings import TrainSettings
 
 BASE = Path("models/base")
@@ -58,10 +60,12 @@ def main(settings: Settings) -> dict[str, Any]:
     order, curve, scratch = plan(packs.tokens, train), Curve(), SCRATCH / key
     held_out_rows = batches(held_out, train.micro_batch, train.eval_tokens)
     trainer = PackTrainer(model, PlannedPacks(packs, order), train, scratch, curve)
-    trainer.add_callback(StepCallback(trainer, train, len(packs), lambda: mean_loss(model, held_out_rows)))
+    validate = curve.timed(lambda: mean_loss(model, held_out_rows))
+    trainer.add_callback(StepCallback(trainer, train, len(packs), validate))
     steps = -(-len(order) // (train.micro_batch * train.accumulation))
     checkpoint = last_checkpoint(scratch)
-    with told(curve, settings.track, key, steps, checkpoint):
+    curve.machine = measure(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
+    with told(curve, settings.track, key, steps, checkpoint, train.eval_every):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     with replacing(ADAPTER) as folder:
@@ -96,12 +100,14 @@ def read_training_packs() -> Packs:
 
 
 @contextmanager
-def told(curve: Curve, track: Any, key: str, steps: int, checkpoint: Path | None) -> Iterator[None]:
+def told(
+    curve: Curve, track: Any, key: str, steps: int, checkpoint: Path | None, eval_every: int
+) -> Iterator[None]:
     """While the block runs, new rows of the curve go to the terminal and to MLflow."""
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if done:
         print(f"train: goes on after step {done} of {steps}, where it was interrupted", flush=True)
-    progress, live, status = Progress(steps, done), LiveRun.start(track, key), "FAILED"
+    progress, live, status = Progress(curve, steps, done, eval_every), LiveRun.start(track, key), "FAILED"
     curve.listeners += [progress, lambda row: live.log(measures(row), row.step)]
     try:
         yield
@@ -128,6 +134,8 @@ def summary(curve: Curve) -> dict[str, Any]:
         "tokens_trained": counts.tokens,
         "labelled_tokens_trained": counts.labelled,
         "tokens_per_second": round(counts.tokens / counts.seconds, 1) if counts.seconds else None,
+        "share_of_peak": share(counts.operations, counts.possible),
+        "gemm_gflops": round(counts.possible / counts.seconds / 1e9, 1) if counts.possible else None,
         "train_loss_last": losses[-1] if losses else None,
         "validation_loss_first": held_out[0] if held_out else None,
         "validation_loss_last": held_out[-1] if held_out else None,

@@ -2,15 +2,13 @@
 
 import csv
 import json
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from stages.common.files import replacing
-
-PLAIN_SECONDS = 15  # between two lines where no terminal shows a bar
+from stages.train.machine import Machine, memory_mib
 
 
 @dataclass
@@ -26,10 +24,17 @@ class Row:
     learning_rate: float  # of the step
     grad_norm: float | None  # of the step, before clipping
     tokens_per_second: float | None  # since the last row, validation left out
+    share_of_peak: float | None = None  # useful operations over those of a matrix product in the same time
+    memory_mib: float | None = None  # held at the row: of the CUDA device, else resident
     validation_loss: float | None = None  # where measured
 
 
 COLUMNS = [f.name for f in fields(Row)]
+MEASURED = (
+    "tokens_per_second",
+    "share_of_peak",
+    "memory_mib",
+)  # two runs of one training differ in these alone
 
 
 @dataclass
@@ -44,6 +49,12 @@ class Counts:
     row_tokens: int = 0  # tokens since the last row
     seconds: float = 0.0  # training, validation left out; over all runs of a resumed training
     row_seconds: float = 0.0  # since the last row
+    operations: float = 0.0  # useful ones
+    row_operations: float = 0.0  # since the last row
+    possible: float = 0.0  # operations of matrix products in `seconds`, at the rate measured in each run
+    row_possible: float = 0.0  # since the last row
+    validations: int = 0
+    validation_seconds: float = 0.0  # of all validations
 
 
 @dataclass
@@ -53,8 +64,15 @@ class Curve:
     rows: list[Row] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     listeners: list[Callable[[Row], None]] = field(default_factory=list)
+    machine: Machine | None = None  # None: no share of the peak
 
-    def add_micro_batch(self, loss_sum: float, tokens: int, labelled: int, packs: int) -> None:
+    def operations(self, lengths: Sequence[int], labelled: int) -> float:
+        """Useful ones of a pass over documents of these lengths; 0 where their number is not known."""
+        return self.machine.operations(lengths, labelled) if self.machine and self.machine.operations else 0.0
+
+    def add_micro_batch(
+        self, loss_sum: float, tokens: int, labelled: int, packs: int, operations: float = 0.0
+    ) -> None:
         counts = self.counts
         counts.loss_sum += loss_sum
         counts.loss_tokens += labelled
@@ -62,10 +80,28 @@ class Curve:
         counts.row_tokens += tokens
         counts.tokens += tokens
         counts.packs += packs
+        counts.operations += operations
+        counts.row_operations += operations
 
     def add_seconds(self, seconds: float) -> None:
-        self.counts.seconds += seconds
-        self.counts.row_seconds += seconds
+        counts = self.counts
+        counts.seconds += seconds
+        counts.row_seconds += seconds
+        if self.machine:
+            counts.possible += seconds * self.machine.rate
+            counts.row_possible += seconds * self.machine.rate
+
+    def timed(self, validate: Callable[[], float | None]) -> Callable[[], float | None]:
+        """`validate`, with its time counted."""
+
+        def validate_and_count() -> float | None:
+            started = time.perf_counter()
+            loss = validate()
+            self.counts.validation_seconds += time.perf_counter() - started
+            self.counts.validations += 1
+            return loss
+
+        return validate_and_count
 
     def close_row(
         self,
@@ -85,9 +121,12 @@ class Curve:
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             tokens_per_second=round(c.row_tokens / c.row_seconds, 1) if c.row_seconds else None,
+            share_of_peak=share(c.row_operations, c.row_possible),
+            memory_mib=memory_mib(),
             validation_loss=validation_loss,
         )
         c.loss_sum, c.loss_tokens, c.row_tokens, c.row_seconds = 0.0, 0, 0, 0.0
+        c.row_operations = c.row_possible = 0.0
         self.rows.append(row)
         for listener in self.listeners:
             listener(row)
@@ -109,41 +148,6 @@ class Curve:
         self.counts = Counts(**state["counts"])
 
 
-class Progress:
-    """One bar on a terminal, elsewhere a plain line now and then."""
-
-    def __init__(self, steps: int, done: int) -> None:
-        from tqdm import tqdm
-
-        self._steps, self._first, self._started, self._told = steps, done, time.monotonic(), 0.0
-        self._bar = (
-            tqdm(total=steps, initial=done, unit="step", desc="train") if sys.stderr.isatty() else None
-        )
-
-    def __call__(self, row: Row) -> None:
-        loss = "" if row.loss is None else f"loss {row.loss:.3f}"
-        held_out = "" if row.validation_loss is None else f"validation {row.validation_loss:.3f}"
-        speed = "" if row.tokens_per_second is None else f"{row.tokens_per_second:.0f} tokens/s"
-        told = ", ".join(part for part in (loss, held_out, speed) if part)
-        if self._bar is not None:
-            self._bar.update(row.step - self._bar.n)
-            self._bar.set_postfix_str(told)
-            return
-        now = time.monotonic()
-        if (
-            row.step in (0, self._steps)
-            or row.validation_loss is not None
-            or now - self._told > PLAIN_SECONDS
-        ):
-            self._told = now
-            print(f"train: step {row.step}/{self._steps}, {told}{self._left(row.step, now)}", flush=True)
-
-    def _left(self, step: int, now: float) -> str:
-        if step <= self._first or step >= self._steps:
-            return ""
-        seconds = (now - self._started) / (step - self._first) * (self._steps - step)
-        return f", {seconds / 60:.1f} min left"
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+def share(operations: float, possible: float) -> float | None:
+    """Of the peak; None where either was not measured."""
+    return round(operations / possible, 4) if operations and possible else None

@@ -101,7 +101,8 @@ class PackTrainer(Trainer):
         if not torch.isfinite(summed):
             raise UserError(self.broken("the loss is not finite"))
         count = len(labelled(inputs["labels"])[1])
-        self.curve.add_micro_batch(summed.item(), inputs["input_ids"].numel(), count, packs)
+        operations = self.curve.operations(inputs["lengths"], count)
+        self.curve.add_micro_batch(summed.item(), inputs["input_ids"].numel(), count, packs, operations)
         ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return summed / max(int(num_items_in_batch), 1) * ranks
 
