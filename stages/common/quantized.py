@@ -12,10 +12,12 @@ from torch import nn
 
 from stages.common.attention import NAME, register
 from stages.common.errors import UserError
-from stages.common.lora_linear import dense_weight
+from stages.common.lora_linear import dense_weight, freeze, low_rank
 from stages.common.loss import HeadLoss, labelled
 
 QUANTIZATION_FILE = "quantization.json"
+FOUR_BITS = ("nf4", "fp4")
+SUBTRACTING = ("pissa", "olora")
 # bitsandbytes, when first imported on a processor with AVX512-BF16, misses an optional package that asks a kernel hub
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 UNSUPPORTED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -25,9 +27,16 @@ UNSUPPORTED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling",
 class Quantization:
     """How the base is held while the adapter is trained; kept beside the adapter, because merging must repeat it."""
 
-    quantization: str  # nf4 | none
-    double_quantization: bool
+    quantization: str  # nf4 | fp4 | int8 | none
+    double_quantization: bool  # nf4, fp4: the scales are quantized too
     dtype: str  # bfloat16 | float32: of computation, and of weights that are not quantized
+    initialisation: str = "default"  # of the adapter: pissa and olora have subtracted s B0 A0 from W before
+    quant_storage: str = "uint8"  # nf4, fp4: dtype that holds the bits; FSDP shards tensors of `dtype` only
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether the base is Q(W - s B0 A0), A0 and B0 in the adapter's initial.safetensors; else it is Q(W)."""
+        return self.initialisation in SUBTRACTING
 
     def save(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
@@ -60,7 +69,7 @@ def load_model(folder: Path, quantization: Quantization) -> Any:
         UserError: no model there, or one whose head this project's loss does not know.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     quiet()
     register()
@@ -69,22 +78,72 @@ def load_model(folder: Path, quantization: Quantization) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder)
         refuse_unknown_head(folder, config)
-        dtype = getattr(torch, quantization.dtype)
-        options: dict[str, Any] = {}
-        if quantization.quantization == "nf4":
-            options["quantization_config"] = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=quantization.double_quantization,
-                bnb_4bit_compute_dtype=dtype,
-            )
+        options = load_options(quantization)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=NAME, device_map={"": device()}, **options
+            folder, attn_implementation=NAME, device_map={"": device()}, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: the model does not load: {error}") from error
     never_repack(model)
+    freeze(model)
     return model.requires_grad_(False)
+
+
+def load_options(quantization: Quantization) -> dict[str, Any]:
+    """What `from_pretrained` is told of dtype and quantization."""
+    from transformers import BitsAndBytesConfig
+
+    kind, dtype = quantization.quantization, getattr(torch, quantization.dtype)
+    config = None
+    if kind in FOUR_BITS:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=kind,
+            bnb_4bit_use_double_quant=quantization.double_quantization,
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=quantization.quant_storage,
+        )
+    elif kind == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    return {"dtype": dtype} | ({"quantization_config": config} if config else {})
+
+
+def quantized_weight(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
+    """The parameter that `load_model` makes of a linear layer's weight (out, in): cast, then quantized.
+
+    Block by block and row by row, nothing else of the model is needed: one weight at a time is as good as all.
+    """
+    cast = weight.to(getattr(torch, quantization.dtype)).contiguous()
+    kind = quantization.quantization
+    if kind == "none":
+        return nn.Parameter(cast.to(device()), requires_grad=False)
+    from bitsandbytes.nn import Int8Params, Params4bit
+
+    if kind == "int8":
+        return Int8Params(cast, requires_grad=False).to(device())
+    return Params4bit(
+        cast,
+        requires_grad=False,
+        quant_type=kind,
+        compress_statistics=quantization.double_quantization,
+        quant_storage=getattr(torch, quantization.quant_storage),
+    ).to(device())
+
+
+def round_trip(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
+    """The weight (out, in) that a layer of the loaded model computes with, unrounded: float32."""
+    return dense_weight(quantized_weight(weight, quantization), torch.float32)
+
+
+def residual(
+    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, quantization: Quantization
+) -> torch.Tensor:
+    """W - s B0 A0, which PiSSA and OLoRA leave of a base weight before it is quantized.
+
+    Subtracted in float32 from what is loaded, and rounded once to the dtype of computation.
+    """
+    dtype = getattr(torch, quantization.dtype)
+    return (weight.to(dtype).float() - low_rank(a, b, scale)).to(dtype)
 
 
 def device() -> str:
@@ -156,38 +215,3 @@ def mean_loss(model: PackedModel, rows: Sequence[dict[str, Any]]) -> float | Non
     finally:
         model.train(was_training)
     return total / tokens if tokens else None
-
-
-def quantized_weight(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
-    """The parameter that `load_model` makes of a linear layer's weight (out, in): cast, then quantized.
-
-    Block by block and row by row, nothing else of the model is needed: one weight at a time is as good as all.
-    """
-    cast = weight.to(getattr(torch, quantization.dtype)).contiguous()
-    if quantization.quantization == "none":
-        return cast.to(device())
-    from bitsandbytes.nn import Params4bit
-
-    kind, double = quantization.quantization, quantization.double_quantization
-    return Params4bit(cast, requires_grad=False, quant_type=kind, compress_statistics=double).to(device())
-
-
-def round_trip(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
-    """The weight (out, in) that a layer of the loaded model computes with, unrounded: float32."""
-    return dense_weight(quantized_weight(weight, quantization), torch.float32)
-
-
-def low_rank(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """s B A, float32 (out, in), of A (rank, in) and B (out, rank)."""
-    return (b.detach().float() @ a.detach().float()).mul_(scale)
-
-
-def residual(
-    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, quantization: Quantization
-) -> torch.Tensor:
-    """W - s B0 A0, which initialisations such as PiSSA leave of a base weight before it is quantized.
-
-    Subtracted in float32 from what was loaded, and rounded once to the dtype of computation.
-    """
-    dtype = getattr(torch, quantization.dtype)
-    return (weight.to(dtype).float() - low_rank(a, b, scale)).to(dtype)

@@ -41,29 +41,37 @@ def main(settings: Settings) -> dict[str, Any]:
 
     from stages.common.fused import fuse
     from stages.common.quantized import PackedModel, Quantization, load_model, mean_loss
+    from stages.common.trained import with_trained_adapter
     from stages.train.adapter import add_adapter, save_adapter
+    from stages.train.initial import eva_rows
     from stages.train.trainer import PackTrainer, StepCallback
 
     train: TrainSettings = settings.train
     packs, held_out = read_training_packs(), read_packs(PACKED / "validation.arrow")
     torch.set_num_threads(train.threads or len(os.sched_getaffinity(0)))
 
-    quantization = Quantization(train.quantization, train.double_quantization, train.dtype)
+    quantization = Quantization(
+        train.quantization, train.double_quantization, train.dtype, initialisation=train.lora.init
+    )
     base = load_model(BASE, quantization)
     fuse(base)
     key = training_key(train, PACKED, BASE, LOCK, STAGES)
-    peft_model = add_adapter(base, train.lora, train.seed)
+    order, curve, scratch = plan(packs.tokens, train), Curve(), SCRATCH / key
+    checkpoint = last_checkpoint(scratch)
+    if checkpoint:  # it carries what the initialisation made, and goes on from there
+        peft_model = with_trained_adapter(base, BASE, checkpoint, quantization, trainable=True)
+    else:
+        rows = eva_rows(packs, order, train.lora, train.micro_batch)
+        peft_model = add_adapter(base, train.lora, train.seed, BASE, quantization, rows)
     if train.gradient_checkpointing:
         base.activation_checkpointing_enable()
     model = PackedModel(peft_model)
 
-    order, curve, scratch = plan(packs.tokens, train), Curve(), SCRATCH / key
     held_out_rows = batches(held_out, train.micro_batch, train.eval_tokens)
     trainer = PackTrainer(model, PlannedPacks(packs, order), train, scratch, curve)
     validate = curve.timed(lambda: mean_loss(model, held_out_rows))
     trainer.add_callback(StepCallback(trainer, train, len(packs), validate))
     steps = -(-len(order) // (train.micro_batch * train.accumulation))
-    checkpoint = last_checkpoint(scratch)
     curve.machine = measure(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
     with told(curve, settings.track, key, steps, checkpoint, train.eval_every):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
