@@ -2,9 +2,15 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +20,25 @@ from stages.common.stage import Settings
 from stages.common.tracking import LiveRun
 from stages.track.__main__ import main
 from stages.track.facts import gather, read_curve
+from stages.track.gauges import Gauges
 from stages.track.live import send
 from stages.track.settings import TrackSettings
-from stages.track.store import LONG, Identity, Store, flatten, history, is_away, open_store, store_uri
+from stages.track.store import (
+    LONG,
+    MEASURED,
+    Identity,
+    Store,
+    flatten,
+    history,
+    is_away,
+    open_store,
+    row_points,
+    store_uri,
+)
+from stages.train import curve
 from tests.report_files import STEPS, curve_rows, make_reports
 from tests.tiny import REPOSITORY
+from tests.tracking_server import TrackingServer
 
 CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens, and a connection is refused at once
 
@@ -59,32 +79,84 @@ def table(run: Any) -> dict[str, dict[int, list[float]]]:
 
 
 def the_file() -> dict[str, dict[int, list[float]]]:
-    """reports/train.csv as the table that MLflow should hold."""
+    """reports/train.csv as the table that MLflow should hold: over steps, and the losses over tokens."""
     expected: dict[str, dict[int, list[float]]] = {}
     for row in curve_rows():
         for key, value in row.items():
             if key != "step" and value != "":
                 expected.setdefault(f"train/{key}", {})[row["step"]] = [float(value)]
+                if key in ("loss", "validation_loss"):
+                    expected.setdefault(f"by_tokens/{key}", {})[row["tokens"]] = [float(value)]
     return expected
+
+
+def values_of(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k != "step" and v != ""}
 
 
 def train_live(rows: list[dict[str, Any]], status: str = "FINISHED") -> None:
     live = LiveRun.start(TrackSettings(), "0123456789abcdef")
     for row in rows:
-        live.log({k: v for k, v in row.items() if k != "step" and v != ""}, row["step"])
+        live.log(values_of(row), row["step"])
     live.close(status)
 
 
-def send_live(rows: list[dict[str, Any]]) -> None:
-    """What `train_live` does, but in this process: MLflow need not be imported once more."""
-    receiving, sending = os.pipe()
-    with open(sending, "wb") as pipe:
+class Training:
+    """The sending end of a live run whose sender works in a thread of this process: MLflow is imported once."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+
+    def log(self, *rows: dict[str, Any]) -> None:
         for row in rows:
-            values = {k: v for k, v in row.items() if k != "step" and v != ""}
-            pipe.write(json.dumps({"step": row["step"], "values": values}).encode() + b"\n")
-        pipe.write(b'{"status": "FINISHED"}\n')
-    send(TrackSettings(), "0123456789abcdef", receiving)
-    os.close(receiving)
+            self._write({"step": row["step"], "time": row["step"] + 10**12, "values": values_of(row)})
+
+    def _write(self, message: dict[str, Any]) -> None:
+        os.write(self._pipe, json.dumps(message).encode() + b"\n")
+
+
+@contextmanager
+def training(status: str = "FINISHED", process: int | None = None, **changes: Any) -> Iterator[Training]:
+    receiving, sending = os.pipe()
+    settings = TrackSettings(**changes)
+    sender = threading.Thread(target=send, args=(settings, "0123456789abcdef", receiving, process))
+    sender.start()
+    made = Training(sending)
+    try:
+        yield made
+        made._write({"status": status})
+    finally:
+        os.close(sending)
+        sender.join(30)
+        assert not sender.is_alive()
+        os.close(receiving)
+
+
+def send_live(rows: list[dict[str, Any]]) -> None:
+    """What `train_live` does, but in this process."""
+    with training() as live:
+        live.log(*rows)
+
+
+def eventually(what: Callable[[], Any]) -> Any:
+    """What is true in the end; fails after 20 seconds."""
+    end = time.monotonic() + 20
+    while not (seen := what()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return seen
+
+
+@pytest.fixture
+def server(folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrackingServer]:
+    """A tracking server that is the store from here on."""
+    Path("served.db").write_bytes(empty_store.read_bytes())
+    made = TrackingServer(folder / "served.db", monkeypatch)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("stages.track.live.PAUSES", (0.1, 0.1))
+    yield made
+    made.stop()
 
 
 def test_without_a_live_run_one_is_made_from_the_files(folder: Path) -> None:
@@ -289,6 +361,169 @@ def as_server(store: Store) -> Store:
     return Store(store.client, store.experiment_id, "http://server:5000")
 
 
+def test_a_server_that_comes_back_gets_what_it_missed(
+    server: TrackingServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = curve_rows()
+    with training(system_seconds=0) as live:
+        live.log(*rows[:5])
+        eventually(lambda: [len(table(run).get("train/loss", {})) for run in runs()] == [5])
+        server.stop()
+        live.log(*rows[5:10])
+        said = eventually(lambda: capsys.readouterr().err)
+        assert said == (
+            f"MLflow: {server.uri} does not answer; the live curve is not sent until it does, by the track stage at the "
+            "latest.\n"
+        )
+        server.start()
+        assert "answers again" in eventually(lambda: capsys.readouterr().err)
+        assert [len(table(run)["train/loss"]) for run in runs()] == [10]
+        live.log(*rows[10:])
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert table(run) == the_file()
+    store = open_store(TrackSettings())
+    points = store.client.get_metric_history(run.info.run_id, "train/loss")
+    assert [p.timestamp - 10**12 for p in points] == [row["step"] for row in rows]  # when each was seen
+
+
+def test_an_experiment_that_another_process_makes_at_the_same_time(
+    server: TrackingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    first = open_store(TrackSettings())
+    answers = iter([None])
+    asked = MlflowClient.get_experiment_by_name
+    monkeypatch.setattr(
+        MlflowClient, "get_experiment_by_name", lambda self, name: next(answers, asked(self, name))
+    )
+    assert open_store(TrackSettings()).experiment_id == first.experiment_id
+
+
+def test_what_a_server_missed_is_filled_in_by_track(
+    server: TrackingServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = curve_rows()
+    with training(system_seconds=0) as live:
+        live.log(*rows[:5])
+        eventually(lambda: [len(table(run).get("train/loss", {})) for run in runs()] == [5])
+        server.stop()
+        live.log(*rows[5:])
+    track()
+    assert "does not answer. Not sent: parameters, curve" in capsys.readouterr().out
+    server.start()
+    (cut,) = runs()
+    assert (cut.info.status, len(table(cut)["by_tokens/loss"])) == ("RUNNING", 5)
+    track()
+    (run,) = runs()
+    assert (run.info.run_id, run.info.status) == (cut.info.run_id, "FINISHED")
+    assert table(run) == the_file()
+
+
+def test_a_server_that_takes_and_never_answers_stops_nothing(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        for name in ("TIMEOUT", "MAX_RETRIES"):  # set where MLflow was used in this process before
+            monkeypatch.delenv(f"MLFLOW_HTTP_REQUEST_{name}", raising=False)
+        live = LiveRun.start(TrackSettings(timeout=1), "0123456789abcdef")
+        rows = curve_rows()
+        longest = 0.0
+        for step in range(2000):  # many times what the pipe holds
+            started = time.perf_counter()
+            live.log(values_of(rows[step % STEPS]), step)
+            longest = max(longest, time.perf_counter() - started)
+        started = time.perf_counter()
+        live.close()
+        assert longest < 0.5
+        assert time.perf_counter() - started < 15  # most of it is the import of MLflow
+    assert "does not answer; the live curve is not sent" in capfd.readouterr().err
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    track()
+    (run,) = runs()
+    assert table(run) == the_file()
+
+
+def test_a_step_that_was_done_twice_keeps_the_run(folder: Path) -> None:
+    rows = curve_rows()
+    with training("KILLED") as live:
+        live.log(*({**row, "tokens_per_second": 333.0} for row in rows[:6]))
+    (killed,) = runs()
+    send_live(rows[3:])  # from the checkpoint after step 3, at another speed
+    track()
+    (run,) = runs()
+    assert run.info.run_id == killed.info.run_id
+    speeds = table(run).pop("train/tokens_per_second")
+    assert {step: value for step, [value] in speeds.items()} == {
+        step: 333.0 if step <= 6 else 420.25 for step in range(1, STEPS + 1)
+    }
+    expected = the_file()
+    assert {k: v for k, v in table(run).items() if "second" not in k} == {
+        k: v for k, v in expected.items() if "second" not in k
+    }
+
+
+def test_what_is_measured_is_what_the_curve_measures() -> None:
+    assert MEASURED == curve.MEASURED
+
+
+def test_losses_are_points_over_tokens_too() -> None:
+    points = row_points({"tokens": 4096.0, "loss": 1.5, "learning_rate": 0.1}, step=2, at=7)
+    assert points == [
+        ("train/tokens", 4096.0, 2, 7),
+        ("train/loss", 1.5, 2, 7),
+        ("train/learning_rate", 0.1, 2, 7),
+        ("by_tokens/loss", 1.5, 4096, 7),
+    ]
+
+
+def test_system_metrics_are_sent_beside_the_curve_and_track_leaves_them(folder: Path) -> None:
+    with training(process=os.getpid(), system_seconds=0.05) as live:
+        live.log(*curve_rows())
+        seen = eventually(
+            lambda: [r for r in runs() if "system/training_cpu_utilization_percentage" in r.data.metrics]
+        )
+    names = {name for name in seen[0].data.metrics if name.startswith("system/")}
+    assert names >= {
+        "system/cpu_utilization_percentage",
+        "system/system_memory_usage_megabytes",
+        "system/disk_available_megabytes",
+        "system/training_memory_usage_megabytes",
+    }
+    megabytes = seen[0].data.metrics["system/training_memory_usage_megabytes"]
+    assert 50 < megabytes < 100_000
+    track()
+    (run,) = runs()
+    assert run.info.run_id == seen[0].info.run_id
+    assert names <= set(run.data.metrics)
+    assert table(run) == the_file()
+
+
+def test_gauges_of_gpus_and_of_a_process_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.system_metrics.metrics import gpu_monitor
+
+    fake = SimpleNamespace(
+        NVMLError=RuntimeError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda i: i,
+        nvmlDeviceGetMemoryInfo=lambda h: SimpleNamespace(used=3e9, total=8e9),
+        nvmlDeviceGetUtilizationRates=lambda h: SimpleNamespace(gpu=87),
+        nvmlDeviceGetPowerUsage=lambda h: 200_000,
+        nvmlDeviceGetEnforcedPowerLimit=lambda h: 400_000,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr(gpu_monitor, "pynvml", fake, raising=False)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    values = Gauges(gone.pid).read()
+    assert values["system/gpu_0_memory_usage_megabytes"] == 3000
+    assert values["system/gpu_0_utilization_percentage"] == 87
+    assert not [name for name in values if "training" in name]
+
+
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
@@ -311,6 +546,7 @@ def test_wrong_settings_are_errors(
     [
         ("http://s", "", 503, True),
         ("http://s", "", 404, False),
+        ("http://s", "", 429, True),
         ("sqlite:///a", "database is locked", 503, True),
         ("sqlite:///a", "attempt to write a readonly database", 503, False),
         ("postgresql://s/db", "could not connect", 503, True),

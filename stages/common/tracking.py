@@ -4,8 +4,10 @@ import contextlib
 import json
 import math
 import os
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -13,9 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stages.track.settings import TrackSettings
 
-CLOSE_SECONDS = (
-    60.0  # what `close` waits at most for what is still to be sent; a server has track.timeout an answer
-)
+CLOSE_SECONDS = 30.0  # what `close` waits at most for what is still to be sent, if track.timeout is no longer
 
 
 class LiveRun:
@@ -30,8 +30,10 @@ class LiveRun:
     stage compares both and replaces a run whose curve is another. What could not be sent, `track` sends later.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes] | None") -> None:
-        self._process = process
+    def __init__(
+        self, process: "subprocess.Popen[bytes] | None", close_seconds: float = CLOSE_SECONDS
+    ) -> None:
+        self._process, self._close_seconds = process, close_seconds
 
     @classmethod
     def start(cls, track_settings: "TrackSettings", training_key: str) -> "LiveRun":
@@ -50,24 +52,26 @@ class LiveRun:
             return cls(None)
         assert process.stdin is not None
         os.set_blocking(process.stdin.fileno(), False)
-        return cls(process)
+        return cls(process, max(CLOSE_SECONDS, 2 * track_settings.timeout))
 
     def log(self, values: Mapping[str, float | None], step: int) -> None:
         """Send one row of the curve; values that are None or not finite are left out."""
         finite = {k: float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
         if finite:
-            self._write({"step": int(step), "values": finite})
+            self._write({"step": int(step), "time": int(time.time() * 1000), "values": finite})
 
     def close(self, status: str = "FINISHED") -> None:
         """End the run with an MLflow status (FINISHED, FAILED, KILLED), after sending what is left."""
         if self._process is None:
             return
-        self._write({"status": status})
-        process, self._process = self._process, None
+        process, end = self._process, time.monotonic() + self._close_seconds
         assert process.stdin is not None
+        select.select([], [process.stdin], [], self._close_seconds)  # the last word finds room
+        self._write({"status": status})
+        self._process = None
         process.stdin.close()
         try:
-            process.wait(CLOSE_SECONDS)
+            process.wait(max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

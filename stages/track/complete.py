@@ -4,7 +4,17 @@ import json
 from typing import Any
 
 from stages.track.facts import Facts
-from stages.track.store import Store, complete_params, create_run, find_runs, history, log_points
+from stages.track.store import (
+    CURVE,
+    MEASURED,
+    Point,
+    Store,
+    complete_params,
+    create_run,
+    find_runs,
+    history,
+    log_points,
+)
 
 
 def the_run(store: Store, facts: Facts) -> Any:
@@ -21,23 +31,31 @@ def the_run(store: Store, facts: Facts) -> Any:
 
 
 def agrees(store: Store, run: Any, facts: Facts) -> bool:
-    """Whether each curve point of the run is one of the file, and no step holds two."""
-    curve = {(key, step): value for key, value, step in facts.curve}
+    """Whether each curve point of the run is one of the file, and no step holds two.
+
+    Of what was measured, not computed, the file need only have that point: a training that was killed did some steps
+    twice, and the run may hold the speed of the first time.
+    """
+    curve = {(p.name, p.step): p.value for p in facts.curve}
     return all(
-        values == [curve.get((key, step))]
+        len(values) == 1
+        and (values[0] == curve.get((key, step)) or (key in MEASURED_POINTS and (key, step) in curve))
         for key, steps in history(store, run).items()
         for step, values in steps.items()
     )
 
 
+MEASURED_POINTS = {CURVE + name for name in MEASURED}
+
+
 def complete_curve(store: Store, run: Any, facts: Facts) -> None:
     there = {(key, step) for key, steps in history(store, run).items() for step in steps}
-    log_points(store, run.info.run_id, [p for p in facts.curve if (p[0], p[2]) not in there])
+    log_points(store, run.info.run_id, [p for p in facts.curve if (p.name, p.step) not in there])
 
 
 def complete_finals(store: Store, run: Any, facts: Facts) -> None:
     changed = {k: v for k, v in facts.finals.items() if run.data.metrics.get(k) != v}
-    log_points(store, run.info.run_id, [(key, value, 0) for key, value in changed.items()])
+    log_points(store, run.info.run_id, [Point(key, value, 0) for key, value in changed.items()])
 
 
 def complete_datasets(store: Store, run: Any, facts: Facts) -> None:

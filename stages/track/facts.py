@@ -13,7 +13,7 @@ import yaml
 
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
-from stages.track.store import CURVE, Identity
+from stages.track.store import Identity, Point, row_points
 
 CURVE_FILE = Path("reports/train.csv")
 REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned", "report")
@@ -41,7 +41,6 @@ ARTIFACTS = (
     "reports/evaluate/tuned/samples.jsonl",
 )
 OUTPUTS = re.compile(r"reports/|models/|data/(?!sources)|dvc\.lock|.*\.gitignore")  # what the pipeline writes
-Point = tuple[str, float, int]  # metric name, value, step
 
 
 @dataclass(frozen=True)
@@ -85,26 +84,26 @@ def gather() -> Facts:
 
 
 def read_curve(path: Path) -> list[Point]:
-    """The points of reports/train.csv: a metric a column, `step` is the axis, empty cells are left out.
+    """The points of reports/train.csv: a metric a column over steps, losses over tokens too; empty cells are left out.
 
     Raises:
         UserError: the file is missing, or a cell is no number; names the line.
     """
-    points = []
+    points: list[Point] = []
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             for row in reader:
                 try:
                     step = int(row.pop("step"))
-                    points += [(CURVE + key, float(cell), step) for key, cell in row.items() if cell]
+                    points += row_points({key: float(cell) for key, cell in row.items() if cell}, step)
                 except (KeyError, TypeError, ValueError) as error:
                     raise UserError(
                         f"{path}, line {reader.line_num}: not a row of the curve ({error}). `dvc repro -f -s train` makes it anew."
                     ) from None
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. `dvc repro train` makes it.") from None
-    return [point for point in points if math.isfinite(point[1])]
+    return [point for point in points if math.isfinite(point.value)]
 
 
 def final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:

@@ -1,68 +1,170 @@
 """Sends a training's curve to MLflow as it comes: the process that `stages.common.tracking.LiveRun` starts.
 
-Reads JSON lines from its standard input, `{"step", "values"}` a row of the curve and `{"status"}` at the end. A
-server that does not answer is said once, in one line; the rest of the input is then left to the `track` stage.
+Reads JSON lines from its standard input, `{"step", "time", "values"}` a row of the curve and `{"status"}` at the end. A
+server that does not answer is said in one line and asked again now and then; what came in the meantime is kept and sent
+when it answers. What it has not taken when the training ends is left to the `track` stage.
 """
 
 import json
 import os
+import select
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from typing import Any
 
+from stages.track.gauges import Gauges
 from stages.track.settings import TrackSettings
 from stages.track.store import (
-    CURVE,
+    METRICS_A_CALL,
+    Away,
     Identity,
-    Store,
+    Point,
     complete_params,
     create_run,
     find_runs,
     history,
     log_points,
     open_store,
+    row_points,
+    shown_uri,
+    store_uri,
+    told_apart,
 )
 
-
-def batches(descriptor: int) -> Iterator[list[dict]]:
-    """Yield the messages that have come in the meantime, as long as there are any."""
-    rest = b""
-    while chunk := os.read(descriptor, 1 << 16):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield [json.loads(line) for line in lines]
+PAUSES = (5.0, 60.0)  # seconds before a store that did not answer is asked again: at first, and at most
+POLITE = 5  # niceness: two threads of a training that share two cores with this process lose less by it
 
 
-def live_run(store: Store, identity: Identity) -> tuple[str, set[tuple[str, int]]]:
-    """The identity's run, set running, and the points it holds: those of an earlier attempt that is resumed."""
-    runs = find_runs(store, identity)
-    run = complete_params(store, runs[0]) if runs else create_run(store, identity)
-    if runs:
-        store.client.update_run(run.info.run_id, status="RUNNING")
-    return run.info.run_id, {(key, step) for key, steps in history(store, run).items() for step in steps}
+class Lines:
+    """The messages that come in on a file descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._rest, self.ended = descriptor, b"", False
+
+    def read(self, seconds: float) -> list[dict[str, Any]]:
+        """Those that have come; waits for one up to `seconds`."""
+        if not select.select([self._descriptor], [], [], seconds)[0]:
+            return []
+        chunk = os.read(self._descriptor, 1 << 16)
+        self.ended = not chunk
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return [json.loads(line) for line in lines]
 
 
-def send(settings: TrackSettings, training_key: str, descriptor: int) -> None:
-    """Send what comes in on a file descriptor until it ends. A training that dies without a last word leaves its run KILLED."""
-    store = open_store(settings)
-    run_id, known = live_run(store, Identity.of(training_key))
-    status = "KILLED"
-    for messages in batches(descriptor):
-        status = messages[-1].get("status", status) if messages else status
-        points = [
-            (CURVE + key, float(value), int(message["step"]))
-            for message in messages
-            for key, value in message.get("values", {}).items()
-        ]
-        log_points(store, run_id, [p for p in points if (p[0], p[2]) not in known])
-    store.client.set_terminated(run_id, status)
+class Sender:
+    """Keeps what came until the store has taken it. Raises UserError where the store refuses, never `Away`."""
+
+    def __init__(self, settings: TrackSettings, training_key: str) -> None:
+        self._settings, self._identity = settings, Identity.of(training_key)
+        self._uri = store_uri(settings)
+        self._store: Any = None  # a Store, once it has answered
+        self._run: Any = None
+        self._known: set[tuple[str, int]] = set()  # points of an earlier attempt that is resumed
+        self._pending: list[Point] = []
+        self._pause = self._again = 0.0
+        self.away = False
+
+    def wait(self) -> float:
+        """Seconds until the store may be asked again."""
+        return max(0.0, self._again - time.monotonic()) if self.away else PAUSES[1]
+
+    def add(self, points: list[Point]) -> None:
+        self._pending += points
+
+    def add_gauges(self, values: dict[str, float]) -> None:
+        """Of this moment; their step is seconds since the run began. Without a run they are dropped."""
+        if self._run is not None and not self.away:
+            now = int(time.time() * 1000)
+            step = (now - self._run.info.start_time) // 1000
+            self._pending += [Point(name, value, step, now) for name, value in values.items()]
+
+    def send(self) -> None:
+        """Send what is pending, unless the store was found away a moment ago."""
+        if self.away and self.wait():
+            return
+        try:
+            with told_apart(self._uri):
+                self._open()
+                while self._pending:
+                    part = self._pending[:METRICS_A_CALL]
+                    points = [p for p in part if (p.name, p.step) not in self._known]
+                    log_points(self._store, self._run.info.run_id, points)
+                    del self._pending[: len(part)]
+        except Away as error:
+            self._leave(error)
+        else:
+            if self.away:
+                say(f"MLflow: {shown_uri(self._uri)} answers again; what came in the meantime is sent.")
+            self.away, self._pause = False, 0.0
+
+    def close(self, status: str) -> None:
+        """Send the rest and end the run; a store that was away a moment ago is not waited for once more."""
+        if not self.away:
+            self.send()
+        if self.away or self._run is None:
+            return
+        try:
+            with told_apart(self._uri):
+                self._store.client.set_terminated(self._run.info.run_id, status)
+        except Away as error:
+            self._leave(error)
+
+    def _open(self) -> None:
+        """Find or make the run, and set it running."""
+        if self._run is not None:
+            return
+        self._store = open_store(self._settings)
+        runs = find_runs(self._store, self._identity)
+        run = complete_params(self._store, runs[0]) if runs else create_run(self._store, self._identity)
+        if runs:
+            self._store.client.update_run(run.info.run_id, status="RUNNING")
+        self._known = {(key, step) for key, steps in history(self._store, run).items() for step in steps}
+        self._run = run
+
+    def _leave(self, error: Away) -> None:
+        if not self.away:
+            say(
+                f"MLflow: {error}; the live curve is not sent until it does, by the track stage at the latest."
+            )
+        self.away, self._pause = True, min(self._pause * 2 or PAUSES[0], PAUSES[1])
+        self._again = time.monotonic() + self._pause
+
+
+def send(settings: TrackSettings, training_key: str, descriptor: int, training: int | None = None) -> None:
+    """Send what comes in on a file descriptor until it ends, and the gauges of the machine and of the process `training`.
+
+    A training that dies without a last word leaves its run KILLED.
+    """
+    sender, lines, status = Sender(settings, training_key), Lines(descriptor), "KILLED"
+    sender.send()
+    every = settings.system_seconds
+    gauges = Gauges(training) if every and training else None
+    due = time.monotonic() + every
+    while not lines.ended:
+        pause = min(sender.wait(), max(0.0, due - time.monotonic())) if gauges else sender.wait()
+        for message in lines.read(pause):
+            status = message.get("status", status)
+            if "values" in message:
+                sender.add(row_points(message["values"], int(message["step"]), message.get("time")))
+        if gauges and time.monotonic() >= due:
+            sender.add_gauges(gauges.read())
+            due = time.monotonic() + every
+        sender.send()
+    sender.close(status)
+
+
+def say(text: str) -> None:
+    """On a line of its own, below the bar that a terminal shows."""
+    sys.stderr.write(("\n" if sys.stderr.isatty() else "") + text + "\n")
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(POLITE)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # it is asked again here, without waiting
     try:
-        send(TrackSettings(**json.loads(sys.argv[1])), sys.argv[2], sys.stdin.fileno())
+        send(TrackSettings(**json.loads(sys.argv[1])), sys.argv[2], sys.stdin.fileno(), os.getppid())
     except Exception as error:
-        print(
-            f"MLflow: the live curve is not sent ({error}); the track stage sends it later.", file=sys.stderr
-        )
+        say(f"MLflow: the live curve is not sent ({error}); the track stage sends it later.")
         sys.exit(1)

@@ -8,11 +8,11 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -23,8 +23,24 @@ CONFIG = Path("reports/config.yaml")
 KEY_TAG = "codetune.training_key"
 HASH_TAG = "codetune.config_hash"
 CURVE = "train/"  # prefix of the curve's metrics; MLflow's UI groups charts by what is before the slash
+BY_TOKENS = "by_tokens/"  # prefix of those whose step is the number of tokens trained on
+LOSSES = (
+    "loss",
+    "validation_loss",
+)  # what is drawn over tokens too: runs of other batch sizes compare by these
+# columns of the curve that a step done twice, before a training was killed and after, measures twice
+MEASURED = ("tokens_per_second", "share_of_peak", "memory_mib")
 LONG = 500  # characters from which a parameter becomes a digest (MLflow cuts at 6,000, older servers at 500)
 PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
+
+
+class Point(NamedTuple):
+    """A value of a metric; `time` is milliseconds since 1970, None: now."""
+
+    name: str
+    value: float
+    step: int
+    time: int | None = None
 
 
 class Away(Exception):
@@ -89,17 +105,27 @@ def open_store(settings: TrackSettings) -> Store:
         client = connect(uri)
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
-            place = settings.artifacts or (str(file.parent / "mlartifacts") if file else None)
-            kind = {
-                "mlflow.experimentKind": "custom_model_development"
-            }  # else the UI takes it for an agent's
-            return Store(client, client.create_experiment(settings.experiment, place, kind), uri)
+            create_experiment(client, settings, file)
+            experiment = client.get_experiment_by_name(settings.experiment)
     if experiment.lifecycle_stage != "active":
         raise UserError(
             f"track.experiment: '{settings.experiment}' is deleted in the store. Restore it "
             f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`) or name another."
         )
     return Store(client, experiment.experiment_id, uri)
+
+
+def create_experiment(client: Any, settings: TrackSettings, file: Path | None) -> None:
+    """Create the experiment, unless another process does so at this moment: a server has no lock to hold."""
+    from mlflow.exceptions import MlflowException
+
+    place = settings.artifacts or (str(file.parent / "mlartifacts") if file else None)
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI takes it for an agent's
+    try:
+        client.create_experiment(settings.experiment, place, kind)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def connect(uri: str) -> Any:
@@ -136,7 +162,7 @@ def is_away(uri: str, said: str, status: int) -> bool:
     """Whether an error will pass by itself: a server that fails, a database that is not reached or is busy."""
     if uri.startswith("sqlite"):
         return "database is locked" in said
-    return status >= 500 if uri.startswith("http") else status == 503
+    return status >= 500 or status == 429 if uri.startswith("http") else status == 503
 
 
 def shown_uri(uri: str) -> str:
@@ -209,22 +235,34 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: text}
 
 
+def row_points(values: Mapping[str, float], step: int, at: int | None = None) -> list[Point]:
+    """The points of one row of the curve: each value over steps, the losses over tokens too.
+
+    MLflow's charts have steps as their axis: a second series whose step is the tokens is how a run draws over tokens.
+    """
+    points = [Point(CURVE + name, float(value), step, at) for name, value in values.items()]
+    if "tokens" in values:
+        tokens = int(values["tokens"])
+        points += [Point(BY_TOKENS + n, float(values[n]), tokens, at) for n in LOSSES if n in values]
+    return points
+
+
 def history(store: Store, run: Any) -> dict[str, dict[int, list[float]]]:
-    """The values of each curve metric of a run, by step."""
+    """The values of each curve metric of a run, by step (by tokens: those named so)."""
     points: dict[str, dict[int, list[float]]] = {}
     for key in run.data.metrics:
-        if key.startswith(CURVE):
+        if key.startswith((CURVE, BY_TOKENS)):
             steps = points.setdefault(key, {})
             for metric in store.client.get_metric_history(run.info.run_id, key):
                 steps.setdefault(metric.step, []).append(metric.value)
     return points
 
 
-def log_points(store: Store, run_id: str, points: list[tuple[str, float, int]]) -> None:
-    """Log (name, value, step) triples; values that are not finite are left out."""
+def log_points(store: Store, run_id: str, points: Sequence[Point]) -> None:
+    """Log points; values that are not finite are left out. A point that is logged twice with its time is one point."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    metrics = [Metric(key, value, now, step) for key, value, step in points if math.isfinite(value)]
+    metrics = [Metric(p.name, p.value, p.time or now, p.step) for p in points if math.isfinite(p.value)]
     for start in range(0, len(metrics), METRICS_A_CALL):
         store.client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])

@@ -124,7 +124,7 @@ def told(
         status = "KILLED"
         raise
     finally:
-        progress.close()
+        progress.close(status == "FINISHED")
         live.close(status)
 
 

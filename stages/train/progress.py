@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,15 @@ PLAIN_SECONDS = 15.0  # between two lines where no terminal shows a bar
 DRAW_SECONDS = 0.1  # between two drawings of the bar
 RECENT = 20  # rows that the pace is taken from
 BAR = 6  # columns of the bar at least
-DROPPED = ("validation", "bar", "memory", "share", "speed")  # in this order where a terminal is narrow
+WANTED = (
+    "loss",
+    "left",
+    "speed",
+    "share",
+    "memory",
+    "validation",
+    "bar",
+)  # most of all first, as room allows
 
 
 class Progress:
@@ -30,6 +38,9 @@ class Progress:
         self._curve, self._steps, self._done, self._every = curve, steps, done, eval_every
         self._told = 0.0
         self._validation: float | None = None
+        if curve.machine:
+            rate = f"{curve.machine.rate / 1e9:,.0f} GFLOP/s"
+            print(f"train: {steps} steps; the peak is {rate}, measured on a matrix product", flush=True)
         self._bar = new_bar(steps, done) if sys.stderr.isatty() else None
 
     def __call__(self, row: Row) -> None:
@@ -42,7 +53,7 @@ class Progress:
         if asked or now - self._told >= PLAIN_SECONDS:
             self._told = now
             place = f"train: step {row.step} of {self._steps}"
-            print(together({"place": place, **parts(row, row.validation_loss, left)}), flush=True)
+            print(", ".join([place, *parts(row, row.validation_loss, left).values()]), flush=True)
 
     def _draw(self, bar: Any, row: Row, left: float | None) -> None:
         if row.validation_loss is not None:
@@ -55,20 +66,21 @@ class Progress:
         bar.bar_format = line(row.step, self._steps, parts(row, self._validation, left), bar.ncols)
         bar.refresh()
 
-    def close(self) -> None:
-        """End the line; a training that ends before its last step says where."""
+    def close(self, finished: bool = True) -> None:
+        """End the line; a training that finished before its last planned step says where."""
         if self._bar is not None:
             self._bar.close()
         step = self._curve.rows[-1].step if self._curve.rows else self._done
-        if step < self._steps:
-            print(f"train: ended after step {step} of {self._steps}", flush=True)
+        if finished and step < self._steps:
+            print(f"train: ended early, after step {step} of {self._steps}", flush=True)
 
 
 def new_bar(steps: int, done: int) -> Any:
     from tqdm import tqdm
 
     columns = terminal_columns()
-    return tqdm(total=steps, initial=done, bar_format=line(done, steps, {}, columns), ncols=columns)
+    said = {} if done else {"validation": "validation comes first"}
+    return tqdm(total=steps, initial=done, bar_format=line(done, steps, said, columns), ncols=columns)
 
 
 def terminal_columns() -> int:
@@ -93,17 +105,19 @@ def parts(row: Row, validation: float | None, left: float | None) -> dict[str, s
 
 
 def line(step: int, steps: int, said: dict[str, str], columns: int) -> str:
-    """What tqdm draws, `{bar}` in it; without the parts that matter least where they do not fit into `columns`."""
+    """What tqdm draws, `{bar}` in it; without what matters least where not all fits into `columns`."""
     head = f"train {step}/{steps} "
-    kept = {"bar": "", **said}
-    for name in DROPPED:
-        if len(head) + (BAR + 3) * ("bar" in kept) + len(together(kept)) > columns:
-            kept.pop(name, None)
-    return head + ("|{bar}| " if "bar" in kept else "") + together(kept)
+    kept: set[str] = set()
+    for name in WANTED:
+        tried = kept | {name}
+        bar = (BAR + 3) * ("bar" in tried)
+        if len(head) + bar + len(together(said, tried)) <= columns:
+            kept = tried
+    return head + ("|{bar}| " if "bar" in kept else "") + together(said, kept)
 
 
-def together(said: dict[str, str]) -> str:
-    return ", ".join(text for text in said.values() if text)
+def together(said: dict[str, str], kept: Container[str]) -> str:
+    return ", ".join(text for name, text in said.items() if name in kept)
 
 
 def seconds_left(rows: Sequence[Row], counts: Counts, steps: int, done: int, every: int) -> float | None:
