@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,7 @@ from stages.train.progress import (
     terminal_columns,
     validations_left,
 )
+from tests.tiny import REPOSITORY
 from tests.training import TRACK, train_settings, workplace
 
 
@@ -262,3 +265,45 @@ def test_measuring_the_machine_changes_no_byte_of_the_adapter(
     assert 0 < min(shares) <= metrics["share_of_peak"] <= max(shares) < 1
     assert metrics["gemm_gflops"] > 1
     assert float(rows[-1]["memory_mib"]) > 100
+
+
+def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.track.complete import agrees
+    from stages.track.facts import read_curve
+    from stages.track.store import history, open_store
+    from stages.train import trainer
+
+    root = workplace(tmp_path / "place", tiny_model)
+    (root / "reports").mkdir()
+    (root / "reports/config.yaml").write_text("train: {epochs: 2.0}\n", "utf-8")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    track = replace(TRACK, live=True, peak_seconds=0.01, uri="sqlite:///mlflow.db", system_seconds=0.5)
+    settings = Settings("train", {"train": train_settings().train, "track": track})
+
+    def interrupt(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        original(self, args, state, control, **kwargs)
+        if state.global_step == 8:  # the last checkpoint is of step 6
+            raise KeyboardInterrupt
+
+    original = trainer.StepCallback.on_step_end
+    monkeypatch.setattr(trainer.StepCallback, "on_step_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main(settings)
+    monkeypatch.undo()
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    store = open_store(track)
+    (killed,) = store.client.search_runs([store.experiment_id])
+    assert (killed.info.status, len(history(store, killed)["train/loss"])) == ("KILLED", 8)
+    metrics = main(settings)
+    (run,) = store.client.search_runs([store.experiment_id])
+    assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
+    points = read_curve(CURVE)
+    assert agrees(store, run, SimpleNamespace(curve=points))
+    sent = {(key, step) for key, steps in history(store, run).items() for step in steps}
+    assert sent == {(p.name, p.step) for p in points}
+    assert ("by_tokens/loss", metrics["tokens_trained"]) in sent

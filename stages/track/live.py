@@ -5,6 +5,7 @@ server that does not answer is said in one line and asked again now and then; wh
 when it answers. What it has not taken when the training ends is left to the `track` stage.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -33,7 +34,7 @@ from stages.track.store import (
 )
 
 PAUSES = (5.0, 60.0)  # seconds before a store that did not answer is asked again: at first, and at most
-POLITE = 5  # niceness: two threads of a training that share two cores with this process lose less by it
+POLITE = 19  # niceness: MLflow takes seconds to import, and gets them while the training leaves a core idle
 
 
 class Lines:
@@ -154,6 +155,15 @@ def send(settings: TrackSettings, training_key: str, descriptor: int, training: 
     sender.close(status)
 
 
+def step_back() -> None:
+    """Leave the processor to the training, which on a CPU wants every core."""
+    os.nice(POLITE)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
+        file.write(
+            str(POLITE)
+        )  # a session of its own is weighed as a group, where the kernel has such groups
+
+
 def say(text: str) -> None:
     """On a line of its own, below the bar that a terminal shows."""
     sys.stderr.write(("\n" if sys.stderr.isatty() else "") + text + "\n")
@@ -161,7 +171,7 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(POLITE)
+    step_back()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # it is asked again here, without waiting
     try:
         send(TrackSettings(**json.loads(sys.argv[1])), sys.argv[2], sys.stdin.fileno(), os.getppid())

@@ -13,15 +13,8 @@ PLAIN_SECONDS = 15.0  # between two lines where no terminal shows a bar
 DRAW_SECONDS = 0.1  # between two drawings of the bar
 RECENT = 20  # rows that the pace is taken from
 BAR = 6  # columns of the bar at least
-WANTED = (
-    "loss",
-    "left",
-    "speed",
-    "share",
-    "memory",
-    "validation",
-    "bar",
-)  # most of all first, as room allows
+# what a line holds as far as there is room, most wanted first
+WANTED = ("loss", "left", "speed", "share", "memory", "validation", "bar")
 
 
 class Progress:
@@ -41,30 +34,25 @@ class Progress:
         if curve.machine:
             rate = f"{curve.machine.rate / 1e9:,.0f} GFLOP/s"
             print(f"train: {steps} steps; the peak is {rate}, measured on a matrix product", flush=True)
-        self._bar = new_bar(steps, done) if sys.stderr.isatty() else None
+        self._bar: Any = new_bar(steps, done) if sys.stderr.isatty() else None
 
     def __call__(self, row: Row) -> None:
-        left = seconds_left(self._curve.rows, self._curve.counts, self._steps, self._done, self._every)
-        if self._bar is not None:
-            self._draw(self._bar, row, left)
-            return
-        now = time.monotonic()
-        asked = row.step in (0, self._steps) or row.validation_loss is not None
-        if asked or now - self._told >= PLAIN_SECONDS:
-            self._told = now
-            place = f"train: step {row.step} of {self._steps}"
-            print(", ".join([place, *parts(row, row.validation_loss, left).values()]), flush=True)
-
-    def _draw(self, bar: Any, row: Row, left: float | None) -> None:
         if row.validation_loss is not None:
             self._validation = row.validation_loss
         now = time.monotonic()
-        if now - self._told < DRAW_SECONDS and row.step < self._steps and row.validation_loss is None:
+        asked = row.step in (0, self._steps) or row.validation_loss is not None
+        if not asked and now - self._told < (PLAIN_SECONDS if self._bar is None else DRAW_SECONDS):
             return
         self._told = now
-        bar.n, bar.ncols = row.step, terminal_columns()
-        bar.bar_format = line(row.step, self._steps, parts(row, self._validation, left), bar.ncols)
-        bar.refresh()
+        left = seconds_left(self._curve.rows, self._curve.counts, self._steps, self._done, self._every)
+        if self._bar is None:
+            said = parts(row, row.validation_loss, left)
+            print(", ".join([f"train: step {row.step} of {self._steps}", *said.values()]), flush=True)
+        else:
+            said = parts(row, self._validation, left)
+            self._bar.n, self._bar.ncols = row.step, terminal_columns()
+            self._bar.bar_format = line(row.step, self._steps, said, self._bar.ncols)
+            self._bar.refresh()
 
     def close(self, finished: bool = True) -> None:
         """End the line; a training that finished before its last planned step says where."""
@@ -129,12 +117,12 @@ def seconds_left(rows: Sequence[Row], counts: Counts, steps: int, done: int, eve
     """
     if not rows or rows[-1].step >= steps:
         return None
-    own = [row for row in rows if row.step >= done]
-    seen = step_seconds(own if len(own) > 3 else rows)
+    recent = rows[-RECENT - 1 :]
+    own = [row for row in recent if row.step >= done]
+    seen = sorted(step_seconds(own if len(own) > 3 else recent))
     if not seen:
         return None
-    step, last = rows[-1].step, sorted(seen[-RECENT:])
-    middle = last[len(last) // 4 : len(last) - len(last) // 4]
+    step, middle = rows[-1].step, seen[len(seen) // 4 : len(seen) - len(seen) // 4]
     each = counts.validation_seconds / counts.validations if counts.validations else 0.0
     return (steps - step) * sum(middle) / len(middle) + validations_left(step, steps, every) * each
 
