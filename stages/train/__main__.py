@@ -20,10 +20,11 @@ from stages.common.files import replacing
 from stages.common.packs import Packs, batches, read_packs
 from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
+from stages.train.best import best_step
 from stages.train.checkpoints import SCRATCH, last_checkpoint, training_key
 from stages.train.curve import Curve, Row, share
 from stages.train.machine import measure
-from stages.train.plan import PlannedPacks, plan
+from stages.train.plan import PlannedPacks, ended_by, plan, refuse_impossible, step_count
 from stages.train.progress import Progress
 from stages.train.settings import TrainSettings
 
@@ -48,6 +49,9 @@ def main(settings: Settings) -> dict[str, Any]:
 
     train: TrainSettings = settings.train
     packs, held_out = read_training_packs(), read_packs(PACKED / "validation.arrow")
+    order = plan(packs.tokens, train)
+    steps = step_count(len(order), train)
+    refuse_impossible(train, steps, len(held_out))
     torch.set_num_threads(train.threads or len(os.sched_getaffinity(0)))
 
     quantization = Quantization(
@@ -56,7 +60,7 @@ def main(settings: Settings) -> dict[str, Any]:
     base = load_model(BASE, quantization)
     fuse(base)
     key = training_key(train, PACKED, BASE, LOCK, STAGES)
-    order, curve, scratch = plan(packs.tokens, train), Curve(), SCRATCH / key
+    curve, scratch = Curve(), SCRATCH / key
     checkpoint = last_checkpoint(scratch)
     if checkpoint:  # it carries what the initialisation made, and goes on from there
         peft_model = with_trained_adapter(base, BASE, checkpoint, quantization, trainable=True)
@@ -71,7 +75,6 @@ def main(settings: Settings) -> dict[str, Any]:
     trainer = PackTrainer(model, PlannedPacks(packs, order), train, scratch, curve)
     validate = curve.timed(lambda: mean_loss(model, held_out_rows))
     trainer.add_callback(StepCallback(trainer, train, len(packs), validate))
-    steps = -(-len(order) // (train.micro_batch * train.accumulation))
     curve.machine = measure(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
     with told(curve, settings.track, key, steps, checkpoint, train.eval_every):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -81,10 +84,16 @@ def main(settings: Settings) -> dict[str, Any]:
         save_adapter(peft_model, folder)
         quantization.save(folder)
     curve.write_csv(CURVE)
+    kept_step = best_step(curve.rows) if train.keep_best else curve.rows[-1].step
     shutil.rmtree(scratch, ignore_errors=True)
     return {
         **summary(curve),
-        "steps": steps,
+        "validation_loss_kept": next(r.validation_loss for r in curve.rows if r.step == kept_step),
+        "steps": curve.rows[-1].step,
+        "ended_by": "early_stopping" if trainer.stopped_early else ended_by(packs.tokens, train),
+        "kept_step": kept_step,
+        "optimizer": train.optimizer,
+        "schedule": train.schedule,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "training_key": key,
         "quantization": train.quantization,

@@ -9,8 +9,10 @@ from stages.common.sections import require
 QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
 INITIALISATIONS = ("default", "pissa", "olora", "eva", "loftq")
 DTYPES = ("bfloat16", "float32")
-OPTIMIZERS = ("adamw",)
-SCHEDULES = ("cosine", "linear", "constant")
+ADAMW = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
+OPTIMIZERS = (*ADAMW, "adafactor", "lion", "muon")
+SCHEDULES = ("cosine", "linear", "constant", "wsd")
+ADAM_CONSTANTS = ("adam_beta1", "adam_beta2", "adam_epsilon")
 
 
 @dataclass
@@ -75,12 +77,24 @@ class TrainSettings:
     double_quantization: bool = True  # nf4, fp4: the scales are quantized too, which saves 0.37 bits a weight
     dtype: str = "bfloat16"  # of computation: bfloat16 | float32; the adapter itself is kept in float32
 
-    optimizer: str = "adamw"  # adamw
+    # adamw | adamw_8bit (its state in 8 bits a value) | paged_adamw, paged_adamw_8bit (CUDA: the state goes to the
+    # host's memory where the GPU's runs short) | adafactor (the least state) | lion (a tenth of adamw's learning
+    # rate) | muon (adamw's learning rate; twice the work of a step)
+    optimizer: str = "adamw"
     learning_rate: float = 4e-4  # peak, above 0
-    schedule: str = "cosine"  # from the peak to 0: cosine | linear; constant stays at the peak
+    schedule: str = "cosine"  # after the warmup: cosine | linear | constant | wsd (constant, then `decay`)
+    min_learning_rate: float = 0.0  # where cosine, linear and wsd end, as a share of the peak, 0 to below 1
     warmup: float = 0.03  # share of the steps in which the learning rate rises to its peak, 0 to below 1
-    weight_decay: float = 0.0  # of adamw, 0 or more
+    warmup_steps: int = 0  # the same in steps, for recipes that say so (set warmup: 0); 0: the share counts
+    decay: float = 0.2  # wsd: share of the steps, the last ones, in which it falls, above 0
+    weight_decay: float = 0.0  # times the learning rate is taken off every matrix a step, 0 or more
+    adam_beta1: float = 0.9  # of the four adamw: of the mean gradient, 0 to below 1
+    adam_beta2: float = 0.999  # of the mean squared gradient, 0 to below 1
+    adam_epsilon: float = 1e-8  # added to its root, above 0
     max_grad_norm: float = 1.0  # the gradient's norm is clipped to it; 0: not clipped
+    neftune_alpha: float = (
+        0.0  # noise on embeddings, alpha / sqrt(document's tokens x size); 5 is usual, 0: none
+    )
 
     epochs: float = 2.0  # passes over the training packs, above 0; a fraction is allowed
     max_tokens: int = 0  # tokens to train on at most, prompts included; 0: no limit but epochs
@@ -90,6 +104,11 @@ class TrainSettings:
     gradient_checkpointing: bool = False  # recompute activations in backward: less memory, a third slower
 
     eval_every: int = 0  # steps between validation losses; 0: before the first and after the last step only
+    early_stopping_patience: int = 0  # ends after that many validation losses without improvement; 0: never
+    early_stopping_min_delta: float = (
+        0.0  # nats by which a validation loss must be lower to be an improvement
+    )
+    keep_best: bool = False  # write the adapter of the lowest validation loss, not that of the last step
     eval_tokens: int = 0  # tokens of the validation packs that are used, in their order; 0: all
     save_every: int = 20  # steps between checkpoints, from which a killed training goes on; 0: none
     log_every: int = 1  # steps a row of reports/train.csv
@@ -110,20 +129,45 @@ class TrainSettings:
         require(
             loses, "train.quantization", self.quantization, "nf4, fp4 or int8 where train.lora.init is loftq"
         )
-        for key in ("learning_rate", "epochs"):
+        for key in ("learning_rate", "epochs", "adam_epsilon"):
             require(getattr(self, key) > 0, f"train.{key}", getattr(self, key), "a number above 0")
         for key in ("micro_batch", "accumulation", "log_every"):
             require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "at least 1")
         for key in (
+            "warmup_steps",
             "weight_decay",
             "max_grad_norm",
+            "neftune_alpha",
             "max_tokens",
             "max_steps",
             "eval_every",
+            "early_stopping_patience",
+            "early_stopping_min_delta",
             "eval_tokens",
             "save_every",
             "seed",
             "threads",
         ):
             require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
-        require(0 <= self.warmup < 1, "train.warmup", self.warmup, "a share in [0, 1)")
+        for key in ("warmup", "min_learning_rate", "adam_beta1", "adam_beta2"):
+            require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), "a number in [0, 1)")
+        self._agree()
+
+    def _agree(self) -> None:
+        """Keys that say the same twice, or that another key's value leaves without effect."""
+        warmup = "0 where train.warmup_steps is set: one of them says how long the warmup is"
+        require(not (self.warmup and self.warmup_steps), "train.warmup", self.warmup, warmup)
+        if self.schedule == "wsd":
+            share = "a share in (0, 1 - train.warmup]"
+            require(0 < self.decay <= 1 - self.warmup, "train.decay", self.decay, share)
+        if self.schedule == "constant":
+            floor = "0 with train.schedule: constant, which falls to nothing"
+            require(self.min_learning_rate == 0, "train.min_learning_rate", self.min_learning_rate, floor)
+        if self.optimizer not in ADAMW:
+            for key in ADAM_CONSTANTS:
+                value, usual = getattr(self, key), self.__dataclass_fields__[key].default
+                theirs = f"{usual}, as train.optimizer: {self.optimizer} has constants of its own"
+                require(value == usual, f"train.{key}", value, theirs)
+        judged = self.keep_best or self.early_stopping_patience > 0
+        asked = "at least 1 with train.keep_best or train.early_stopping_patience, which compare validation losses"
+        require(self.eval_every > 0 or not judged, "train.eval_every", self.eval_every, asked)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -15,29 +16,31 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from stages.common.errors import UserError
 from stages.common.loss import labelled
 from stages.common.packs import flatten
-from stages.train.adapter import WEIGHTS, save_adapter
-from stages.train.checkpoints import INCOMPLETE, keep_only
+from stages.common.quantized import PackedModel
+from stages.train.adapter import WEIGHTS, parameter_groups, save_adapter
+from stages.train.best import best_step, without_improvement
+from stages.train.checkpoints import INCOMPLETE, keep_only, last_checkpoint
 from stages.train.curve import Curve
+from stages.train.neftune import EmbeddingNoise
+from stages.train.optimizers import make_optimizer, make_scheduler
 from stages.train.plan import PlannedPacks
 from stages.train.settings import TrainSettings
 
 CURVE = "curve.json"
-SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+BEST = "best.safetensors"  # in a checkpoint: the adapter of the lowest validation loss so far
 Validate = Callable[[], float | None]
 
 
 def training_arguments(settings: TrainSettings, scratch: Path) -> TrainingArguments:
-    """What the Trainer is told; logging and validation are done by our callback, reporting by our curve."""
+    """What the Trainer is told; logging and validation are done by our callback, reporting by our curve.
+
+    Optimizer and schedule are made by this project's own functions.
+    """
     return TrainingArguments(
         output_dir=str(scratch),
         num_train_epochs=1,  # the plan holds all epochs
         per_device_train_batch_size=settings.micro_batch,
         gradient_accumulation_steps=settings.accumulation,
-        optim="adamw_torch",
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=SCHEDULERS[settings.schedule],
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         logging_strategy="no",
         eval_strategy="no",
@@ -62,11 +65,13 @@ class PackTrainer(Trainer):
     batches and ranks.
     """
 
+    optimizer: Any
+    lr_scheduler: Any
     loss_is_scaled_for_ga = True  # by compute_loss: the Trainer must not divide by the micro batches again
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: PackedModel,
         packs: PlannedPacks,
         settings: TrainSettings,
         scratch: Path,
@@ -79,13 +84,33 @@ class PackTrainer(Trainer):
             data_collator=flatten_with_count,
         )
         self.model_accepts_loss_kwargs = True  # so that the labelled tokens of a whole step are counted
-        self.curve = curve
+        self.settings, self.curve = settings, curve
+        self.noise: EmbeddingNoise | None = None
+        if settings.neftune_alpha:
+            self.noise = EmbeddingNoise(model.causal.get_input_embeddings(), settings.neftune_alpha)
+        self.best: dict[str, torch.Tensor] | None = (
+            None  # the adapter of the lowest validation loss, where asked
+        )
+        self.stopped_early = False
         self.grad_norm: float | None = None
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            groups = parameter_groups(self.model if model is None else model, self.settings)
+            self.optimizer = make_optimizer(self.settings, groups)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.lr_scheduler is None:
+            optimizer = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = make_scheduler(self.settings, optimizer, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def compute_loss(
         self,
@@ -97,6 +122,8 @@ class PackTrainer(Trainer):
         """This micro batch's share of the step's mean loss."""
         inputs = dict(inputs)
         packs = inputs.pop("packs")
+        if self.noise is not None:
+            self.noise.lengths = inputs["lengths"]
         summed = model(**inputs)
         if not torch.isfinite(summed):
             raise UserError(self.broken("the loss is not finite"))
@@ -113,15 +140,30 @@ class PackTrainer(Trainer):
             raise UserError(self.broken("the gradient is not finite"))
         return norm
 
-    def broken(self, what: str) -> str:
-        kept = f" The checkpoint before it stays in {self.args.output_dir}." if self.state.global_step else ""
+    def broken(self, what: str, step: int | None = None) -> str:
+        scratch = Path(self.args.output_dir)
+        kept = f" The checkpoint before it stays in {scratch}." if last_checkpoint(scratch) else ""
         return (
-            f"step {self.state.global_step + 1}: {what}. Lower train.learning_rate, raise train.warmup, or set "
+            f"step {step or self.state.global_step + 1}: {what}. Lower train.learning_rate, raise train.warmup, or set "
             f"train.max_grad_norm; no adapter was written.{kept}"
         )
 
+    def refuse_broken_weights(self) -> None:
+        """Raises UserError where a value of the adapter is not finite: such an adapter is never written."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if not all(torch.stack([torch.isfinite(p).all() for p in trained]).tolist()):
+            raise UserError(self.broken("the adapter's weights are not finite", self.state.global_step))
+
+    def adapter(self) -> dict[str, torch.Tensor]:
+        """A copy of the adapter in the host's memory, under the names that peft saves."""
+        from peft import get_peft_model_state_dict
+
+        tensors = get_peft_model_state_dict(self.accelerator.unwrap_model(self.model).model)
+        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Write aside and rename: a checkpoint that is there is complete."""
+        self.refuse_broken_weights()
         scratch = Path(self.args.output_dir)
         aside, name = scratch / INCOMPLETE, f"checkpoint-{self.state.global_step}"
         self.args.output_dir = str(aside)
@@ -130,6 +172,8 @@ class PackTrainer(Trainer):
         finally:
             self.args.output_dir = str(scratch)
         self.curve.save(aside / name / CURVE)
+        if self.best is not None:
+            save_file(self.best, aside / name / BEST)
         os.replace(aside / name, scratch / name)
         keep_only(scratch, scratch / name)
 
@@ -140,11 +184,11 @@ class PackTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
 
         folder = Path(resume_from_checkpoint)
         set_peft_model_state_dict(self.model.model, load_file(folder / WEIGHTS))
         self.curve.load(folder / CURVE)
+        self.best = load_file(folder / BEST) if (folder / BEST).exists() else None
 
 
 def flatten_with_count(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
@@ -161,7 +205,13 @@ class StepCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:
-            self.curve.close_row(0, 0.0, 0.0, None, self.validate())
+            loss = self.validate()
+            if loss is None and (self.settings.keep_best or self.settings.early_stopping_patience):
+                raise UserError(
+                    "train.keep_best and train.early_stopping_patience compare validation losses, and no token of the "
+                    "validation packs that train.eval_tokens takes has a label. Raise it, or leave the keys away."
+                )
+            self.curve.close_row(0, 0.0, 0.0, None, loss)
         self.started = time.perf_counter()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -177,4 +227,36 @@ class StepCallback(TrainerCallback):
             loss = self.validate() if measure else None
             epoch = self.curve.counts.packs / self.packs
             self.curve.close_row(step, epoch, self.learning_rate, self.trainer.grad_norm, loss)
+            if loss is not None:
+                self.judge(loss, step, last, control)
         self.started = time.perf_counter()
+
+    def judge(self, loss: float, step: int, last: bool, control: Any) -> None:
+        """Keep the adapter where its validation loss is the lowest; end where none has been lower for long.
+
+        All that is decided here follows from the rows of the curve, which a checkpoint holds.
+        """
+        trainer, patience = self.trainer, self.settings.early_stopping_patience
+        if not math.isfinite(loss):
+            raise UserError(trainer.broken("the validation loss is not finite", step))
+        if self.settings.keep_best and best_step(self.curve.rows) == step:
+            trainer.best = trainer.adapter()
+        passed = without_improvement(self.curve.rows, self.settings.early_stopping_min_delta)
+        if patience and passed >= patience and not last:
+            trainer.stopped_early = control.should_training_stop = True
+            if trainer.is_world_process_zero():
+                told = (
+                    f"train: {passed} validation losses without improvement: ended early, after step {step}"
+                )
+                print(told, flush=True)
+            control.should_save = (
+                False  # going on from here would train a step more; from before, it stops here
+            )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The adapter that is kept takes the place of the last one."""
+        from peft import set_peft_model_state_dict
+
+        if self.settings.keep_best and self.trainer.best is not None:
+            set_peft_model_state_dict(self.trainer.model.model, self.trainer.best)
+        self.trainer.refuse_broken_weights()
