@@ -1,13 +1,11 @@
 """What training computes: documents kept apart, the loss of labelled tokens, gradients however a step is cut."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stages.common.attention import NAME, register
 from stages.common.errors import UserError
 from stages.common.fused import fuse
 from stages.common.loss import HeadLoss, labelled
@@ -18,9 +16,8 @@ from stages.train.curve import Curve
 from stages.train.plan import PlannedPacks, plan
 from stages.train.settings import Lora
 from stages.train.trainer import PackTrainer
+from tests.gradients import LENGTHS, adapted_model, assert_close, gradients, pack
 from tests.training import TRAIN, documents, train_settings, workplace
-
-LENGTHS = [5, 1, 17, 9, 40]
 
 
 @pytest.fixture(autouse=True)
@@ -30,98 +27,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def float32_model(tiny_model: Path) -> Any:
-    """The tiny model in float32 with an adapter that is not zero."""
-    model = load_model(tiny_model, Quantization("none", True, "float32"))
-    adapted = add_adapter(model, Lora(rank=4, alpha=8), seed=0)
-    torch.manual_seed(1)
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return adapted
-
-
-def pack(lengths: list[int], seed: int = 0) -> dict[str, list[int]]:
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(1, 500, (sum(lengths),), generator=generator).tolist()
-    labels, at = list(ids), 0
-    for length in lengths:
-        masked = 1 + (seed + length) % max(1, length // 2)  # ragged
-        labels[at : at + masked] = [IGNORED] * min(masked, length)
-        at += length
-    return {"input_ids": ids, "labels": labels, "lengths": lengths}
-
-
-def solo_packs(whole: dict[str, list[int]]) -> Iterator[dict[str, list[int]]]:
-    at = 0
-    for length in whole["lengths"]:
-        yield {
-            **{key: whole[key][at : at + length] for key in ("input_ids", "labels")},
-            "lengths": [length],
-        }
-        at += length
-
-
-def gradients(model: Any) -> list[torch.Tensor]:
-    found = [p.grad.clone() for p in model.parameters() if p.requires_grad]
-    model.zero_grad()
-    return found
-
-
-def assert_close(first: list[torch.Tensor], second: list[torch.Tensor], tolerance: float = 1e-5) -> None:
-    assert len(first) == len(second) > 0
-    assert any(t.abs().max() > 1e-3 for t in first)
-    for a, b in zip(first, second, strict=True):
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("kernel", ["dense", "blocks", "pytorch"])
-def test_packed_equals_solo(
-    float32_model: Any, checkpointing: bool, kernel: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if kernel == "pytorch":
-        monkeypatch.setattr("stages.common.attention.DENSE_TOKENS", 4)
-    if kernel == "blocks":
-        monkeypatch.setattr("stages.common.attention.BLOCK_TOKENS", 7)
-    model = PackedModel(float32_model).train()
-    if checkpointing:
-        model.causal.activation_checkpointing_enable()
-    whole = pack(LENGTHS)
-    row = flatten([whole])
-    packed = model.hidden(row["input_ids"], row["position_ids"], row["lengths"])[0]
-    head = model.causal.get_output_embeddings()
-    at = 0
-    for part in solo_packs(whole):
-        ids = torch.tensor([part["input_ids"]])
-        with torch.no_grad():
-            sdpa = solo_logits(model.causal, ids)
-        torch.testing.assert_close(head(packed[at : at + ids.shape[1]]), sdpa, rtol=1e-5, atol=1e-5)
-        at += ids.shape[1]
-
-    model(**row).backward()
-    together = gradients(model)
-    for part in solo_packs(whole):
-        model(**flatten([part])).backward()
-    assert_close(together, gradients(model))
-
-
-def solo_logits(causal: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Logits by transformers' own attention."""
-    causal.set_attn_implementation("sdpa")
-    try:
-        return causal(ids, use_cache=False).logits[0]
-    finally:
-        causal.set_attn_implementation(NAME)
-
-
-def test_a_token_does_not_reach_the_next_document(float32_model: Any) -> None:
-    model = PackedModel(float32_model).eval()
-    first, second = flatten([pack(LENGTHS)]), flatten([pack(LENGTHS)])
-    second["input_ids"][0, : LENGTHS[0]] += 7
-    with torch.no_grad():
-        a, b = (model.hidden(r["input_ids"], r["position_ids"], r["lengths"])[0] for r in (first, second))
-    assert not torch.equal(a[: LENGTHS[0]], b[: LENGTHS[0]])
-    assert torch.equal(a[LENGTHS[0] :], b[LENGTHS[0] :])
+    return adapted_model(tiny_model)
 
 
 def test_rows_of_several_packs_are_laid_end_to_end() -> None:
@@ -261,19 +167,6 @@ def test_fused_norms_are_transformers_own(float32_model: Any) -> None:
         loss.backward()
         results.append([loss.detach(), *gradients(model)])
     assert_close(*results)
-
-
-def test_attention_refuses_what_it_does_not_do() -> None:
-    from stages.common.attention import document_attention
-
-    register()
-    q = torch.zeros(1, 2, 6, 4)
-    with pytest.raises(ValueError, match="no mask"):
-        document_attention(torch.nn.Module(), q, q, q, torch.ones(1, 6))
-    with pytest.raises(ValueError, match="one row"):
-        document_attention(torch.nn.Module(), q.repeat(2, 1, 1, 1), q, q, None)
-    with pytest.raises(ValueError, match="sliding window"):
-        document_attention(torch.nn.Module(), q, q, q, None, lengths=[6], sliding_window=5)
 
 
 def test_order_of_packs_is_a_function_of_the_seed() -> None:

@@ -14,6 +14,7 @@ from stages.common.attention import NAME, register
 from stages.common.errors import UserError
 from stages.common.lora_linear import dense_weight, freeze, low_rank
 from stages.common.loss import HeadLoss, labelled
+from stages.common.model_check import refuse_attention, try_model
 
 QUANTIZATION_FILE = "quantization.json"
 FOUR_BITS = ("nf4", "fp4")
@@ -62,11 +63,14 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def load_model(folder: Path, quantization: Quantization) -> Any:
+def load_model(folder: Path, quantization: Quantization, attention: str = "auto") -> Any:
     """Load a model folder with attention per document; linear layers but the head in NF4 where asked.
 
+    Args:
+        attention: the implementation that it will be given, as `PackedModel` takes it.
+
     Raises:
-        UserError: no model there, or one whose head this project's loss does not know.
+        UserError: no model there, or one whose head or attention this project does not know.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -78,14 +82,16 @@ def load_model(folder: Path, quantization: Quantization) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder)
         refuse_unknown_head(folder, config)
+        refuse_attention(folder, config, attention, quantization.dtype)
         options = load_options(quantization)
         model = AutoModelForCausalLM.from_pretrained(
             folder, attn_implementation=NAME, device_map={"": device()}, **options
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{folder}: the model does not load: {error}") from error
     never_repack(model)
     freeze(model)
+    try_model(PackedModel(model, attention), folder)
     return model.requires_grad_(False)
 
 
@@ -169,24 +175,32 @@ def never_repack(model: nn.Module) -> None:
 
 
 class PackedModel(nn.Module):
-    """A causal language model that takes rows made by `flatten`."""
+    """A causal language model that takes rows made by `flatten`, wherever these are."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, attention: str = "auto") -> None:
         super().__init__()
         self.model = model  # a transformers model, or a PeftModel around it
+        self.attention = attention  # how it is computed: train.attention
 
     @property
     def causal(self) -> Any:
         get = getattr(self.model, "get_base_model", None)
         return get() if get else self.model
 
+    @property
+    def device(self) -> torch.device:
+        return self.causal.device
+
     def hidden(
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, lengths: Sequence[int]
     ) -> torch.Tensor:
         """States before the head: (1, tokens, size)."""
-        decoder = self.causal.base_model
-        output = decoder(
-            input_ids=input_ids, position_ids=position_ids, lengths=tuple(lengths), use_cache=False
+        output = self.causal.base_model(
+            input_ids=input_ids.to(self.device),
+            position_ids=position_ids.to(self.device),
+            lengths=tuple(lengths),
+            attention=self.attention,
+            use_cache=False,
         )
         return output.last_hidden_state
 
@@ -198,7 +212,7 @@ class PackedModel(nn.Module):
         labels: torch.Tensor,
     ) -> torch.Tensor:
         """Cross entropy summed over the labelled tokens, float32, in nats."""
-        positions, targets = labelled(labels)
+        positions, targets = labelled(labels.to(self.device))
         states = self.hidden(input_ids, position_ids, lengths)[0, positions]
         head = self.causal.get_output_embeddings().weight
         return HeadLoss.apply(states, head, targets, torch.is_grad_enabled())

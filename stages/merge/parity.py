@@ -33,10 +33,12 @@ def compare(trained: PackedModel, merged: PackedModel, rows: Sequence[dict[str, 
     Raises:
         UserError: no token of the rows has a label, so nothing would be compared.
     """
-    totals = torch.zeros(4, dtype=torch.float64)  # KL, agreement, loss of trained, loss of merged
+    totals = torch.zeros(
+        4, dtype=torch.float64, device=trained.device
+    )  # KL, agreement, loss of trained, loss of merged
     largest, tokens = 0.0, 0
     for row in rows:
-        positions, targets = labelled(row["labels"])
+        positions, targets = labelled(row["labels"].to(trained.device))
         logits = [states(model, row)[positions] for model in (trained, merged)]
         for at in range(0, len(targets), CHUNK):
             part = [h[at : at + CHUNK] for h in logits]

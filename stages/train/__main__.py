@@ -57,7 +57,7 @@ def main(settings: Settings) -> dict[str, Any]:
     quantization = Quantization(
         train.quantization, train.double_quantization, train.dtype, initialisation=train.lora.init
     )
-    base = load_model(BASE, quantization)
+    base = load_model(BASE, quantization, train.attention)
     fuse(base)
     key = training_key(train, PACKED, BASE, LOCK, STAGES)
     curve, scratch = Curve(), SCRATCH / key
@@ -69,7 +69,7 @@ def main(settings: Settings) -> dict[str, Any]:
         peft_model = add_adapter(base, train.lora, train.seed, BASE, quantization, rows)
     if train.gradient_checkpointing:
         base.activation_checkpointing_enable()
-    model = PackedModel(peft_model)
+    model = PackedModel(peft_model, train.attention)
 
     held_out_rows = batches(held_out, train.micro_batch, train.eval_tokens)
     trainer = PackTrainer(model, PlannedPacks(packs, order), train, scratch, curve)

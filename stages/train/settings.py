@@ -9,6 +9,7 @@ from stages.common.sections import require
 QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
 INITIALISATIONS = ("default", "pissa", "olora", "eva", "loftq")
 DTYPES = ("bfloat16", "float32")
+ATTENTIONS = ("auto", "dense", "sdpa", "flex", "flash")
 ADAMW = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 OPTIMIZERS = (*ADAMW, "adafactor", "lion", "muon")
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -101,6 +102,9 @@ class TrainSettings:
     max_steps: int = 0  # optimizer steps at most; 0: no limit but epochs
     micro_batch: int = 2  # packs in one forward and backward pass; bounds the memory
     accumulation: int = 1  # micro batches in one optimizer step
+    # of the documents of a row: auto picks what is fastest here; dense keeps probabilities (CPU, short documents); sdpa
+    # is PyTorch's kernel, a document at a time; flex (FlexAttention) and flash (FlashAttention-2) run on CUDA
+    attention: str = "auto"  # auto | dense | sdpa | flex | flash
     gradient_checkpointing: bool = False  # recompute activations in backward: less memory, a third slower
 
     eval_every: int = 0  # steps between validation losses; 0: before the first and after the last step only
@@ -120,6 +124,7 @@ class TrainSettings:
         for key, allowed in (
             ("quantization", QUANTIZATIONS),
             ("dtype", DTYPES),
+            ("attention", ATTENTIONS),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
         ):

@@ -1,0 +1,172 @@
+"""Ways to compute attention within the documents of a row, behind the one interface of attention.py.
+
+Each takes `query` (1, heads, tokens, size), `key` and `value` (1, key heads, tokens, size; key heads divide heads) and
+`Documents`, and returns (1, tokens, heads, size). What depends on the lengths alone is made once a row, not once a
+layer, from lengths that the host knows: no layer waits for the GPU.
+
+`flex` and `flash` compute on CUDA, where they have not been run: here their calls are tested for shapes, and their
+values with PyTorch's uncompiled FlexAttention and with a stand-in of the same signature.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+ROWS = 8  # rows whose masks and boundaries are kept: those of the micro batches in flight
+FLASH_SIZES = 256  # largest head FlashAttention takes, in multiples of 8
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What a layer asks of the attention."""
+
+    lengths: tuple[int, ...]  # tokens of each document, in order
+    scale: float  # of query times key
+    window: int | None = None  # tokens a query sees, its own included; None: all before it
+    dropout: float = 0.0  # share of the probabilities that is dropped
+    softcap: float | None = None  # scores are softcap * tanh(score / softcap)
+
+
+def sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
+    """PyTorch's scaled_dot_product_attention, one document after another."""
+    parts = zip(*(t.split(documents.lengths, dim=2) for t in (query, key, value)), strict=True)
+    outputs = [block for q, k, v in parts for block in sdpa_blocks(q, k, v, documents)]
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
+
+
+def sdpa_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents
+) -> Iterator[torch.Tensor]:
+    """Outputs of one document; past its window, a window of queries at a time with the keys these may see."""
+    options: dict[str, Any] = {
+        "dropout_p": documents.dropout,
+        "scale": documents.scale,
+        "enable_gqa": query.shape[1] != key.shape[1],
+    }
+    length, window = query.shape[2], documents.window
+    if window is None or length <= window:
+        yield scaled_dot_product_attention(query, key, value, is_causal=True, **options)
+        return
+    for at in range(0, length, window):
+        rows = slice(at, min(at + window, length))
+        seen = slice(max(0, at + 1 - window), rows.stop)
+        mask = window_mask(rows.stop - rows.start, seen.stop - seen.start, window, query.device)
+        yield scaled_dot_product_attention(
+            query[:, :, rows], key[:, :, seen], value[:, :, seen], attn_mask=mask, **options
+        )
+
+
+@lru_cache(maxsize=ROWS)
+def window_mask(rows: int, columns: int, window: int, device: torch.device) -> torch.Tensor:
+    """(rows, columns), for the last `rows` of `columns` tokens: True where the distance back is 0 to window - 1."""
+    at = torch.arange(columns, device=device)
+    distance = at[columns - rows :, None] - at
+    return (distance >= 0) & (distance < window)
+
+
+def flex(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
+    """PyTorch's FlexAttention with a mask of blocks: blocks in which no token sees another are left out.
+
+    Compiled on CUDA. On a CPU PyTorch computes it uncompiled, with all scores of the row, and without a backward pass.
+    """
+    output = flex_function(query.device.type)(
+        query,
+        key,
+        value,
+        score_mod=None if documents.softcap is None else softcapped(documents.softcap),
+        block_mask=block_mask(documents.lengths, documents.window, query.device),
+        scale=documents.scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output.transpose(1, 2).contiguous()
+
+
+@cache
+def flex_function(device: str) -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    if device == "cuda":
+        return torch.compile(flex_attention)
+    return flex_attention
+
+
+@lru_cache(maxsize=ROWS)
+def block_mask(lengths: tuple[int, ...], window: int | None, device: torch.device) -> Any:
+    """FlexAttention's mask of a row. While it is made it takes tokens^2 bytes: 270 MB for 16,384 tokens."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    numbers = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
+    tokens = len(numbers)
+
+    def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        seen = (numbers[query] == numbers[key]) & (query >= key)
+        return seen if window is None else seen & (query - key < window)
+
+    return create_block_mask(sees, None, None, tokens, tokens, device=device)
+
+
+@cache
+def softcapped(cap: float) -> Callable[..., Any]:
+    """FlexAttention's score_mod for a cap; one function a cap, so that nothing is compiled twice."""
+
+    def score_mod(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return cap * torch.tanh(score / cap)
+
+    return score_mod
+
+
+def flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
+    """FlashAttention-2 over documents of several lengths, from PyTorch itself: bfloat16 or float16, on CUDA."""
+    q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # (tokens, heads, size)
+    starts, longest = boundaries(documents.lengths, query.device), max(documents.lengths)
+    back = -1 if documents.window is None else documents.window - 1  # tokens before its own; -1: all
+    output = flash_function()(
+        q,
+        k,
+        v,
+        starts,
+        starts,
+        longest,
+        longest,
+        scale=documents.scale,
+        window_size=(back, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output[None]
+
+
+def flash_function() -> Callable[..., Any]:
+    """torch.nn.attention.varlen.varlen_attn."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn
+
+
+@lru_cache(maxsize=ROWS)
+def boundaries(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """(documents + 1,), int32: the token at which each document starts, and the row's tokens."""
+    return torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
+
+
+def flash_takes(query: torch.Tensor) -> bool:
+    """Whether FlashAttention-2 computes these queries on this device."""
+    size = query.shape[-1]
+    return (
+        query.device.type == "cuda"
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and size % 8 == 0
+        and size <= FLASH_SIZES
+        and flash_runs_on(query.device)
+    )
+
+
+@cache
+def flash_runs_on(device: torch.device) -> bool:
+    """Ampere or newer, and a PyTorch that was built with FlashAttention."""
+    return torch.backends.cuda.is_flash_attention_available() and (
+        torch.cuda.get_device_capability(device) >= (8, 0)
+    )
