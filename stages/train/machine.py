@@ -39,7 +39,8 @@ def measure(model: "nn.Module", config: dict[str, Any], dtype: str, seconds: flo
 
 def useful_operations(model: "nn.Module", config: dict[str, Any]) -> Operations | None:
     """Counts as `training_flops` does, the adapter's by its weights: a pattern may leave out single layers."""
-    weights = sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name)
+    parts = (".lora_A.", ".lora_B.")
+    weights = sum(p.numel() for name, p in model.named_parameters() if any(part in name for part in parts))
 
     def operations(lengths: Sequence[int], labelled: int) -> float:
         return training_flops(config, lengths, labelled, rank=0) + 6 * sum(lengths) * weights
