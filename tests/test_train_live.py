@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from stages.common.files import sha256_folder
 from stages.common.stage import Settings
@@ -186,16 +187,19 @@ def test_plain_lines_now_and_then(
     ]
 
 
-def test_a_training_that_ends_early_says_so(
+def test_what_is_said_in_between_stands_on_lines_of_its_own(
     terminal: Callable[[int], Callable[[], list[str]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn = terminal(100)
     curve = Curve(rows=[FIRST, row(1), row(2, validation=1.8)])
     progress = Progress(curve, steps=20, done=0, eval_every=2)
     progress(curve.rows[-1])
+    tqdm.write("train: 2 validation losses without improvement: ended early", file=sys.stderr)
     progress.close()
-    assert "train 2/20 |" in drawn()[-1]
-    assert capsys.readouterr().out == "train: ended early, after step 2 of 20\n"
+    lines = drawn()
+    assert "train: 2 validation losses without improvement: ended early" in lines
+    assert lines[-1].startswith("train 2/20 |")
+    assert "loss 1.250" in lines[-1]
 
 
 def test_share_of_peak_is_useful_operations_over_those_of_a_product_in_the_same_time(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def told(
         status = "KILLED"
         raise
     finally:
-        progress.close(status == "FINISHED")
+        progress.close()
         live.close(status)
 
 

@@ -54,13 +54,10 @@ class Progress:
             self._bar.bar_format = line(row.step, self._steps, said, self._bar.ncols)
             self._bar.refresh()
 
-    def close(self, finished: bool = True) -> None:
-        """End the line; a training that finished before its last planned step says where."""
+    def close(self) -> None:
+        """End the line, wherever the training ended."""
         if self._bar is not None:
             self._bar.close()
-        step = self._curve.rows[-1].step if self._curve.rows else self._done
-        if finished and step < self._steps:
-            print(f"train: ended early, after step {step} of {self._steps}", flush=True)
 
 
 def new_bar(steps: int, done: int) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler, SequentialSampler
+from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -248,7 +249,7 @@ class StepCallback(TrainerCallback):
                 told = (
                     f"train: {passed} validation losses without improvement: ended early, after step {step}"
                 )
-                print(told, flush=True)
+                tqdm.write(told)  # above the bar, where there is one
             control.should_save = (
                 False  # going on from here would train a step more; from before, it stops here
             )
