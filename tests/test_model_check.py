@@ -151,6 +151,8 @@ def test_flash_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_check, "flash_runs_on", lambda device: True)
     config = configuration("llama", {})
     refuse_attention(folder, config, "flash", "bfloat16")
+    with pytest.raises(UserError, match=r"dense computes on a CPU alone"):
+        refuse_attention(folder, config, "dense", "bfloat16")
     with pytest.raises(UserError, match=r"flash needs train\.dtype=bfloat16\."):
         refuse_attention(folder, config, "flash", "float32")
     with pytest.raises(UserError, match="multiple of 8 up to 256, not of 20"):

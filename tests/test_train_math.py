@@ -60,18 +60,19 @@ def test_loss_is_that_of_labelled_tokens_and_eos_is_one() -> None:
     assert last.loss[-1] == 1
 
 
-def step_gradients(model: Any, root: Path, micro_batch: int, accumulation: int) -> list[torch.Tensor]:
-    """Gradients of the first optimizer step, as the Trainer makes them."""
-    settings = train_settings(
-        micro_batch=micro_batch, accumulation=accumulation, max_steps=1, save_every=0, max_grad_norm=0.0
-    ).train
+def step_gradients(
+    model: Any, root: Path, micro_batch: int, accumulation: int, **changes: Any
+) -> list[torch.Tensor]:
+    """Gradients of the last optimizer step (the first, unless `changes` has it) as the Trainer makes them."""
+    changes = {"max_steps": 1, "save_every": 0, "max_grad_norm": 0.0, **changes}
+    settings = train_settings(micro_batch=micro_batch, accumulation=accumulation, **changes).train
     packs = read_packs(root / "data/packed/train.arrow")
     planned = PlannedPacks(packs, plan(packs.tokens, settings))
     trainer = PackTrainer(PackedModel(model), planned, settings, root / "scratch", Curve())
     seen: list[torch.Tensor] = []
 
     def keep(norm_of: Any, grad_norm: Any = None) -> float:
-        seen.extend(p.grad.clone() for p in norm_of.parameters() if p.requires_grad)
+        seen[:] = (p.grad.clone() for p in norm_of.parameters() if p.requires_grad)
         return 0.0
 
     trainer._get_grad_norm = keep  # type: ignore[method-assign]
@@ -108,6 +109,22 @@ def test_step_gradient_is_that_of_the_mean_over_its_labelled_tokens(
     model = PackedModel(float32_model)
     row = flatten(chosen)
     model.zero_grad()
+    (model(**row) / len(labelled(row["labels"])[1])).backward()
+    assert_close(stepped, gradients(model))
+
+
+@pytest.mark.parametrize(("micro_batch", "accumulation"), [(1, 5), (3, 2)])
+def test_a_last_step_that_is_not_full_is_the_mean_over_its_own_tokens(
+    float32_model: Any, tiny_model: Path, tmp_path: Path, micro_batch: int, accumulation: int
+) -> None:
+    root = workplace(tmp_path / "place", tiny_model)
+    changes = {"max_steps": 0, "epochs": 1.0}
+    stepped = step_gradients(float32_model, root, micro_batch, accumulation, **changes)
+    packs = read_packs(root / "data/packed/train.arrow")
+    order = plan(packs.tokens, train_settings(**changes).train)
+    left = len(order) % (micro_batch * accumulation)
+    assert 0 < left < micro_batch * accumulation
+    row, model = flatten([packs[i] for i in order[-left:]]), PackedModel(float32_model)
     (model(**row) / len(labelled(row["labels"])[1])).backward()
     assert_close(stepped, gradients(model))
 

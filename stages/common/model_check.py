@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stages.common.quantized import PackedModel
 
 LAYERS = {"full_attention", "sliding_attention"}
+CUDA_TRAINS = ("sdpa", "flex", "flash")
 CPU_TRAINS = ("dense", "sdpa")  # PyTorch's FlexAttention has no backward pass on a CPU
 # of the change that tokens see in their own document, or of the largest logit; experts, which take the tokens of a
 # row together, round a little differently, and nothing else does
@@ -43,6 +44,8 @@ def refuse_attention(folder: Path, config: Any, attention: str, dtype: str) -> N
         raise UserError(
             f"train.attention={attention} needs a CUDA GPU, and PyTorch sees none. Set train.attention=auto."
         )
+    if attention == "dense" and cuda:
+        raise UserError("train.attention=dense computes on a CPU alone. Set train.attention=auto.")
     needed = Documents(
         lengths=(1,),
         scale=1.0,
@@ -50,7 +53,7 @@ def refuse_attention(folder: Path, config: Any, attention: str, dtype: str) -> N
         softcap=getattr(config, "attn_logit_softcapping", None),
     )
     able = [name for name in IMPLEMENTATIONS if not lacking(name, needed)]
-    candidates = [attention] if attention != "auto" else list(IMPLEMENTATIONS) if cuda else list(CPU_TRAINS)
+    candidates = [attention] if attention != "auto" else list(CUDA_TRAINS if cuda else CPU_TRAINS)
     if not set(able) & set(candidates):
         needs = " and ".join(lacking(candidates[-1], needed))
         raise UserError(
