@@ -208,7 +208,7 @@ def test_the_tutorial_is_the_published_configuration(repository: None) -> None:
     assert (train.quantization, train.dtype, train.gradient_checkpointing) == ("nf4", "bfloat16", True)
     assert (train.micro_batch, train.accumulation, train.epochs) == (2, 4, 3.0)
     assert (train.optimizer, train.schedule, train.learning_rate) == ("paged_adamw", "cosine", 2e-4)
-    assert (train.warmup_steps, train.warmup) == (100, 0)
+    assert (train.warmup_steps, train.warmup, train.attention) == (100, 0, "flash")
     assert (train.max_tokens, train.max_steps) == (0, 0)
 
 

@@ -119,7 +119,7 @@ def facts_of(
         learning_rate=train.learning_rate,
         optimizer=train.optimizer,
         dtype=train.dtype,
-        attention=getattr(train, "attention", "auto"),
+        attention=train.attention,
         gradient_checkpointing=train.gradient_checkpointing,
         device=here.device,
         bf16=here.bf16,

@@ -135,7 +135,7 @@ def layer_activations(config: Mapping[str, Any], train: Any, batch: Batch, cuda:
 
 def is_dense(train: Any, batch: Batch, cuda: bool) -> bool:
     """Whether attention keeps its probabilities (stages/common/attention.py)."""
-    wanted = getattr(train, "attention", "auto")
+    wanted = train.attention
     return wanted == "dense" or (wanted == "auto" and not cuda and batch.longest <= DENSE_TOKENS)
 
 
