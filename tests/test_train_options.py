@@ -389,7 +389,7 @@ def test_ends_early_and_keeps_the_adapter_of_the_lowest_validation_loss(
     metrics = main(train_settings(**OVERSHOOTING, early_stopping_patience=3, keep_best=True))
     kept, losses = sha256_folder(ADAPTER), [float(row["validation_loss"]) for row in rows()]
     assert metrics["ended_by"] == "early_stopping"
-    assert f"ended early, after step {metrics['steps']}" in capsys.readouterr().out
+    assert f"ended early after step {metrics['steps']}: 3 validation losses" in capsys.readouterr().out
     assert 4 <= metrics["steps"] < 32
     best = metrics["kept_step"]
     assert 1 <= best == metrics["steps"] - 3
@@ -471,6 +471,45 @@ def test_interrupted_and_resumed_is_the_same_bytes(
 
 def timeless(row: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in row.items() if key not in MEASURED}
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_never_reaches_the_optimizer_and_the_checkpoint_before_it_is_good(
+    place: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.common.quantized import PackedModel
+    from stages.train import trainer
+
+    settings = train_settings(max_steps=6, accumulation=2, neftune_alpha=5.0)
+    main(settings)
+    adapter, calls, stepped = sha256_folder(ADAPTER), [0], [0]
+    shutil.rmtree(ADAPTER)
+    forward, before_step = PackedModel.forward, trainer.StepCallback.on_pre_optimizer_step
+
+    def spoiled(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        summed = forward(self, *arguments, **options)
+        calls[0] += self.training
+        if calls[0] != 9:  # the first micro batch of step 5
+            return summed
+        if what == "loss":
+            return summed * float("nan")
+        summed.register_hook(lambda flowing: flowing * float("inf"))
+        return summed
+
+    def counted(self: Any, *arguments: Any, **options: Any) -> None:
+        before_step(self, *arguments, **options)
+        stepped[0] += 1
+
+    monkeypatch.setattr(PackedModel, "forward", spoiled)
+    monkeypatch.setattr(trainer.StepCallback, "on_pre_optimizer_step", counted)
+    with pytest.raises(UserError, match=f"step 5: the {what} is not finite.*checkpoint before it stays in"):
+        main(settings)
+    assert stepped == [4]
+    assert not ADAPTER.exists()
+    assert [path.name for path in SCRATCH.glob("*/checkpoint-*")] == ["checkpoint-3"]
+    monkeypatch.setattr(PackedModel, "forward", forward)
+    main(settings)
+    assert sha256_folder(ADAPTER) == adapter
 
 
 def test_weights_that_are_not_finite_are_never_saved(place: Path) -> None:

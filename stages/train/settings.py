@@ -79,8 +79,8 @@ class TrainSettings:
     dtype: str = "bfloat16"  # of computation: bfloat16 | float32; the adapter itself is kept in float32
 
     # adamw | adamw_8bit (its state in 8 bits a value) | paged_adamw, paged_adamw_8bit (CUDA: the state goes to the
-    # host's memory where the GPU's runs short) | adafactor (the least state) | lion (a tenth of adamw's learning
-    # rate) | muon (adamw's learning rate; twice the work of a step)
+    # host's memory where the GPU's runs short) | adafactor (state of a row and a column a matrix) | lion (one state,
+    # a third to a tenth of adamw's learning rate) | muon (adamw's learning rate; DoRA's magnitudes by adamw)
     optimizer: str = "adamw"
     learning_rate: float = 4e-4  # peak, above 0
     schedule: str = "cosine"  # after the warmup: cosine | linear | constant | wsd (constant, then `decay`)

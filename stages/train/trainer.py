@@ -89,9 +89,7 @@ class PackTrainer(Trainer):
         self.noise: EmbeddingNoise | None = None
         if settings.neftune_alpha:
             self.noise = EmbeddingNoise(model.causal.get_input_embeddings(), settings.neftune_alpha)
-        self.best: dict[str, torch.Tensor] | None = (
-            None  # the adapter of the lowest validation loss, where asked
-        )
+        self.best: dict[str, torch.Tensor] | None = None  # the adapter of the lowest validation loss
         self.stopped_early = False
         self.grad_norm: float | None = None
         self.remove_callback(PrinterCallback)
@@ -245,14 +243,11 @@ class StepCallback(TrainerCallback):
         passed = without_improvement(self.curve.rows, self.settings.early_stopping_min_delta)
         if patience and passed >= patience and not last:
             trainer.stopped_early = control.should_training_stop = True
+            # a run that goes on from here would train a step more; one that goes on from before stops here again
+            control.should_save = False
             if trainer.is_world_process_zero():
-                told = (
-                    f"train: {passed} validation losses without improvement: ended early, after step {step}"
-                )
+                told = f"train: ended early after step {step}: {passed} validation losses without improvement"
                 tqdm.write(told)  # above the bar, where there is one
-            control.should_save = (
-                False  # going on from here would train a step more; from before, it stops here
-            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The adapter that is kept takes the place of the last one."""
