@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import logging
 import os
 import sys
 import time
@@ -65,6 +66,8 @@ def run(
         metrics_name: replaces `<stage>` in the metrics file's name.
     """
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    # when first imported (by peft, say) on a processor with AVX512-BF16 it misses an optional package of a kernel hub
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     started = time.perf_counter()
 
     def task(config: Any) -> None:

@@ -2,6 +2,7 @@
 
     dvc repro train
     python -m stages.train train.lora.rank=32 train.epochs=1
+    python -m stages.train train.launcher=accelerate train.processes=2 train.accumulation=2
 
 Writes models/adapter (adapter_config.json and adapter_model.safetensors as peft reads them, quantization.json for
 merging) and the curve, reports/train.csv. Killed, it goes on from its last checkpoint and ends with the same bytes.
@@ -9,9 +10,10 @@ merging) and the curve, reports/train.csv. Killed, it goes on from its last chec
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,14 @@ from stages.common.packs import Packs, batches, read_packs
 from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
 from stages.train.best import best_step
-from stages.train.checkpoints import SCRATCH, last_checkpoint, training_key
+from stages.train.checkpoints import SCRATCH, goes_on, last_checkpoint, steps_of, training_key
 from stages.train.curve import Curve, Row, share
+from stages.train.launch import SCRATCH as PLACE
+from stages.train.launch import launch, leave_word, leaving_word, stoppable
 from stages.train.machine import measure
 from stages.train.plan import PlannedPacks, ended_by, plan, refuse_impossible, step_count
 from stages.train.progress import Progress
+from stages.train.ranks import agreed, is_rank, join, leave, mean_loss_of_ranks, threads_each
 from stages.train.settings import TrainSettings
 
 BASE = Path("models/base")
@@ -34,14 +39,25 @@ ADAPTER = Path("models/adapter")
 CURVE = Path("reports/train.csv")
 LOCK = Path("requirements.lock")
 STAGES = Path(__file__).resolve().parents[1]
+# as the user gave them: Hydra's entry point changes both, and ranks are started with them
+ARGUMENTS, TRACEBACK = sys.argv[1:], os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
-def main(settings: Settings) -> dict[str, Any]:
-    """Packs in, adapter out; returns what was trained on, how fast, and the losses."""
+def main(settings: Settings) -> dict[str, Any] | None:
+    """Packs in, adapter out; what was trained on, how fast, and the losses. None where another process tells it."""
+    if settings.train.launcher == "accelerate" and not is_rank():
+        launch(settings.train, ["stages.train", *ARGUMENTS], TRACEBACK)
+        return None
+    with leaving_word(TRACEBACK):
+        return train_here(settings)
+
+
+def train_here(settings: Settings) -> dict[str, Any] | None:
+    """The training, or this rank's part of it; the first rank alone writes, and returns the metrics."""
     import torch
 
     from stages.common.fused import fuse
-    from stages.common.quantized import PackedModel, Quantization, load_model, mean_loss
+    from stages.common.quantized import PackedModel, Quantization, load_model
     from stages.common.trained import with_trained_adapter
     from stages.train.adapter import add_adapter, save_adapter
     from stages.train.initial import eva_rows
@@ -52,16 +68,16 @@ def main(settings: Settings) -> dict[str, Any]:
     order = plan(packs.tokens, train)
     steps = step_count(len(order), train)
     refuse_impossible(train, steps, len(held_out))
-    torch.set_num_threads(train.threads or len(os.sched_getaffinity(0)))
+    rank, ranks = join()
+    torch.set_num_threads(train.threads or threads_each(ranks))
 
     quantization = Quantization(
         train.quantization, train.double_quantization, train.dtype, initialisation=train.lora.init
     )
     base = load_model(BASE, quantization, train.attention)
     fuse(base)
-    key = training_key(train, PACKED, BASE, LOCK, STAGES)
+    key, checkpoint = agreed(lambda: named(train))
     curve, scratch = Curve(), SCRATCH / key
-    checkpoint = last_checkpoint(scratch)
     if checkpoint:  # it carries what the initialisation made, and goes on from there
         peft_model = with_trained_adapter(base, BASE, checkpoint, quantization, trainable=True)
     else:
@@ -73,11 +89,16 @@ def main(settings: Settings) -> dict[str, Any]:
 
     held_out_rows = batches(held_out, train.micro_batch, train.eval_tokens)
     trainer = PackTrainer(model, PlannedPacks(packs, order), train, scratch, curve)
-    validate = curve.timed(lambda: mean_loss(model, held_out_rows))
+    validate = curve.timed(lambda: mean_loss_of_ranks(trainer.model, held_out_rows, trainer.accelerator))
     trainer.add_callback(StepCallback(trainer, train, len(packs), validate))
-    curve.machine = measure(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
-    with told(curve, settings.track, key, steps, checkpoint, train.eval_every):
+    machine = measure(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
+    curve.machine = machine and replace(machine, rate=machine.rate * ranks)
+    telling = told(curve, settings.track, key, steps, checkpoint, train.eval_every)
+    with telling if rank == 0 else nullcontext():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    leave()
+    if rank > 0:
+        return None
 
     with replacing(ADAPTER) as folder:
         folder.mkdir()
@@ -97,9 +118,18 @@ def main(settings: Settings) -> dict[str, Any]:
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "training_key": key,
         "quantization": train.quantization,
+        "processes": ranks,
         "threads": torch.get_num_threads(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def named(train: "TrainSettings") -> tuple[str, Path | None]:
+    """The training's key, and the checkpoint to go on from."""
+    key = training_key(train, PACKED, BASE, LOCK, STAGES)
+    leave_word(PLACE, str(SCRATCH / key))
+    return key, last_checkpoint(SCRATCH / key)
 
 
 def read_training_packs() -> Packs:
@@ -121,7 +151,7 @@ def told(
     curve: Curve, track: Any, key: str, steps: int, checkpoint: Path | None, eval_every: int
 ) -> Iterator[None]:
     """While the block runs, new rows of the curve go to the terminal and to MLflow."""
-    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    done = steps_of(checkpoint) if checkpoint else 0
     if done:
         print(f"train: goes on after step {done} of {steps}, where it was interrupted", flush=True)
     progress, live, status = Progress(curve, steps, done, eval_every), LiveRun.start(track, key), "FAILED"
@@ -131,7 +161,7 @@ def told(
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
-        raise
+        raise KeyboardInterrupt(goes_on(SCRATCH / key)) from None
     finally:
         progress.close()
         live.close(status)
@@ -161,4 +191,5 @@ def summary(curve: Curve) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is on disk; nothing may ask the network
-    run("train", main, observes=("track",))
+    with stoppable():
+        run("train", main, observes=("track",))

@@ -1,7 +1,8 @@
-"""Checkpoints: where they are kept, and which of them a run may go on from."""
+"""Checkpoints: where they are kept, how one comes to be whole or not at all, and which of them a run may go on from."""
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
 
 SCRATCH = Path(".cache/train")
 INCOMPLETE = "incomplete"  # a checkpoint is written in this folder and renamed out of it
+MANIFEST = "manifest.json"  # sha256 of each of its files
 NAME = re.compile(r"checkpoint-(\d+)")
+# settings that change nothing but the order in which gradients are summed. A training that was killed on two GPUs may
+# go on on one, so they are not part of its key; they are in the section `train`, by which DVC decides what to rerun,
+# because that order changes the last bits of the adapter
+PLACE = ("launcher", "accelerate", "processes")
 
 
 def training_key(settings: "TrainSettings", packed: Path, base: Path, lock: Path, stages: Path) -> str:
-    """Names one training: a hash of settings, packs, base weights, library versions and code.
+    """Names one training: a hash of settings (but `PLACE`), packs, base weights, library versions and code.
 
     Two runs with the same key do the same computation, so one may go on where the other was killed.
     """
     code = [p for stage in ("train", "common") for p in (stages / stage).glob("*.py")]
     parts = {
-        "settings": asdict(settings),
+        "settings": {name: value for name, value in asdict(settings).items() if name not in PLACE},
         "packed": sha256_folder(packed),
         "base": sorted((p.name, sha256_file(p)) for p in base.glob("*.safetensors")),
         "config": sha256_file(base / "config.json"),
@@ -35,15 +41,66 @@ def training_key(settings: "TrainSettings", packed: Path, base: Path, lock: Path
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def publish(folder: Path, place: Path) -> None:
+    """Move a checkpoint to its place, so that it is whole there even after a power loss.
+
+    A rename may reach the disk before what was written, and older checkpoints are removed next: so everything is
+    forced to the disk first, and the manifest tells whether it came there.
+    """
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
+    manifest = json.dumps({p.name: sha256_file(p) for p in files}, indent=2)
+    (folder / MANIFEST).write_text(manifest + "\n", "utf-8")
+    for path in (*files, folder / MANIFEST, folder):
+        sync(path)
+    if place.exists():  # of an earlier run that could not be used
+        shutil.rmtree(place)
+    os.replace(folder, place)
+    sync(place.parent)
+
+
+def sync(path: Path) -> None:
+    """Force a file's contents, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint's files are those that were written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return bool(manifest) and all(sha256_file(folder / n) == digest for n, digest in manifest.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def last_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint with the most steps; incomplete ones are removed."""
-    shutil.rmtree(folder / INCOMPLETE, ignore_errors=True)
+    """The checkpoint with the most steps that is whole; changes nothing on the disk."""
+    return next((path for _, path in reversed(checkpoints(folder)) if is_whole(path)), None)
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Steps and folder of each checkpoint, whole or not, fewest steps first."""
     found = [(int(m[1]), p) for p in folder.glob("checkpoint-*") if (m := NAME.fullmatch(p.name))]
-    return max(found)[1] if found else None
+    return sorted(found)
 
 
 def keep_only(folder: Path, kept: Path) -> None:
     """Remove all checkpoints but one."""
-    for path in folder.glob("checkpoint-*"):
+    for _, path in checkpoints(folder):
         if path != kept:
             shutil.rmtree(path)
+
+
+def goes_on(folder: Path) -> str:
+    """Where the next run starts, in words."""
+    found = last_checkpoint(folder)
+    if found is None:
+        return "There is no checkpoint: the next run starts from the beginning."
+    return f"The next run goes on after step {steps_of(found)} ({found})."
+
+
+def steps_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

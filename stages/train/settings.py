@@ -10,6 +10,8 @@ QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
 INITIALISATIONS = ("default", "pissa", "olora", "eva", "loftq")
 DTYPES = ("bfloat16", "float32")
 ATTENTIONS = ("auto", "dense", "sdpa", "flex", "flash")
+LAUNCHERS = ("python", "accelerate")
+ACCELERATE = ("ddp",)
 ADAMW = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 OPTIMIZERS = (*ADAMW, "adafactor", "lion", "muon")
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -100,8 +102,8 @@ class TrainSettings:
     epochs: float = 2.0  # passes over the training packs, above 0; a fraction is allowed
     max_tokens: int = 0  # tokens to train on at most, prompts included; 0: no limit but epochs
     max_steps: int = 0  # optimizer steps at most; 0: no limit but epochs
-    micro_batch: int = 2  # packs in one forward and backward pass; bounds the memory
-    accumulation: int = 1  # micro batches in one optimizer step
+    micro_batch: int = 2  # packs in one forward and backward pass of one process; bounds the memory
+    accumulation: int = 1  # micro batches in one optimizer step, over all processes; at least one for each
     # of the documents of a row: auto picks what is fastest here; dense keeps probabilities (CPU, short documents); sdpa
     # is PyTorch's kernel, a document at a time; flex (FlexAttention) and flash (FlashAttention-2) run on CUDA
     attention: str = "auto"  # auto | dense | sdpa | flex | flash
@@ -118,7 +120,13 @@ class TrainSettings:
     log_every: int = 1  # steps a row of reports/train.csv
 
     seed: int = 0  # adapter initialisation, dropout, order of packs
-    threads: int = 0  # CPU threads; 0: as many as there are cores for this process
+    threads: int = 0  # CPU threads of a process; 0: the cores that there are, shared by the processes
+
+    launcher: str = "python"  # python: one process | accelerate: several, through `accelerate launch`
+    accelerate: str = (
+        "ddp"  # file of conf/train/accelerate: ddp (each has the model) | fsdp (each a part of it)
+    )
+    processes: int = 0  # accelerate: how many; 0: one a GPU
 
     def __post_init__(self) -> None:
         for key, allowed in (
@@ -127,6 +135,8 @@ class TrainSettings:
             ("attention", ATTENTIONS),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
+            ("launcher", LAUNCHERS),
+            ("accelerate", ACCELERATE),
         ):
             value = getattr(self, key)
             require(value in allowed, f"train.{key}", value, "one of " + ", ".join(allowed))
@@ -152,6 +162,7 @@ class TrainSettings:
             "save_every",
             "seed",
             "threads",
+            "processes",
         ):
             require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
         for key in ("warmup", "min_learning_rate", "adam_beta1", "adam_beta2"):

@@ -1,30 +1,30 @@
 """transformers' Trainer with this project's loss, checkpoints and curve."""
 
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from stages.common.errors import UserError
+from stages.common.files import remove
 from stages.common.loss import labelled
-from stages.common.packs import flatten
 from stages.common.quantized import PackedModel
 from stages.train.adapter import WEIGHTS, parameter_groups, save_adapter
 from stages.train.best import best_step, without_improvement
-from stages.train.checkpoints import INCOMPLETE, keep_only, last_checkpoint
+from stages.train.checkpoints import INCOMPLETE, keep_only, last_checkpoint, publish
 from stages.train.curve import Curve
 from stages.train.neftune import EmbeddingNoise
 from stages.train.optimizers import make_optimizer, make_scheduler
 from stages.train.plan import PlannedPacks
+from stages.train.ranks import MicroBatches, micro_batch_seed
 from stages.train.settings import TrainSettings
 
 CURVE = "curve.json"
@@ -37,7 +37,7 @@ def training_arguments(settings: TrainSettings, scratch: Path) -> TrainingArgume
 
     Optimizer and schedule are made by this project's own functions.
     """
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(scratch),
         num_train_epochs=1,  # the plan holds all epochs
         per_device_train_batch_size=settings.micro_batch,
@@ -51,12 +51,17 @@ def training_arguments(settings: TrainSettings, scratch: Path) -> TrainingArgume
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),  # several processes then talk through gloo
+        ddp_find_unused_parameters=False,
         report_to="none",
         disable_tqdm=True,
         log_level="error",
         seed=settings.seed,
         data_seed=settings.seed,
     )
+    # one process on a machine with several GPUs takes one of them; train.launcher=accelerate takes more
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 class PackTrainer(Trainer):
@@ -82,8 +87,17 @@ class PackTrainer(Trainer):
             model=model,
             args=training_arguments(settings, scratch),
             train_dataset=packs,
-            data_collator=flatten_with_count,
         )
+        self.batches = MicroBatches(
+            packs,
+            settings.micro_batch,
+            settings.accumulation,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        self.args.gradient_accumulation_steps = self.batches.rounds
+        # of the step so far, on this rank: loss, summed over labelled tokens; tokens, labelled tokens, packs, operations
+        self.seen = torch.zeros(5, dtype=torch.float64, device=self.args.device)
         self.model_accepts_loss_kwargs = True  # so that the labelled tokens of a whole step are counted
         self.settings, self.curve = settings, curve
         self.noise: EmbeddingNoise | None = None
@@ -95,8 +109,9 @@ class PackTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+    def get_train_dataloader(self) -> DataLoader:
+        """This rank's micro batches; accelerate must not deal them out again."""
+        return DataLoader(self.batches, batch_size=1, collate_fn=only, num_workers=0)  # type: ignore[arg-type]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -120,19 +135,33 @@ class PackTrainer(Trainer):
     ) -> Any:
         """This micro batch's share of the step's mean loss."""
         inputs = dict(inputs)
-        packs = inputs.pop("packs")
+        packs, number = inputs.pop("packs"), inputs.pop("number")
+        torch.manual_seed(micro_batch_seed(self.args.seed, number))
         if self.noise is not None:
             self.noise.lengths = inputs["lengths"]
         summed = model(**inputs)
-        if not torch.isfinite(summed):
-            raise UserError(self.broken("the loss is not finite"))
-        count = len(labelled(inputs["labels"])[1])
-        operations = self.curve.operations(inputs["lengths"], count)
-        self.curve.add_micro_batch(summed.item(), inputs["input_ids"].numel(), count, packs, operations)
+        if packs:
+            labels, lengths = len(labelled(inputs["labels"])[1]), inputs["lengths"]
+            counts = [sum(lengths), labels, packs, self.curve.operations(lengths, labels)]
+            self.seen[0] += summed.detach()
+            self.seen[1:] += torch.tensor(counts, dtype=torch.float64).to(self.seen.device)
         ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return summed / max(int(num_items_in_batch), 1) * ranks
 
+    def count_step(self) -> None:
+        """Add up what all ranks saw in this step, before the optimizer may use it.
+
+        Raises:
+            UserError: the loss is not finite (on every rank).
+        """
+        loss, tokens, labels, packs, operations = self.accelerator.reduce(self.seen, "sum").tolist()
+        self.seen.zero_()
+        if not math.isfinite(loss):
+            raise UserError(self.broken("the loss is not finite"))
+        self.curve.add_micro_batch(loss, int(tokens), int(labels), int(packs), operations)
+
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        self.count_step()
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self.grad_norm = float(norm)
         if not math.isfinite(self.grad_norm):
@@ -161,22 +190,33 @@ class PackTrainer(Trainer):
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Write aside and rename: a checkpoint that is there is complete."""
+        """Write aside and rename: a checkpoint that is there is whole. The first rank alone writes."""
         self.refuse_broken_weights()
         scratch = Path(self.args.output_dir)
         aside, name = scratch / INCOMPLETE, f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            remove(aside)  # of a run that was killed while it wrote
         self.args.output_dir = str(aside)
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.args.output_dir = str(scratch)
-        self.curve.save(aside / name / CURVE)
-        if self.best is not None:
-            save_file(self.best, aside / name / BEST)
-        os.replace(aside / name, scratch / name)
-        keep_only(scratch, scratch / name)
+        if self.args.should_save:
+            self.curve.save(aside / name / CURVE)
+            if self.best is not None:
+                save_file(self.best, aside / name / BEST)
+            publish(aside / name, scratch / name)
+            keep_only(scratch, scratch / name)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing to keep: what is drawn follows from the seed and the micro batch's number."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        pass
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_adapter(self.accelerator.unwrap_model(self.model).model, folder)
@@ -190,8 +230,8 @@ class PackTrainer(Trainer):
         self.best = load_file(folder / BEST) if (folder / BEST).exists() else None
 
 
-def flatten_with_count(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-    return {**flatten(packs), "packs": len(packs)}
+def only(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return rows[0]
 
 
 class StepCallback(TrainerCallback):

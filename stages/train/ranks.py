@@ -1,0 +1,127 @@
+"""How the packs of an optimizer step fall to the processes (ranks) of a training, and what they tell each other.
+
+A step's packs do not depend on the number of ranks: they are cut into micro batches, and rank r takes the micro batches
+r, r + ranks, r + 2 ranks ... of each step. So a checkpoint made on two ranks goes on on one: same packs, same micro
+batches, same random draws in each; only the order in which gradients are summed differs.
+"""
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stages.common.packs import IGNORED, flatten
+from stages.train.plan import PlannedPacks
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from stages.common.quantized import PackedModel
+
+T = TypeVar("T")
+# what a rank without a micro batch computes: one token without a label, whose gradient is zero. It must take part in
+# the exchange of gradients (and under FSDP of weights), or the others would wait for it
+NOTHING = {"input_ids": [0], "labels": [IGNORED], "lengths": [1]}
+
+
+class MicroBatches:
+    """The micro batches of one rank, as the data set that its Trainer reads from front to back.
+
+    A row is what `flatten` makes, with `packs` (how many; 0: it is `NOTHING`) and `number` (of the micro batch in the
+    whole training, over all ranks).
+
+    Args:
+        packs: in training order.
+        micro_batch: packs in a micro batch.
+        accumulation: micro batches in a step, over all ranks.
+    """
+
+    def __init__(
+        self, packs: PlannedPacks, micro_batch: int, accumulation: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        self._packs, self._size, self._accumulation = packs, micro_batch, accumulation
+        self._rank, self._ranks = rank, ranks
+        self._total = -(-len(packs) // micro_batch)
+        self.rounds = -(-accumulation // ranks)  # micro batches of one rank in a step
+
+    def __len__(self) -> int:
+        steps, rest = divmod(self._total, self._accumulation)
+        return steps * self.rounds + -(-rest // self._ranks)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        step, place = divmod(index, self.rounds)
+        place = place * self._ranks + self._rank
+        number = step * self._accumulation + place
+        first = number * self._size
+        if place >= self._accumulation or first >= len(self._packs):
+            return {**flatten([NOTHING]), "packs": 0, "number": number}
+        chosen = range(first, min(first + self._size, len(self._packs)))
+        return {**flatten([self._packs[i] for i in chosen]), "packs": len(chosen), "number": number}
+
+
+def micro_batch_seed(seed: int, number: int) -> int:
+    """Seed of what is drawn in a micro batch (dropout): the same on whatever rank, and after whatever restart."""
+    return random.Random(f"{seed}/micro batch {number}").getrandbits(63)
+
+
+def mean_loss_of_ranks(
+    model: "PackedModel", rows: Sequence[dict[str, Any]], accelerator: "Accelerator"
+) -> float | None:
+    """`mean_loss` with the rows dealt out among the ranks; all get the same value."""
+    import torch
+
+    from stages.common.loss import labelled
+    from stages.common.quantized import mean_loss
+
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    if ranks == 1:
+        return mean_loss(model, rows)
+    mine = list(rows[rank::ranks])
+    tokens = sum(len(labelled(row["labels"])[1]) for row in mine)
+    if len(mine) < -(-len(rows) // ranks):
+        mine.append(flatten([NOTHING]))
+    total = (mean_loss(model, mine) or 0.0) * tokens
+    sums = torch.tensor([total, tokens], dtype=torch.float64, device=accelerator.device)
+    total, tokens = accelerator.reduce(sums, "sum").tolist()
+    return total / tokens if tokens else None
+
+
+def is_rank() -> bool:
+    """Whether `accelerate launch` or torchrun started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
+def threads_each(ranks: int) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // ranks)
+
+
+def join() -> tuple[int, int]:
+    """This process's rank and how many there are; a rank meets the others here."""
+    if not is_rank():
+        return 0, 1
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())  # picks this rank's GPU
+    return state.process_index, state.num_processes
+
+
+def agreed(found: Callable[[], T]) -> T:
+    """What the first rank finds, for all."""
+    if not is_rank():
+        return found()
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    values: list[Any] = [found() if PartialState().is_main_process else None]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def leave() -> None:
+    """The end of a rank's part, after which it may not talk to others."""
+    if is_rank():
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()

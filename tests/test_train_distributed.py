@@ -1,0 +1,315 @@
+"""Several processes train what one trains: gradients, order, checkpoints; they are started, heard and ended as one."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from stages.common.errors import UserError
+from stages.common.files import read_json, sha256_folder
+from stages.common.packs import flatten
+from stages.train.checkpoints import SCRATCH, training_key
+from stages.train.launch import FILES, how_it_failed, launch
+from stages.train.plan import PlannedPacks
+from stages.train.ranks import NOTHING, MicroBatches
+from tests.forks import Forks
+from tests.tiny import REPOSITORY
+from tests.training import TRACK, TRAIN, train_settings, workplace
+
+# 8 packs in steps of 3 micro batches: 3, 3, 2. Two ranks share 3 unevenly; of three, one has nothing in the last step
+UNEVEN = {"micro_batch": 1, "accumulation": 3, "quantization": "none", "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    process = Forks()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = workplace(tmp_path / "place", tiny_model)
+    monkeypatch.chdir(root)
+    return root
+
+
+def job(name: str) -> str:
+    return f"tests.test_train_distributed:{name}"
+
+
+def save_gradients(**changes: Any) -> None:
+    """Gradients of every step before the optimizer's, of a model that stays as it is, in gradients<ranks>.pt."""
+    from stages.train import __main__ as stage
+    from stages.train.ranks import join
+    from stages.train.trainer import PackTrainer
+
+    rank, ranks = join()
+    seen: list[list[torch.Tensor]] = []
+
+    def keep(self: Any, model: Any, grad_norm: Any = None) -> float:
+        norm = original(self, model, grad_norm)
+        seen.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+        for parameter in model.parameters():
+            parameter.grad = None
+        return norm
+
+    def start(*arguments: Any) -> Any:
+        adapted = add(*arguments)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return adapted
+
+    from stages.train import adapter
+
+    original, PackTrainer._get_grad_norm = PackTrainer._get_grad_norm, keep  # type: ignore[method-assign]
+    add, adapter.add_adapter = adapter.add_adapter, start
+    stage.train_here(train_settings(max_grad_norm=0.0, **changes))
+    if rank == 0:
+        torch.save(seen, f"gradients{ranks}.pt")
+
+
+def train(kill_after: int = 0, **changes: Any) -> None:
+    """Train; with `kill_after`, end with SIGKILL after that many steps."""
+    from stages.train import trainer
+    from stages.train.__main__ import train_here
+
+    def end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        ended(self, args, state, control, **kwargs)
+        if state.global_step == kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ended, trainer.StepCallback.on_step_end = trainer.StepCallback.on_step_end, end
+    train_here(train_settings(**changes))
+
+
+def adapter() -> dict[str, torch.Tensor]:
+    return load_file("models/adapter/adapter_model.safetensors")
+
+
+def assert_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=1e-5, atol=1e-5)
+
+
+def curve() -> list[dict[str, str]]:
+    with open("reports/train.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "accumulation", "packs"), [(1, 3, 8), (2, 3, 11), (3, 2, 7), (1, 4, 1)]
+)
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_share_each_step_s_packs(micro_batch: int, accumulation: int, packs: int, ranks: int) -> None:
+    planned: Any = [{"input_ids": [n, n], "labels": [-100, n], "lengths": [2]} for n in range(packs)]
+    alone = MicroBatches(planned, micro_batch, accumulation)
+    shares = [MicroBatches(planned, micro_batch, accumulation, rank, ranks) for rank in range(ranks)]
+    assert len({len(share) for share in shares}) == 1  # or one would wait for the others for ever
+    for step in range(-(-packs // (micro_batch * accumulation))):
+        wanted = rows_of_step(alone, step)
+        found = [row for share in shares for row in rows_of_step(share, step)]
+        assert sorted(found) == sorted(wanted)
+        assert len(found) == len(set(found))
+
+
+def rows_of_step(batches: MicroBatches, step: int) -> list[tuple[Any, ...]]:
+    first = step * batches.rounds
+    rows = [batches[i] for i in range(first, min(first + batches.rounds, len(batches)))]
+    return [(row["number"], tuple(row["input_ids"][0].tolist())) for row in rows if row["packs"]]
+
+
+def test_ranks_make_the_gradients_of_one_process(place: Path, forks: Forks) -> None:
+    for ranks in (1, 2, 3):
+        assert (
+            forks.run(job("save_gradients"), place, ranks, epochs=1.0, dropout=0.1, **UNEVEN) == [0] * ranks
+        )
+    one, two, three = (torch.load(f"gradients{ranks}.pt") for ranks in (1, 2, 3))
+    assert len(one) == 3
+    for steps in (two, three):
+        for step, other in zip(one, steps, strict=True):
+            for a, b in zip(step, other, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    assert all(any(t.abs().max() > 1e-3 for t in step) for step in one)
+
+
+def test_a_checkpoint_of_two_ranks_goes_on_on_one_and_back(place: Path, forks: Forks) -> None:
+    changes = {**UNEVEN, "dropout": 0.2, "save_every": 2, "eval_every": 3, "epochs": 3.0}
+    assert forks.run(job("train"), place, 1, **changes) == [0]
+    alone, rows = adapter(), curve()
+    assert forks.run(job("train"), place, 2, **changes) == [0, 0]
+    together = sha256_folder("models/adapter")
+    assert_close(alone, adapter())
+    for before, after in ((2, 1), (1, 2), (2, 2)):
+        shutil.rmtree("models/adapter")
+        killed = forks.run(job("train"), place, before, kill_after=5, **changes)
+        assert killed == [-signal.SIGKILL] * before
+        assert [p.name for p in SCRATCH.glob("*/checkpoint-*")] == ["checkpoint-4"]
+        assert forks.run(job("train"), place, after, **changes) == [0] * after
+        assert "goes on after step 4 of 8" in Path("rank0.log").read_text("utf-8")
+        assert_close(alone, adapter())
+        assert [row["step"] for row in curve()] == [row["step"] for row in rows]
+        for ours, theirs in zip(curve(), rows, strict=True):
+            assert (ours["tokens"], ours["epoch"]) == (theirs["tokens"], theirs["epoch"])
+            for name in ("loss", "validation_loss"):
+                assert float(ours[name] or 0) == pytest.approx(float(theirs[name] or 0), rel=1e-5)
+    assert sha256_folder("models/adapter") == together  # two ranks all the time: the same bytes
+
+
+def test_the_first_rank_alone_writes_and_speaks(place: Path, forks: Forks) -> None:
+    assert forks.run(job("train"), place, 2, max_steps=2, **UNEVEN) == [0, 0]
+    assert "step 2 of 2" in Path("rank0.log").read_text("utf-8")
+    assert Path("rank1.log").read_text("utf-8") == ""
+    assert not list(SCRATCH.glob("*"))
+
+
+def test_ranks_do_not_change_the_key_of_a_training(place: Path) -> None:
+    def key(**changes: Any) -> str:
+        settings = replace(TRAIN, **changes)
+        return training_key(
+            settings, Path("data/packed"), Path("models/base"), Path("lock"), REPOSITORY / "stages"
+        )
+
+    assert key() == key(launcher="accelerate", processes=2)
+    assert key() != key(accumulation=2)
+
+
+def test_more_processes_than_micro_batches_are_refused() -> None:
+    with pytest.raises(UserError, match=r"set train\.accumulation=2"):
+        launch(replace(TRAIN, launcher="accelerate", processes=2), ["tests.test_train_distributed"], False)
+
+
+@pytest.mark.parametrize("name", ["ddp"])
+def test_accelerate_reads_its_files(name: str) -> None:
+    from accelerate.commands.config import load_config_from_file
+
+    config = load_config_from_file(str(REPOSITORY / FILES / f"{name}.yaml"))
+    assert config.distributed_type.value == {"ddp": "MULTI_GPU", "fsdp": "FSDP"}[name]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "message"),
+    [
+        ({0: 1, 1: 1}, 1, ""),
+        ({0: -15, 1: 3}, 3, ""),
+        ({0: -15}, 143, "process 0 was ended by SIGTERM"),
+        ({0: 1, 1: -9}, 137, "process 1 was ended by SIGKILL"),
+        ({0: -15, 1: -11}, 139, "process 1 was ended by SIGSEGV"),
+    ],
+)
+def test_how_ranks_failed(statuses: dict[int, int], status: int, message: str) -> None:
+    ended = how_it_failed(statuses)
+    assert ended.status == status
+    assert message in ended.message
+    assert bool(ended.message) == bool(message)
+
+
+ENDINGS = """
+import os, signal, sys, time
+from stages.common.errors import UserError
+from stages.train.launch import leave_word, leaving_word
+rank, how = int(os.environ["RANK"]), sys.argv[1]
+with leaving_word(False):
+    if how == "raises" and rank == 1:
+        raise UserError("rank one says why")
+    if how == "raises":
+        time.sleep(0.2)
+        raise RuntimeError("connection closed by peer")
+    if how == "stopped" and rank == 1:
+        leave_word("scratch", "nowhere")
+        os.kill(os.getppid(), signal.SIGTERM)
+    if how == "dies" and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Starts two ranks that end in a given way."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+    (tmp_path / "endings.py").write_text(ENDINGS, "utf-8")
+    settings = replace(TRAIN, launcher="accelerate", processes=2, accumulation=2)
+    return lambda how: launch(settings, ["endings", how], False)
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "told"),
+    [
+        ("raises", 1, "error in stage train: rank one says why"),
+        ("dies", 137, "process 1 was ended by SIGKILL"),
+    ],
+)
+def test_a_rank_that_fails_ends_all_with_one_message(
+    how: str, status: int, told: str, started: Any, capfd: Any
+) -> None:
+    before = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        started(how)
+    assert ended.value.code == status
+    assert time.monotonic() - before < 30
+    error = capfd.readouterr().err
+    assert told in error
+    assert len(error.strip().splitlines()) == 1, error
+
+
+def test_a_signal_to_the_command_ends_its_ranks(started: Any) -> None:
+    with pytest.raises(KeyboardInterrupt, match="the next run starts from the beginning"):
+        started("stopped")
+
+
+def test_nothing_is_a_micro_batch_without_a_gradient(tiny_model: Path) -> None:
+    from stages.common.quantized import PackedModel, Quantization, load_model
+    from stages.train.adapter import add_adapter
+
+    model = PackedModel(
+        add_adapter(load_model(tiny_model, Quantization("none", True, "float32")), TRAIN.lora, 0)
+    )
+    loss = model(**flatten([NOTHING]))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(not p.grad.any() for p in model.parameters() if p.requires_grad)
+    planned: Any = PlannedPacks([NOTHING] * 2, [0, 1])  # type: ignore[arg-type]
+    assert MicroBatches(planned, 1, 3, rank=2, ranks=3)[0]["packs"] == 0
+
+
+def test_the_command_starts_ranks_and_writes_what_they_trained(place: Path, forks: Forks) -> None:
+    """`python -m stages.train` as dvc runs it, against the same two ranks started by hand."""
+    settings = replace(TRAIN, launcher="accelerate", processes=2, accumulation=2, max_steps=3)
+    shutil.copy(REPOSITORY / "dvc.yaml", place)
+    shutil.copytree(REPOSITORY / FILES, place / FILES)
+    sections = {"train": asdict(settings), "track": asdict(TRACK)}
+    (place / "reports").mkdir(exist_ok=True)
+    (place / "reports/config.yaml").write_text(yaml.safe_dump(sections), "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.train", "train.lora.dropout=0.1"],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("step 3 of 3") == 1
+    metrics = read_json(place / "reports/train.json")
+    assert (metrics["processes"], metrics["threads"], metrics["steps"]) == (2, 1, 3)
+    ours = sha256_folder(place / "models/adapter")
+    assert forks.run(job("train"), place, 2, accumulation=2, max_steps=3, dropout=0.1) == [0, 0]
+    assert sha256_folder(place / "models/adapter") == ours
