@@ -550,10 +550,8 @@ def test_killed_or_not_the_same_bytes_and_rebuilt_the_same_function(
     assert metrics["validation_loss_last"] < metrics["validation_loss_first"]
     whole = sha256_folder(ADAPTER)
     rebuilt = PackedModel(load_trained(BASE, ADAPTER))
-    assert (
-        mean_loss(rebuilt, batches(read_packs("data/packed/validation.arrow"), 2))
-        == metrics["validation_loss_last"]
-    )
+    again = mean_loss(rebuilt, batches(read_packs("data/packed/validation.arrow"), 2))
+    assert again == pytest.approx(metrics["validation_loss_last"], rel=1e-6)  # norms of training are fused
     init = options.get("init", "default")
     assert (ADAPTER / INITIAL).exists() == (init in ("pissa", "olora", "loftq"))
     assert json.loads((ADAPTER / "quantization.json").read_text("utf-8"))["initialisation"] == init

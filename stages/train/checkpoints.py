@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.common.files import sha256_file, sha256_folder
+from stages.common.stage import disk_is_full
 
 if TYPE_CHECKING:
     from stages.train.settings import TrainSettings
@@ -92,6 +93,20 @@ def keep_only(folder: Path, kept: Path) -> None:
     for _, path in checkpoints(folder):
         if path != kept:
             shutil.rmtree(path)
+
+
+def cannot_write(error: Exception) -> bool:
+    """Whether an error while a checkpoint is written means that the disk takes no more.
+
+    torch.save says so with a RuntimeError that does not name the reason.
+    """
+    told = str(error)
+    return (
+        isinstance(error, OSError)
+        or disk_is_full(error)
+        or "iostream error" in told
+        or "inline_container" in told
+    )
 
 
 def goes_on(folder: Path) -> str:

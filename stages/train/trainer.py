@@ -19,7 +19,14 @@ from stages.common.loss import labelled
 from stages.common.quantized import PackedModel
 from stages.train.adapter import WEIGHTS, parameter_groups, save_adapter
 from stages.train.best import best_step, without_improvement
-from stages.train.checkpoints import INCOMPLETE, keep_only, last_checkpoint, publish
+from stages.train.checkpoints import (
+    INCOMPLETE,
+    cannot_write,
+    goes_on,
+    keep_only,
+    last_checkpoint,
+    publish,
+)
 from stages.train.curve import Curve
 from stages.train.neftune import EmbeddingNoise
 from stages.train.optimizers import make_optimizer, make_scheduler
@@ -196,17 +203,32 @@ class PackTrainer(Trainer):
         aside, name = scratch / INCOMPLETE, f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             remove(aside)  # of a run that was killed while it wrote
-        self.args.output_dir = str(aside)
+        try:
+            self._write_checkpoint(model, trial, aside)
+            if self.args.should_save:
+                publish(aside / name, scratch / name)
+        except Exception as error:
+            if not cannot_write(error):
+                raise
+            remove(aside)
+            raise UserError(
+                f"step {self.state.global_step}: the checkpoint cannot be written, the disk is full or fails "
+                f"({error}). Free space and run it again. {goes_on(scratch)}"
+            ) from error
+        if self.args.should_save:
+            keep_only(scratch, scratch / name)
+
+    def _write_checkpoint(self, model: torch.nn.Module, trial: Any, folder: Path) -> None:
+        scratch, self.args.output_dir = self.args.output_dir, str(folder)
         try:
             super()._save_checkpoint(model, trial)
         finally:
-            self.args.output_dir = str(scratch)
+            self.args.output_dir = scratch
         if self.args.should_save:
-            self.curve.save(aside / name / CURVE)
+            written = folder / f"checkpoint-{self.state.global_step}"
+            self.curve.save(written / CURVE)
             if self.best is not None:
-                save_file(self.best, aside / name / BEST)
-            publish(aside / name, scratch / name)
-            keep_only(scratch, scratch / name)
+                save_file(self.best, written / BEST)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Nothing to keep: what is drawn follows from the seed and the micro batch's number."""
