@@ -94,12 +94,25 @@ def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
             yield name.removeprefix(PREFIX), module
 
 
+@torch.no_grad()
 def set_base(layer: LoraLinear, weight: torch.Tensor, quantization: Quantization) -> None:
-    """Give a layer another frozen weight (out, in), which is quantized."""
-    base = layer.get_base_layer()
-    base.weight = quantized_weight(weight, quantization)
-    if hasattr(base, "quant_state"):
-        base.quant_state = base.weight.quant_state
+    """Give a layer another frozen weight (out, in), quantized into the memory that the old one has.
+
+    New memory in its place would lie between that of the large tensors it is made from, which then cannot be reused:
+    a SmolLM2-135M grew by its size in float32 [measured].
+    """
+    held = parts(layer.get_base_layer().weight)
+    for old, new in zip(held, parts(quantized_weight(weight, quantization)), strict=True):
+        old.copy_(new)
+
+
+def parts(weight: Any) -> list[torch.Tensor]:
+    """The tensors that a weight consists of: the bits, and the scales that are of this weight alone."""
+    state = getattr(weight, "quant_state", None)
+    nested = getattr(state, "state2", None)
+    found = [weight.data, getattr(weight, "SCB", None)]
+    found += [getattr(state, "absmax", None), getattr(state, "offset", None), getattr(nested, "absmax", None)]
+    return [part for part in found if part is not None]
 
 
 class BaseWeights:

@@ -75,18 +75,20 @@ def decompose(layer: Any, name: str, weight: torch.Tensor, lora: "Lora", quantiz
             f"takes no more than its smaller side"
         )
     weight = weight.to(layer.lora_A["default"].weight.device, getattr(torch, quantization.dtype)).float()
+    pair = [parts["default"].weight for parts in (layer.lora_A, layer.lora_B)]
+    held = [parameter.data for parameter in pair]
     if lora.init == "loftq":
-        a, b = top_of_svd(weight - round_trip(weight, quantization), lora)
-        layer.lora_A["default"].weight.data = a / layer.scaling["default"] ** 0.5
-        layer.lora_B["default"].weight.data = b / layer.scaling["default"] ** 0.5
+        factors = top_of_svd(weight - round_trip(weight, quantization), lora)
+        for parameter, factor in zip(pair, factors, strict=True):
+            parameter.data = factor / layer.scaling["default"] ** 0.5
     else:
         with full_precision(layer, weight):
             if lora.init == "olora":
                 layer.olora_init("default")
             else:
                 layer.pissa_init("default", f"pissa_niter_{lora.svd_niter}" if lora.svd_niter else "pissa")
-    for parts in (layer.lora_A, layer.lora_B):
-        parts["default"].weight.data = parts["default"].weight.data.contiguous()
+    for parameter, memory in zip(pair, held, strict=True):  # as in set_base
+        parameter.data = memory.copy_(parameter.data)
 
 
 @contextmanager
