@@ -386,6 +386,19 @@ def test_without_loraplus_all_matrices_are_one_group(tiny_model: Path) -> None:
     ]
 
 
+def test_loraplus_is_what_training_does(place: Path) -> None:
+    main(
+        train_settings(
+            init="pissa", loraplus_lr_ratio=8.0, max_steps=1, save_every=0, warmup=0.0, schedule="constant",
+            learning_rate=1e-3, max_grad_norm=0.0,
+        )
+    )  # fmt: skip
+    before, after = (load_file(ADAPTER / name) for name in (INITIAL, WEIGHTS))
+    for name, tensor in after.items():
+        step = (tensor - before[name]).abs().median().item()
+        assert step == pytest.approx(1e-3 if "lora_A" in name else 8e-3, rel=2e-2), name
+
+
 # --- initialisations
 
 
