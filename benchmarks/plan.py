@@ -1,6 +1,6 @@
 """The plan's memory against measured peaks of the train stage, and how much the loss of a row varies.
 
-    python -m benchmarks.plan memory            # some settings, 16 steps each; half a minute to three minutes a setting
+    python -m benchmarks.plan memory            # some settings, up to 12 steps each; 25 to 100 seconds a setting
     python -m benchmarks.plan memory --only 3 5
     python -m benchmarks.plan spread            # of the validation rows, with the trained adapter; half a minute
 
@@ -32,10 +32,9 @@ SETTINGS = [
     (1024, 1, False, "none"),
     (1024, 4, True, "none"),
 ]
-STEPS = 16  # the heap grows in the first ones
+STEPS, TOKENS = 12, 24_576  # at most, of a run: the heap grows in the first steps
 FIXED = {
     "accumulation": 1,
-    "max_steps": STEPS,
     "max_tokens": 0,
     "eval_tokens": 1,
     "save_every": 0,
@@ -73,6 +72,7 @@ def memory(folder: Path, chosen: list[int]) -> None:
         length, size, checkpointing, quantization = SETTINGS[number]
         root = project(folder / str(length), [f"pack.max_length={length}"])
         overrides = [
+            f"train.max_steps={min(STEPS, TOKENS // (length * size))}",
             f"train.micro_batch={size}",
             f"train.gradient_checkpointing={str(checkpointing).lower()}",
             f"train.quantization={quantization}",
