@@ -12,7 +12,7 @@ import pytest
 
 from stages.common.engine_settings import EngineSettings
 from stages.common.errors import UserError
-from stages.common.files import write_parquet
+from stages.common.files import write_json, write_parquet
 from stages.common.flops import linear_shapes, training_flops
 from stages.common.packs import read_packs
 from stages.common.prompt_settings import PromptSettings
@@ -34,7 +34,7 @@ from stages.plan.memory import (
 )
 from stages.plan.rows import Data, data_of, heaviest_batch, packed, within
 from stages.plan.shape import model_config
-from stages.plan.spending import training_seconds
+from stages.plan.spending import operations_a_token, reached_share, training_seconds
 from stages.plan.table import duration, table
 from stages.train.settings import Lora, TrainSettings
 from tests.tiny import REPOSITORY, generated_functions
@@ -434,6 +434,29 @@ def test_activations_are_those_that_a_forward_pass_keeps(dropout: float, tiny_mo
     batch = Batch(250, sum(attention_pairs(n) for n in lengths), 150, 1)
     held = sum(storage.nbytes() for storage in saved.values())
     assert activations(config, train, batch, cuda=False) == pytest.approx(held, rel=0.15)
+
+
+def test_operations_of_the_plan_are_those_of_its_documents() -> None:
+    trained = adapter_parameters(TINY, Lora(rank=4, alpha=8))
+    assert operations_a_token(TINY, [30, 20], 0.4, trained) == pytest.approx(
+        training_flops(TINY, [30, 20], 20, 4) / 50
+    )
+
+
+def test_the_share_is_what_the_training_on_this_machine_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracked = {"train": asdict(TrainSettings(lora=Lora(rank=4, alpha=8)))}
+    assert reached_share(tracked, 1e6, TINY, "bfloat16") is None
+    write_json("reports/pack.json", {"train": {"documents": 10, "tokens": 500, "labelled_share": 0.4}})
+    write_json("reports/train.json", {"tokens_per_second": 2.0})
+    operations = training_flops(TINY, [50] * 10, 200, 4) / 500
+    assert reached_share(tracked, 4 * operations, TINY, "bfloat16") == pytest.approx(0.5)
+    assert (
+        reached_share(tracked, operations, TINY, "bfloat16") is None
+    )  # twice this machine's rate: another machine's
+    assert reached_share(tracked, 4 * operations, TINY, "float32") is None
 
 
 def test_time_follows_from_operations_rate_and_share() -> None:

@@ -78,7 +78,7 @@ def plan_of(sections: dict[str, Any], tracked: dict[str, Any], calibration: floa
     from stages.plan.cautions import warnings
     from stages.plan.facts import facts_of
     from stages.plan.machine import machine, product_rate
-    from stages.plan.memory import memory_parts
+    from stages.plan.memory import adapter_parameters, memory_parts
     from stages.plan.rows import data_of, differing, heaviest_batch
     from stages.plan.shape import model_config
     from stages.plan.spending import SHARES, disk_parts, operations_a_token, reached_share, training_seconds
@@ -96,7 +96,8 @@ def plan_of(sections: dict[str, Any], tracked: dict[str, Any], calibration: floa
     batch = heaviest_batch(data, order, train.micro_batch, config, train, here.device == "cuda")
     memory = memory_parts(config, train, batch, here.device == "cuda")
     tokens = int(data.pack_tokens[order].sum())
-    operations = operations_a_token(config, data.lengths.tolist(), data.labelled_share, train.lora.rank)
+    trained = adapter_parameters(config, train.lora)
+    operations = operations_a_token(config, data.lengths.tolist(), data.labelled_share, trained)
     rate = product_rate(config, train.dtype, here.device, train.threads, calibration)
     reached = (
         reached_share(tracked, rate, config, train.dtype) if base_is_here and here.device == "cpu" else None

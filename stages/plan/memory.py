@@ -23,9 +23,9 @@ BLOCK, SUPERBLOCK = 64, 256  # weights that share a scale in 4 bits; scales that
 # Bytes of optimizer state a trained value takes. 8 bits: a byte for each moment; Adafactor: two vectors a matrix, about nothing.
 STATE = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0, "lion": 4, "muon": 4}
 # What Python and the libraries hold once a model is loaded, its weights left out; and what the C library's heap loses between
-# blocks of changing sizes within some tens of steps, as a share of the activations. Both fitted to `python -m benchmarks.plan
+# blocks of changing sizes within a dozen steps, as a share of the activations. Both fitted to `python -m benchmarks.plan
 # memory`. A CUDA context with cuBLAS's workspace is a common figure, not run here.
-LIBRARIES, HEAP, CONTEXT = 860 * MIB, 0.6, 600 * MIB
+LIBRARIES, HEAP, CONTEXT = 800 * MIB, 0.4, 600 * MIB
 MAPPED = "base's file, mapped"  # resident while RAM is free; the kernel takes it back where it is not
 MODULES = {
     "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from stages.common.files import read_json
@@ -14,10 +15,11 @@ SHARES = {"cpu": 0.45, "cuda": 0.35}
 RECOMPUTED = 1.5  # gradient checkpointing does a forward pass more, half as much as forward and backward of frozen weights
 
 
-def operations_a_token(config: Mapping[str, Any], lengths: Any, labelled_share: float, rank: int) -> float:
-    """Useful operations of training on a token of documents like these."""
+def operations_a_token(config: Mapping[str, Any], lengths: Any, labelled_share: float, trained: int) -> float:
+    """Useful operations of training on a token of documents like these, with that many values in the adapter."""
     tokens = int(sum(lengths))
-    return training_flops(config, lengths, round(labelled_share * tokens), rank) / max(1, tokens)
+    frozen = training_flops(config, lengths, round(labelled_share * tokens), rank=0)
+    return frozen / max(1, tokens) + 6 * trained
 
 
 def reached_share(
@@ -37,7 +39,8 @@ def reached_share(
     if not train.get("tokens_per_second") or not pack["documents"] or then.get("dtype") != dtype:
         return None
     lengths = [pack["tokens"] // pack["documents"]] * pack["documents"]
-    operations = operations_a_token(config, lengths, pack["labelled_share"], then["lora"]["rank"])
+    trained = adapter_parameters(config, SimpleNamespace(**then["lora"]))
+    operations = operations_a_token(config, lengths, pack["labelled_share"], trained)
     again = RECOMPUTED if then.get("gradient_checkpointing") else 1.0
     share = train["tokens_per_second"] * operations * again / rate
     return share if 0.05 < share <= 1 else None  # else it ran on another machine
