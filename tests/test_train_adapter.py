@@ -568,6 +568,7 @@ def test_killed_or_not_the_same_bytes_and_rebuilt_the_same_function(
         **options,
     )
     metrics = main(settings)
+    assert metrics is not None
     assert metrics["validation_loss_last"] < metrics["validation_loss_first"]
     whole = sha256_folder(ADAPTER)
     rebuilt = PackedModel(load_trained(BASE, ADAPTER))
