@@ -93,6 +93,8 @@ def test_the_page_says_what_the_files_say(folder: Path) -> None:
         "5 min 0 s",
         "99.8% (limit: at least 97.0%)",
         "0.0004 (limit: at most 0.02)",
+        "0.0001 (limit: at most 0.01)",
+        "The adapter is merged into the weights that it was trained on, as quantization left them. These figures compare",
         "BSD-3-Clause",
         "packing left out 1 (overlong)",
         "These rules dropped nothing: length",
@@ -457,6 +459,20 @@ def test_what_makes_a_figure_doubtful_is_said(folder: Path) -> None:
     weak, levels, _ = change("tuned", isolation={"level": "C"})
     assert weak.startswith("The tuned model was judged in a weak sandbox")
     assert levels == "The judge was at level B for the base and C for the tuned model."
+
+
+def test_a_merge_that_is_not_the_plain_one_is_said(folder: Path) -> None:
+    path = Path("reports/merge.json")
+    metrics, others = json.loads(path.read_text()), cautions(read_evidence())
+    path.write_text(json.dumps({**metrics, "base": "original"}))
+    assert cautions(read_evidence()) == others
+    assert "merged model is another function than the trained one. These figures compare" in report()
+    path.write_text(json.dumps({"base": "dequantized", "gate": "off", "seconds": 2.0}))
+    (said,) = (line for line in cautions(read_evidence()) if line not in others)
+    assert said.startswith(
+        "The merged model, which is the tuned one here, was not compared with the trained model"
+    )
+    assert "left them. It was not compared with the trained model (merge.parity_tokens is 0)." in report()
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,18 @@ def test_a_weak_sandbox_is_a_tag_and_in_the_description(folder: Path) -> None:
     assert "Judged in a weak sandbox." in tags["mlflow.note.content"]
 
 
+def test_what_was_merged_and_whether_it_was_compared_are_tags(folder: Path) -> None:
+    facts = gather()
+    assert (facts.tags["codetune.merge_base"], facts.tags["codetune.merge_gate"]) == ("dequantized", "passed")
+    assert facts.finals["merge/loss_difference"] == 0.0001
+    assert "compared" not in facts.tags["mlflow.note.content"]
+    path = Path("reports/merge.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base": "original", "gate": "off"}))
+    tags = gather().tags
+    assert (tags["codetune.merge_base"], tags["codetune.merge_gate"]) == ("original", "off")
+    assert "The merged model was not compared with the trained one." in tags["mlflow.note.content"]
+
+
 def test_artifacts_lie_beside_the_store(folder: Path) -> None:
     track()
     (run,) = runs()

@@ -53,7 +53,7 @@ def rows() -> list[dict[str, str]]:
 def test_trains_and_writes_adapter_curve_and_metrics(place: Path) -> None:
     metrics = main(train_settings(epochs=4.0))
     names = sorted(p.name for p in ADAPTER.iterdir())
-    assert names == ["adapter_config.json", "adapter_model.safetensors", "quantization.json"]
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "base.json", "quantization.json"]
     assert metrics["steps"] == 32
     assert metrics["epochs"] == 4.0
     assert metrics["validation_loss_last"] < metrics["validation_loss_first"]

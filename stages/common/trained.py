@@ -1,7 +1,7 @@
 """The trained function, rebuilt from models/base and the folder of an adapter: for merging, evaluating, and going on.
 
-An adapter's folder holds adapter_config.json and adapter_model.safetensors as peft reads them, quantization.json, and
-after PiSSA, OLoRA and LoftQ initial.safetensors: A0 and B0 with which training began, under the same names. PiSSA and
+An adapter's folder holds adapter_config.json and adapter_model.safetensors as peft reads them, quantization.json,
+base.json, which names the weights that it belongs to, and after PiSSA, OLoRA and LoftQ initial.safetensors: A0 and B0 with which training began, under the same names. PiSSA and
 OLoRA train over Q(W - s B0 A0), all others over Q(W).
 """
 
@@ -19,6 +19,7 @@ from stages.common.quantized import Quantization, load_model, quantized_weight, 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 INITIAL = "initial.safetensors"
+BASE_FILE = "base.json"  # sha256 of each weight file of the base
 PREFIX = "base_model.model."  # what peft puts before the names of the base
 
 

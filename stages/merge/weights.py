@@ -1,117 +1,123 @@
-"""Weights of the merged model, and the folder that holds them.
+"""Weights of the merged model, one at a time.
 
 Training computed `dequantize(Q(W)) x + s B A x`, so the merged weight is `dequantize(Q(W)) + s B A`: merging into the
-16-bit W would be another function (peft #2321). All of it is in float32, rounded once at the end. Dequantizing to bfloat16
+16-bit W is another function (peft #2321). All of it is in float32, rounded once at the end. Dequantizing to bfloat16
 first, as training did for its products, would put W on the grid of the rounding: every update smaller than half a step
 would be lost, instead of being right on average [measured: three times the KL to the unrounded sum].
 """
 
-import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.files import sha256_file
-from stages.common.lora_linear import LoraLinear, dense_weight, with_adapter
-from stages.common.quantized import Quantization
+from stages.common.lora_linear import low_rank, updated_weight
+from stages.common.quantized import Quantization, residual, round_trip
+from stages.merge.adapter import Update
+
+FORMULAS = {
+    "dequantized": "dequantize(Q(W)) + s B A of layers with an adapter, dequantize(Q(W)) of the other quantized layers",
+    "original": "W + s B A of layers with an adapter",
+}
+SUBTRACTED = {
+    "dequantized": "dequantize(Q(W - s B0 A0)) + s B A of layers with an adapter, dequantize(Q(W)) of the other quantized "
+    "layers; A0 and B0 are what training began with",
+    "original": "W + s (B A - B0 A0) of layers with an adapter; A0 and B0 are what training began with",
+}
+DORA = "; then each row is scaled to its magnitude (DoRA)"
 
 
-def add_trained_adapter(model: nn.Module, adapter: Path) -> Any:
-    """Put the adapter of a folder on a quantized base.
+@dataclass(frozen=True)
+class Recipe:
+    """How each weight of the base becomes one of the merged model."""
+
+    base: str  # dequantized | original
+    quantization: Quantization
+    updates: Mapping[str, Update]  # by name of the weight
+    quantized: frozenset[str]  # names of the weights that training saw quantized
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Names of the weights that are not the base's, byte for byte."""
+        return frozenset(self.updates) | (self.quantized if self.base == "dequantized" else frozenset())
+
+    def merged(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """The merged weight of one that is in `changed`.
+
+        Args:
+            weight: as in the base's file, (out, in).
+
+        Returns:
+            float32 (out, in).
+
+        Raises:
+            UserError: the update has another shape.
+        """
+        update = self.updates.get(name)
+        if update is None:
+            return round_trip(weight, self.quantization)
+        if tuple(weight.shape) != update.shape:
+            raise UserError(
+                f"{name} is {tuple(weight.shape)} in the base, the adapter was trained on {update.shape}: it belongs to "
+                f"another base. Run `dvc repro train`."
+            )
+        found = self.beneath(weight, update)
+        a, b = update.a.to(found.device), update.b.to(found.device)
+        magnitude = None if update.magnitude is None else update.magnitude.to(found.device)
+        return updated_weight(found, a, b, update.scale, magnitude)
+
+    def beneath(self, weight: torch.Tensor, update: Update) -> torch.Tensor:
+        """The weight that the update is added to, float32."""
+        if self.base == "original":
+            if update.initial is None:
+                return weight.float()
+            return weight.float() - low_rank(*update.initial, update.scale)
+        if self.quantization.subtracts:
+            if update.initial is None:
+                raise UserError(
+                    f"models/adapter: its initialisation ({self.quantization.initialisation}) changed the base, and "
+                    f"initial.safetensors, which tells how, is not there. Run `dvc repro -f -s train`."
+                )
+            weight = residual(weight, *update.initial, update.scale, self.quantization)
+        return round_trip(weight, self.quantization)
+
+    def formula(self) -> str:
+        """What `merged` computes, in words."""
+        first = SUBTRACTED if any(u.initial is not None for u in self.updates.values()) else FORMULAS
+        text = first[self.base]
+        if any(u.magnitude is not None for u in self.updates.values()):
+            text += DORA
+        return f"{text}; in float32, rounded once"
+
+
+def quantized_weights(base: Path, quantization: Quantization) -> frozenset[str]:
+    """Names of the weights that loading quantizes: of linear layers but the head, found on a model without weights.
 
     Raises:
-        UserError: the folder is missing or cut, or the adapter does not fit the model.
+        UserError: the model is of a kind whose weights are stored the other way round.
     """
-    from peft import LoraConfig, set_peft_model_state_dict
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    if quantization.quantization == "none":
+        return frozenset()
+    from bitsandbytes.nn import Linear4bit
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers import AutoHfQuantizer
 
     try:
-        config = LoraConfig.from_pretrained(str(adapter))
-        trained = with_adapter(model, config)
-        found = set_peft_model_state_dict(trained, load_file(adapter / "adapter_model.safetensors"))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{adapter}: the adapter does not load ({error}). Run `dvc repro train`.") from error
-    missing = [name for name in found.missing_keys if "lora_" in name] + list(found.unexpected_keys)
-    if missing:
+        config = AutoConfig.from_pretrained(base)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{base}: the model does not load: {error}") from error
+    # 4 and 8 bits alike
+    quantizer = AutoHfQuantizer.from_config(BitsAndBytesConfig(load_in_4bit=True), pre_quantized=False)
+    quantizer.preprocess_model(model, device_map={"": "cpu"})
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+    turned = [name for name, module in layers.items() if issubclass(module.source_cls, Conv1D)]
+    if turned:
         raise UserError(
-            f"{adapter}: the adapter does not fit the base: {missing[0]} ({len(missing)} tensors)"
+            f"{base}: {turned[0]} keeps its weight transposed (Conv1D), which merge does not know yet"
         )
-    return trained
-
-
-def merged_weights(trained: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights that differ from the base: of layers that were quantized, adapted, or both.
-
-    Args:
-        trained: the quantized base with the adapter on it (a peft model).
-
-    Returns:
-        Name in the base's weight files to float32 weight (out, in).
-    """
-    merged = {}
-    for name, module in trained.named_modules():
-        adapted = isinstance(module, LoraLinear)
-        base = module.get_base_layer() if adapted else module
-        if not adapted and (getattr(base, "quant_state", None) is None or name.endswith(".base_layer")):
-            continue
-        weight = dense_weight(base.weight, torch.float32)
-        merged[f"{base_name(name)}.weight"] = weight + delta(module) if adapted else weight
-    return merged
-
-
-def delta(module: LoraLinear) -> torch.Tensor:
-    """s B A of a layer, float32."""
-    name = module.active_adapters[0]
-    a, b = module.lora_A[name].weight, module.lora_B[name].weight
-    return (b.detach().float() @ a.detach().float()).mul_(module.scaling[name])
-
-
-def base_name(name: str) -> str:
-    """Name of a module before peft wrapped the model."""
-    return name.removeprefix("base_model.model.")
-
-
-def write_merged(folder: Path, base: Path, merged: dict[str, torch.Tensor]) -> int:
-    """Write a copy of the model folder `base` with some weights replaced; all other tensors keep their bytes.
-
-    Returns:
-        How many tensors were kept.
-
-    Raises:
-        UserError: a merged weight has no place in the base's files, so nothing would carry it.
-    """
-    from safetensors.torch import load_file, save_file
-
-    folder.mkdir()
-    used: set[str] = set()
-    kept = 0
-    for path in sorted(base.iterdir()):
-        if path.suffix != ".safetensors":
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
-            continue
-        tensors = load_file(path)
-        replaced = sorted(set(tensors) & set(merged))
-        for name in replaced:
-            tensors[name] = merged[name].to(tensors[name].dtype).contiguous()
-        save_file(tensors, folder / path.name, {"format": "pt"})
-        used.update(replaced)
-        kept += len(tensors) - len(replaced)
-    lost = sorted(set(merged) - used)
-    if lost:
-        raise UserError(f"{base}: no tensor named {lost[0]} ({len(lost)} missing), which the adapter changes")
-    return kept
-
-
-def manifest(base: Path, adapter: Path, quantization: Quantization, parts: dict[str, int]) -> dict[str, Any]:
-    """What the merged model was made of: hashes of the weights, and how the base was quantized."""
-    return {
-        "base": {p.name: sha256_file(p) for p in sorted(base.glob("*.safetensors"))},
-        "adapter": {p.name: sha256_file(p) for p in sorted(adapter.iterdir()) if p.is_file()},
-        "quantization": vars(quantization),
-        "tensors": parts,
-    }
+    return frozenset(f"{name}.weight" for name in layers)

@@ -11,7 +11,16 @@ SHARE = 0.05  # of the samples, above which it is said
 def cautions(evidence: Evidence) -> list[str]:
     """Sentences; none where all is well."""
     scored = {target: evidence.metrics[f"evaluate/{target}"] for target in TARGETS}
-    return [*sandbox(scored), *weak_passes(scored), *shares(scored)]
+    return [*sandbox(scored), *merge(evidence.metrics["merge"]), *weak_passes(scored), *shares(scored)]
+
+
+def merge(metrics: Mapping[str, Any]) -> list[str]:
+    if metrics["gate"] != "off":
+        return []
+    return [
+        "The merged model, which is the tuned one here, was not compared with the trained model (merge.parity_tokens is 0): a "
+        "mistake in merging would show in its score alone."
+    ]
 
 
 def sandbox(scored: Mapping[str, Mapping[str, Any]]) -> list[str]:

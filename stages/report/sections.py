@@ -176,9 +176,26 @@ TRAINED = (
 )
 
 
-def merged(merge: Mapping[str, Any], limits: Mapping[str, Any]) -> Pairs:
+MERGED_INTO = {
+    "dequantized": "The adapter is merged into the weights that it was trained on, as quantization left them.",
+    "original": "The adapter is merged into the base's own weights, not into the quantized ones that it was trained on: the "
+    "merged model is another function than the trained one.",
+}
+COMPARED = (
+    "These figures compare the merged model with the trained one, the adapter on the quantized base, token by token: the "
+    "closer they are, the more the score above is that of the trained model."
+)
+NOT_COMPARED = "It was not compared with the trained model (merge.parity_tokens is 0)."
+
+
+def merged_words(merge: Mapping[str, Any]) -> str:
+    """What the adapter was merged into, and whether the result was compared with the trained model."""
+    return f"{MERGED_INTO[merge['base']]} {NOT_COMPARED if merge['gate'] == 'off' else COMPARED}"
+
+
+def merged(merge: Mapping[str, Any]) -> Pairs:
     """How close the merged model is to the trained one, and the limits of the gate that it passed."""
-    lines = present(merge, MERGED)
+    lines, limits = present(merge, MERGED), merge.get("limits", {})
     allowed = {label: f"{sign} {form(limits[key])}" for key, label, sign, form in LIMITS if key in limits}
     return [
         (label, f"{text} (limit: {allowed[label]})" if label in allowed else text) for label, text in lines
@@ -186,11 +203,14 @@ def merged(merge: Mapping[str, Any], limits: Mapping[str, Any]) -> Pairs:
 
 
 MERGED = (
+    ("tensors_merged", "weights merged", number),
+    ("tensors_kept", "tensors kept byte for byte", number),
     ("mean_kl", "mean KL divergence, nats a token", number),
     ("largest_logit_difference", "largest difference of a logit", number),
     ("top1_agreement", "same most likely token", percent),
     ("trained_loss", "loss of the trained model", number),
     ("merged_loss", "loss of the merged model", number),
+    ("loss_difference", "between the two losses", number),
     ("tokens", "tokens compared", number),
     ("split", "compared on the split", str),
 )
@@ -198,6 +218,7 @@ LIMITS = (
     ("max_mean_kl", "mean KL divergence, nats a token", "at most", number),
     ("max_logit_difference", "largest difference of a logit", "at most", number),
     ("min_top1_agreement", "same most likely token", "at least", percent),
+    ("max_loss_difference", "between the two losses", "at most", number),
 )
 
 

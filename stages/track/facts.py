@@ -77,6 +77,7 @@ def gather() -> Facts:
             **experiment_tag(),
             **description(metrics),
             **sandbox_tags(metrics),
+            **merge_tags(metrics["merge"]),
             **{f"dvc.{path}": digest for path, digest in digests.items()},
         },
         artifacts=[existing(path) for path in ARTIFACTS],
@@ -190,14 +191,24 @@ def sandbox_tags(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
     }
 
 
+def merge_tags(merge: dict[str, Any]) -> dict[str, str]:
+    """What the adapter was merged into, and whether the merged model was compared with the trained one.
+
+    The figures are metrics (`merge/mean_kl`), the limits parameters (`merge.max_mean_kl`).
+    """
+    return {"codetune.merge_base": merge["base"], "codetune.merge_gate": merge["gate"]}
+
+
 def description(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
     """What MLflow's UI shows as the run's description."""
     base, tuned = metrics["evaluate/base"], metrics["evaluate/tuned"]
     noise = "more" if metrics["report"]["more_than_noise"] else "not more"
-    weak = " Judged in a weak sandbox." if metrics["report"]["weak_sandbox"] else ""
+    doubts = " Judged in a weak sandbox." if metrics["report"]["weak_sandbox"] else ""
+    if metrics["merge"]["gate"] == "off":
+        doubts += " The merged model was not compared with the trained one."
     return {
         "mlflow.note.content": f"{tuned['benchmark']} pass@1: base {score(base)}, tuned {score(tuned)}; the difference is {noise} "
-        f"than noise (p {metrics['report']['p']:.2g}).{weak} Report: artifact index.html"
+        f"than noise (p {metrics['report']['p']:.2g}).{doubts} Report: artifact index.html"
     }
 
 

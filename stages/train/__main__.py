@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.files import replacing
+from stages.common.files import replacing, sha256_file, write_json
 from stages.common.packs import Packs, batches, read_packs
 from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
@@ -58,7 +58,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
 
     from stages.common.fused import fuse
     from stages.common.quantized import PackedModel, Quantization, load_model
-    from stages.common.trained import with_trained_adapter
+    from stages.common.trained import BASE_FILE, with_trained_adapter
     from stages.train.adapter import add_adapter, save_adapter
     from stages.train.initial import eva_rows
     from stages.train.trainer import PackTrainer, StepCallback
@@ -104,6 +104,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         folder.mkdir()
         save_adapter(peft_model, folder)
         quantization.save(folder)
+        write_json(folder / BASE_FILE, {p.name: sha256_file(p) for p in sorted(BASE.glob("*.safetensors"))})
     curve.write_csv(CURVE)
     kept_step = best_step(curve.rows) if train.keep_best else curve.rows[-1].step
     shutil.rmtree(scratch, ignore_errors=True)
