@@ -22,7 +22,9 @@ from stages.common.errors import UserError
 NAME = "documents"
 # a row with a longer document goes to PyTorch's kernel: the probabilities kept for backward would be too many
 DENSE_TOKENS = 1024
-BLOCK_TOKENS = 256  # queries at a time
+BLOCK_TOKENS = (
+    128  # queries at a time: less is computed that the causal mask removes, and probabilities stay small
+)
 
 
 def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
@@ -157,17 +159,18 @@ class DenseDocuments(Function):
         scale: float,
     ) -> torch.Tensor:
         output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-        groups = key.shape[1]
-        biases: dict[tuple[int, int], torch.Tensor] = {}
+        groups, zero = key.shape[1], query.new_zeros(1)
+        masks: dict[int, torch.Tensor] = {}
         probabilities = []
         for rows, columns in blocks(lengths):
             q, k, v = stacked(query[0, :, rows], groups), key[0, :, columns], value[0, :, columns]
-            shape = (rows.stop - rows.start, columns.stop - columns.start)
-            if shape not in biases:
-                biases[shape] = causal_bias(*shape, query.shape[1] // groups, query.dtype)
-            scores = torch.baddbmm(biases[shape], q, k.transpose(1, 2), alpha=scale)
+            length = rows.stop - rows.start
+            scores = torch.baddbmm(zero, q, k.transpose(1, 2), beta=0, alpha=scale)
+            if length not in masks:
+                masks[length] = future(length, query.dtype)
+            scores.view(groups, -1, length, scores.shape[-1])[..., -length:].add_(masks[length])
             p = torch.softmax(scores, dim=-1)
-            output[0, rows] = unstacked(torch.bmm(p, v), shape[0])
+            output[0, rows] = unstacked(torch.bmm(p, v), length)
             probabilities.append(p)
         ctx.save_for_backward(query, key, value, *probabilities)
         ctx.lengths, ctx.scale = lengths, scale
@@ -210,10 +213,9 @@ def unstacked(rows: torch.Tensor, length: int) -> torch.Tensor:
     return rows.view(-1, length, rows.shape[-1]).transpose(0, 1)
 
 
-def causal_bias(rows: int, columns: int, repeats: int, dtype: torch.dtype) -> torch.Tensor:
-    """(repeats * rows, columns), for the last `rows` queries: 0 where one may look, minus infinity where not."""
-    bias = torch.full((rows, columns), float("-inf"), dtype=dtype).triu_(1 + columns - rows)
-    return bias.repeat(repeats, 1)
+def future(length: int, dtype: torch.dtype) -> torch.Tensor:
+    """(length, length): minus infinity above the diagonal, where a query would look ahead, 0 elsewhere."""
+    return torch.full((length, length), float("-inf"), dtype=dtype).triu_(1)
 
 
 def token_major_zeros(like: torch.Tensor) -> torch.Tensor:

@@ -27,15 +27,16 @@ class FrozenRMSNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = torch.rsqrt(norm.square_().div_(x.shape[-1]).add_(epsilon))
+        wide = x.float()  # a product of two dtypes takes a slow path on a CPU
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).to(x.dtype).mul_(weight)
+        return (wide * scale).to(x.dtype).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        unit = x * scale
-        d_unit = gradients[0] * weight.float()
+        unit = x.float() * scale
+        d_unit = gradients[0].float() * weight.float()
         mean = (d_unit * unit).mean(dim=-1, keepdim=True)
         return d_unit.addcmul_(unit, mean, value=-1).mul_(scale).to(x.dtype), None, None
