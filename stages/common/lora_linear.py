@@ -120,10 +120,12 @@ class LoraMatmul(Function):
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         low_rows = rows if dropped is None else dropped.reshape(rows.shape)
-        low = low_rows @ a.to(x.dtype).t()
+        narrow_a, narrow_b = a.to(x.dtype), b.to(x.dtype)
+        low = low_rows @ narrow_a.t()
         y = nn.functional.linear(rows, dense_weight(weight, x.dtype), bias)
-        y.addmm_(low, b.to(x.dtype).t(), alpha=scale)
-        ctx.save_for_backward(low_rows, low, a, b)
+        y.addmm_(low, narrow_b.t(), alpha=scale)
+        ctx.save_for_backward(low_rows, low, narrow_a, narrow_b)
+        ctx.dtypes = a.dtype, b.dtype
         ctx.weight, ctx.scale, ctx.shape, ctx.shared = weight, scale, x.shape, dropped is None
         return y.view(*x.shape[:-1], -1)
 
@@ -131,16 +133,16 @@ class LoraMatmul(Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         low_rows, low, a, b = ctx.saved_tensors
         dy = gradients[0].reshape(-1, gradients[0].shape[-1])
-        d_low = dy @ b.to(dy.dtype)
+        d_low = dy @ b
         d_x = d_dropped = None
         if ctx.needs_input_grad[0]:
             d_x = dy @ dense_weight(ctx.weight, dy.dtype)
         if ctx.shared and d_x is not None:
-            d_x.addmm_(d_low, a.to(dy.dtype), alpha=ctx.scale)
+            d_x.addmm_(d_low, a, alpha=ctx.scale)
         elif not ctx.shared and ctx.needs_input_grad[1]:
-            d_dropped = (d_low @ a.to(dy.dtype)).mul_(ctx.scale).view(ctx.shape)
-        d_a = (d_low.t() @ low_rows).to(a.dtype).mul_(ctx.scale)
-        d_b = (dy.t() @ low).to(b.dtype).mul_(ctx.scale)
+            d_dropped = (d_low @ a).mul_(ctx.scale).view(ctx.shape)
+        d_a = (d_low.t() @ low_rows).to(ctx.dtypes[0]).mul_(ctx.scale)
+        d_b = (dy.t() @ low).to(ctx.dtypes[1]).mul_(ctx.scale)
         return (None if d_x is None else d_x.view(ctx.shape)), d_dropped, None, None, d_a, d_b, None
 
 
