@@ -22,9 +22,8 @@ from stages.common.errors import UserError
 NAME = "documents"
 # a row with a longer document goes to PyTorch's kernel: the probabilities kept for backward would be too many
 DENSE_TOKENS = 1024
-BLOCK_TOKENS = (
-    128  # queries at a time: less is computed that the causal mask removes, and probabilities stay small
-)
+# queries at a time: with fewer, less is computed that the causal mask removes, and probabilities stay small
+BLOCK_TOKENS = 128
 
 
 def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
@@ -167,7 +166,7 @@ class DenseDocuments(Function):
             length = rows.stop - rows.start
             scores = torch.baddbmm(zero, q, k.transpose(1, 2), beta=0, alpha=scale)
             if length not in masks:
-                masks[length] = future(length, query.dtype)
+                masks[length] = future(length, query)
             scores.view(groups, -1, length, scores.shape[-1])[..., -length:].add_(masks[length])
             p = torch.softmax(scores, dim=-1)
             output[0, rows] = unstacked(torch.bmm(p, v), length)
@@ -213,9 +212,9 @@ def unstacked(rows: torch.Tensor, length: int) -> torch.Tensor:
     return rows.view(-1, length, rows.shape[-1]).transpose(0, 1)
 
 
-def future(length: int, dtype: torch.dtype) -> torch.Tensor:
+def future(length: int, like: torch.Tensor) -> torch.Tensor:
     """(length, length): minus infinity above the diagonal, where a query would look ahead, 0 elsewhere."""
-    return torch.full((length, length), float("-inf"), dtype=dtype).triu_(1)
+    return like.new_full((length, length), float("-inf")).triu_(1)
 
 
 def token_major_zeros(like: torch.Tensor) -> torch.Tensor:
