@@ -18,6 +18,7 @@ from torch.autograd import Function
 
 from stages.common.attention_kernels import Documents, flash, flash_takes, flex, sdpa
 from stages.common.errors import UserError
+from stages.common.products import product_dtype
 
 NAME = "documents"
 # a row with a longer document goes to PyTorch's kernel: the probabilities kept for backward would be too many
@@ -143,9 +144,9 @@ def advice(documents: Documents) -> str:
 class DenseDocuments(Function):
     """softmax(scale Q K^T) V for short documents on a CPU, with the probabilities kept for backward.
 
-    PyTorch's fused CPU kernel takes three to four times as long in its backward pass at 64 to 256 tokens. Heads that
-    share keys are stacked below each other, so that keys and values are never repeated; queries go in blocks, so that
-    little is computed of what the causal mask removes.
+    PyTorch's fused CPU kernel takes three to four times as long in its backward pass at 64 to 256 tokens. Queries of
+    heads that share keys lie beside each other, so that keys and values are never repeated and a block of queries is a
+    slice, which is copied nowhere; they go in blocks, so that little is computed of what the causal mask removes.
     """
 
     @staticmethod
@@ -157,39 +158,41 @@ class DenseDocuments(Function):
         lengths: list[int],
         scale: float,
     ) -> torch.Tensor:
-        output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-        groups, zero = key.shape[1], query.new_zeros(1)
+        groups = key.shape[1]
+        q, k, v = (grouped(heads, groups) for heads in (query, key, value))
+        output, zero, shared = torch.empty_like(q), q.new_zeros(1), query.shape[1] // groups
         masks: dict[int, torch.Tensor] = {}
         probabilities = []
         for rows, columns in blocks(lengths):
-            q, k, v = stacked(query[0, :, rows], groups), key[0, :, columns], value[0, :, columns]
             length = rows.stop - rows.start
-            scores = torch.baddbmm(zero, q, k.transpose(1, 2), beta=0, alpha=scale)
             if length not in masks:
-                masks[length] = future(length, query)
-            scores.view(groups, -1, length, scores.shape[-1])[..., -length:].add_(masks[length])
+                masks[length] = future(length, q).repeat_interleave(shared, dim=0)
+            own, seen = slice(rows.start * shared, rows.stop * shared), k[:, columns]
+            scores = torch.baddbmm(zero, q[:, own], seen.transpose(1, 2), beta=0, alpha=scale)
+            scores[..., -length:] += masks[length]
             p = torch.softmax(scores, dim=-1)
-            output[0, rows] = unstacked(torch.bmm(p, v), length)
-            probabilities.append(p)
+            torch.bmm(p, v[:, columns], out=output[:, own])
+            probabilities.append(p.to(query.dtype))
         ctx.save_for_backward(query, key, value, *probabilities)
         ctx.lengths, ctx.scale = lengths, scale
-        return output
+        return token_major(output, query)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, *probabilities = ctx.saved_tensors
-        groups, zero = key.shape[1], query.new_zeros(1)
-        d_query, d_key, d_value = (token_major_zeros(t) for t in (query, key, value))
-        for (rows, columns), p in zip(blocks(ctx.lengths), probabilities, strict=True):
-            q, k, v = stacked(query[0, :, rows], groups), key[0, :, columns], value[0, :, columns]
-            d_output = stacked(gradients[0][0, rows].transpose(0, 1), groups)
-            d_value[0, :, columns] += torch.bmm(p.transpose(1, 2), d_output)
-            d_p = torch.bmm(d_output, v.transpose(1, 2))
+        groups, shared = key.shape[1], query.shape[1] // key.shape[1]
+        given = gradients[0].transpose(1, 2)
+        q, k, v, d_output = (grouped(heads, groups) for heads in (query, key, value, given))
+        d_q, d_k, d_v, zero = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), q.new_zeros(1)
+        for (rows, columns), kept in zip(blocks(ctx.lengths), probabilities, strict=True):
+            p, own = kept.to(q.dtype), slice(rows.start * shared, rows.stop * shared)
+            d_v[:, columns].baddbmm_(p.transpose(1, 2), d_output[:, own])
+            d_p = torch.bmm(d_output[:, own], v[:, columns].transpose(1, 2))
             d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)
-            d_q = torch.baddbmm(zero, d_scores, k, beta=0, alpha=ctx.scale)
-            d_query[0, :, rows] = unstacked(d_q, rows.stop - rows.start).transpose(0, 1)
-            d_key[0, :, columns] += torch.baddbmm(zero, d_scores.transpose(1, 2), q, beta=0, alpha=ctx.scale)
-        return d_query, d_key, d_value, None, None
+            torch.baddbmm(zero, d_scores, k[:, columns], beta=0, alpha=ctx.scale, out=d_q[:, own])
+            d_k[:, columns].baddbmm_(d_scores.transpose(1, 2), q[:, own], alpha=ctx.scale)
+        found = zip((d_q, d_k, d_v), (query, key, value), strict=True)
+        return *(token_major(heads, like).transpose(1, 2) for heads, like in found), None, None
 
 
 def blocks(lengths: Sequence[int]) -> Iterator[tuple[slice, slice]]:
@@ -202,21 +205,26 @@ def blocks(lengths: Sequence[int]) -> Iterator[tuple[slice, slice]]:
         start += length
 
 
-def stacked(heads: torch.Tensor, groups: int) -> torch.Tensor:
-    """(heads, length, size) to (groups, heads/groups * length, size): heads of a group below each other."""
-    return heads.reshape(groups, -1, heads.shape[-1])
+def grouped(heads: torch.Tensor, groups: int) -> torch.Tensor:
+    """(1, heads, tokens, size) to (groups, tokens * heads/groups, size), as a factor of products.
+
+    A row for each token and head, those of a token beside each other: any run of tokens is a run of rows.
+    """
+    tokens, size = heads.shape[2:]
+    rows = heads.new_empty(
+        (groups, tokens, heads.shape[1] // groups, size), dtype=product_dtype(heads.dtype, heads.device)
+    )
+    return rows.copy_(heads[0].unflatten(0, (groups, -1)).transpose(1, 2)).flatten(1, 2)
 
 
-def unstacked(rows: torch.Tensor, length: int) -> torch.Tensor:
-    """(groups, heads/groups * length, size) to (length, heads, size)."""
-    return rows.view(-1, length, rows.shape[-1]).transpose(0, 1)
+def token_major(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """What `grouped` made, to (1, tokens, heads, size) in the dtype of `like`, whose memory runs by token."""
+    groups, _, size = rows.shape
+    output = like.new_empty((1, like.shape[2], like.shape[1], size))
+    output[0].unflatten(1, (groups, -1)).copy_(rows.unflatten(1, (like.shape[2], -1)).transpose(0, 1))
+    return output
 
 
 def future(length: int, like: torch.Tensor) -> torch.Tensor:
     """(length, length): minus infinity above the diagonal, where a query would look ahead, 0 elsewhere."""
     return like.new_full((length, length), float("-inf")).triu_(1)
-
-
-def token_major_zeros(like: torch.Tensor) -> torch.Tensor:
-    """Zeros (1, heads, tokens, size) whose memory runs by token, as the projections before it want."""
-    return torch.zeros_like(like.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)

@@ -17,6 +17,8 @@ from peft.tuners.lora.layer import LoraVariant
 from torch import nn
 from torch.autograd import Function
 
+from stages.common.products import product_dtype
+
 
 def with_adapter(model: nn.Module, config: LoraConfig) -> Any:
     """Put a new adapter on the layers that `config` names, through peft, with `LoraLinear` as its layer."""
@@ -46,6 +48,11 @@ def dense_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         state = copy(state)
         state.dtype = dtype
     return dequantize_4bit(weight.data.view(-1, 1), state)
+
+
+def factor_weight(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """`dense_weight` in x's dtype, as a factor of a product with x: widened where the processor wants it so."""
+    return dense_weight(weight, x.dtype).to(product_dtype(x.dtype, x.device))
 
 
 def is_quantized(weight: Any) -> bool:
@@ -96,12 +103,16 @@ class FrozenMatmul(Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.weight = weight
-        return nn.functional.linear(x, dense_weight(weight, x.dtype), bias)
+        wide = factor_weight(weight, x)
+        return nn.functional.linear(x.to(wide.dtype), wide, None if bias is None else bias.to(wide.dtype)).to(
+            x.dtype
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         dy = gradients[0]
-        return dy @ dense_weight(ctx.weight, dy.dtype), None, None
+        weight = factor_weight(ctx.weight, dy)
+        return (dy.to(weight.dtype) @ weight).to(dy.dtype), None, None
 
 
 class LoraMatmul(Function):
@@ -120,30 +131,41 @@ class LoraMatmul(Function):
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         low_rows = rows if dropped is None else dropped.reshape(rows.shape)
-        narrow_a, narrow_b = a.to(x.dtype), b.to(x.dtype)
-        low = low_rows @ narrow_a.t()
-        y = nn.functional.linear(rows, dense_weight(weight, x.dtype), bias)
+        wide = factor_weight(weight, x)
+        kind = wide.dtype
+        narrow_a, narrow_b = (matrix.to(x.dtype).to(kind) for matrix in (a, b))
+        factor = rows.to(kind)
+        low = (factor if dropped is None else low_rows.to(kind)) @ narrow_a.t()
+        y = nn.functional.linear(factor, wide, None if bias is None else bias.to(kind))
         y.addmm_(low, narrow_b.t(), alpha=scale)
         ctx.save_for_backward(low_rows, low, narrow_a, narrow_b)
-        ctx.dtypes = a.dtype, b.dtype
         ctx.weight, ctx.scale, ctx.shape, ctx.shared = weight, scale, x.shape, dropped is None
-        return y.view(*x.shape[:-1], -1)
+        return y.to(x.dtype).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         low_rows, low, a, b = ctx.saved_tensors
-        dy = gradients[0].reshape(-1, gradients[0].shape[-1])
+        given = gradients[0].reshape(-1, gradients[0].shape[-1])
+        dy = given.to(a.dtype)
         d_low = dy @ b
         d_x = d_dropped = None
         if ctx.needs_input_grad[0]:
-            d_x = dy @ dense_weight(ctx.weight, dy.dtype)
+            d_x = dy @ factor_weight(ctx.weight, given)
         if ctx.shared and d_x is not None:
             d_x.addmm_(d_low, a, alpha=ctx.scale)
         elif not ctx.shared and ctx.needs_input_grad[1]:
-            d_dropped = (d_low @ a).mul_(ctx.scale).view(ctx.shape)
-        d_a = (d_low.t() @ low_rows).to(ctx.dtypes[0]).mul_(ctx.scale)
-        d_b = (dy.t() @ low).to(ctx.dtypes[1]).mul_(ctx.scale)
-        return (None if d_x is None else d_x.view(ctx.shape)), d_dropped, None, None, d_a, d_b, None
+            d_dropped = (d_low @ a).mul_(ctx.scale).to(given.dtype).view(ctx.shape)
+        d_a = (d_low.t() @ low_rows.to(a.dtype)).float().mul_(ctx.scale)
+        d_b = (dy.t() @ low).float().mul_(ctx.scale)
+        return (
+            (None if d_x is None else d_x.to(given.dtype).view(ctx.shape)),
+            d_dropped,
+            None,
+            None,
+            d_a,
+            d_b,
+            None,
+        )
 
 
 class LoraLinear(nn.Module, LoraLayer):

@@ -6,6 +6,7 @@ import torch
 from torch.autograd import Function
 
 from stages.common.packs import IGNORED
+from stages.common.products import product_dtype
 
 CHUNK = 256  # tokens whose logits exist at a time: 256 x 49,152 x 4 bytes is 50 MB
 
@@ -22,14 +23,21 @@ class HeadLoss(Function):
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if needed else None
+        kind = product_dtype(hidden.dtype, hidden.device)
+        head = weight.to(kind)
+        products = hidden.new_empty((min(CHUNK, len(targets)), len(weight)), dtype=kind)
         for at in range(0, len(targets), CHUNK):
-            part, wanted = hidden[at : at + CHUNK], targets[at : at + CHUNK, None]
-            logits = (part @ weight.t()).float()
-            normalizer = torch.logsumexp(logits, dim=-1, keepdim=True)
-            total += (normalizer - logits.gather(1, wanted)).sum()
-            if gradient is not None:
-                p = logits.sub_(normalizer).exp_().scatter_add_(1, wanted, -torch.ones_like(normalizer))
-                gradient[at : at + CHUNK] = p.to(weight.dtype) @ weight
+            part, wanted = hidden[at : at + CHUNK].to(kind), targets[at : at + CHUNK, None]
+            logits = torch.mm(part, head.t(), out=products[: len(part)]).float()
+            highest = logits.amax(dim=-1, keepdim=True)
+            scores = logits.gather(1, wanted) - highest
+            summed = logits.sub_(highest).exp_().sum(dim=-1, keepdim=True)
+            total += (summed.log() - scores).sum()
+            if (
+                gradient is not None
+            ):  # summed times that of the logits: p - 1 for the token that came, p for others
+                d_logits = logits.scatter_add_(1, wanted, -summed).to(kind)
+                gradient[at : at + CHUNK] = (d_logits @ head).div_(summed)
         ctx.gradient = gradient
         return total
 

@@ -12,7 +12,6 @@ from typing import Any
 from stages.common.flops import linear_shapes
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
-CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # flags of x86; `bf16` of ARM
 GPU_BF16 = 8.0  # compute capability from which CUDA devices have bfloat16 products
 CALIBRATION_ROWS = 512  # tokens of the products that are timed
 
@@ -22,7 +21,7 @@ class Machine:
     device: str  # cpu | cuda
     name: str
     memory: int  # bytes that training can have: of the GPU, else of RAM that is free now
-    bf16: bool  # whether the device has instructions for bfloat16 products
+    bf16: bool  # whether bfloat16 costs nothing here: a CPU without such products multiplies in float32
     cores: int
     disk: int  # bytes free where the project is
 
@@ -39,9 +38,8 @@ def machine() -> Machine:
         name, memory, capability = gpu
         return Machine("cuda", name, memory, capability >= GPU_BF16, cores, disk)
     info = read("/proc/cpuinfo")
-    flags = set(after(info, "flags").split()) | set(after(info, "Features").split())
     name = after(info, "model name") or "processor"
-    return Machine("cpu", name, free_memory(), bool(flags & CPU_BF16), cores, disk)
+    return Machine("cpu", name, free_memory(), True, cores, disk)
 
 
 def first_gpu() -> tuple[str, int, float] | None:
@@ -83,13 +81,15 @@ def product_rate(
     A layer's products of `CALIBRATION_ROWS` tokens are timed in turn until `seconds` are over; the best turn counts.
 
     Args:
-        dtype: bfloat16 or float32.
+        dtype: of the training, bfloat16 or float32.
         threads: of the processor; 0: one a core.
     """
     import torch
 
+    from stages.common.products import product_dtype
+
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    kind = getattr(torch, dtype)
+    kind = product_dtype(getattr(torch, dtype), torch.device(device))
     shapes = linear_shapes(config).values()
     pairs = [
         (torch.randn(CALIBRATION_ROWS, a, device=device).to(kind), torch.randn(a, b, device=device).to(kind))

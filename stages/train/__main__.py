@@ -27,7 +27,7 @@ from stages.train.checkpoints import SCRATCH, goes_on, last_checkpoint, steps_of
 from stages.train.curve import Curve, Row, share
 from stages.train.launch import SCRATCH as PLACE
 from stages.train.launch import launch, leave_word, leaving_word, stoppable
-from stages.train.machine import measure
+from stages.train.machine import measure, products_in
 from stages.train.plan import PlannedPacks, ended_by, plan, refuse_impossible, step_count
 from stages.train.progress import Progress
 from stages.train.ranks import agreed, is_rank, join, leave, mean_loss_of_ranks, threads_each
@@ -119,6 +119,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "training_key": key,
         "quantization": train.quantization,
+        "products": products_in(train.dtype, model.device),
         "processes": ranks,
         "threads": torch.get_num_threads(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),

@@ -8,6 +8,7 @@ from stages.common.errors import UserError
 from stages.common.flops import gemm_rate, training_flops
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 Operations = Callable[[Sequence[int], int], float]
@@ -24,7 +25,9 @@ class Machine:
 
 
 def measure(model: "nn.Module", config: dict[str, Any], dtype: str, seconds: float = 1.0) -> Machine | None:
-    """Time a matrix product where the model is; takes about `seconds`. With 0 seconds: None.
+    """Time a matrix product where the model is, of the dtype that is multiplied there; takes about `seconds`.
+
+    With 0 seconds: None.
 
     Args:
         model: with its adapter.
@@ -33,8 +36,18 @@ def measure(model: "nn.Module", config: dict[str, Any], dtype: str, seconds: flo
     """
     if not seconds:
         return None
-    device = next(model.parameters()).device.type
-    return Machine(gemm_rate(dtype, device, seconds), useful_operations(model, config))
+    device = next(model.parameters()).device
+    rate = gemm_rate(products_in(dtype, device), device.type, seconds)
+    return Machine(rate, useful_operations(model, config))
+
+
+def products_in(dtype: str, device: "torch.device") -> str:
+    """The dtype, as torch names it, in which matrices of `dtype` are multiplied on `device`."""
+    import torch
+
+    from stages.common.products import product_dtype
+
+    return str(product_dtype(getattr(torch, dtype), device)).removeprefix("torch.")
 
 
 def useful_operations(model: "nn.Module", config: dict[str, Any]) -> Operations | None:
