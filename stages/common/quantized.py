@@ -63,11 +63,14 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def load_model(folder: Path, quantization: Quantization, attention: str = "auto") -> Any:
+def load_model(
+    folder: Path, quantization: Quantization, attention: str = "auto", on_host: bool = False
+) -> Any:
     """Load a model folder with attention per document; linear layers but the head in NF4 where asked.
 
     Args:
         attention: the implementation that it will be given, as `PackedModel` takes it.
+        on_host: into the host's memory, not the GPU's, for a model that is moved there in parts.
 
     Raises:
         UserError: no model there, or one whose head or attention this project does not know.
@@ -77,6 +80,7 @@ def load_model(folder: Path, quantization: Quantization, attention: str = "auto"
 
     quiet()
     register()
+    place = "cpu" if on_host else device()
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no model here (config.json is missing). `dvc repro base` makes it.")
     try:
@@ -85,13 +89,13 @@ def load_model(folder: Path, quantization: Quantization, attention: str = "auto"
         refuse_attention(folder, config, attention, quantization.dtype)
         options = load_options(quantization)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation=NAME, device_map={"": device()}, **options
+            folder, attn_implementation=NAME, device_map={"": place}, **options
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{folder}: the model does not load: {error}") from error
     never_repack(model)
     freeze(model)
-    try_model(PackedModel(model, attention), folder)
+    try_model(PackedModel(model, attention if place == device() else "auto"), folder)
     return model.requires_grad_(False)
 
 

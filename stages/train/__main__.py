@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
 from stages.common.files import replacing, sha256_file, write_json
@@ -32,6 +32,9 @@ from stages.train.plan import PlannedPacks, ended_by, plan, refuse_impossible, s
 from stages.train.progress import Progress
 from stages.train.ranks import agreed, is_rank, join, leave, mean_loss_of_ranks, threads_each
 from stages.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from stages.common.quantized import PackedModel, Quantization
 
 BASE = Path("models/base")
 PACKED = Path("data/packed")
@@ -56,11 +59,10 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     """The training, or this rank's part of it; the first rank alone writes, and returns the metrics."""
     import torch
 
-    from stages.common.fused import fuse
-    from stages.common.quantized import PackedModel, Quantization, load_model
-    from stages.common.trained import BASE_FILE, with_trained_adapter
-    from stages.train.adapter import add_adapter, save_adapter
-    from stages.train.initial import eva_rows
+    from stages.common.quantized import Quantization, device, load_model
+    from stages.common.trained import BASE_FILE
+    from stages.train.adapter import save_adapter
+    from stages.train.shards import shard
     from stages.train.trainer import PackTrainer, StepCallback
 
     train: TrainSettings = settings.train
@@ -74,18 +76,15 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     quantization = Quantization(
         train.quantization, train.double_quantization, train.dtype, initialisation=train.lora.init
     )
-    base = load_model(BASE, quantization, train.attention)
-    fuse(base)
+    sharded = ranks > 1 and train.accelerate == "fsdp"
+    # FSDP cuts floating types only; what a weight is does not depend on the type that holds its bits
+    held = replace(quantization, quant_storage=train.dtype) if sharded else quantization
+    base = load_model(BASE, held, train.attention, on_host=sharded)
     key, checkpoint = agreed(lambda: named(train))
     curve, scratch = Curve(), SCRATCH / key
-    if checkpoint:  # it carries what the initialisation made, and goes on from there
-        peft_model = with_trained_adapter(base, BASE, checkpoint, quantization, trainable=True)
-    else:
-        rows = eva_rows(packs, order, train.lora, train.micro_batch)
-        peft_model = add_adapter(base, train.lora, train.seed, BASE, quantization, rows)
-    if train.gradient_checkpointing:
-        base.activation_checkpointing_enable()
-    model = PackedModel(peft_model, train.attention)
+    model = adapted_model(base, train, held, packs, order, checkpoint)
+    if sharded:
+        shard(model, base._no_split_modules or (), device(), ranks)
 
     held_out_rows = batches(held_out, train.micro_batch, train.eval_tokens)
     trainer = PackTrainer(model, PlannedPacks(packs, order), train, scratch, curve)
@@ -102,7 +101,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
 
     with replacing(ADAPTER) as folder:
         folder.mkdir()
-        save_adapter(peft_model, folder)
+        save_adapter(model.model, folder)
         quantization.save(folder)
         write_json(folder / BASE_FILE, {p.name: sha256_file(p) for p in sorted(BASE.glob("*.safetensors"))})
     curve.write_csv(CURVE)
@@ -125,6 +124,32 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def adapted_model(
+    base: Any,
+    train: TrainSettings,
+    quantization: "Quantization",
+    packs: Packs,
+    order: list[int],
+    checkpoint: Path | None,
+) -> "PackedModel":
+    """The base with the adapter to train: a new one, or that of a checkpoint."""
+    from stages.common.fused import fuse
+    from stages.common.quantized import PackedModel
+    from stages.common.trained import with_trained_adapter
+    from stages.train.adapter import add_adapter
+    from stages.train.initial import eva_rows
+
+    fuse(base)
+    if checkpoint:  # it carries what the initialisation made, and goes on from there
+        peft_model = with_trained_adapter(base, BASE, checkpoint, quantization, trainable=True)
+    else:
+        rows = eva_rows(packs, order, train.lora, train.micro_batch)
+        peft_model = add_adapter(base, train.lora, train.seed, BASE, quantization, rows)
+    if train.gradient_checkpointing:
+        base.activation_checkpointing_enable()
+    return PackedModel(peft_model, train.attention)
 
 
 def named(train: "TrainSettings") -> tuple[str, Path | None]:

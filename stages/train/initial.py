@@ -24,7 +24,7 @@ from stages.common.errors import UserError
 from stages.common.lora_linear import LoraLinear, row_norm
 from stages.common.loss import labelled
 from stages.common.packs import Packs, flatten
-from stages.common.quantized import SUBTRACTING, PackedModel, Quantization, round_trip
+from stages.common.quantized import SUBTRACTING, PackedModel, Quantization, device, round_trip
 from stages.common.trained import PREFIX, BaseWeights, adapted_layers, subtract
 from stages.train.plan import within
 
@@ -74,7 +74,7 @@ def decompose(layer: Any, name: str, weight: torch.Tensor, lora: "Lora", quantiz
             f"train.lora.rank is {lora.rank}: {name} is {tuple(weight.shape)}, and train.lora.init={lora.init} "
             f"takes no more than its smaller side"
         )
-    weight = weight.to(layer.lora_A["default"].weight.device, getattr(torch, quantization.dtype)).float()
+    weight = weight.to(device(), getattr(torch, quantization.dtype)).float()
     pair = [parts["default"].weight for parts in (layer.lora_A, layer.lora_B)]
     held = [parameter.data for parameter in pair]
     if lora.init == "loftq":

@@ -11,7 +11,7 @@ INITIALISATIONS = ("default", "pissa", "olora", "eva", "loftq")
 DTYPES = ("bfloat16", "float32")
 ATTENTIONS = ("auto", "dense", "sdpa", "flex", "flash")
 LAUNCHERS = ("python", "accelerate")
-ACCELERATE = ("ddp",)
+ACCELERATE = ("ddp", "fsdp")
 ADAMW = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 OPTIMIZERS = (*ADAMW, "adafactor", "lion", "muon")
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -123,9 +123,9 @@ class TrainSettings:
     threads: int = 0  # CPU threads of a process; 0: the cores that there are, shared by the processes
 
     launcher: str = "python"  # python: one process | accelerate: several, through `accelerate launch`
-    accelerate: str = (
-        "ddp"  # file of conf/train/accelerate: ddp (each has the model) | fsdp (each a part of it)
-    )
+    # file of conf/train/accelerate: ddp (each process has the whole model) | fsdp (a part of the frozen base and the
+    # whole adapter; not with int8)
+    accelerate: str = "ddp"
     processes: int = 0  # accelerate: how many; 0: one a GPU
 
     def __post_init__(self) -> None:
@@ -173,6 +173,11 @@ class TrainSettings:
         """Keys that say the same twice, or that another key's value leaves without effect."""
         warmup = "0 where train.warmup_steps is set: one of them says how long the warmup is"
         require(not (self.warmup and self.warmup_steps), "train.warmup", self.warmup, warmup)
+        if self.launcher == "accelerate" and self.accelerate == "fsdp":
+            kinds = (
+                "nf4, fp4 or none with train.accelerate: fsdp, which shares out tensors of a floating type"
+            )
+            require(self.quantization != "int8", "train.quantization", self.quantization, kinds)
         if self.schedule == "wsd":
             share = "a share in (0, 1 - train.warmup]"
             require(0 < self.decay <= 1 - self.warmup, "train.decay", self.decay, share)

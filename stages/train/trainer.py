@@ -33,6 +33,7 @@ from stages.train.optimizers import make_optimizer, make_scheduler
 from stages.train.plan import PlannedPacks
 from stages.train.ranks import MicroBatches, micro_batch_seed
 from stages.train.settings import TrainSettings
+from stages.train.shards import is_sharded, replicated
 
 CURVE = "curve.json"
 BEST = "best.safetensors"  # in a checkpoint: the adapter of the lowest validation loss so far
@@ -119,6 +120,12 @@ class PackTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """This rank's micro batches; accelerate must not deal them out again."""
         return DataLoader(self.batches, batch_size=1, collate_fn=only, num_workers=0)  # type: ignore[arg-type]
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Around a sharded model goes our DDP, as accelerate's would send all its tensors to all ranks."""
+        if training and is_sharded(model):
+            return replicated(model)
+        return super()._wrap_model(model, training, dataloader)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

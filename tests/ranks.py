@@ -1,0 +1,75 @@
+"""Jobs that ranks do (see tests/forks.py), and what they leave behind."""
+
+import csv
+import os
+import signal
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from tests.training import train_settings
+
+# 8 packs in steps of 3 micro batches: 3, 3, 2. Two ranks share 3 unevenly; of three, one has nothing in the last step
+UNEVEN = {"micro_batch": 1, "accumulation": 3, "quantization": "none", "dtype": "float32"}
+
+
+def save_gradients(**changes: Any) -> None:
+    """Gradients of every step before the optimizer's, of a model that stays as it is, in gradients<ranks>.pt."""
+    from stages.train import __main__ as stage
+    from stages.train.ranks import join
+    from stages.train.trainer import PackTrainer
+
+    rank, ranks = join()
+    seen: list[list[torch.Tensor]] = []
+
+    def keep(self: Any, model: Any, grad_norm: Any = None) -> float:
+        norm = original(self, model, grad_norm)
+        seen.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+        for parameter in model.parameters():
+            parameter.grad = None
+        return norm
+
+    def start(*arguments: Any) -> Any:
+        adapted = add(*arguments)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return adapted
+
+    from stages.train import adapter
+
+    original, PackTrainer._get_grad_norm = PackTrainer._get_grad_norm, keep  # type: ignore[method-assign]
+    add, adapter.add_adapter = adapter.add_adapter, start
+    stage.train_here(train_settings(max_grad_norm=0.0, **changes))
+    if rank == 0:
+        torch.save(seen, f"gradients{ranks}.pt")
+
+
+def train(kill_after: int = 0, **changes: Any) -> None:
+    """Train; with `kill_after`, end with SIGKILL after that many steps."""
+    from stages.train import trainer
+    from stages.train.__main__ import train_here
+
+    def end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        ended(self, args, state, control, **kwargs)
+        if state.global_step == kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ended, trainer.StepCallback.on_step_end = trainer.StepCallback.on_step_end, end
+    train_here(train_settings(**changes))
+
+
+def adapter() -> dict[str, torch.Tensor]:
+    return load_file("models/adapter/adapter_model.safetensors")
+
+
+def assert_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=1e-5, atol=1e-5)
+
+
+def curve() -> list[dict[str, str]]:
+    with open("reports/train.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

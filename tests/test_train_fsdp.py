@@ -1,0 +1,153 @@
+"""A base in parts over two ranks trains what a whole one trains: gradients, adapters, checkpoints, to the byte of DDP."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stages.common.errors import UserError
+from stages.common.files import sha256_folder
+from stages.train.checkpoints import SCRATCH
+from stages.train.shards import shard
+from tests.forks import Forks
+from tests.ranks import UNEVEN, adapter, assert_close, curve
+from tests.training import train_settings, workplace
+
+FOUR_BITS = {**UNEVEN, "quantization": "nf4", "accelerate": "fsdp"}
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    process = Forks()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = workplace(tmp_path / "place", tiny_model)
+    monkeypatch.chdir(root)
+    return root
+
+
+def run(forks: Forks, place: Path, ranks: int, job: str = "train", **changes: Any) -> None:
+    statuses = forks.run(f"tests.ranks:{job}", place, ranks, **changes)
+    assert statuses == [0] * ranks, Path("rank0.log").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"gradient_checkpointing": True, "dropout": 0.1}, {"quantization": "none", "dora": True}],
+    ids=["nf4", "none"],
+)
+def test_gradients_are_those_of_one_process(place: Path, forks: Forks, changes: dict[str, Any]) -> None:
+    ranks = 3 if "dora" in changes else 2
+    for processes in (1, ranks):
+        run(forks, place, processes, "save_gradients", **{**FOUR_BITS, "epochs": 1.0, **changes})
+    one, other = (torch.load(f"gradients{processes}.pt") for processes in (1, ranks))
+    assert len(one) == 3
+    for step, theirs in zip(one, other, strict=True):
+        for a, b in zip(step, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    assert all(any(t.abs().max() > 1e-3 for t in step) for step in one)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "float32", "save_every": 2, "max_grad_norm": 1e-3, "target_modules": ["down_proj"]},
+        {"optimizer": "paged_adamw_8bit", "gradient_checkpointing": True, "init": "pissa", "dropout": 0.1},
+        {"optimizer": "muon", "dora": True, "init": "eva", "quantization": "fp4", "neftune_alpha": 5.0},
+    ],
+    ids=["one layer of seven", "8 bits and pissa", "muon, dora and eva"],
+)
+def test_the_adapter_is_that_of_ddp_to_the_byte(place: Path, forks: Forks, changes: dict[str, Any]) -> None:
+    written, curves = [], []
+    for accelerate in ("ddp", "fsdp"):
+        run(forks, place, 2, accelerate=accelerate, accumulation=2, max_steps=3, **changes)
+        written.append(sha256_folder("models/adapter"))
+        curves.append([(row["loss"], row["grad_norm"], row["validation_loss"]) for row in curve()])
+        assert Path("rank1.log").read_text("utf-8") == ""
+    assert written[0] == written[1]
+    assert curves[0] == curves[1]
+
+
+def test_checkpoints_go_on_on_one_process_on_ddp_and_back(place: Path, forks: Forks) -> None:
+    changes = {**FOUR_BITS, "dropout": 0.2, "save_every": 2, "eval_every": 1, "keep_best": True}
+    run(forks, place, 1, **changes)
+    alone = adapter()
+    run(forks, place, 2, **changes)
+    together = sha256_folder("models/adapter")
+    assert_close(alone, adapter())
+    ways: list[tuple[tuple[int, str], tuple[int, str]]] = [
+        ((2, "fsdp"), (1, "fsdp")),
+        ((1, "ddp"), (2, "fsdp")),
+        ((2, "fsdp"), (2, "ddp")),
+    ]
+    for (before, how), (after, other) in ways:
+        shutil.rmtree("models/adapter")
+        killed = forks.run("tests.ranks:train", place, before, kill_after=5, **{**changes, "accelerate": how})
+        assert killed == [-signal.SIGKILL] * before
+        assert [p.name for p in SCRATCH.glob("*/checkpoint-*")] == ["checkpoint-4"]
+        run(forks, place, after, **{**changes, "accelerate": other})
+        assert "goes on after step 4 of 6" in Path("rank0.log").read_text("utf-8")
+        assert_close(alone, adapter())
+    assert sha256_folder("models/adapter") == together  # two ranks all the time
+
+
+def hold_parts(dtype: str) -> None:
+    """What this rank holds of a base and of a layer, before, within and after a step; fails where it is not a part."""
+    from torch.distributed.tensor import DTensor
+
+    from stages.common.packs import flatten
+    from stages.common.quantized import PackedModel, Quantization, load_model
+    from stages.train.adapter import add_adapter
+    from stages.train.ranks import join
+    from tests.gradients import LENGTHS, pack
+
+    _, ranks = join()
+    base = load_model(
+        Path("models/base"), Quantization("nf4", True, dtype, quant_storage=dtype), on_host=True
+    )
+    model = PackedModel(add_adapter(base, train_settings().train.lora, 0))
+    linear = model.causal.model.layers[0].mlp.up_proj.base_layer
+    whole = {name: parameter.nbytes for name, parameter in model.named_parameters()}
+    bits = linear.weight.numel() * linear.weight.element_size() * 8
+    assert bits == 4 * linear.in_features * linear.out_features
+    shard(model, base._no_split_modules, "cpu", ranks)
+
+    def held() -> dict[str, int]:
+        parameters = dict(model.named_parameters())
+        assert all(isinstance(p, DTensor) is not p.requires_grad for p in parameters.values())
+        return {n: (p.to_local() if isinstance(p, DTensor) else p).nbytes for n, p in parameters.items()}
+
+    gathered: list[torch.Tensor] = []
+    linear_of = model.causal.model.layers[0].mlp.up_proj
+    linear_of.register_forward_pre_hook(lambda *_: gathered.append(linear.weight))
+    parts = held()
+    for name, size in whole.items():
+        assert parts[name] == (size if "lora_" in name else size // ranks), name
+    row = flatten([pack(LENGTHS)])
+    model(**row).backward()
+    assert not isinstance(gathered[0], DTensor)
+    assert gathered[0].untyped_storage().nbytes() == 0  # the whole weight went again
+    assert isinstance(linear.weight, DTensor)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_rank_holds_its_part_of_what_is_frozen(place: Path, forks: Forks, dtype: str) -> None:
+    statuses = forks.run("tests.test_train_fsdp:hold_parts", place, 2, dtype=dtype)
+    assert statuses == [0, 0], Path("rank0.log").read_text("utf-8")
+
+
+def test_what_cannot_be_cut_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"train\.quantization.*int8.*nf4, fp4 or none"):
+        train_settings(launcher="accelerate", accelerate="fsdp", quantization="int8")
+    assert train_settings(accelerate="fsdp", quantization="int8")  # of one process there are no parts
+    with pytest.raises(UserError, match=r"which of its modules are layers.*train\.accelerate=ddp"):
+        shard(nn.Linear(2, 2), {"LlamaDecoderLayer"}, "cpu", 2)
