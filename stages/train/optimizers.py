@@ -8,6 +8,7 @@ import torch
 from torch.optim import AdamW, Muon, Optimizer
 
 from stages.train.plan import share_of, warmup_steps
+from stages.train.ranks import is_first
 from stages.train.settings import TrainSettings
 
 Groups = list[dict[str, Any]]
@@ -38,9 +39,9 @@ def make_optimizer(settings: TrainSettings, groups: Groups) -> Optimizer:
         return bitsandbytes.Lion(groups, **usual, betas=LION_BETAS)
     paged = name.startswith("paged_")
     if paged and not torch.cuda.is_available():
-        print(
-            f"train: without CUDA nothing is paged; {name} computes the same and stays in memory", flush=True
-        )
+        if is_first():
+            told = f"train: without CUDA nothing is paged; {name} computes the same and stays in memory"
+            print(told, flush=True)
         warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
     bits = 8 if name.endswith("_8bit") else 32
     return bitsandbytes.AdamW(

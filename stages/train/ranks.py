@@ -91,6 +91,11 @@ def is_rank() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
+def is_first() -> bool:
+    """Whether this process may speak: the first rank, or the only process."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def threads_each(ranks: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // ranks)
 
