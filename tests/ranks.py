@@ -73,3 +73,58 @@ def assert_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 def curve() -> list[dict[str, str]]:
     with open("reports/train.csv", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def save_beginning(**changes: Any) -> None:
+    """Train; what the initialisation made of adapter and base is left in beginning<ranks>-<rank>.pt."""
+    from peft import get_peft_model_state_dict
+
+    from stages.common.lora_linear import dense_weight
+    from stages.common.trained import adapted_layers
+    from stages.train import __main__ as stage
+    from stages.train import adapter
+    from stages.train.ranks import join
+
+    def start(*arguments: Any) -> Any:
+        adapted = add(*arguments)
+        tensors = {f"adapter {n}": t.clone() for n, t in get_peft_model_state_dict(adapted).items()}
+        tensors |= {f"initial {name}": tensor for name, tensor in adapted.initial.items()}
+        layers = {name: layer.get_base_layer().weight for name, layer in adapted_layers(adapted)}
+        tensors |= {f"base {name}": dense_weight(weight, torch.float32) for name, weight in layers.items()}
+        torch.save(tensors, f"beginning{ranks}-{rank}.pt")
+        return adapted
+
+    rank, ranks = join()
+    add, adapter.add_adapter = adapter.add_adapter, start
+    stage.train_here(train_settings(**changes))
+
+
+def go_wrong(what: str, on: int, **changes: Any) -> None:
+    """Train as a rank that `accelerate launch` started, with the fourth step of rank `on` going wrong.
+
+    Args:
+        what: loss (it is not finite) | gradient (nor is it) | disk (full, while the step's checkpoint is written).
+    """
+    from stages.common.quantized import PackedModel
+    from stages.train.__main__ import main
+    from stages.train.launch import WORD
+
+    if int(os.environ["RANK"]) == on:
+        forward, save, steps, saved = PackedModel.forward, torch.save, [0], [0]
+
+        def spoiled(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+            summed = forward(self, *arguments, **options)
+            steps[0] += self.training
+            if steps[0] == 4 and self.training and what == "loss":
+                return summed * float("nan")
+            if steps[0] == 4 and self.training and what == "gradient":
+                summed.register_hook(lambda flowing: flowing * float("inf"))
+            return summed
+
+        def full(value: Any, path: Any) -> None:
+            saved[0] += str(path).endswith("optimizer.pt")
+            save(value, "/dev/full" if what == "disk" and saved[0] == 2 else path)
+
+        PackedModel.forward, torch.save = spoiled, full  # type: ignore[method-assign]
+    os.environ[WORD] = "word"
+    main(train_settings(**changes))

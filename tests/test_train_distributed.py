@@ -19,7 +19,7 @@ from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_folder
 from stages.common.packs import flatten
 from stages.train.checkpoints import SCRATCH, training_key
-from stages.train.launch import FILES, how_it_failed, launch
+from stages.train.launch import FAILURE, FILES, how_it_failed, launch
 from stages.train.plan import PlannedPacks
 from stages.train.ranks import NOTHING, MicroBatches
 from stages.train.settings import ACCELERATE
@@ -204,6 +204,60 @@ def test_a_rank_that_fails_ends_all_with_one_message(
 def test_a_signal_to_the_command_ends_its_ranks(started: Any) -> None:
     with pytest.raises(KeyboardInterrupt, match="the next run starts from the beginning"):
         started("stopped")
+
+
+ALIKE: dict[str, Any] = {"accumulation": 2, "save_every": 2, "max_steps": 5, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def untroubled(forks: Forks, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Hash of the adapter of two ranks to which nothing happened."""
+    root = workplace(tmp_path_factory.mktemp("untroubled") / "place", tiny_model)
+    assert forks.run("tests.ranks:train", root, 2, **ALIKE) == [0, 0]
+    return sha256_folder(root / "models/adapter")
+
+
+@pytest.mark.parametrize(
+    ("accelerate", "what", "on", "told"),
+    [
+        ("ddp", "loss", 1, "step 4: the loss is not finite"),
+        ("fsdp", "gradient", 1, "step 4: the gradient is not finite"),
+        ("ddp", "disk", 0, "step 4: the checkpoint cannot be written, the disk is full"),
+        ("fsdp", "disk", 0, "step 4: the checkpoint cannot be written, the disk is full"),
+    ],
+)
+def test_what_goes_wrong_on_one_rank_ends_both_with_one_message(
+    place: Path, forks: Forks, untroubled: str, accelerate: str, what: str, on: int, told: str
+) -> None:
+    (place / "word").mkdir()
+    before = time.monotonic()
+    wrong = {**ALIKE, "accelerate": accelerate}
+    assert forks.run("tests.ranks:go_wrong", place, 2, what=what, on=on, **wrong) == [1, 1]
+    assert time.monotonic() - before < 30  # a rank that waited for the other would be ended after 60
+    message = (place / "word" / FAILURE).read_text("utf-8")  # what `launch` prints, and all that it prints
+    assert message.startswith(f"error in stage train: {told}")
+    assert len(message.splitlines()) == 1
+    assert "checkpoint-2" in message if what == "disk" else "no adapter was written" in message
+    assert not (place / "models/adapter").exists()
+    assert [p.name for p in SCRATCH.glob("*/checkpoint-*")] == ["checkpoint-2"]
+    assert forks.run("tests.ranks:train", place, 2, **wrong) == [0, 0]
+    assert "goes on after step 2 of 5" in Path("rank0.log").read_text("utf-8")
+    assert sha256_folder("models/adapter") == untroubled
+
+
+@pytest.mark.parametrize("init", ["eva", "pissa"])
+def test_ranks_begin_with_what_one_process_begins_with(place: Path, forks: Forks, init: str) -> None:
+    for ranks in (1, 2):
+        statuses = forks.run(
+            "tests.ranks:save_beginning", place, ranks, init=init, accumulation=2, max_steps=1, eva_rho=2.0
+        )
+        assert statuses == [0] * ranks, Path("rank0.log").read_text("utf-8")
+    one, *others = (torch.load(f"beginning{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    assert len({name.partition(" ")[0] for name in one}) == (3 if init == "pissa" else 2)
+    for other in others:
+        assert one.keys() == other.keys()
+        for name, tensor in one.items():
+            assert torch.equal(tensor, other[name]), name
 
 
 def test_nothing_is_a_micro_batch_without_a_gradient(tiny_model: Path) -> None:
