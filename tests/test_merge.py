@@ -327,6 +327,7 @@ def test_an_update_is_what_peft_merges(tiny_model: Path, tmp_path: Path, options
         {"init": "pissa"},
         {"init": "olora"},
         {"init": "loftq"},
+        {"init": "eva", "eva_rho": 2.0},
         {"init": "pissa", "dora": True},
         {"dora": True},
         {"quantization": "int8"},
@@ -339,6 +340,11 @@ def test_merge_honours_what_training_did_to_the_base(place: Path, options: dict[
 
     train(train_settings(max_steps=6, **options))
     assert main(settings(max_mean_kl=3e-5))["gate"] == "passed"
+    if "eva_rho" in options:
+        tensors = load_file(ADAPTER / "adapter_model.safetensors")
+        assert (
+            len({len(a) for name, a in tensors.items() if "lora_A" in name}) > 1
+        )  # ranks of its own a layer
     if options in ({"init": "pissa"}, {"init": "olora"}):
         base = load_file(BASE / WEIGHTS)[f"{UP}.weight"].float()
         (a, b), (a0, b0) = factors(UP), factors(UP, "initial.safetensors")
