@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
@@ -101,42 +103,39 @@ def test_checkpoints_go_on_on_one_process_on_ddp_and_back(place: Path, forks: Fo
 
 
 def hold_parts(dtype: str) -> None:
-    """What this rank holds of a base and of a layer, before, within and after a step; fails where it is not a part."""
-    from torch.distributed.tensor import DTensor
-
-    from stages.common.packs import flatten
-    from stages.common.quantized import PackedModel, Quantization, load_model
-    from stages.train.adapter import add_adapter
-    from stages.train.ranks import join
-    from tests.gradients import LENGTHS, pack
-
-    _, ranks = join()
-    base = load_model(
-        Path("models/base"), Quantization("nf4", True, dtype, quant_storage=dtype), on_host=True
-    )
-    model = PackedModel(add_adapter(base, train_settings().train.lora, 0))
-    linear = model.causal.model.layers[0].mlp.up_proj.base_layer
-    whole = {name: parameter.nbytes for name, parameter in model.named_parameters()}
-    bits = linear.weight.numel() * linear.weight.element_size() * 8
-    assert bits == 4 * linear.in_features * linear.out_features
-    shard(model, base._no_split_modules, "cpu", ranks)
-
-    def held() -> dict[str, int]:
-        parameters = dict(model.named_parameters())
-        assert all(isinstance(p, DTensor) is not p.requires_grad for p in parameters.values())
-        return {n: (p.to_local() if isinstance(p, DTensor) else p).nbytes for n, p in parameters.items()}
+    """Train; fails where this rank holds more than its part of what is frozen, or of a layer that does not compute."""
+    from stages.train import shards
+    from stages.train.__main__ import train_here
+    from stages.train.trainer import PackTrainer
 
     gathered: list[torch.Tensor] = []
-    linear_of = model.causal.model.layers[0].mlp.up_proj
-    linear_of.register_forward_pre_hook(lambda *_: gathered.append(linear.weight))
-    parts = held()
-    for name, size in whole.items():
-        assert parts[name] == (size if "lora_" in name else size // ranks), name
-    row = flatten([pack(LENGTHS)])
-    model(**row).backward()
-    assert not isinstance(gathered[0], DTensor)
-    assert gathered[0].untyped_storage().nbytes() == 0  # the whole weight went again
-    assert isinstance(linear.weight, DTensor)
+
+    def checked(model: Any, layers: Any, device: str, ranks: int) -> None:
+        first, second = (layer.mlp.up_proj for layer in model.causal.model.layers)
+        bits = first.base_layer.weight
+        assert bits.dtype == getattr(torch, dtype)
+        assert bits.nbytes * 2 == first.in_features * first.out_features
+        whole = {name: parameter.nbytes for name, parameter in model.named_parameters()}
+        cut(model, layers, device, ranks)
+        for name, parameter in model.named_parameters():
+            assert isinstance(parameter, DTensor) is not parameter.requires_grad, name
+            held = parameter.to_local().nbytes if isinstance(parameter, DTensor) else parameter.nbytes
+            assert held == (whole[name] if parameter.requires_grad else whole[name] // ranks), name
+        # DDP sends what trains, and nothing else
+        ddp = PackTrainer._wrap_model(None, model)  # type: ignore[arg-type]
+        assert isinstance(ddp, DistributedDataParallel)
+        assert all(hasattr(p, "_ddp_ignored") is not p.requires_grad for p in model.parameters())
+
+        def look(*_: Any) -> None:
+            assert isinstance(first.base_layer.weight, DTensor)
+            gathered.append(second.base_layer.weight)
+
+        second.register_forward_pre_hook(look)
+
+    cut, shards.shard = shards.shard, checked
+    train_here(train_settings(accelerate="fsdp", accumulation=2, max_steps=1, dtype=dtype))
+    assert not any(isinstance(weight, DTensor) or weight.untyped_storage().nbytes() for weight in gathered)
+    assert len(gathered) > 2
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

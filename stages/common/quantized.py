@@ -32,7 +32,7 @@ class Quantization:
     double_quantization: bool  # nf4, fp4: the scales are quantized too
     dtype: str  # bfloat16 | float32: of computation, and of weights that are not quantized
     initialisation: str = "default"  # of the adapter: pissa and olora have subtracted s B0 A0 from W before
-    quant_storage: str = "uint8"  # nf4, fp4: dtype that holds the bits; FSDP shards tensors of `dtype` only
+    quant_storage: str = "uint8"  # nf4, fp4: dtype that holds the bits; under FSDP it is `dtype`
 
     @property
     def subtracts(self) -> bool:

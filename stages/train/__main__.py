@@ -77,7 +77,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         train.quantization, train.double_quantization, train.dtype, initialisation=train.lora.init
     )
     sharded = ranks > 1 and train.accelerate == "fsdp"
-    # FSDP cuts floating types only; what a weight is does not depend on the type that holds its bits
+    # as bitsandbytes' guide to FSDP-QLoRA says; what a weight is does not depend on the type that holds its bits
     held = replace(quantization, quant_storage=train.dtype) if sharded else quantization
     base = load_model(BASE, held, train.attention, on_host=sharded)
     key, checkpoint = agreed(lambda: named(train))

@@ -174,9 +174,7 @@ class TrainSettings:
         warmup = "0 where train.warmup_steps is set: one of them says how long the warmup is"
         require(not (self.warmup and self.warmup_steps), "train.warmup", self.warmup, warmup)
         if self.launcher == "accelerate" and self.accelerate == "fsdp":
-            kinds = (
-                "nf4, fp4 or none with train.accelerate: fsdp, which shares out tensors of a floating type"
-            )
+            kinds = "nf4, fp4 or none with train.accelerate: fsdp, which leaves the scales of int8 behind"
             require(self.quantization != "int8", "train.quantization", self.quantization, kinds)
         if self.schedule == "wsd":
             share = "a share in (0, 1 - train.warmup]"

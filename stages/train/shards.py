@@ -1,10 +1,10 @@
 """FSDP-QLoRA: each rank holds its part of the frozen base, and the whole adapter.
 
 PyTorch's `fully_shard` (FSDP2) cuts each frozen tensor into as many parts as there are ranks, gathers a layer before
-its forward and its backward pass, and lets it go again. 4-bit weights are cut like others where their bits are stored
-in a floating type (`Quantization.quant_storage`, as bitsandbytes' guide to FSDP-QLoRA says); their scales, 0.13 bits a
-weight with double quantization, stay whole. What trains, one or two hundredths of the base, is not cut: gradients are
-averaged by DDP, and optimizers, clipping and checkpoints are those of one process.
+its forward and its backward pass, and lets it go again. 4-bit weights are stored in the dtype of computation
+(`Quantization.quant_storage`) and cut like others, as bitsandbytes' guide to FSDP-QLoRA says; their scales, 0.13 bits a
+weight with double quantization, stay whole. What trains, a few hundredths of the base at most, is not cut:
+gradients are averaged by DDP, and optimizers, clipping and checkpoints are those of one process.
 """
 
 from collections.abc import Collection
