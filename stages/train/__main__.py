@@ -120,6 +120,15 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         "quantization": train.quantization,
         "products": products_in(train.dtype, model.device),
         "processes": ranks,
+        **where_it_ran(),
+    }
+
+
+def where_it_ran() -> dict[str, Any]:
+    """What the bytes of the adapter depend on beside what was asked for."""
+    import torch
+
+    return {
         "threads": torch.get_num_threads(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
