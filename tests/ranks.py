@@ -79,7 +79,7 @@ def save_beginning(**changes: Any) -> None:
     """Train; what the initialisation made of adapter and base is left in beginning<ranks>-<rank>.pt."""
     from peft import get_peft_model_state_dict
 
-    from stages.common.lora_linear import dense_weight
+    from stages.common.dequantized import dense_weight
     from stages.common.trained import adapted_layers
     from stages.train import __main__ as stage
     from stages.train import adapter

@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 
 from stages.common import attention_kernels
 from stages.common.attention import (
-    BLOCK_TOKENS,
     DENSE_TOKENS,
     DOES,
     IMPLEMENTATIONS,
@@ -24,6 +23,7 @@ from stages.common.attention import (
     chosen,
     document_attention,
 )
+from stages.common.attention_dense import BLOCK_TOKENS, together
 from stages.common.attention_kernels import Documents, block_mask, boundaries
 from stages.common.errors import UserError
 from stages.common.loss import HeadLoss
@@ -101,6 +101,7 @@ SHAPES: list[
     ([1], 4, 2, {}),
     ([1, 1, 1], 4, 4, {}),
     ([BLOCK_TOKENS + 3], 2, 1, {}),
+    ([90, 3, 71, 132, 90, 131, 1], 6, 2, {}),  # dense: three calls, in each of which some are padded
     ([3, DENSE_TOKENS + 6, 1], 3, 1, {}),
     (LENGTHS, 6, 2, {"window": 7}),
     ([130, 200, 1], 3, 1, {"window": 100}),
@@ -125,6 +126,21 @@ def test_values_and_gradients_are_those_of_the_definition(
     largest = max(float(t.abs().max()) for t in expected)
     for a, b in zip(torch.autograd.grad(ours, inputs, given), expected, strict=True):
         assert (a - b).abs().max() <= 1e-5 * largest
+
+
+def test_documents_of_about_one_length_are_computed_together() -> None:
+    order = together((90, 3, 71, 132, 90, 131, 1))
+    assert [(part.documents, part.length) for part in order.alike] == [(2, 132), (3, 90), (2, 3)]
+    assert [part.start for part in order.alike] == [0, 264, 534]
+    tokens = torch.arange(1.0, 519.0)[None, None, :, None]
+    laid = order.laid(tokens)
+    assert laid.shape == (540, 1, 1)
+    assert (laid == 0).sum() == 540 - 518  # padding is zero
+    assert torch.equal(order.taken(laid), tokens.transpose(1, 2))
+    one = together((40, 40))
+    assert [(part.documents, part.length) for part in one.alike] == [(2, 40)]
+    own = tokens[:, :, :80].contiguous()
+    assert one.laid(own).data_ptr() == own.data_ptr()  # nothing to pad or to move
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
@@ -167,7 +183,7 @@ def test_a_pack_gives_what_its_documents_give(
     trained: Any, name: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "dense in blocks":
-        monkeypatch.setattr("stages.common.attention.BLOCK_TOKENS", 7)
+        monkeypatch.setattr("stages.common.attention_dense.BLOCK_TOKENS", 7)
     if name == "auto, long":
         monkeypatch.setattr("stages.common.attention.DENSE_TOKENS", 4)
     model = PackedModel(trained.model, name.split()[0].strip(","))
@@ -234,7 +250,8 @@ def test_checkpointing_computes_each_layer_twice_and_keeps_no_probabilities(
         assert len(calls) == layers * (1 + on)
     gradients(model)
     groups, heads = model.causal.config.num_key_value_heads, model.causal.config.num_attention_heads
-    probabilities = torch.Size([groups, heads // groups * max(LENGTHS), max(LENGTHS)])
+    # all five are computed together, padded to the longest
+    probabilities = torch.Size([len(LENGTHS) * groups, heads // groups * max(LENGTHS), max(LENGTHS)])
     assert kept[0].count(probabilities) == layers
     assert probabilities not in kept[1]
     assert len(kept[1]) < len(kept[0]) / 4

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from stages.common.dequantized import dense_weight
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder, write_json
-from stages.common.lora_linear import dense_weight, low_rank
+from stages.common.lora_linear import low_rank
 from stages.common.quantized import Quantization, load_model, round_trip
 from stages.common.stage import Settings
 from stages.common.trained import load_trained

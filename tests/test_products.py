@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from stages.common.attention import DenseDocuments
-from stages.common.lora_linear import FrozenMatmul, LoraMatmul
+from stages.common.attention_dense import DenseDocuments
+from stages.common.lora_matmul import FrozenMatmul, LoraMatmul
 from stages.common.loss import HeadLoss
 from stages.common.products import has_fast_bfloat16, product_dtype
 
@@ -42,16 +42,21 @@ def test_only_bfloat16_on_a_processor_is_ever_widened(monkeypatch: pytest.Monkey
 def adapter(x: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
     weight = torch.randn(24, 32).to(x.dtype)
     bias = torch.randn(24).to(x.dtype)
-    return LoraMatmul.apply(x, dropped, weight, bias, torch.randn(4, 32), torch.randn(24, 4), 0.5)
+    (y,) = LoraMatmul.apply(x, dropped, [(weight, bias, 0.5)], torch.randn(4, 32), torch.randn(24, 4))
+    return y
+
+
+def head_of(x: torch.Tensor) -> torch.Tensor:
+    return torch.randn(50, 32).to(x.dtype).to(product_dtype(x.dtype, x.device))
 
 
 CALLS = {
     "LoRA": lambda x: adapter(x, None),
     "LoRA with dropout": lambda x: adapter(x, nn.functional.dropout(x, 0.5)),
     "frozen": lambda x: FrozenMatmul.apply(x, torch.randn(24, 32).to(x.dtype), torch.randn(24).to(x.dtype)),
-    "loss": lambda x: HeadLoss.apply(x[0], torch.randn(50, 32).to(x.dtype), torch.arange(40), True),
+    "loss": lambda x: HeadLoss.apply(x[0], head_of(x), torch.arange(40), True),
     "attention": lambda x: DenseDocuments.apply(
-        *(x.unflatten(2, (-1, 8)).transpose(1, 2)[:, :heads] for heads in (4, 2, 2)), [17, 23], 0.3
+        *(x.unflatten(2, (-1, 8)).transpose(1, 2)[:, :heads] for heads in (4, 2, 2)), (17, 23), 0.3
     ),
 }
 

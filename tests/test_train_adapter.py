@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import linear
 
+from stages.common.dequantized import dense_weight
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
-from stages.common.lora_linear import LoraLinear, dense_weight, freeze, low_rank
+from stages.common.lora_linear import LoraLinear, freeze, low_rank
 from stages.common.packs import batches, read_packs
+from stages.common.products import product_dtype
 from stages.common.quantized import (
     PackedModel,
     Quantization,
@@ -116,13 +118,17 @@ def test_layers_multiply_by_dense_weight_in_training_and_evaluation(
     torch.manual_seed(0)
     for name in ("model.layers.0.self_attn.k_proj", "model.layers.1.mlp.down_proj"):
         layer = model.get_submodule(name)
-        weight = dense_weight(layer.weight, getattr(torch, dtype))
+        own = getattr(torch, dtype)
+        weight = dense_weight(layer.weight, product_dtype(own, layer.weight.device))
         assert torch.equal(
             round_trip(file[f"{name}.weight"], quantization), dense_weight(layer.weight, torch.float32)
         )
-        x = torch.randn(7, weight.shape[1], dtype=weight.dtype)
+        x = torch.randn(7, weight.shape[1], dtype=own)
+        wanted = linear(x.to(weight.dtype), weight).to(own)
+        if kind == "none":  # PyTorch's own layer
+            wanted = linear(x, layer.weight)
         for mode in (True, False):
-            assert torch.equal(layer.train(mode)(x), linear(x, weight)), (name, mode)
+            assert torch.equal(layer.train(mode)(x), wanted), (name, mode)
     kinds = {type(m.weight).__name__ for m in model.modules() if isinstance(m, nn.Linear)}
     assert kinds == {"Parameter"} | {
         "nf4": {"Params4bit"},

@@ -8,9 +8,11 @@ import torch
 
 from stages.common.errors import UserError
 from stages.common.fused import fuse
+from stages.common.lora_matmul import LoraMatmul
 from stages.common.loss import HeadLoss, labelled
 from stages.common.packs import IGNORED, flatten, read_packs
 from stages.common.quantized import PackedModel, Quantization, load_model, mean_loss
+from stages.common.trained import adapted_layers
 from stages.train.adapter import add_adapter
 from stages.train.curve import Curve
 from stages.train.plan import PlannedPacks, plan
@@ -210,3 +212,52 @@ def test_a_document_whose_first_token_has_a_label_is_refused(tmp_path: Path) -> 
         out.write_table(table)
     with pytest.raises(UserError, match=r"x\.arrow, pack 0: the first label"):
         read_packs(tmp_path / "x.arrow")[0]
+
+
+def test_layers_that_read_one_input_compute_together(
+    float32_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    apply = LoraMatmul.apply
+
+    def counted(x: Any, dropped: Any, layers: Any, *adapters: Any) -> Any:
+        calls.append(len(layers))
+        return apply(x, dropped, layers, *adapters)
+
+    monkeypatch.setattr(LoraMatmul, "apply", counted)
+    model, row = PackedModel(float32_model), flatten([pack(LENGTHS)])
+    layers = model.causal.config.num_hidden_layers
+
+    def found() -> tuple[list[torch.Tensor], list[int]]:
+        model(**row).backward()
+        seen = calls.copy()
+        calls.clear()
+        return gradients(float32_model), seen
+
+    together, counts = found()
+    assert counts == [3, 1, 2, 1] * layers  # q, k, v; o; gate, up; down
+    adapted = [module for _, module in adapted_layers(float32_model)]
+    for layer in adapted:
+        layer.shared = None
+    alone, counts = found()
+    assert counts == [1] * 7 * layers
+    assert_close(together, alone)
+
+
+def test_a_layer_gives_what_is_of_its_own_input_and_never_what_waits_of_another(float32_model: Any) -> None:
+    attention = float32_model.get_base_model().model.layers[0].self_attn
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 1, 5, attention.q_proj.in_features)
+
+    def alone(layer: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, layer.trained_weight())
+
+    with torch.no_grad():
+        for layer, x in [("q", first), ("k", second), ("k", first), ("v", first), ("k", first.clone())]:
+            module = attention.get_submodule(f"{layer}_proj")
+            torch.testing.assert_close(module(x), alone(module, x))
+        attention.q_proj(first)
+        attention.k_proj.lora_dropout["default"] = torch.nn.Dropout(0.5).train()
+        assert not attention.q_proj.shared.possible()
+        attention.k_proj.lora_dropout["default"].eval()
+        assert attention.q_proj.shared.possible()

@@ -31,12 +31,11 @@ class FrozenRMSNorm(Function):
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         scale = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        return (wide * scale).to(x.dtype).mul_(weight)
+        return wide.mul(scale).to(x.dtype).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        unit = x.float() * scale
-        d_unit = gradients[0].float() * weight.float()
-        mean = (d_unit * unit).mean(dim=-1, keepdim=True)
-        return d_unit.addcmul_(unit, mean, value=-1).mul_(scale).to(x.dtype), None, None
+        wide, d_unit = x.float(), gradients[0].float() * weight.float()
+        share = (d_unit * wide).mean(dim=-1, keepdim=True).mul_(scale.square())
+        return d_unit.addcmul_(wide, share, value=-1).mul_(scale).to(x.dtype), None, None

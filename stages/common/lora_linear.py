@@ -1,12 +1,11 @@
-"""A linear layer with a LoRA update, y = W x + s B A x, as one operation with a gradient of its own.
+"""A linear layer with a LoRA update, y = W x + s B A x, for weights of 4, 8 and 16 bits alike.
 
-peft's layer for 4-bit weights casts the whole input to the adapter's float32 and copies the output three times. Here
-A and B stay in float32 and are cast instead, W is dequantized once in each direction and never kept. Quantized layers
-without an adapter compute with the same dequantized weight, so that `dense_weight` is what every layer multiplies by.
+Quantized layers without an adapter compute with the same dequantized weight, so that `dense_weight` is what every layer
+multiplies by.
 """
 
 import warnings
-from copy import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +14,11 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.lora.layer import LoraVariant
 from torch import nn
-from torch.autograd import Function
 
-from stages.common.products import product_dtype
+from stages.common.dequantized import dense_weight, is_quantized
+from stages.common.lora_matmul import FrozenMatmul, LoraMatmul
+
+SHARING = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # read one input, in Llama-like layers
 
 
 def with_adapter(model: nn.Module, config: LoraConfig) -> Any:
@@ -31,33 +32,9 @@ def with_adapter(model: nn.Module, config: LoraConfig) -> Any:
         warnings.filterwarnings(
             "ignore", "lora with eva"
         )  # advice to load without memory, which none is short of
-        return get_peft_model(model, config)
-
-
-def dense_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The weight as (out, in) in `dtype`: dequantized where it is of 4 or 8 bits, rounded once."""
-    scales = getattr(weight, "SCB", None)
-    if scales is not None:  # int8: the largest of each row is 127
-        return (weight.detach() * (scales / 127)[:, None]).to(dtype)
-    state = getattr(weight, "quant_state", None)
-    if state is None:
-        return weight.detach().to(dtype)
-    from bitsandbytes.functional import dequantize_4bit
-
-    if state.dtype != dtype:
-        state = copy(state)
-        state.dtype = dtype
-    return dequantize_4bit(weight.data.view(-1, 1), state)
-
-
-def factor_weight(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """`dense_weight` in x's dtype, as a factor of a product with x: widened where the processor wants it so."""
-    return dense_weight(weight, x.dtype).to(product_dtype(x.dtype, x.device))
-
-
-def is_quantized(weight: Any) -> bool:
-    """Whether a parameter is one of bitsandbytes, of 4 or 8 bits."""
-    return any(getattr(weight, name, None) is not None for name in ("quant_state", "SCB"))
+        adapted = get_peft_model(model, config)
+    share_inputs(adapted)
+    return adapted
 
 
 def low_rank(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
@@ -97,75 +74,53 @@ def freeze(model: nn.Module) -> None:
         layer.forward = lambda x, layer=layer: FrozenMatmul.apply(x, layer.weight, layer.bias)
 
 
-class FrozenMatmul(Function):
-    """y = x W^T + bias with a frozen W, dequantized in each direction and never kept."""
+class SharedInput:
+    """Layers that read one input, as those of queries, keys and values do: the first that is called computes for all.
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        ctx.weight = weight
-        wide = factor_weight(weight, x)
-        return nn.functional.linear(x.to(wide.dtype), wide, None if bias is None else bias.to(wide.dtype)).to(
-            x.dtype
-        )
+    What it computed waits for the others. They get it only for the very tensor that it was made of; so layers that
+    turn out to read several inputs compute what is right, though too much of it.
+    """
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        dy = gradients[0]
-        weight = factor_weight(ctx.weight, dy)
-        return (dy.to(weight.dtype) @ weight).to(dy.dtype), None, None
+    def __init__(self, layers: "Sequence[LoraLinear]") -> None:
+        self.layers = layers
+        self._input: torch.Tensor | None = None
+        self._waiting: dict[LoraLinear, torch.Tensor] = {}
+
+    def possible(self) -> bool:
+        """Whether all layers do the same now: nothing switched off, no dropout or DoRA of their own."""
+        return all(layer.is_plain() for layer in self.layers)
+
+    def __call__(self, layer: "LoraLinear", x: torch.Tensor) -> torch.Tensor:
+        if self._input is not x or layer not in self._waiting:
+            outputs = lora_matmul(self.layers, x, None)
+            self._input, self._waiting = x, dict(zip(self.layers, outputs, strict=True))
+        output = self._waiting.pop(layer)
+        if not self._waiting:
+            self._input = None
+        return output
 
 
-class LoraMatmul(Function):
-    """y = x W^T + bias + scale (x' A^T) B^T; x' is the input after dropout, or None for x itself."""
+def share_inputs(model: nn.Module) -> None:
+    """Let the layers of `model` that read one input compute together."""
+    for module in model.modules():
+        for names in SHARING:
+            layers = [getattr(module, name, None) for name in names]
+            if all(isinstance(layer, LoraLinear) for layer in layers):
+                shared = SharedInput(layers)  # type: ignore[arg-type]
+                for layer in layers:
+                    layer.shared = shared  # type: ignore[union-attr]
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        dropped: torch.Tensor | None,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scale: float,
-    ) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        low_rows = rows if dropped is None else dropped.reshape(rows.shape)
-        wide = factor_weight(weight, x)
-        kind = wide.dtype
-        narrow_a, narrow_b = (matrix.to(x.dtype).to(kind) for matrix in (a, b))
-        factor = rows.to(kind)
-        low = (factor if dropped is None else low_rows.to(kind)) @ narrow_a.t()
-        y = nn.functional.linear(factor, wide, None if bias is None else bias.to(kind))
-        y.addmm_(low, narrow_b.t(), alpha=scale)
-        ctx.save_for_backward(low_rows, low, narrow_a, narrow_b)
-        ctx.weight, ctx.scale, ctx.shape, ctx.shared = weight, scale, x.shape, dropped is None
-        return y.to(x.dtype).view(*x.shape[:-1], -1)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        low_rows, low, a, b = ctx.saved_tensors
-        given = gradients[0].reshape(-1, gradients[0].shape[-1])
-        dy = given.to(a.dtype)
-        d_low = dy @ b
-        d_x = d_dropped = None
-        if ctx.needs_input_grad[0]:
-            d_x = dy @ factor_weight(ctx.weight, given)
-        if ctx.shared and d_x is not None:
-            d_x.addmm_(d_low, a, alpha=ctx.scale)
-        elif not ctx.shared and ctx.needs_input_grad[1]:
-            d_dropped = (d_low @ a).mul_(ctx.scale).to(given.dtype).view(ctx.shape)
-        d_a = (d_low.t() @ low_rows.to(a.dtype)).float().mul_(ctx.scale)
-        d_b = (dy.t() @ low).float().mul_(ctx.scale)
-        return (
-            (None if d_x is None else d_x.to(given.dtype).view(ctx.shape)),
-            d_dropped,
-            None,
-            None,
-            d_a,
-            d_b,
-            None,
-        )
+def lora_matmul(
+    layers: "Sequence[LoraLinear]", x: torch.Tensor, dropped: torch.Tensor | None, bias: bool = True
+) -> tuple[torch.Tensor, ...]:
+    """What each of these layers makes of x; `dropped` is x after dropout, None where there is none."""
+    bases = [layer.get_base_layer() for layer in layers]
+    frozen = [
+        (base.weight, base.bias if bias else None, layer.scale)
+        for base, layer in zip(bases, layers, strict=True)
+    ]
+    return LoraMatmul.apply(x, dropped, frozen, *(matrix for layer in layers for matrix in layer.adapter))
 
 
 class LoraLinear(nn.Module, LoraLayer):
@@ -194,6 +149,7 @@ class LoraLinear(nn.Module, LoraLayer):
         super().__init__()
         LoraLayer.__init__(self, base_layer)
         self.fan_in_fan_out = False
+        self.shared: SharedInput | None = None
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config)
 
@@ -205,38 +161,57 @@ class LoraLinear(nn.Module, LoraLayer):
     def lora_variants(self) -> dict[tuple[str, ...], Any]:
         return {(): None, ("use_dora",): DoraVariant}
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        base = self.get_base_layer()
-        if self.disable_adapters:
-            return FrozenMatmul.apply(x, base.weight, base.bias)
+    @property
+    def adapter(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A (rank, in) and B (out, rank)."""
         name = self.active_adapters[0]
-        a, b, dropout = self.lora_A[name].weight, self.lora_B[name].weight, self.lora_dropout[name]
-        dropped = dropout(x) if isinstance(dropout, nn.Dropout) and dropout.training else None
-        if name in self.lora_magnitude_vector:
-            return self.dora(x, dropped, self.lora_magnitude_vector[name].weight)
-        return LoraMatmul.apply(x, dropped, base.weight, base.bias, a, b, self.scaling[name])
+        return self.lora_A[name].weight, self.lora_B[name].weight
+
+    @property
+    def scale(self) -> float:
+        return self.scaling[self.active_adapters[0]]
+
+    @property
+    def magnitude(self) -> torch.Tensor | None:
+        """DoRA's (out,)."""
+        name = self.active_adapters[0]
+        return self.lora_magnitude_vector[name].weight if name in self.lora_magnitude_vector else None
+
+    def drops(self) -> bool:
+        dropout = self.lora_dropout[self.active_adapters[0]]
+        return isinstance(dropout, nn.Dropout) and dropout.training
+
+    def is_plain(self) -> bool:
+        return not self.disable_adapters and not self.drops() and self.magnitude is None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.disable_adapters:
+            base = self.get_base_layer()
+            return FrozenMatmul.apply(x, base.weight, base.bias)
+        if self.shared is not None and self.shared.possible():
+            return self.shared(self, x)
+        dropped = self.lora_dropout[self.active_adapters[0]](x) if self.drops() else None
+        if self.magnitude is not None:
+            return self.dora(x, dropped, self.magnitude)
+        return lora_matmul([self], x, dropped)[0]
 
     def dora(self, x: torch.Tensor, dropped: torch.Tensor | None, magnitude: torch.Tensor) -> torch.Tensor:
         """peft's DoRA: W x + (g - 1) W x' + g s B A x' + bias, g = magnitude / norm of each row of W + s B A.
 
         The norm is a constant to the gradient (section 4.3 of arXiv:2402.09353); x' is x after dropout.
         """
-        base, name = self.get_base_layer(), self.active_adapters[0]
-        a, b, scale = self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+        base = self.get_base_layer()
         with torch.no_grad():
-            norm = row_norm(base.weight, a, b, scale)
-        y = LoraMatmul.apply(x, dropped, base.weight, None, a, b, scale)
-        inner = y if dropped is None else LoraMatmul.apply(dropped, None, base.weight, None, a, b, scale)
+            norm = row_norm(base.weight, *self.adapter, self.scale)
+        (y,) = lora_matmul([self], x, dropped, bias=False)
+        inner = y if dropped is None else lora_matmul([self], dropped, None, bias=False)[0]
         y = y + (magnitude / norm - 1).to(x.dtype) * inner
         return y if base.bias is None else y + base.bias
 
     def trained_weight(self) -> torch.Tensor:
         """The weight (out, in) that this layer multiplies by, unrounded: float32."""
-        name = self.active_adapters[0]
-        magnitude = self.lora_magnitude_vector[name].weight if name in self.lora_magnitude_vector else None
         weight = dense_weight(self.get_base_layer().weight, torch.float32)
-        a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        return updated_weight(weight, a, b, self.scaling[name], magnitude)
+        return updated_weight(weight, *self.adapter, self.scale, self.magnitude)
 
 
 def row_norm(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:

@@ -6,15 +6,16 @@ import torch
 from torch.autograd import Function
 
 from stages.common.packs import IGNORED
-from stages.common.products import product_dtype
 
-CHUNK = 256  # tokens whose logits exist at a time: 256 x 49,152 x 4 bytes is 50 MB
+# tokens whose logits exist at a time: 128 x 49,152 x 4 bytes is 25 MB; from 32 MB on the C library asks the system for memory
+# that is new each time
+CHUNK = 128
 
 
 class HeadLoss(Function):
     """Summed cross entropy of softmax(hidden W^T), the gradient made in the forward pass, a chunk at a time.
 
-    The head is frozen, so only `hidden` gets a gradient; logits are never kept (as in arXiv:2410.10989).
+    W may be of a wider dtype than `hidden`: products are made in W's. The head is frozen, so only `hidden` gets a gradient; logits are never kept (as in arXiv:2410.10989).
     """
 
     @staticmethod
@@ -23,21 +24,15 @@ class HeadLoss(Function):
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if needed else None
-        kind = product_dtype(hidden.dtype, hidden.device)
-        head = weight.to(kind)
-        products = hidden.new_empty((min(CHUNK, len(targets)), len(weight)), dtype=kind)
+        products = weight.new_empty((min(CHUNK, len(targets)), len(weight)))
         for at in range(0, len(targets), CHUNK):
-            part, wanted = hidden[at : at + CHUNK].to(kind), targets[at : at + CHUNK, None]
-            logits = torch.mm(part, head.t(), out=products[: len(part)]).float()
-            highest = logits.amax(dim=-1, keepdim=True)
-            scores = logits.gather(1, wanted) - highest
-            summed = logits.sub_(highest).exp_().sum(dim=-1, keepdim=True)
-            total += (summed.log() - scores).sum()
-            if (
-                gradient is not None
-            ):  # summed times that of the logits: p - 1 for the token that came, p for others
-                d_logits = logits.scatter_add_(1, wanted, -summed).to(kind)
-                gradient[at : at + CHUNK] = (d_logits @ head).div_(summed)
+            part, wanted = hidden[at : at + CHUNK].to(weight.dtype), targets[at : at + CHUNK, None]
+            logits = torch.mm(part, weight.t(), out=products[: len(part)])
+            log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+            total -= log_p.gather(1, wanted).sum()
+            if gradient is not None:  # of the logits: p - 1 for the token that came, p for the others
+                d_logits = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0))
+                gradient[at : at + CHUNK] = d_logits.to(weight.dtype) @ weight
         ctx.gradient = gradient
         return total
 

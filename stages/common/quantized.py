@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from stages.common.attention import NAME, register
+from stages.common.dequantized import dense_weight
 from stages.common.errors import UserError
-from stages.common.lora_linear import dense_weight, freeze, low_rank
+from stages.common.lora_linear import freeze, low_rank
 from stages.common.loss import HeadLoss, labelled
 from stages.common.model_check import refuse_attention, try_model
+from stages.common.products import product_dtype
 
 QUANTIZATION_FILE = "quantization.json"
 FOUR_BITS = ("nf4", "fp4")
@@ -185,6 +187,7 @@ class PackedModel(nn.Module):
         super().__init__()
         self.model = model  # a transformers model, or a PeftModel around it
         self.attention = attention  # how it is computed: train.attention
+        self._head: torch.Tensor | None = None
 
     @property
     def causal(self) -> Any:
@@ -218,8 +221,17 @@ class PackedModel(nn.Module):
         """Cross entropy summed over the labelled tokens, float32, in nats."""
         positions, targets = labelled(labels.to(self.device))
         states = self.hidden(input_ids, position_ids, lengths)[0, positions]
-        head = self.causal.get_output_embeddings().weight
-        return HeadLoss.apply(states, head, targets, torch.is_grad_enabled())
+        return HeadLoss.apply(states, self.head(), targets, torch.is_grad_enabled())
+
+    def head(self) -> torch.Tensor:
+        """Weight (vocabulary, size) of the frozen head as a factor of products; one that has to be widened is kept."""
+        weight = self.causal.get_output_embeddings().weight
+        kind = product_dtype(weight.dtype, weight.device)
+        if kind == weight.dtype:
+            return weight
+        if self._head is None:
+            self._head = weight.detach().to(kind)
+        return self._head
 
 
 @torch.no_grad()

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.attention import BLOCK_TOKENS, DENSE_TOKENS
+from stages.common.attention import DENSE_TOKENS
+from stages.common.attention_dense import BLOCK_TOKENS
 from stages.common.flops import linear_shapes, text_config
 from stages.common.loss import CHUNK
 
