@@ -2,11 +2,14 @@
 
     python -m benchmarks.train                 # both, 12 steps of one pack of 1,024 tokens, two turns
     python -m benchmarks.train --sides ours    # without the peer
+    python -m benchmarks.train --sides ours TRL float32    # and what the losses would be without rounding
 
 Both train rank 16 on every linear layer of models/base in NF4, in bfloat16, with AdamW at a constant rate, from rows of
 data/clean. Tokens per second are those of all steps but the first, the better turn; memory is the kernel's peak of the whole
-command, loading included; the loss is the mean over the last half of the steps. Useful operations are the products a QLoRA
-step cannot do without (stages/common/flops.py), over the best rate of a bfloat16 product that was measured before and after each run.
+command, loading included; the loss is the mean over the last half of the steps. `float32` is the train stage once more with
+train.dtype=float32: which of two losses in bfloat16 is nearer to what the steps would give unrounded. Useful operations are
+the products a QLoRA step cannot do without (stages/common/flops.py), over the best rate of a product that was measured before
+and after each run: of bfloat16, and of the dtype that this processor's products are made in (stages/common/products.py).
 """
 
 import argparse
@@ -19,16 +22,20 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from benchmarks.clean import compose, copied, environment, stage_command
 from benchmarks.peers import FOLDER, TRL, python_of
 from benchmarks.tell import Part, machine, ratio, table_of
 from stages.common.flops import gemm_rate, training_flops
 from stages.common.packs import IGNORED, read_packs
+from stages.train.machine import products_in
 from stages.train.plan import plan
 from stages.train.settings import TrainSettings
 
 MODEL, CLEAN = Path("models/base"), Path("data/clean")
 LENGTH = 1024
+SIDES = ("ours", "TRL", "float32")
 PEER = (*TRL, "transformers==5.23.0", "accelerate==1.15.0", "peft==0.21.2", "bitsandbytes==0.50.2")
 
 
@@ -56,24 +63,35 @@ def main() -> None:
     python = python_of("train", *PEER) if "TRL" in given.sides else Path(sys.executable)
     with tempfile.TemporaryDirectory(dir=FOLDER) as name:
         folder = Path(name).resolve()
-        order = project(folder, given.steps, given.rank)
+        settings = chosen(given.steps, given.rank)
+        order = project(folder, settings, given.steps)
         packs = read_packs(folder / "data/packed/train.arrow")
-        chosen = [packs[index] for index in order]
-        tokens = [len(pack["input_ids"]) for pack in chosen]
-        write_for_trl(chosen, folder / "planned.arrow")
-        sides = {"ours": lambda: ours(folder), "TRL": lambda: trl(folder, python, given.steps, given.rank)}
+        planned = [packs[index] for index in order]
+        tokens = [len(pack["input_ids"]) for pack in planned]
+        write_for_trl(planned, folder / "planned.arrow")
+        sides = {
+            "ours": lambda: ours(folder, settings),
+            "TRL": lambda: trl(folder, python, given.steps, given.rank),
+            "float32": lambda: ours(folder, [*settings, "train.dtype=float32"]),
+        }
         seen: dict[str, list[Seen]] = {side: [] for side in given.sides}
-        print(f"{'':<6}{'tokens/s':>10}{'peak GiB':>10}{'loss':>9}", flush=True)
-        peak = gemm_rate("bfloat16")
+        print(f"{'':<8}{'tokens/s':>10}{'peak GiB':>10}{'loss':>9}", flush=True)
+        peaks = dict.fromkeys(("bfloat16", products_in("bfloat16", torch.device("cpu"))), 0.0)
+        raise_to_measured(peaks)
         for side in given.sides * given.turns:
             one = sides[side]()
-            peak = max(peak, gemm_rate("bfloat16"))
+            raise_to_measured(peaks)
             seen[side].append(one)
-            print(
-                f"{side:<6}{one.rate(tokens):>10.1f}{one.memory / 2**30:>10.2f}{one.loss:>9.4f}", flush=True
-            )
+            told = f"{side:<8}{one.rate(tokens):>10.1f}{one.memory / 2**30:>10.2f}{one.loss:>9.4f}"
+            print(told, flush=True)
     best = {side: max(runs, key=lambda one: one.rate(tokens)) for side, runs in seen.items()}
-    print("\n" + table_of(parts(best, tokens, useful(chosen, given.rank), peak)))
+    print("\n" + table_of(parts(best, tokens, useful(planned, given.rank), peaks)))
+
+
+def raise_to_measured(peaks: dict[str, float]) -> None:
+    """Measure the rate of a product of each dtype once more, and keep the higher one."""
+    for dtype, rate in peaks.items():
+        peaks[dtype] = max(rate, gemm_rate(dtype))
 
 
 def arguments() -> argparse.Namespace:
@@ -85,16 +103,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--sides", nargs="+", choices=("ours", "TRL"), default=["ours", "TRL"])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["ours", "TRL"])
     return parser.parse_args()
 
 
-def project(folder: Path, steps: int, rank: int) -> list[int]:
-    """A project with packs of data/clean; which packs are trained on, in order."""
-    copied(folder)
-    for path in (MODEL, CLEAN):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).symlink_to(path.resolve())
+def chosen(steps: int, rank: int) -> list[str]:
+    """Overrides of the configuration, the same for every side that is ours."""
     train = {
         "micro_batch": 1,
         "accumulation": 1,
@@ -107,20 +121,25 @@ def project(folder: Path, steps: int, rank: int) -> list[int]:
         "eval_tokens": 1,
         "save_every": 0,
     }
-    chosen = [f"train.{key}={value}" for key, value in train.items()]
-    compose(
-        folder,
-        [
-            *chosen,
-            "track.live=false",
-            f"train.lora.rank={rank}",
-            f"train.lora.alpha={2 * rank}",
-            f"pack.max_length={LENGTH}",
-        ],
-    )
+    return [
+        *(f"train.{key}={value}" for key, value in train.items()),
+        "track.live=false",
+        f"train.lora.rank={rank}",
+        f"train.lora.alpha={2 * rank}",
+        f"pack.max_length={LENGTH}",
+    ]
+
+
+def project(folder: Path, settings: list[str], steps: int) -> list[int]:
+    """A project with packs of data/clean; which packs are trained on, in order."""
+    copied(folder)
+    for path in (MODEL, CLEAN):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).symlink_to(path.resolve())
+    compose(folder, settings)
     timed(stage_command("pack"), folder)
-    settings = TrainSettings(micro_batch=1, epochs=100, max_steps=steps)
-    return plan(read_packs(folder / "data/packed/train.arrow").tokens, settings)
+    train = TrainSettings(micro_batch=1, epochs=100, max_steps=steps)
+    return plan(read_packs(folder / "data/packed/train.arrow").tokens, train)
 
 
 def write_for_trl(packs: list[dict[str, list[int]]], path: Path) -> None:
@@ -132,7 +151,8 @@ def write_for_trl(packs: list[dict[str, list[int]]], path: Path) -> None:
         stream.write_table(table)
 
 
-def ours(folder: Path) -> Seen:
+def ours(folder: Path, settings: list[str]) -> Seen:
+    compose(folder, settings)
     memory = timed(stage_command("train"), folder)
     with (folder / "reports/train.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["loss"]]
@@ -177,13 +197,17 @@ def timed(command: list[str], folder: Path) -> int:
     return usage.ru_maxrss * 1024
 
 
-def parts(best: dict[str, Seen], tokens: list[int], operations: float, peak: float) -> list[Part]:
+def parts(best: dict[str, Seen], tokens: list[int], operations: float, peaks: dict[str, float]) -> list[Part]:
     ours, other = best.get("ours"), best.get("TRL")
     found = []
     if ours:
-        share = ours.rate(tokens) * operations / peak
-        note = f"{operations / 1e6:,.0f} MFLOP a token, {peak / 1e9:,.0f} GFLOP/s"
-        found.append(Part("useful operations over the GEMM rate", f"{share:.2f}", "-", note, "0.60"))
+        for dtype, peak in peaks.items():
+            share = ours.rate(tokens) * operations / peak
+            note = f"{operations / 1e6:,.0f} MFLOP a token, {peak / 1e9:,.0f} GFLOP/s"
+            asked = "0.60" if dtype == "bfloat16" else ""
+            found.append(
+                Part(f"useful operations over the {dtype} GEMM rate", f"{share:.2f}", "-", note, asked)
+            )
     if ours and other:
         a, b = ours.rate(tokens), other.rate(tokens)
         found += [
@@ -203,6 +227,10 @@ def parts(best: dict[str, Seen], tokens: list[int], operations: float, peak: flo
                 "within 0.5%",
             ),
         ]
+    if ours and other and "float32" in best:
+        exact = best["float32"].loss
+        a, b = (f"{side.loss / exact - 1:+.2%}" for side in (ours, other))
+        found.append(Part("loss beside float32's", a, b, f"float32: {exact:.4f}", ""))
     return found
 
 
