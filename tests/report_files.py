@@ -159,6 +159,10 @@ def metrics() -> dict[str, dict[str, Any]]:
             "steps": STEPS,
             "tokens_trained": 40960,
             "labelled_tokens_trained": 26000,
+            "kept_step": 10,
+            "validation_loss_first": 1.9,
+            "validation_loss_kept": 0.8,
+            "validation_loss_last": 0.9,
             "seconds": 300.5,
         },
         "merge": {

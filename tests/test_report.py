@@ -91,6 +91,7 @@ def test_the_page_says_what_the_files_say(folder: Path) -> None:
         "B: Landlock, seccomp and resource limits, without namespaces (bwrap is not installed)",
         "40,960",
         "5 min 0 s",
+        "<dt>validation loss of what is kept</dt><dd>0.8</dd>",
         "99.8% (limit: at least 97.0%)",
         "0.0004 (limit: at most 0.02)",
         "0.0001 (limit: at most 0.01)",

@@ -149,10 +149,22 @@ def activations(config: Mapping[str, Any], train: Any, batch: Batch, cuda: bool)
 
 
 def loss_bytes(config: Mapping[str, Any], train: Any, batch: Batch) -> int:
-    """Logits of a chunk in the computation's type and in float32, and the gradient made of them."""
+    """Logits of a chunk, their logarithms in float32, which become the gradient, and that in the computation's type."""
     rows = min(CHUNK, batch.labelled)
     text, wide = text_config(config), BYTES[train.dtype]
-    return rows * text["vocab_size"] * (2 * wide + 4) + 2 * batch.labelled * text["hidden_size"] * wide
+    return rows * text["vocab_size"] * 8 + 2 * batch.labelled * text["hidden_size"] * wide
+
+
+def widened_bytes(config: Mapping[str, Any], train: Any, cuda: bool) -> int:
+    """The head in float32 and the largest weight, where this processor multiplies bfloat16 that way; else 0."""
+    from stages.common.products import multiplies_bfloat16
+
+    if cuda or train.dtype != "bfloat16" or multiplies_bfloat16():
+        return 0
+    text = text_config(config)
+    return 4 * text["hidden_size"] * text["vocab_size"] + 4 * max(
+        a * b for a, b in linear_shapes(config).values()
+    )
 
 
 def working_bytes(config: Mapping[str, Any], train: Any, batch: Batch) -> int:
@@ -187,6 +199,9 @@ def memory_parts(config: Mapping[str, Any], train: Any, batch: Batch, cuda: bool
         "logits and loss": loss_bytes(config, train, batch),
         "working space": working_bytes(config, train, batch),
     }
+    widened = widened_bytes(config, train, cuda)
+    if widened:
+        parts["widened for products"] = widened
     if not cuda:
         parts["lost in the heap"] = int(HEAP * parts["activations"])
         if train.quantization != "none":

@@ -172,7 +172,8 @@ TRAINED = (
     ("quantization", "base weights", str),
     ("train_loss_last", "training loss at the end", number),
     ("validation_loss_first", "validation loss before", number),
-    ("validation_loss_last", "validation loss after", number),
+    ("kept_step", "adapter kept of step", number),
+    ("validation_loss_kept", "validation loss of what is kept", number),
 )
 
 
