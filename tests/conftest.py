@@ -1,40 +1,72 @@
 """Fixtures for all tests. The tiny model is made once, the tiny pipeline run once; tests work on copies."""
 
+import fcntl
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.tiny import SITE, Project, make_project, write_model
 
-os.environ.setdefault(
-    "DO_NOT_TRACK", "true"
-)  # as stages.common.stage.run does, for tests that call a stage's parts
+# As stages.common.stage.run does, for tests that call a stage's parts
+os.environ.setdefault("DO_NOT_TRACK", "true")
+# One thread a process, whatever the machine: bytes are compared between runs, tiny tensors gain nothing from a second
+# one, and the other core has a worker of its own. Set before anything imports torch, for children too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Beside a worker that keeps its core busy, the process that sends a live curve would come too late with its own
+os.environ.setdefault("CODETUNE_LIVE_NICE", "0")
+
+# Taken first, so that no worker is left alone with one of them at the end (`make test` gives each worker whole files)
+LONGEST = ("test_reruns.py",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name` of this test run, in which `make` is called once: of several workers, the others wait for it."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # which all workers share
+    folder, whole = base / name, base / f"{name}.whole"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a two-layer Llama and its tokenizer. Copy it, do not write to it."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    write_model(folder)
-    return folder
+    return made_once(tmp_path_factory, "model", lambda folder: write_model(folder / "tiny")) / "tiny"
 
 
 @pytest.fixture(scope="session")
 def fresh(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny project, committed, nothing run. Copy it, do not write to it."""
-    folder = tmp_path_factory.mktemp("fresh")
     os.environ.setdefault(SITE, str(tmp_path_factory.mktemp("dvc-site")))
-    return make_project(folder / "project", tiny_model)
+    folder = made_once(tmp_path_factory, "fresh", lambda folder: make_project(folder / "project", tiny_model))
+    return Project(folder / "project")
 
 
 @pytest.fixture(scope="session")
 def finished(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny project after `dvc repro`, results committed. Copy it, do not write to it."""
-    project = fresh.copy(tmp_path_factory.mktemp("finished") / "project")
-    project.repro()
-    project.commit("results")
-    return project
+
+    def make(folder: Path) -> None:
+        project = fresh.copy(folder / "project")
+        project.repro()
+        project.commit("results")
+
+    return Project(made_once(tmp_path_factory, "finished", make) / "project")
 
 
 @pytest.fixture

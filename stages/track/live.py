@@ -34,7 +34,9 @@ from stages.track.store import (
 )
 
 PAUSES = (5.0, 60.0)  # seconds before a store that did not answer is asked again: at first, and at most
-POLITE = 19  # niceness: MLflow takes seconds to import, and gets them while the training leaves a core idle
+# Niceness: MLflow takes seconds to import, and gets them while the training leaves a core idle. Another for a machine
+# that other programs keep busy to the end, where this would never be heard.
+POLITE = int(os.environ.get("CODETUNE_LIVE_NICE", "19"))
 
 
 class Lines:
