@@ -23,7 +23,7 @@ demo: setup ## run the whole pipeline, then print what came out (15 minutes on 2
 	@$(RUN) python -m stages.report.summary
 
 test: setup ## run all tests (15 minutes on 2 cores)
-	$(RUN) python -m pytest $(PYTEST_ARGS)
+	$(RUN) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 repro: setup ## rerun what changed
 	$(RUN) dvc repro

@@ -169,11 +169,11 @@ def running(
             future.cancel()
 
 
-def test_the_first_run_runs_everything_and_the_second_nothing(finished: Project) -> None:
-    lock = yaml.safe_load((finished.root / "dvc.lock").read_text("utf-8"))
+def test_the_first_run_runs_everything_and_the_second_nothing(project: Project) -> None:
+    lock = yaml.safe_load((project.root / "dvc.lock").read_text("utf-8"))
     assert sorted(lock["stages"]) == sorted(STAGES)
-    assert finished.repro().ran == []
-    assert finished.git("status", "--porcelain") == ""
+    assert project.repro().ran == []
+    assert project.git("status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize("scenario", [s.__name__ for s in SCENARIOS])
