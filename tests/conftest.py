@@ -18,8 +18,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Beside a worker that keeps its core busy, the process that sends a live curve would come too late with its own
 os.environ.setdefault("CODETUNE_LIVE_NICE", "0")
 
-# Taken first, so that no worker is left alone with one of them at the end (`make test` gives each worker whole files)
-LONGEST = ("test_reruns.py",)
+# Half a minute and more each, the longest first: none is begun last and leaves the other worker idle (`make test` gives
+# a worker whole files)
+LONGEST = (
+    "test_reruns.py", "test_train_distributed.py", "test_inputs.py", "test_fetch_memory.py", "test_train_fsdp.py",
+    "test_pack.py", "test_sweep.py", "test_hostile.py", "test_merge.py", "test_judge.py", "test_train_killed.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
