@@ -34,10 +34,11 @@ sweep: setup ## a Hydra multirun, one DVC experiment a point: make sweep SWEEP='
 ui: setup ## open the MLflow UI on the embedded store: make ui PORT=5000
 	$(RUN) MLFLOW_DISABLE_TELEMETRY=true mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, mypy, no credentials in git
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/credentials.py
 
 dag: setup ## draw the stages
 	$(RUN) dvc dag
