@@ -98,13 +98,14 @@ def start(module: str, name: str, message: dict[str, Any], rank: int, port: int)
 
 
 def await_all(children: list[int]) -> list[int]:
+    ended: dict[int, int] = {}
+
     def late(number: int, frame: Any) -> None:
-        for child in children:
-            os.kill(child, signal.SIGKILL)  # not reaped yet, so the ids are still theirs
+        for child in set(children) - set(ended):  # not reaped yet, so the ids are still theirs
+            os.kill(child, signal.SIGKILL)
 
     signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)
-    ended: dict[int, int] = {}
     for child in children:
         ended[child] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     signal.alarm(0)
