@@ -21,7 +21,7 @@ os.environ.setdefault("CODETUNE_LIVE_NICE", "0")
 # Half a minute and more each, the longest first: none is begun last and leaves the other worker idle (`make test` gives
 # a worker whole files)
 LONGEST = (
-    "test_reruns.py", "test_train_distributed.py", "test_inputs.py", "test_fetch_memory.py", "test_train_fsdp.py",
+    "test_reruns.py", "test_versions.py", "test_train_distributed.py", "test_inputs.py", "test_fetch_memory.py", "test_train_fsdp.py",
     "test_pack.py", "test_sweep.py", "test_hostile.py", "test_merge.py", "test_judge.py", "test_train_killed.py",
 )  # fmt: skip
 
