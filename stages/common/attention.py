@@ -6,8 +6,8 @@ a mask over the whole row: the work grows with the square of the row, of which a
 part.
 
 What a layer keeps for backward beside queries, keys and values: `dense` the probabilities, for each head and document
-of n tokens about n * (n + BLOCK_TOKENS) / 2 numbers (n^2 for one of up to BLOCK_TOKENS); the others their output and a
-number a token and head. With gradient checkpointing all of it is made again, a layer at a time.
+of n tokens about n * (n + BLOCK_TOKENS) / 2 numbers (n^2 for one of up to BLOCK_TOKENS; padding to the length of its
+like adds at most PADDING); the others their output and a number a token and head. With gradient checkpointing all of it is made again, a layer at a time.
 """
 
 from collections.abc import Sequence

@@ -66,12 +66,8 @@ class DenseDocuments(Function):
         found, kept = [torch.empty_like(heads) for heads in rows[:3]], iter(probabilities)
         for alike in order.alike:
             q, k, v, d_output = (alike.grouped(heads, groups) for heads in rows)
-            d_q, d_k, d_v, zero = (
-                torch.empty_like(q),
-                torch.zeros_like(k),
-                torch.zeros_like(v),
-                q.new_zeros(1),
-            )
+            d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+            zero = q.new_zeros(1)
             for own, seen, _ in alike.blocks(query.shape[1] // groups, q):
                 p, d_own = next(kept).to(q.dtype), d_output[:, own]
                 d_v[:, seen].baddbmm_(p.transpose(1, 2), d_own)

@@ -17,6 +17,7 @@ from torch import nn
 
 from stages.common.dequantized import dense_weight, is_quantized
 from stages.common.lora_matmul import FrozenMatmul, LoraMatmul
+from stages.common.products import is_widened
 
 SHARING = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # read one input, in Llama-like layers
 
@@ -65,12 +66,15 @@ def updated_weight(
 
 
 def freeze(model: nn.Module) -> None:
-    """Let quantized layers multiply by `dense_weight`, in training and evaluation alike.
+    """Let quantized layers multiply by `dense_weight`, in training and evaluation alike; others where it is widened.
 
-    bitsandbytes' own layers do not: int8 quantizes the inputs too, though on a CPU in evaluation only.
+    bitsandbytes' own layers do not: int8 quantizes the inputs too, though on a CPU in evaluation only. PyTorch's
+    multiply in the weight's dtype, which may be the slow one.
     """
-    layers: list[Any] = [m for m in model.modules() if isinstance(m, nn.Linear) and is_quantized(m.weight)]
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, nn.Linear)]
     for layer in layers:
+        if not is_quantized(layer.weight) and not is_widened(layer.weight):
+            continue
         layer.forward = lambda x, layer=layer: FrozenMatmul.apply(x, layer.weight, layer.bias)
 
 

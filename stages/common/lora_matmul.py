@@ -53,7 +53,7 @@ class LoraMatmul(Function):
 
         Args:
             dropped: x', the input after dropout; None: x itself.
-            adapters: A (rank, in) and B (out, rank) of each layer, in turn.
+            adapters: A (rank, in) and B (out, rank) of each layer, in turn, all of one dtype.
         """
         kind, rows = product_dtype(x.dtype, x.device), x.reshape(-1, x.shape[-1])
         low_rows = rows if dropped is None else dropped.reshape(rows.shape)
@@ -67,21 +67,19 @@ class LoraMatmul(Function):
             outputs.append(y.addmm_(own, b.t(), alpha=scale).to(x.dtype).view(*x.shape[:-1], -1))
         ctx.save_for_backward(low_rows, low, a, *bs)
         ctx.layers, ctx.shape, ctx.shared = layers, x.shape, dropped is None
-        ctx.dtypes = [matrix.dtype for matrix in adapters]
+        ctx.dtype = adapters[0].dtype
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
         low_rows, low, a, *bs = ctx.saved_tensors
-        given = gradients[0]
+        given, lows = gradients[0], by_layer(low, bs)
         d_x: Gradient = None
         d_lows, d_bs = [], []
-        for (weight, _, scale), d_output, own, b in zip(
-            ctx.layers, gradients, by_layer(low, bs), bs, strict=True
-        ):
+        for (weight, _, scale), d_output, own, b in zip(ctx.layers, gradients, lows, bs, strict=True):
             dy = d_output.reshape(-1, d_output.shape[-1]).to(a.dtype)
             d_lows.append((dy @ b).mul_(scale))
-            d_bs.append((own.t() @ dy).t().to(ctx.dtypes[1]).mul_(scale))
+            d_bs.append((own.t() @ dy).t().to(ctx.dtype).mul_(scale))
             if ctx.needs_input_grad[0]:
                 wide = factor_weight(weight, d_output)
                 d_x = dy @ wide if d_x is None else d_x.addmm_(dy, wide)
@@ -91,7 +89,7 @@ class LoraMatmul(Function):
             d_x.addmm_(d_low, a)
         elif not ctx.shared and ctx.needs_input_grad[1]:
             d_dropped = (d_low @ a).to(given.dtype).view(ctx.shape)
-        d_a = (d_low.t() @ low_rows.to(a.dtype)).to(ctx.dtypes[0])
+        d_a = (d_low.t() @ low_rows.to(a.dtype)).to(ctx.dtype)
         d_as = d_a.split([b.shape[1] for b in bs])
         pairs = [gradient for pair in zip(d_as, d_bs, strict=True) for gradient in pair]
         return (None if d_x is None else d_x.to(given.dtype).view(ctx.shape)), d_dropped, None, *pairs

@@ -7,15 +7,16 @@ from torch.autograd import Function
 
 from stages.common.packs import IGNORED
 
-# tokens whose logits exist at a time: 128 x 49,152 x 4 bytes is 25 MB; from 32 MB on the C library asks the system for memory
-# that is new each time
+# tokens whose logits exist at a time: 128 x 49,152 x 4 bytes is 25 MB; from 32 MB on the C library asks the system for
+# memory that is new each time
 CHUNK = 128
 
 
 class HeadLoss(Function):
     """Summed cross entropy of softmax(hidden W^T), the gradient made in the forward pass, a chunk at a time.
 
-    W may be of a wider dtype than `hidden`: products are made in W's. The head is frozen, so only `hidden` gets a gradient; logits are never kept (as in arXiv:2410.10989).
+    W may be of a wider dtype than `hidden`: products are made in W's. The head is frozen, so only `hidden` gets a
+    gradient; logits are never kept (as in arXiv:2410.10989).
     """
 
     @staticmethod

@@ -19,6 +19,11 @@ def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if multiplies_bfloat16() else torch.float32
 
 
+def is_widened(factor: torch.Tensor) -> bool:
+    """Whether a matrix that is not quantized is multiplied in another dtype than its own."""
+    return product_dtype(factor.dtype, factor.device) != factor.dtype
+
+
 @cache
 def multiplies_bfloat16() -> bool:
     """Whether this processor's bfloat16 products are faster than its float32 products."""
@@ -28,7 +33,7 @@ def multiplies_bfloat16() -> bool:
 def has_fast_bfloat16(capabilities: Mapping[str, Any]) -> bool:
     """As torch names what a processor has.
 
-    With AMX, and with AVX512-BF16 on AMD's, bfloat16 is faster (2.5 times on Zen 4 [measured]). Intel's AVX512-BF16
+    With AMX, and with AVX512-BF16 on AMD's, bfloat16 is faster (2.5 times on an EPYC [measured]). Intel's AVX512-BF16
     without AMX, which virtual machines often hide, does half the rate of float32 [measured]; x86 without either
     emulates it. Processors of other kinds keep bfloat16: not measured.
     """

@@ -16,7 +16,7 @@ from stages.common.errors import UserError
 from stages.common.lora_linear import freeze, low_rank
 from stages.common.loss import HeadLoss, labelled
 from stages.common.model_check import refuse_attention, try_model
-from stages.common.products import product_dtype
+from stages.common.products import is_widened, product_dtype
 
 QUANTIZATION_FILE = "quantization.json"
 FOUR_BITS = ("nf4", "fp4")
@@ -226,11 +226,10 @@ class PackedModel(nn.Module):
     def head(self) -> torch.Tensor:
         """Weight (vocabulary, size) of the frozen head as a factor of products; one that has to be widened is kept."""
         weight = self.causal.get_output_embeddings().weight
-        kind = product_dtype(weight.dtype, weight.device)
-        if kind == weight.dtype:
+        if not is_widened(weight):
             return weight
         if self._head is None:
-            self._head = weight.detach().to(kind)
+            self._head = weight.detach().to(product_dtype(weight.dtype, weight.device))
         return self._head
 
 

@@ -161,10 +161,8 @@ def widened_bytes(config: Mapping[str, Any], train: Any, cuda: bool) -> int:
 
     if cuda or train.dtype != "bfloat16" or multiplies_bfloat16():
         return 0
-    text = text_config(config)
-    return 4 * text["hidden_size"] * text["vocab_size"] + 4 * max(
-        a * b for a, b in linear_shapes(config).values()
-    )
+    text, largest = text_config(config), max(a * b for a, b in linear_shapes(config).values())
+    return 4 * (text["hidden_size"] * text["vocab_size"] + largest)
 
 
 def working_bytes(config: Mapping[str, Any], train: Any, batch: Batch) -> int:
