@@ -48,7 +48,7 @@ def save_gradients(**changes: Any) -> None:
 
 def train(kill_after: int = 0, **changes: Any) -> None:
     """Train; with `kill_after`, end with SIGKILL after that many steps."""
-    from stages.train import trainer
+    from stages.train import steps
     from stages.train.__main__ import train_here
 
     def end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ def train(kill_after: int = 0, **changes: Any) -> None:
         if state.global_step == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    ended, trainer.StepCallback.on_step_end = trainer.StepCallback.on_step_end, end
+    ended, steps.StepCallback.on_step_end = steps.StepCallback.on_step_end, end
     train_here(train_settings(**changes))
 
 

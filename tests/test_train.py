@@ -19,11 +19,11 @@ from stages.train.__main__ import ADAPTER, CURVE, main
 from stages.train.checkpoints import SCRATCH
 from stages.train.curve import COLUMNS, MEASURED
 from tests.tiny import REPOSITORY
-from tests.training import train_settings, workplace
+from tests.training import train_settings
 
 KILLED = """
 import os, signal, sys
-from stages.train import trainer
+from stages.train import steps
 from stages.train.__main__ import main
 from tests.training import train_settings
 
@@ -32,17 +32,9 @@ def end(self, args, state, control, **kwargs):
     if state.global_step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-ended, trainer.StepCallback.on_step_end = trainer.StepCallback.on_step_end, end
+ended, steps.StepCallback.on_step_end = steps.StepCallback.on_step_end, end
 main(train_settings(dropout=0.2))
 """
-
-
-@pytest.fixture
-def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a tiny model and packs, nothing trained."""
-    root = workplace(tmp_path / "place", tiny_model)
-    monkeypatch.chdir(root)
-    return root
 
 
 def rows() -> list[dict[str, str]]:
@@ -111,15 +103,15 @@ def test_goes_on_after_kill_9_and_ends_with_the_same_bytes(place: Path) -> None:
 
 
 def test_goes_on_from_the_checkpoint_not_from_the_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.train import trainer
+    from stages.train import steps
 
     def interrupt(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         original(self, args, state, control, **kwargs)
         if state.global_step == 7:
             raise KeyboardInterrupt
 
-    original = trainer.StepCallback.on_step_end
-    monkeypatch.setattr(trainer.StepCallback, "on_step_end", interrupt)
+    original = steps.StepCallback.on_step_end
+    monkeypatch.setattr(steps.StepCallback, "on_step_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(train_settings())
     seen: list[int] = []
@@ -128,7 +120,7 @@ def test_goes_on_from_the_checkpoint_not_from_the_start(place: Path, monkeypatch
         original(self, args, state, control, **kwargs)
         seen.append(state.global_step)
 
-    monkeypatch.setattr(trainer.StepCallback, "on_step_end", watch)
+    monkeypatch.setattr(steps.StepCallback, "on_step_end", watch)
     main(train_settings(learning_rate=1e-2))  # another training: it must not take the checkpoint
     assert seen == list(range(1, 17))
     seen.clear()

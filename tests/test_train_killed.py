@@ -10,7 +10,7 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def train(point: str = "", name: str = "") -> None:
     """Train as the command does, and end at a point."""
     from stages.common.quantized import PackedModel
     from stages.common.stage import one_message
-    from stages.train import adapter, checkpoints, trainer
+    from stages.train import adapter, checkpoints, steps, trainer
     from stages.train.__main__ import train_here
     from stages.train.launch import stoppable
 
@@ -93,7 +93,7 @@ def train(point: str = "", name: str = "") -> None:
         return lambda callback, args, state, control, **_: state.global_step == number
 
     if point == "step":
-        patch(trainer.StepCallback, "on_step_end", at_step(5), die)
+        patch(steps.StepCallback, "on_step_end", at_step(5), die)
     elif point == "validation":
         patch(PackedModel, "forward", lambda model, **_: not model.training, die, count=6)
     elif point == "file":
@@ -112,7 +112,7 @@ def train(point: str = "", name: str = "") -> None:
         patch(trainer.PackTrainer, "_clip_grad_norm", lambda *_: True, spoil_gradient, count=5)
     elif point == "signal":
         number = getattr(signal, name)
-        patch(trainer.StepCallback, "on_step_end", at_step(5), lambda *_, **__: os.kill(os.getpid(), number))
+        patch(steps.StepCallback, "on_step_end", at_step(5), lambda *_, **__: os.kill(os.getpid(), number))
     with stoppable(), one_message("train"):
         train_here(train_settings(**CHANGES))
 
@@ -133,25 +133,11 @@ def spoil_gradient(trainer: Any, model: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    process = Forks()
-    yield process
-    process.close()
-
-
-@pytest.fixture(scope="module")
 def whole(forks: Forks, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Any]]:
     """Adapter and curve of a training that nothing happened to."""
     root = workplace(tmp_path_factory.mktemp("whole") / "place", tiny_model)
     assert forks.run("tests.test_train_killed:train", root) == [0]
     return sha256_folder(root / "models/adapter"), rows(root)
-
-
-@pytest.fixture
-def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = workplace(tmp_path / "place", tiny_model)
-    monkeypatch.chdir(root)
-    return root
 
 
 def rows(root: Path) -> list[dict[str, str]]:

@@ -277,7 +277,7 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     from stages.track.complete import agrees
     from stages.track.facts import read_curve
     from stages.track.store import history, open_store
-    from stages.train import trainer
+    from stages.train import steps
 
     root = workplace(tmp_path / "place", tiny_model)
     (root / "reports").mkdir()
@@ -293,8 +293,8 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
         if state.global_step == 8:  # the last checkpoint is of step 6
             raise KeyboardInterrupt
 
-    original = trainer.StepCallback.on_step_end
-    monkeypatch.setattr(trainer.StepCallback, "on_step_end", interrupt)
+    original = steps.StepCallback.on_step_end
+    monkeypatch.setattr(steps.StepCallback, "on_step_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(settings)
     monkeypatch.undo()

@@ -22,18 +22,10 @@ from stages.train.neftune import EmbeddingNoise
 from stages.train.optimizers import make_optimizer, make_scheduler
 from stages.train.plan import ended_by, plan
 from stages.train.settings import OPTIMIZERS, TrainSettings
-from tests.training import TRAIN, train_settings, workplace, write_packs
+from tests.training import TRAIN, train_settings, write_packs
 
 RATE, DECAY = 1e-2, 0.1
 MEASURED = {"tokens_per_second", "share_of_peak", "gemm_gflops", "memory_mib"}  # of machine and moment
-
-
-@pytest.fixture
-def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a tiny model and packs, nothing trained."""
-    root = workplace(tmp_path / "place", tiny_model)
-    monkeypatch.chdir(root)
-    return root
 
 
 def rows() -> list[dict[str, str]]:
@@ -287,7 +279,7 @@ def test_noise_is_in_training_alone(place: Path) -> None:
 def test_the_gradient_is_clipped_to_its_norm_and_the_curve_tells_that_before(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.train import trainer
+    from stages.train import steps
 
     seen: list[float] = []
 
@@ -296,8 +288,8 @@ def test_the_gradient_is_clipped_to_its_norm_and_the_curve_tells_that_before(
         seen.append(float(torch.stack([g.norm() for g in found]).norm()))
         original(self, args, state, control, **kwargs)
 
-    original = trainer.StepCallback.on_pre_optimizer_step
-    monkeypatch.setattr(trainer.StepCallback, "on_pre_optimizer_step", watch)
+    original = steps.StepCallback.on_pre_optimizer_step
+    monkeypatch.setattr(steps.StepCallback, "on_pre_optimizer_step", watch)
     main(train_settings(max_steps=3, max_grad_norm=0.0))
     free, told = list(seen), [float(row["grad_norm"]) for row in rows()[1:]]
     assert free == pytest.approx(told, rel=1e-5)
@@ -437,7 +429,7 @@ COMBINED: list[dict[str, Any]] = [
 def test_interrupted_and_resumed_is_the_same_bytes(
     place: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.train import trainer
+    from stages.train import steps
 
     settings = train_settings(**options)
     whole = main(settings)
@@ -446,7 +438,7 @@ def test_interrupted_and_resumed_is_the_same_bytes(
     places = ["end", whole["steps"], 4]  # after training; after the last step; in the middle
 
     def interrupted(name: str) -> Any:
-        original = getattr(trainer.StepCallback, name)
+        original = getattr(steps.StepCallback, name)
 
         def call(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             original(self, args, state, control, **kwargs)
@@ -457,7 +449,7 @@ def test_interrupted_and_resumed_is_the_same_bytes(
         return call
 
     for name in ("on_step_end", "on_train_end"):
-        monkeypatch.setattr(trainer.StepCallback, name, interrupted(name))
+        monkeypatch.setattr(steps.StepCallback, name, interrupted(name))
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             main(settings)
@@ -478,13 +470,13 @@ def test_what_is_not_finite_never_reaches_the_optimizer_and_the_checkpoint_befor
     place: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stages.common.quantized import PackedModel
-    from stages.train import trainer
+    from stages.train import steps
 
     settings = train_settings(max_steps=6, accumulation=2, neftune_alpha=5.0)
     main(settings)
     adapter, calls, stepped = sha256_folder(ADAPTER), [0], [0]
     shutil.rmtree(ADAPTER)
-    forward, before_step = PackedModel.forward, trainer.StepCallback.on_pre_optimizer_step
+    forward, before_step = PackedModel.forward, steps.StepCallback.on_pre_optimizer_step
 
     def spoiled(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
         summed = forward(self, *arguments, **options)
@@ -501,7 +493,7 @@ def test_what_is_not_finite_never_reaches_the_optimizer_and_the_checkpoint_befor
         stepped[0] += 1
 
     monkeypatch.setattr(PackedModel, "forward", spoiled)
-    monkeypatch.setattr(trainer.StepCallback, "on_pre_optimizer_step", counted)
+    monkeypatch.setattr(steps.StepCallback, "on_pre_optimizer_step", counted)
     with pytest.raises(UserError, match=f"step 5: the {what} is not finite.*checkpoint before it stays in"):
         main(settings)
     assert stepped == [4]

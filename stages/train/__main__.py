@@ -34,6 +34,8 @@ from stages.train.ranks import agreed, is_rank, join, leave, mean_loss_of_ranks,
 from stages.train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    import torch
+
     from stages.common.quantized import PackedModel, Quantization
 
 BASE = Path("models/base")
@@ -63,7 +65,8 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     from stages.common.trained import BASE_FILE
     from stages.train.adapter import save_adapter
     from stages.train.shards import shard
-    from stages.train.trainer import PackTrainer, StepCallback
+    from stages.train.steps import StepCallback
+    from stages.train.trainer import PackTrainer
 
     train: TrainSettings = settings.train
     packs, held_out = read_training_packs(), read_packs(PACKED / "validation.arrow")
@@ -118,17 +121,17 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "training_key": key,
         "quantization": train.quantization,
-        "products": products_in(train.dtype, model.device),
         "processes": ranks,
-        **where_it_ran(),
+        **where_it_ran(train.dtype, model.device),
     }
 
 
-def where_it_ran() -> dict[str, Any]:
+def where_it_ran(dtype: str, device: "torch.device") -> dict[str, Any]:
     """What the bytes of the adapter depend on beside what was asked for."""
     import torch
 
     return {
+        "products": products_in(dtype, device),
         "threads": torch.get_num_threads(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
