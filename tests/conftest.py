@@ -3,11 +3,12 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.forks import Forks
 from tests.tiny import SITE, Project, make_project, write_model
 
 # As stages.common.stage.run does, for tests that call a stage's parts
@@ -77,3 +78,21 @@ def finished(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
 def project(finished: Project, tmp_path: Path) -> Project:
     """A copy of the finished project to change."""
     return finished.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a tiny model and packs, nothing trained."""
+    from tests.training import workplace
+
+    root = workplace(tmp_path / "place", tiny_model)
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """Trainings by processes of their own that need not import anything."""
+    process = Forks()
+    yield process
+    process.close()

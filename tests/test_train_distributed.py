@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,20 +26,6 @@ from tests.forks import Forks
 from tests.ranks import UNEVEN, adapter, assert_close, curve
 from tests.tiny import REPOSITORY
 from tests.training import TRACK, TRAIN, workplace
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    process = Forks()
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = workplace(tmp_path / "place", tiny_model)
-    monkeypatch.chdir(root)
-    return root
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,9 @@ from stages.train.checkpoints import SCRATCH
 from stages.train.shards import shard
 from tests.forks import Forks
 from tests.ranks import UNEVEN, adapter, assert_close, curve
-from tests.training import train_settings, workplace
+from tests.training import train_settings
 
 FOUR_BITS = {**UNEVEN, "quantization": "nf4", "accelerate": "fsdp"}
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    process = Forks()
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = workplace(tmp_path / "place", tiny_model)
-    monkeypatch.chdir(root)
-    return root
 
 
 def run(forks: Forks, place: Path, ranks: int, job: str = "train", **changes: Any) -> None:
