@@ -51,7 +51,7 @@ class DenseDocuments(Function):
                 scores = torch.baddbmm(zero, q[:, own], k[:, seen].transpose(1, 2), beta=0, alpha=scale)
                 scores[..., -mask.shape[1] :] += mask
                 p = torch.softmax(scores, dim=-1)
-                torch.bmm(p, v[:, seen], out=summed[:, own])
+                summed[:, own] = torch.bmm(p, v[:, seen])
                 probabilities.append(p.to(query.dtype))
             alike.put(summed, output, groups)
         ctx.save_for_backward(query, key, value, *probabilities)
@@ -70,11 +70,12 @@ class DenseDocuments(Function):
             zero = q.new_zeros(1)
             for own, seen, _ in alike.blocks(query.shape[1] // groups, q):
                 p, d_own = next(kept).to(q.dtype), d_output[:, own]
-                d_v[:, seen].baddbmm_(p.transpose(1, 2), d_own)
+                d_v[:, seen] += torch.bmm(p.transpose(1, 2), d_own)
                 d_p = torch.bmm(d_own, v[:, seen].transpose(1, 2))
                 d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)
-                torch.baddbmm(zero, d_scores, k[:, seen], beta=0, alpha=ctx.scale, out=d_q[:, own])
-                d_k[:, seen].baddbmm_(d_scores.transpose(1, 2), q[:, own], alpha=ctx.scale)
+                d_q[:, own] = torch.baddbmm(zero, d_scores, k[:, seen], beta=0, alpha=ctx.scale)
+                d_scores = d_scores.transpose(1, 2)
+                d_k[:, seen] += torch.baddbmm(zero, d_scores, q[:, own], beta=0, alpha=ctx.scale)
             for summed, output in zip((d_q, d_k, d_v), found, strict=True):
                 alike.put(summed, output, groups)
         return *(order.taken(output).transpose(1, 2) for output in found), None, None
