@@ -8,6 +8,7 @@ Writes models/adapter (adapter_config.json and adapter_model.safetensors as peft
 merging) and the curve, reports/train.csv. Killed, it goes on from its last checkpoint and ends with the same bytes.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -96,6 +97,8 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     machine = measure(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
     curve.machine = machine and replace(machine, rate=machine.rate * ranks)
     telling = told(curve, settings.track, key, steps, checkpoint, train.eval_every)
+    gc.collect()
+    gc.freeze()  # what is loaded stays to the end: collections between steps need not go through it
     with telling if rank == 0 else nullcontext():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     leave()
