@@ -53,7 +53,9 @@ def scored(passed: frozenset[int], level: str = "A") -> dict[str, Any]:
 
 
 def samples(passed: frozenset[int]) -> str:
-    rows = [{"task_id": f"Made/{i}", "verdict": "passed" if i in passed else "wrong"} for i in range(PROBLEMS)]
+    rows = [
+        {"task_id": f"Made/{i}", "verdict": "passed" if i in passed else "wrong"} for i in range(PROBLEMS)
+    ]
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
@@ -117,11 +119,20 @@ def experiment(cache: Path, passed: frozenset[int], loss: float, level: str = "A
     lock: dict[str, Any] = {
         stage.replace("/", "@"): {
             "cmd": stage,
-            "outs": [{"path": f"reports/{stage}.json", "md5": hashlib.md5(files[f"reports/{stage}.json"].encode()).hexdigest()}],
+            "outs": [
+                {
+                    "path": f"reports/{stage}.json",
+                    "md5": hashlib.md5(files[f"reports/{stage}.json"].encode()).hexdigest(),
+                }
+            ],
         }
         for stage in STAGES
     }
-    folder = {"path": "reports/evaluate/tuned", "hash": "md5", "md5": store_folder(cache, {"samples.jsonl": samples(passed)})}
+    folder = {
+        "path": "reports/evaluate/tuned",
+        "hash": "md5",
+        "md5": store_folder(cache, {"samples.jsonl": samples(passed)}),
+    }
     lock["evaluate@tuned"]["outs"].append(folder)
     return {
         **files,
@@ -140,7 +151,12 @@ def repository(root: Path, files: Mapping[str, str] | None = None) -> str:
 
 
 def finished(
-    root: Path, start: str, overrides: Mapping[str, str], files: Mapping[str, str], objective: float, status: str = "ran 5 stages"
+    root: Path,
+    start: str,
+    overrides: Mapping[str, str],
+    files: Mapping[str, str],
+    objective: float,
+    status: str = "ran 5 stages",
 ) -> Tried:
     """A point with an experiment of these files."""
     name = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in overrides.items()) or "point"

@@ -46,7 +46,7 @@ def cost(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, Any]:
         "lines": lines,
         "spent": [f"{value:,.1f}" for value in spent.values()],
         "ran": duration(sum(spent.values())),
-        "saved": duration(saved),
+        "saved": duration(saved) if saved else "",
         "took": f"{took:,.1f}",
         "words": duration(took),
     }

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.common.statistics import holm
-from stages.report.comparison import NOISE, compare, percent
+from stages.report.comparison import NOISE, compare, equals, percent, signed
 from stages.report.sections import number
 from stages.sweep.evidence import NO_OBJECTIVE, Metrics, Point, SweepEvidence, stem
 
+MOST_DIGITS = 8
 SHOWN = 8  # points that a sentence lists by name
 
 
@@ -44,16 +45,16 @@ class Finding:
 def findings(sweep: SweepEvidence) -> list[Finding]:
     """A finding for each point, in the sweep's order."""
     best = best_point(sweep)
-    labels, bases = label_of(sweep.keys), against_base(sweep.finished)
+    labels, bases = distinct_labels(sweep), against_base(sweep.finished)
     bests, left_out = against_best(sweep.finished, best)
     found = []
-    for point in sweep.points:
+    for point, label in zip(sweep.points, labels, strict=True):
         low, high = interval(point.metrics, sweep.objective) if point.value is not None else (None, None)
         name = point.tried.name
         found.append(
             Finding(
                 point=point,
-                label=labels(point),
+                label=label,
                 low=low,
                 high=high,
                 base=bases.get(name),
@@ -158,12 +159,25 @@ def shown_value(objective: str) -> Callable[[float], str]:
     return percent if is_share(objective) else number
 
 
-def label_of(keys: Sequence[str]) -> Callable[[Point], str]:
-    """How points are called: `rank 8, learning_rate 4e-4`; by their name where nothing is swept."""
-    short = short_keys(keys)
-    return lambda point: (
-        ", ".join(f"{short[key]} {value}" for key, value in point.tried.overrides.items()) or point.tried.name
-    )
+def distinct_labels(sweep: SweepEvidence) -> list[str]:
+    """How each point is called: `rank 8, learning_rate 4e-4`; with its name where two are called alike or nothing is swept."""
+    short = short_keys(sweep.keys)
+    labels = [
+        ", ".join(f"{short[key]} {rounded(value)}" for key, value in point.tried.overrides.items())
+        for point in sweep.points
+    ]
+    return [
+        label if label and labels.count(label) == 1 else f"{label} {point.tried.name}".strip()
+        for label, point in zip(labels, sweep.points, strict=True)
+    ]
+
+
+def rounded(value: str) -> str:
+    """A swept value for people: the many digits that a sampler draws cut to four, anything else as it was given."""
+    try:
+        return f"{float(value):.4g}" if len(value) > MOST_DIGITS else value
+    except ValueError:
+        return value
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:
@@ -212,60 +226,60 @@ def with_status(sweep: SweepEvidence, status: str) -> int:
 
 
 def best_words(sweep: SweepEvidence, best: Finding) -> str:
-    form, value = shown_value(sweep.objective), best.point.value or 0.0
+    form, value, name = shown_value(sweep.objective), best.point.value or 0.0, shown_name(sweep.objective)
     ends = (
         ""
         if best.low is None or best.high is None
-        else f", 95% interval {form(best.low)} to {form(best.high)}"
+        else f" (95% interval {form(best.low)} to {form(best.high)})"
     )
-    equal = [point for point in sweep.finished if point.value == value]
     if len(sweep.finished) == 1:
-        return f"{shown_name(sweep.objective)} is {form(value)}{ends}."
-    tied = (
-        f" {counted(len(equal))} tie for it; the first of them is taken for the best."
-        if len(equal) > 1
-        else ""
-    )
+        return f"Its {name} is {form(value)}{ends}."
     which = "lowest" if sweep.direction == "minimize" else "highest"
-    return f"The {which} {shown_name(sweep.objective)} has {best.label}: {form(value)}{ends}.{tied}"
+    equal = sum(point.value == value for point in sweep.finished)
+    tied = f" {equal} points have it; the first of them is taken for the best." if equal > 1 else ""
+    return f"The {which} {name} is {form(value)}{ends}, of {best.label}.{tied}"
 
 
 def base_words(found: Sequence[Finding]) -> list[str]:
-    compared = [finding for finding in found if finding.base]
+    compared = [(finding.label, finding.base) for finding in found if finding.base]
     if not compared:
         return []
-    differing = [(f, f.base) for f in compared if f.base and f.base.beyond_noise]
-    names = [f"{f.label} ({'better' if d.value > 0 else 'worse'})" for f, d in differing]
+    if len(compared) == 1:
+        told = f"differs from the base in pass@1 by {'' if compared[0][1].beyond_noise else 'no '}more than noise"
+        return [f"It {told} ({signed(compared[0][1].value)} points, p {equals(compared[0][1].p)})."]
+    names = [f"{label} ({'better' if d.value > 0 else 'worse'})" for label, d in compared if d.beyond_noise]
     correction = f"Holm's correction for {counted(len(compared))}"
     if not names:
         return [f"No point differs from the base in pass@1 by more than noise ({correction})."]
-    return [f"From the base differ in pass@1 by more than noise ({correction}): {listed(names)}."]
+    who = "One point differs" if len(names) == 1 else f"{len(names)} points differ"
+    return [f"{who} from the base in pass@1 by more than noise ({correction}): {listed(names)}."]
 
 
 def others_words(found: Sequence[Finding], best: Finding) -> list[str]:
     """Whether the best stands out, and why that is to be taken with care."""
-    compared = [finding for finding in found if finding.best]
+    compared = [(finding.label, finding.best) for finding in found if finding.best]
     left_out = [finding for finding in found if finding.left_out]
     said = []
     if compared:
-        differing = [f.label for f in compared if f.best and f.best.beyond_noise]
-        correction = f"exact test on the same problems, Holm's correction for {len(compared)}"
+        differing = [label for label, difference in compared if difference.beyond_noise]
         others = f"the other {counted(len(compared))}" if len(compared) > 1 else "the other point"
+        correction = "exact test on the same problems" + (
+            f", Holm's correction for {len(compared)}" if len(compared) > 1 else ""
+        )
         said.append(
-            f"The best differs in pass@1 from {listed(differing)} by more than noise ({correction})."
+            f"The best differs in pass@1 by more than noise from {len(differing)} of {others}: {listed(differing)} ({correction})."
             if differing
             else f"The best does not differ in pass@1 from {others} by more than noise ({correction}): these problems cannot "
-            "tell them apart, and the cheapest will do."
+            "tell which is better."
         )
-    if len(compared) + len(left_out) > 0:
+    if compared or left_out:
         said.append(
             f"The best of {len(compared) + len(left_out) + 1} points is flattered by having been chosen: some of its lead is luck, "
-            "no correction for the number of points takes that out, and on other problems it will be smaller."
+            "which no correction for the number of points takes out, and on other problems the lead will be smaller."
         )
-    reasons = dict.fromkeys(finding.left_out for finding in left_out)
-    for reason in reasons:
+    for reason in dict.fromkeys(finding.left_out for finding in left_out):
         names = [finding.label for finding in left_out if finding.left_out == reason]
-        said.append(f"Not compared with the best: {listed(names)}; {reason}.")
+        said.append(f"Not compared with the best: {listed(names)}. The reason: {reason}.")
     return said
 
 

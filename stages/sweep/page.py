@@ -25,7 +25,7 @@ from stages.sweep.findings import (
     findings,
     is_share,
     is_weak,
-    label_of,
+    rounded,
     short_keys,
     shown_name,
     shown_value,
@@ -122,6 +122,9 @@ def render(sweep: SweepEvidence, found: Sequence[Finding]) -> str:
         base=base_line(sweep),
         lines=table(sweep, found),
         shows=shows(sweep, found),
+        columns=sum(
+            shows(sweep, found)[name] for name in ("pass_at_1", "base", "best", "validation", "training")
+        ),
         over_keys=[(f"over {key}", over_caption(sweep, key)) for key in sweep.keys if f"over {key}" in drawn],
         pictures=drawn,
         many=pictures.MANY,
@@ -146,9 +149,11 @@ def shows(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, bool]:
         "base": any(finding.base for finding in found),
         "best": any(finding.best for finding in found),
         "validation": any("validation_loss_kept" in metrics for metrics in train),
-        "train": any("seconds" in metrics for metrics in train),
-        "speed": any("tokens_per_second" in metrics for metrics in train),
-        "memory": any("peak_memory_mib" in metrics for metrics in train),
+        "ends": any(finding.low is not None for finding in found),
+        "grey": any(
+            len({others(sweep, p, key) for p in sweep.finished}) > pictures.MANY for key in sweep.keys
+        ),
+        "training": any("seconds" in metrics for metrics in train),
     }
 
 
@@ -187,7 +192,9 @@ def line(sweep: SweepEvidence, place: int, finding: Finding) -> dict[str, Any]:
     return {
         "number": place,
         "name": point.tried.name,
-        "values": [point.tried.overrides.get(key, "") for key in sweep.keys],
+        "values": [
+            (value, rounded(value)) for value in (point.tried.overrides.get(key, "") for key in sweep.keys)
+        ],
         "value": "" if point.value is None else form(point.value),
         "ends": ends(sweep, finding.low, finding.high),
         "weak": is_weak(point),
@@ -197,8 +204,8 @@ def line(sweep: SweepEvidence, place: int, finding: Finding) -> dict[str, Any]:
         "best": told_difference(finding.best),
         "left_out": finding.left_out,
         "validation": told(train.get("validation_loss_kept"), lambda loss: f"{loss:.4f}"),
-        "train": told(train.get("seconds"), duration),
-        "speed": told(train.get("tokens_per_second"), lambda speed: f"{speed:,.0f}"),
+        "training": told(train.get("seconds"), duration),
+        "speed": told(train.get("tokens_per_second"), lambda speed: f"{speed:,.0f} tokens/s"),
         "memory": memory(train.get("peak_memory_mib")),
         "status": point.tried.status,
         "take": f"dvc exp apply {shlex.quote(point.tried.name)}" if point.commit else "",
@@ -241,8 +248,8 @@ def draw(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, bytes]:
         factor, what = unit(sweep)
         values = {f.label: factor * (f.point.value or 0) for f in finished}
         names = list(curves) if len(curves) <= pictures.MANY else ["best"]
-        height = 2.9 + pictures.legend_height([f"{name} (the best)" for name in names])
-        top = label_of(sweep.keys)(best)
+        height = 2.9 + pictures.legend_height([f"{name} (best)" for name in names])
+        top = next(f.label for f in finished if f.point is best)
         drawn["losses"] = plots.picture(pictures.losses, curves, top, values, what, height=height)
     return drawn
 
@@ -263,7 +270,7 @@ def over_key(sweep: SweepEvidence, key: str, found: Sequence[Finding], best: Poi
         dot = pictures.Dot(place, factor * (finding.point.value or 0), low, high)
         lines.setdefault(others(sweep, finding.point, key), []).append(dot)
     base, top = base_value(sweep), others(sweep, best, key)
-    names = ["base model", *(lines if len(lines) <= pictures.MANY else [top, "others"])]
+    names = ["base model", *(lines if len(lines) <= pictures.MANY else [top, "mean of all", "others"])]
     return plots.picture(
         pictures.over_key,
         pictures.shortened(key, 60),
@@ -280,12 +287,13 @@ def over_key(sweep: SweepEvidence, key: str, found: Sequence[Finding], best: Poi
 def others(sweep: SweepEvidence, point: Point, key: str) -> str:
     """What a point's other swept keys are; `tuned` where there are none."""
     short = short_keys(sweep.keys)
-    pairs = [f"{short[k]} {value}" for k, value in point.tried.overrides.items() if k != key]
+    pairs = [f"{short[k]} {rounded(value)}" for k, value in point.tried.overrides.items() if k != key]
     return pictures.shortened(", ".join(pairs), 60) or "tuned"
 
 
 def over_caption(sweep: SweepEvidence, key: str) -> str:
     name, short = shown_name(sweep.objective), short_keys(sweep.keys)
     rest = [short[k] for k in sweep.keys if k != key]
-    lines = f", a line for each {' and '.join(rest)}" if rest else ""
+    many = len({others(sweep, point, key) for point in sweep.finished}) > pictures.MANY
+    lines = f", {'all' if many else 'a colour for each'} {' and '.join(rest)}" if rest else ""
     return f"{name} over {key}{lines}."

@@ -118,12 +118,24 @@ def over_key(
             name if not many or name == best else "",
             name == best or not many,
         )
+    if many:
+        mean(axes, [dot for dots in lines.values() for dot in dots])
     axis(axes, scale)
     axes.set(xlabel=key, ylabel=what)
     if many:
         axes.plot([], [], "o-", color=NOT_BEST, markersize=4, linewidth=0.8, label=f"{len(lines) - 1} others")
     if len(lines) > 1 or base is not None:
         legend(axes)
+
+
+def mean(axes: Axes, dots: Sequence[Dot]) -> None:
+    """The mean of all points with one value, where values have several."""
+    places: dict[float, list[float]] = {}
+    for dot in dots:
+        places.setdefault(dot.place, []).append(dot.value)
+    if 1 < len(places) <= len(dots) / 2:
+        means = [sum(values) / len(values) for _, values in sorted(places.items())]
+        axes.plot(sorted(places), means, "--", color=INK, linewidth=1.4, label="mean of all", zorder=4)
 
 
 def line(
@@ -211,7 +223,7 @@ def legend(axes: Axes) -> None:
 
 def columns(longest: int) -> int:
     """Columns of a legend whose longest name has so many letters."""
-    return max(1, min(4, 80 // (longest + 8)))
+    return max(1, min(4, 92 // (longest + 8)))
 
 
 def legend_height(names: Sequence[str]) -> float:
@@ -240,7 +252,7 @@ def losses(
             *column(rows, "loss"), color=colour, linewidth=0.4 if many else 0.7, alpha=0.3 if many else 0.55
         )
         steps, measured = column(rows, "validation_loss")
-        label = f"{name} (the best)" if top else None if many else name
+        label = None if many and not top else f"{name} (best)" if top and len(curves) > 1 else name
         axes.plot(
             steps,
             measured,
