@@ -15,7 +15,7 @@ from stages.report.comparison import equals, signed
 from stages.report.sections import duration, memory
 from stages.sweep import pictures
 from stages.sweep.cost import cost
-from stages.sweep.evidence import NO_OBJECTIVE, Point, SweepEvidence
+from stages.sweep.evidence import Point, SweepEvidence
 from stages.sweep.findings import (
     Difference,
     Finding,
@@ -34,6 +34,7 @@ from stages.sweep.findings import (
 
 HERE = Path(__file__).parent
 ERROR_LINES = 12
+JUDGED = ("reports/evaluate/", "reports/report.json")  # what a weak sandbox makes doubtful
 PASS_AT_1 = "reports/evaluate/tuned.json:pass_at_1"
 
 
@@ -227,7 +228,7 @@ def told_difference(difference: Difference | None) -> dict[str, Any] | None:
 def unfinished(finding: Finding) -> dict[str, str] | None:
     """A failed or pruned point, with the last lines of its error."""
     tried = finding.point.tried
-    if tried.status not in NO_OBJECTIVE and not tried.error:
+    if finding.point.value is not None:
         return None
     last = tried.error.strip().splitlines()[-ERROR_LINES:]
     return {"label": finding.label, "name": tried.name, "status": tried.status, "error": "\n".join(last)}
@@ -279,7 +280,7 @@ def over_key(sweep: SweepEvidence, key: str, found: Sequence[Finding], best: Poi
         top,
         what,
         None if base is None else factor * base[0],
-        any(is_weak(finding.point) for finding in found),
+        sweep.objective.startswith(JUDGED) and any(is_weak(finding.point) for finding in found),
         height=2.6 + pictures.legend_height(names),
     )
 

@@ -223,7 +223,7 @@ def legend(axes: Axes) -> None:
 
 def columns(longest: int) -> int:
     """Columns of a legend whose longest name has so many letters."""
-    return max(1, min(4, 92 // (longest + 8)))
+    return max(1, min(5, 92 // (longest + 8)))
 
 
 def legend_height(names: Sequence[str]) -> float:
