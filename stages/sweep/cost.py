@@ -45,7 +45,7 @@ def cost(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, Any]:
         "stages": [stage.replace("@", " ") for stage in stages],
         "lines": lines,
         "spent": [f"{value:,.1f}" for value in spent.values()],
-        "ran": duration(sum(spent.values())),
+        "ran": duration(sum(spent.values())) if any(spent.values()) else "",
         "saved": duration(saved) if saved else "",
         "took": f"{took:,.1f}",
         "words": duration(took),

@@ -272,7 +272,7 @@ def others_words(found: Sequence[Finding], best: Finding) -> list[str]:
             else f"The best does not differ in pass@1 from {others} by more than noise ({correction}): these problems cannot "
             "tell which is better."
         )
-    if compared or left_out:
+    if len({finding.point.value for finding in found} - {None}) > 1 and (compared or left_out):
         said.append(
             f"The best of {len(compared) + len(left_out) + 1} points is flattered by having been chosen: some of its lead is luck, "
             "which no correction for the number of points takes out, and on other problems the lead will be smaller."
