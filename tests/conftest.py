@@ -10,6 +10,7 @@ import pytest
 
 from tests.forks import Forks
 from tests.tiny import SITE, Project, make_project, write_model
+from tests.toy import make_toy
 
 # As stages.common.stage.run does, for tests that call a stage's parts
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -60,6 +61,16 @@ def fresh(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Project
     os.environ.setdefault(SITE, str(tmp_path_factory.mktemp("dvc-site")))
     folder = made_once(tmp_path_factory, "fresh", lambda folder: make_project(folder / "project", tiny_model))
     return Project(folder / "project")
+
+
+@pytest.fixture(scope="session")
+def toy(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The repository with a pipeline of two quick stages, for sweeps. Copy it, do not write to it."""
+
+    def make(folder: Path) -> None:
+        make_toy(fresh, folder / "project")
+
+    return Project(made_once(tmp_path_factory, "toy", make) / "project")
 
 
 @pytest.fixture(scope="session")

@@ -4,19 +4,18 @@ Here over a toy pipeline (config, and a stage that takes no time); tests/test_re
 """
 
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stages.common.errors import UserError
-from stages.sweep.git import clean_commit, experiment_ref
+from stages.sweep.git import clean_commit
 from stages.sweep.plan import Plan, dvc_params, point_name, point_overrides
 from stages.sweep.point import Result, objective, stages_run
 from stages.sweep.table import table, words
-from tests.tiny import Done, Project
+from tests.tiny import Project
+from tests.toy import experiments, made, rows, short, sweep, tree
 
 PLAN = Plan(
     root="/repository",
@@ -28,83 +27,23 @@ PLAN = Plan(
     name="sweep",
     objective="reports/evaluate/tuned.json:pass_at_1",
 )
-TOY = """\
-stages:
-  config:
-    cmd: python -m stages.config
-    deps: [params.yaml, conf, stages/config, stages/common]
-    outs:
-      - reports/config.yaml: {cache: false}
-  score:
-    cmd: python score.py
-    deps: [score.py]
-    params: [{reports/config.yaml: [train, base]}]
-    metrics:
-      - reports/evaluate/tuned.json: {cache: false}
-      - reports/report.json: {cache: false}
-"""
-SCORE = """\
-import json, os, sys, yaml
-from pathlib import Path
-config = yaml.safe_load(open("reports/config.yaml"))
-rank = config["train"]["lora"]["rank"]
-if rank == 13:
-    sys.exit("thirteen is no rank")
-made = {"pass_at_1": rank / 100, "base": config["base"]["name"], "store": os.environ["MLFLOW_TRACKING_URI"]}
-Path("reports/evaluate").mkdir(parents=True, exist_ok=True)
-Path("reports/evaluate/tuned.json").write_text(json.dumps(made))
-compared = {"p": 0.2 / rank, "difference": 0.03, "weak_sandbox": False}
-Path("reports/report.json").write_text(json.dumps(compared))
-"""
-
-
-@pytest.fixture(scope="module")
-def toy(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The repository with a pipeline of two quick stages, after a sweep over two ranks."""
-    project = fresh.copy(tmp_path_factory.mktemp("toy") / "project")
-    (project.root / "dvc.yaml").write_text(TOY, "utf-8")
-    (project.root / "score.py").write_text(SCORE, "utf-8")
-    shutil.copy(project.root / "conf/base/tiny.yaml", project.root / "conf/base/other.yaml")
-    project.edit("conf/base/other.yaml", "name: tiny", "name: other")
-    project.commit("a toy pipeline")
-    return project
-
-
-def sweep(project: Project, *arguments: str) -> Done:
-    return project.run(sys.executable, "-m", "stages.sweep", *arguments)
-
-
-def experiments(project: Project) -> list[str]:
-    """Names of the experiments on top of the commit that is checked out."""
-    refs = project.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    head = project.git("rev-parse", "HEAD")
-    return sorted(ref.split("/")[-1] for ref in refs if ref.split("/")[2] + ref.split("/")[3] == head)
-
-
-def rows(done: Done) -> dict[str, list[str]]:
-    """The table at the end: cells by the point's name without its hash."""
-    table = done.out.rsplit("\nsweep ", 1)[1].split("\n\n")[0].splitlines()[2:]
-    cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in table]
-    return {row[0].rsplit("-", 1)[0]: row[1:] for row in cells}
 
 
 def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
-    before, head = project.files(), project.git("rev-parse", "HEAD")
+    before, head = tree(project), project.git("rev-parse", "HEAD")
     done = sweep(project, "-m", "train.lora.rank=4,8")
     assert done.status == 0, done.text
     assert {name: row[:2] for name, row in rows(done).items()} == {
         "rank-4": ["0.04", "ran 2 stages"],
         "rank-8": ["0.08", "ran 2 stages"],
     }
-    assert [name.rsplit("-", 1)[0] for name in experiments(project)] == ["rank-4", "rank-8"]
-    assert project.files() == before
+    assert short(experiments(project)) == ["rank-4", "rank-8"]
+    assert tree(project) == before
     assert project.git("status", "--porcelain") == ""
     assert (project.git("rev-parse", "HEAD"), project.git("branch", "--list")) == (head, "* main")
     assert list((project.root / ".cache/sweep").rglob("params.yaml")) == [], "a clone was left behind"
-    assert f"sqlite:///{project.root}/mlflow.db" in project.git(
-        "show", f"{experiment_ref(head, experiments(project)[0])}:reports/evaluate/tuned.json"
-    ), "points log to the store of the repository, not of their clone"
+    assert f"sqlite:///{project.root}/mlflow.db" in made(project, "rank-4"), "not the store of the clone"
 
     again = sweep(project, "train.lora.rank=8,4")  # -m is not needed: a sweep is always one
     assert {row[1] for row in rows(again).values()} == {"there already"}
@@ -134,12 +73,11 @@ def test_a_failed_point_does_not_end_the_others_and_groups_can_be_swept(toy: Pro
     assert rows(done)["rank-13"] == ["-", "failed", "-", "-", "-"]
     assert rows(done)["rank-6"][:2] == ["0.06", "ran 2 stages"]
     assert "thirteen is no rank" in done.err
-    assert [name.rsplit("-", 1)[0] for name in experiments(project)] == ["rank-6"]
+    assert short(experiments(project)) == ["rank-6"]
     logs = sorted(p.suffix for p in (project.root / ".cache/sweep/mine").iterdir() if "rank-13" in p.name)
-    assert logs == [".json", ".log"]
-    ref = experiment_ref(project.git("rev-parse", "HEAD"), experiments(project)[0])
-    assert '"base": "other"' in project.git("show", f"{ref}:reports/evaluate/tuned.json")
-    assert "- base: other" in project.git("show", f"{ref}:params.yaml")
+    assert logs == [".json", ".lock", ".log"]
+    assert '"base": "other"' in made(project, "rank-6")
+    assert "- base: other" in made(project, "rank-6", "params.yaml")
 
 
 @pytest.mark.parametrize(

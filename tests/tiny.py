@@ -272,7 +272,7 @@ def repository_files() -> list[str]:
         text=True,
         check=True,
     ).stdout.split("\0")
-    code = ("stages/", "conf/", ".dvc/", "data/sources/.gitkeep")
+    code = ("stages/", "conf/", "hydra_plugins/", ".dvc/", "data/sources/.gitkeep")
     single = ("dvc.yaml", "requirements.lock", ".gitignore", ".dvcignore", "pyproject.toml")
     return sorted(f for f in set(listed) if f.startswith(code) or f in single if (REPOSITORY / f).is_file())
 

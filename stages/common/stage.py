@@ -19,6 +19,7 @@ from stages.common.files import write_json
 from stages.common.sections import SECTIONS, section_class, unknown_keys
 
 CONFIG = Path("reports/config.yaml")
+MULTIRUN = ("-m", "--multirun")
 QUIET_HYDRA = (
     "hydra.run.dir=.",
     "hydra.output_subdir=null",
@@ -65,6 +66,7 @@ def run(
             artifact (where a live curve is sent, say).
         metrics_name: replaces `<stage>` in the metrics file's name.
     """
+    multirun_is_a_sweep()
     os.environ.setdefault("DO_NOT_TRACK", "true")
     # when first imported (by peft, say) on a processor with AVX512-BF16 it misses an optional package of a kernel hub
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -80,6 +82,12 @@ def run(
     if not CONFIG.exists():
         die(UserError(f"{CONFIG}: no such file. Run `dvc repro config` in the repository's root first."))
     hydra_main(stage, task, CONFIG.parent, CONFIG.stem)
+
+
+def multirun_is_a_sweep() -> None:
+    """`python -m stages.<stage> -m ...`, what Hydra users type first, becomes `python -m stages.sweep -m ...`."""
+    if set(MULTIRUN) & set(sys.argv[1:]):
+        os.execv(sys.executable, [sys.executable, "-m", "stages.sweep", *sys.argv[1:]])
 
 
 def hydra_main(stage: str, task: Callable[[Any], Any], folder: Path, name: str) -> None:
@@ -187,6 +195,10 @@ def checked_overrides(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         key, separator, _ = argument.lstrip("+~").partition("=")
         section, _, rest = key.partition(".")
+        if separator and not rest and key.isidentifier() and key not in (*SECTIONS, "experiment", "hydra"):
+            raise UserError(
+                f"unknown group '{key}' on the command line. Groups: {', '.join(SECTIONS)}, experiment."
+            )
         if not separator or not rest or argument.startswith("-") or section == "hydra" or "/" in key:
             checked.append(argument)
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.files import replacing
-from stages.common.stage import CONFIG, hydra_main, one_message
+from stages.common.stage import CONFIG, hydra_main, multirun_is_a_sweep, one_message
 from stages.config.compose import store_params, validated
 
 
@@ -29,6 +29,7 @@ def write_config(config: Any) -> None:
 
 
 if __name__ == "__main__":
+    multirun_is_a_sweep()
     with one_message("config"):
         store_params(Path("params.yaml"))
     hydra_main("config", write_config, Path("conf"), "params")

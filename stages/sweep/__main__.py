@@ -9,25 +9,41 @@ compares the points, `dvc exp apply NAME` takes one over.
 """
 
 import fcntl
+import importlib.util
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import remove
-from stages.common.stage import checked_overrides, hydra_main, one_message
+from stages.common.stage import MULTIRUN, checked_overrides, hydra_main, one_message
 from stages.config.compose import store_params, validated
-from stages.sweep.plan import SCRATCH, Plan, pin, point_name, point_overrides
+from stages.sweep.evidence import Tried, gather
+from stages.sweep.git import experiment_ref
+from stages.sweep.places import place, places_for
+from stages.sweep.plan import SCRATCH, Plan, pin, point_name, point_overrides, swept
 from stages.sweep.point import Result, run_point
+from stages.sweep.runs import best_of, close_run, open_run
+from stages.sweep.study import watcher
 from stages.sweep.table import table, words
-from stages.track.store import open_store, store_uri
+from stages.track.store import store_uri
 
-MULTIRUN = ("-m", "--multirun")
+REPORTS = Path("reports/sweeps")
+ENDED = "no result: it was killed, or its sweep was. The same command does what is missing"
+EXTRAS = {
+    "launcher=joblib": "joblib",
+    "launcher=submitit_local": "submitit",
+    "launcher=submitit_slurm": "submitit",
+    "launcher=ray": "ray",
+    "sweeper=tpe": "optuna",
+}
 
 
 def main() -> None:
@@ -37,22 +53,36 @@ def main() -> None:
         if any(a.startswith("-") for a in arguments):  # --help, --cfg job: Hydra answers, nothing runs
             hydra_main("sweep", lambda config: None, Path("conf"), "params")
             return
-        sweep, track = check_points(checked_overrides(arguments))
-        plan = pin(Path.cwd(), checked_overrides(arguments), sweep, store_uri(track))
+        check_extras(arguments)
+        points, sections = check_points(checked_overrides(arguments))
+        sweep, track = sections["sweep"], sections["track"]
+        plan = pin(Path.cwd(), checked_overrides(arguments), sweep, store_uri(track), len(points))
         with alone(plan):
-            if plan.tracking_uri.startswith("sqlite:"):
-                open_store(track)  # two points that open a fresh file at the same time would race
-            sys.argv[1:] = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={SCRATCH}/hydra", *arguments]
-            hydra_main("sweep", partial(job, plan), Path("conf"), "params")
-            results = read_results(plan)
-            show(plan, results)
+            plan = replace(plan, run=open_run(track, plan))
+            sys.argv[1:] = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={SCRATCH}/hydra/{plan.name}", *arguments]
+            try:
+                hydra_main("sweep", partial(job, plan), Path("conf"), "params")
+            finally:  # also where a job was killed and the launcher gives up
+                if results := read_results(plan, points):
+                    finish(plan, track, results)
     sys.exit(any(r.status == "failed" for r in results))
 
 
-def check_points(overrides: Sequence[str]) -> tuple[Any, Any]:
-    """Compose and validate every point before anything is cloned; the sections sweep and track.
+def check_extras(arguments: Sequence[str]) -> None:
+    """Raises UserError where a launcher or sweeper wants a package that is not installed."""
+    for argument in arguments:
+        extra = EXTRAS.get(argument.removeprefix("hydra/"))
+        if extra and importlib.util.find_spec(extra) is None:
+            raise UserError(
+                f"{argument} wants {extra}, which is not installed: .venv/bin/pip install -e '.[{extra}]'"
+            )
 
-    Points that another sweeper than Hydra's own thinks up are checked when their job begins.
+
+def check_points(overrides: Sequence[str]) -> tuple[list[list[str]], dict[str, Any]]:
+    """Compose and validate every point before anything is cloned; the points' overrides, and the sections of the last.
+
+    Points that another sweeper than Hydra's own thinks up are checked when their job begins; of them, one without
+    what is swept is returned.
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -64,32 +94,45 @@ def check_points(overrides: Sequence[str]) -> tuple[Any, Any]:
         own = parser.parse_overrides([o for o in overrides if not o.lstrip("+~").startswith("hydra")])
         if any(o.lstrip("+~").startswith("hydra/sweeper=") for o in overrides):
             own = [o for o in own if not o.is_sweep_override()]
-        for point in BasicSweeper.split_arguments(own, None)[0]:
+        points = BasicSweeper.split_arguments(own, None)[0]
+        for point in points:
             typed = validated(compose("params", overrides=point))
-    return typed["sweep"], typed["track"]
+    return points, typed
 
 
 def job(plan: Plan, config: Any) -> float:
-    """One Hydra job; its objective, or NaN for a point that failed, so that the others go on."""
+    """One Hydra job; its objective, or NaN for a point that failed or was pruned, so that the others go on."""
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
     overrides = point_overrides(hydra.overrides.task)
     name = point_name(plan, overrides)
-    print(
-        f"[{name}] {' '.join(o.lstrip('+') for o in overrides)}: log in {plan.folder.relative_to(plan.root)}/{name}.log",
-        flush=True,
-    )
-    result = run_point(plan, hydra.job.num, name, overrides, config)
+    cores = len(os.sched_getaffinity(0))
+    points = hydra.sweeper.get("at_once", plan.points)  # tpe thinks up so many together
+    places = places_for(launched(hydra), points, plan.at_once, len(plan.gpus), cores)
+    with place(Path(plan.root) / SCRATCH / "places", places, plan.gpus):
+        log = f"{plan.folder.relative_to(plan.root)}/{name}.log"
+        print(f"[{name}] {' '.join(o.lstrip('+') for o in overrides)}: log in {log}", flush=True)
+        watch = watcher(plan, hydra, config.sweep.get("trial", -1))
+        result = run_point(plan, hydra.job.num, name, overrides, config, watch)
     print(f"[{name}] {result.status}, {told(plan, result)}, {result.seconds:.0f} s", flush=True)
     if result.error:
         print(result.error, file=sys.stderr, flush=True)
     return math.nan if result.objective is None else result.objective
 
 
+def launched(hydra: Any) -> int:
+    """How many jobs the launcher starts at the same time; 0: as many as there are."""
+    launcher = hydra.runtime.choices["hydra/launcher"]
+    if launcher == "basic":
+        return 1
+    jobs = hydra.launcher.get("n_jobs") or 0
+    return jobs if jobs >= 0 else max(1, len(os.sched_getaffinity(0)) + 1 + jobs)
+
+
 @contextmanager
 def alone(plan: Plan) -> Iterator[None]:
-    """Keep a second run of the same sweep away from this one's clones; forget the results of the last run.
+    """Keep a second run of the same sweep away from this one's clones; forget the results of the last run (a study goes on).
 
     Raises:
         UserError: it is running.
@@ -100,13 +143,19 @@ def alone(plan: Plan) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"the sweep {plan.name} is running already (its logs: {plan.folder})") from None
-        for old in plan.folder.glob("*.json"):
+        for old in [] if plan.study else plan.folder.glob("*.json"):
             remove(old)
         yield
 
 
-def read_results(plan: Plan) -> list[Result]:
+def read_results(plan: Plan, points: Sequence[Sequence[str]]) -> list[Result]:
+    """Results of all points in their order; of a grid's points also those that left none, unless none left one."""
     found = [Result(**json.loads(path.read_text("utf-8"))) for path in plan.folder.glob("*.json")]
+    if found and not plan.study:
+        there = {r.name for r in found}
+        for number, overrides in enumerate(map(point_overrides, points)):
+            if (name := point_name(plan, overrides)) not in there:
+                found.append(Result(number, name, "failed", None, 0, ENDED, overrides=swept(plan, overrides)))
     return sorted(found, key=lambda r: r.number)
 
 
@@ -115,10 +164,27 @@ def told(plan: Plan, result: Result) -> str:
     return f"no {key}" if result.objective is None else f"{key} {result.objective:.4g}"
 
 
-def show(plan: Plan, results: Sequence[Result]) -> None:
-    """The table at the end, and what of it is more than noise."""
+def finish(plan: Plan, track: Any, results: Sequence[Result]) -> None:
+    """The table on the terminal, and what of it is more than noise; the page; the sweep's run in MLflow."""
+    from stages.sweep.page import write_report
+
+    best, said = best_of(plan, results), words(results)
+    adopt = [f"Take the best over: dvc exp apply {best.name}"] if best else []
     lines = [f"\nsweep {plan.name} at {plan.commit[:7]}", *table(results, plan.objective.split(":")[1])]
-    print("\n".join([*lines, *(["", *said] if (said := words(results)) else [])]))
+    print("\n".join([*lines, "", *said, *adopt]), flush=True)
+    root, report = Path(plan.root), REPORTS / plan.name
+    tried = [tried_of(plan, result) for result in results]
+    of_sweep = (plan.name, plan.commit, plan.objective, plan.direction)
+    write_report(root / report, gather(root, Path(plan.cache), *of_sweep, tried))
+    print(f"Page: {report}/index.html, table: sweep.csv beside it", flush=True)
+    close_run(track, plan, results, root / report)
+
+
+def tried_of(plan: Plan, result: Result) -> Tried:
+    ref = experiment_ref(plan.commit, result.name) if result.objective is not None else None
+    return Tried(
+        result.name, result.overrides, result.status, result.objective, result.seconds, result.error, ref
+    )
 
 
 if __name__ == "__main__":

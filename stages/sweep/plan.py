@@ -12,6 +12,7 @@ import yaml
 
 from stages.common.errors import UserError
 from stages.sweep.git import clean_commit, dvc, identity
+from stages.sweep.places import visible_gpus
 
 SCRATCH = Path(".cache/sweep")
 NOT_OF_THE_POINT = ("hydra", "sweep")  # they steer the sweep and touch no artifact
@@ -29,14 +30,23 @@ class Plan:
     fixed: tuple[str, ...]  # overrides that all points have; they stay out of the points' names
     name: str
     objective: str  # metrics file, colon, dotted key
+    direction: str = "maximize"  # or minimize
+    points: int = 1  # that may run at the same time, if the launcher starts them so
+    at_once: int = 0  # the setting
+    gpus: tuple[str, ...] = ()  # of the machine where the sweep was started
+    study: bool = False  # points are thought up by a sweeper, not known before
+    run: str = ""  # MLflow's id of the sweep's run; empty where the store does not answer
 
     @property
     def folder(self) -> Path:
         """Logs and results of the points; while a point runs, its clone."""
         return Path(self.root) / SCRATCH / self.name
 
+    def better(self, a: float, b: float) -> bool:
+        return a > b if self.direction == "maximize" else a < b
 
-def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str) -> Plan:
+
+def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str, points: int) -> Plan:
     """Pin the commit and the places that all points share.
 
     Args:
@@ -44,6 +54,7 @@ def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str) -> Plan:
         overrides: the sweep's own, as given on the command line.
         settings: the section `sweep`.
         uri: address of the MLflow store that all points log to.
+        points: how many may run at the same time, if the launcher starts them so.
 
     Raises:
         UserError: the tree is dirty or no git repository with DVC.
@@ -62,6 +73,11 @@ def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str) -> Plan:
         fixed=tuple(o for o in own if not is_swept(o)),
         name=settings.name or f"{commit[:7]}-{short_hash(*sorted(own))}",
         objective=settings.objective,
+        direction=settings.direction,
+        points=points,
+        at_once=settings.at_once,
+        gpus=visible_gpus(),
+        study=any(o.lstrip("+~").startswith("hydra/sweeper=") for o in overrides),
     )
 
 
@@ -96,6 +112,13 @@ def point_name(plan: Plan, overrides: Sequence[str]) -> str:
     text = "-".join("-".join([pair[0].split(".")[-1], *pair[1:]]) for pair in words)
     text = re.sub(r"\.{2,}|-{2,}", "-", re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)).strip("-.")[:60]
     return f"{text or 'point'}-{short_hash(plan.commit, *overrides)}"
+
+
+def swept(plan: Plan, overrides: Sequence[str]) -> dict[str, str]:
+    """Key and value of what tells a point from the others: `{"train.lora.rank": "8"}`."""
+    told = [o for o in overrides if o not in plan.fixed] or overrides
+    parted = (o.lstrip("+~").partition("=") for o in told)
+    return {key: value for key, _, value in parted}
 
 
 def dvc_params(overrides: Sequence[str], params: Path) -> list[str]:

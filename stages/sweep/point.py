@@ -1,26 +1,29 @@
 """One point of a sweep: a clone of the pinned commit, `dvc exp run` in it, the experiment pushed back."""
 
+import fcntl
 import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from configobj import ConfigObj
-
 from stages.common.errors import UserError
-from stages.common.files import remove, write_json
+from stages.common.files import write_json
 from stages.config.compose import validated
+from stages.sweep.clone import POINT, clone_of, end_processes
 from stages.sweep.git import dvc, experiment_ref, git, ref_exists
-from stages.sweep.plan import Plan, dvc_params
+from stages.sweep.plan import Plan, dvc_params, swept
+from stages.track.store import SWEEP, SWEEP_RUN
 
+Watch = Callable[[Path], str] | None  # looks into a clone; words: why the point is ended
+WATCH_SECONDS = 1.0
 LOG_LINES = 12
 REPORT = "reports/report.json"  # the comparison of tuned and base
 NEVER_CACHED = {"config", "track"}  # seconds; they run where all else comes back from DVC's run cache
@@ -32,33 +35,55 @@ class Result:
 
     number: int
     name: str
-    status: str  # ran N stages | from the cache | there already | failed
+    status: str  # ran N stages | from the cache | there already | pruned at step N | failed
     objective: float | None
     seconds: float
     error: str = ""
     p: float | None = None  # of tuned against base; None: the pipeline made no comparison
     difference: float | None = None  # in pass@1, tuned less base
     weak: bool = False  # judged at isolation level C
+    overrides: dict[str, str] = field(default_factory=dict)  # what tells the point from the others
 
 
-def run_point(plan: Plan, number: int, name: str, overrides: Sequence[str], config: Any) -> Result:
-    """Make the experiment `name`, or find it made; never raises for what goes wrong inside of it."""
+class Pruned(Exception):
+    """A point that is ended because others are ahead of it; says at which step."""
+
+
+def run_point(
+    plan: Plan, number: int, name: str, overrides: Sequence[str], config: Any, watch: Watch = None
+) -> Result:
+    """Make the experiment `name`, or find it made; never raises for what goes wrong inside of it.
+
+    Whoever else makes the same point (a job of a killed sweep that a scheduler still runs) is waited for.
+    """
     started = time.perf_counter()
     ref = experiment_ref(plan.commit, name)
-    log = plan.folder / f"{name}.log"
+    result = Result(number, name, "failed", None, 0, overrides=swept(plan, overrides))
     try:
         validated(config)
-        if ref_exists(Path(plan.root), ref):
-            status, made = "there already", committed(plan, ref)
-        else:
-            status, made = run_in_clone(plan, name, overrides, log)
-        value = objective(made[metrics_file(plan)], plan)
-        result = Result(number, name, status, value, 0, **compared(made.get(REPORT)))
+        with held(plan.folder / f"{name}.lock"):
+            if ref_exists(Path(plan.root), ref):
+                result.status, made = "there already", committed(plan, ref)
+            else:
+                result.status, made = run_in_clone(plan, name, overrides, watch)
+        result.objective = objective(made[metrics_file(plan)], plan)
+        result = replace(result, **compared(made.get(REPORT)))
+    except Pruned as why:
+        result.status = f"pruned {why}"
     except UserError as error:
-        result = Result(number, name, "failed", None, 0, str(error))
+        result.status, result.error = "failed", str(error)
+    except Exception as error:
+        result.status, result.error = "failed", f"unexpected {type(error).__name__}: {error}"
     result.seconds = round(time.perf_counter() - started, 1)
     write_json(plan.folder / f"{name}.json", asdict(result))
     return result
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def committed(plan: Plan, ref: str) -> dict[str, str]:
@@ -81,77 +106,63 @@ def compared(text: str | None) -> dict[str, Any]:
     }
 
 
-def run_in_clone(plan: Plan, name: str, overrides: Sequence[str], log: Path) -> tuple[str, dict[str, str]]:
+def run_in_clone(plan: Plan, name: str, overrides: Sequence[str], watch: Watch) -> tuple[str, dict[str, str]]:
     """Status and metrics files' texts of a point that is made now; its clone is gone afterwards, its log stays."""
-    clone = plan.folder / name
-    remove(clone)  # of a sweep that was killed
+    log = plan.folder / f"{name}.log"
     try:
-        make_clone(plan, clone)
-        params = dvc_params(overrides, clone / "params.yaml")
-        with log.open("wb") as file:
-            call(plan, clone, file, "exp", "run", "--name", name, *params)
-            if ref_exists(clone, experiment_ref(plan.commit, name)):
-                call(plan, clone, file, "exp", "push", "--no-cache", "origin", name)
-        ran = stages_run(log.read_text("utf-8", "replace"))
-        status = f"ran {len(ran)} stages" if set(ran) - NEVER_CACHED else "from the cache"
-        wanted = [metrics_file(plan), *([REPORT] if (clone / REPORT).exists() else [])]
-        return status, {path: (clone / path).read_text("utf-8") for path in wanted}
+        with clone_of(plan, name) as clone:
+            params = dvc_params(overrides, clone / "params.yaml")
+            with log.open("wb") as file:
+                call(plan, clone, file, watch, "exp", "run", "--name", name, *params)
+            if ref_exists(clone, ref := experiment_ref(plan.commit, name)):
+                git("push", "--quiet", "origin", f"{ref}:{ref}", folder=clone)
+            ran = stages_run(log.read_text("utf-8", "replace"))
+            status = f"ran {len(ran)} stages" if set(ran) - NEVER_CACHED else "from the cache"
+            wanted = [metrics_file(plan), *([REPORT] if (clone / REPORT).exists() else [])]
+            return status, {path: (clone / path).read_text("utf-8") for path in wanted}
     except FileNotFoundError as error:
         raise UserError(f"the point made no {error.filename}") from None
-    finally:
-        shutil.rmtree(clone, ignore_errors=True)
 
 
-def make_clone(plan: Plan, clone: Path) -> None:
-    """A clone that shares git objects, DVC's cache and local DVC settings with the repository."""
-    git(
-        "clone",
-        "--quiet",
-        "--shared",
-        "--no-checkout",
-        *plan.identity,
-        plan.root,
-        str(clone),
-        folder=clone.parent,
-    )
-    git("checkout", "--quiet", "--detach", plan.commit, folder=clone)
-    local = clone / ".dvc/config.local"
-    if (given := Path(plan.root) / ".dvc/config.local").exists():
-        shutil.copy(given, local)  # remotes and their credentials
-    config = ConfigObj(str(local))
-    config.setdefault("cache", {})["dir"] = plan.cache
-    config.write()
-
-
-def call(plan: Plan, clone: Path, log: Any, *arguments: str) -> None:
+def call(plan: Plan, clone: Path, log: Any, watch: Watch, *arguments: str) -> None:
     """Run DVC in a clone, everything it prints going to the log.
 
     Raises:
         UserError: DVC ends with an error; gives the log's last lines.
+        Pruned: `watch` said that the point is not worth its time.
     """
     log.write(f"$ dvc {' '.join(arguments)}\n".encode())
     log.flush()
-    done = subprocess.run(
+    process = subprocess.Popen(
         dvc(*arguments),
         cwd=clone,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=environment(plan),
-        check=False,
+        env=environment(plan, clone),
     )
-    if done.returncode:
+    try:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                status = process.wait(WATCH_SECONDS if watch else None)
+                break
+            if watch and (why := watch(clone)):
+                raise Pruned(why)
+    finally:
+        if process.poll() != 0:  # a DVC that was killed leaves its stage at work
+            end_processes(clone)
+            process.wait()
+    if status:
         lines = Path(log.name).read_text("utf-8", "replace").strip().splitlines()[-LOG_LINES:]
-        raise UserError(
-            "\n".join([f"`dvc {' '.join(arguments[:2])}` ended with status {done.returncode}:", *lines])
-        )
+        raise UserError("\n".join([f"`dvc {' '.join(arguments[:2])}` ended with status {status}:", *lines]))
 
 
-def environment(plan: Plan) -> dict[str, str]:
+def environment(plan: Plan, clone: Path) -> dict[str, str]:
     """This process's environment, with its interpreter first and the repository's MLflow store."""
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment["MLFLOW_TRACKING_URI"] = plan.tracking_uri
+    environment |= {SWEEP: plan.name, SWEEP_RUN: plan.run, POINT: str(clone)}
     return environment
 
 

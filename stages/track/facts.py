@@ -13,7 +13,7 @@ import yaml
 
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
-from stages.track.store import Identity, Point, row_points
+from stages.track.store import Identity, Point, row_points, sweep_tags
 
 CURVE_FILE = Path("reports/train.csv")
 REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned", "report")
@@ -75,6 +75,7 @@ def gather() -> Facts:
         tags={
             **git_tags(),
             **experiment_tag(),
+            **sweep_tags(),
             **description(metrics),
             **sandbox_tags(metrics),
             **merge_tags(metrics["merge"]),

@@ -15,7 +15,7 @@ class Gauges:
     """
 
     def __init__(self, pid: int) -> None:
-        import psutil  # type: ignore[import-untyped]
+        import psutil
         from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
         from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
         from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor

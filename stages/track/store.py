@@ -30,6 +30,9 @@ LOSSES = (
 )  # what is drawn over tokens too: runs of other batch sizes compare by these
 # columns of the curve that a step done twice, before a training was killed and after, measures twice
 MEASURED = ("tokens_per_second", "share_of_peak", "memory_mib")
+# The variables by which a sweep says which sweep a point is of, and which run is the parent of its runs
+SWEEP, SWEEP_RUN = "CODETUNE_SWEEP", "CODETUNE_SWEEP_RUN"
+SWEEP_TAG, PARENT_TAG = "codetune.sweep", "mlflow.parentRunId"
 LONG = 500  # characters from which a parameter becomes a digest (MLflow cuts at 6,000, older servers at 500)
 PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
 
@@ -200,10 +203,16 @@ def find_runs(store: Store, identity: Identity) -> list[Any]:
 
 def create_run(store: Store, identity: Identity) -> Any:
     """Create the run of an identity, with its parameters; named after the DVC experiment, if it is in one."""
-    tags = {KEY_TAG: identity.training_key, HASH_TAG: identity.config_hash}
+    tags = {KEY_TAG: identity.training_key, HASH_TAG: identity.config_hash, **sweep_tags()}
     name = os.environ.get("DVC_EXP_NAME") or f"model-{identity.training_key[:8]}-{identity.config_hash[:4]}"
     run = store.client.create_run(store.experiment_id, tags=tags, run_name=name)
     return complete_params(store, run)
+
+
+def sweep_tags() -> dict[str, str]:
+    """Of a point of a sweep: which one, and the run that its own is nested under; none outside of a sweep."""
+    tags = {SWEEP_TAG: os.environ.get(SWEEP, ""), PARENT_TAG: os.environ.get(SWEEP_RUN, "")}
+    return {name: value for name, value in tags.items() if value}
 
 
 def complete_params(store: Store, run: Any) -> Any:

@@ -197,7 +197,12 @@ def told(
     if done:
         print(f"train: goes on after step {done} of {steps}, where it was interrupted", flush=True)
     progress, live, status = Progress(curve, steps, done, eval_every), LiveRun.start(track, key), "FAILED"
-    curve.listeners += [progress, lambda row: live.log(measures(row), row.step)]
+    so_far = SCRATCH / key / CURVE.name  # what a sweep that stops hopeless points looks at
+    curve.listeners += [
+        progress,
+        lambda row: live.log(measures(row), row.step),
+        lambda row: None if row.validation_loss is None else curve.write_csv(so_far),
+    ]
     try:
         yield
         status = "FINISHED"

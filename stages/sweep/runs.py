@@ -1,0 +1,105 @@
+"""The sweep in MLflow: a run of its own, which the runs of its points are nested under."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.sweep.plan import Plan
+from stages.sweep.point import Result
+from stages.track.settings import TrackSettings
+from stages.track.store import PARENT_TAG, SWEEP_TAG, Away, Store, open_store, told_apart
+
+EXPERIMENT_TAG = "codetune.dvc_experiment"
+COMMIT_TAG = "mlflow.source.git.commit"
+
+
+def open_run(track: TrackSettings, plan: Plan) -> str:
+    """The id of the sweep's run, made where it is missing; empty where the store does not answer.
+
+    It also makes a sqlite file's tables, for which points that begin at the same time would race.
+    """
+
+    def opened(store: Store) -> str:
+        run = find_run(store, plan)
+        if run is None:
+            tags = {SWEEP_TAG: plan.name, COMMIT_TAG: plan.commit}
+            run = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {plan.name}")
+        store.client.update_run(run.info.run_id, status="RUNNING")
+        return str(run.info.run_id)
+
+    return sent(track, opened, "The runs of its points stand alone") or ""
+
+
+def close_run(track: TrackSettings, plan: Plan, results: Sequence[Result], report: Path) -> None:
+    """Nest the points' runs under the sweep's, and give it its best point and its report.
+
+    A point that was there already may have its run under another sweep, or none: then it is taken over, or left out.
+    """
+
+    def closed(store: Store) -> bool:
+        run = find_run(store, plan)
+        if run is None:
+            return False
+        run_id = run.info.run_id
+        for result in results:
+            for child in runs_of(store, result):
+                if child.info.run_id != run_id:
+                    store.client.set_tag(child.info.run_id, PARENT_TAG, run_id)
+                    store.client.set_tag(child.info.run_id, SWEEP_TAG, plan.name)
+        for key, value in summary(plan, results).items():
+            store.client.set_tag(run_id, key, value)
+        scored = [r.objective for r in results if r.objective is not None]
+        if scored:
+            best = max(scored) if plan.direction == "maximize" else min(scored)
+            store.client.log_metric(run_id, f"best/{plan.objective.split(':')[1]}", best)
+        store.client.log_metric(run_id, "points", len(scored))
+        if report.is_dir():
+            store.client.log_artifacts(run_id, str(report))
+        failed = any(r.status == "failed" for r in results)
+        store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+        return True
+
+    sent(track, closed, "The same command sends what is missing")
+
+
+def summary(plan: Plan, results: Sequence[Result]) -> Mapping[str, str]:
+    """Tags of the sweep's run: what MLflow shows as its description, and the command line."""
+    best = best_of(plan, results)
+    told = f"Best: {best.name}, {plan.objective} {best.objective:.4g}. " if best else ""
+    failed = sum(r.status == "failed" for r in results)
+    ended = f", {failed} of them failed" if failed else ""
+    return {"mlflow.note.content": f"{told}{len(results)} points{ended}. Table: artifact index.html"}
+
+
+def best_of(plan: Plan, results: Sequence[Result]) -> Result | None:
+    """The point with the best objective, of equal ones the first; None where none has one."""
+    best = None
+    for result in results:
+        if result.objective is not None and (
+            best is None or plan.better(result.objective, best.objective or 0.0)
+        ):
+            best = result
+    return best
+
+
+def find_run(store: Store, plan: Plan) -> Any:
+    """The sweep's own run, not a point's; None without one."""
+    wanted = f"tags.`{SWEEP_TAG}` = '{plan.name}' and tags.`{COMMIT_TAG}` = '{plan.commit}'"
+    found = store.client.search_runs([store.experiment_id], wanted, order_by=["attributes.start_time ASC"])
+    return next((run for run in found if EXPERIMENT_TAG not in run.data.tags), None)
+
+
+def runs_of(store: Store, result: Result) -> Sequence[Any]:
+    wanted = f"tags.`{EXPERIMENT_TAG}` = '{result.name}'"
+    return store.client.search_runs([store.experiment_id], wanted) if result.objective is not None else []
+
+
+def sent(track: TrackSettings, send: Callable[[Store], Any], otherwise: str) -> Any:
+    """What `send` returns; None, and a line on the terminal, where the store does not answer."""
+    try:
+        store = open_store(track)
+        with told_apart(store.uri):
+            return send(store)
+    except Away as error:
+        print(f"MLflow: {error}: the sweep's run is not complete. {otherwise}.", flush=True)
+        return None
