@@ -1,5 +1,6 @@
 """What reruns, and that it gives the same bytes: the tiny pipeline through real `dvc repro`."""
 
+import csv
 import json
 import os
 import shutil
@@ -18,8 +19,8 @@ import pytest
 import yaml
 
 from stages.sweep.point import stages_run
-from tests.test_sweep import experiments, rows, sweep
 from tests.tiny import STAGES, Project, environment
+from tests.toy import experiments, rows, short, sweep, tree
 
 AFTER_TRAINING = ["merge", "evaluate@tuned", "report", "track"]
 NEVER_CACHED = [
@@ -84,23 +85,47 @@ def a_rank_its_revert_and_its_experiment(project: Project) -> None:
 
 def a_sweep_over_two_ranks(project: Project) -> None:
     """Of the two ranks the first is what params.yaml says, and has been run."""
-    before = project.files()
+    before = tree(project)
     assert runs_by_rank(project) == {"4": 1}
-    done = sweep(project, "-m", "train.lora.rank=4,6")
+    done = sweep(project, "-m", "train.lora.rank=4,6", "sweep.name=ranks")
     assert done.status == 0, done.text
     assert rows(done)["rank-4"][1] == "from the cache"
     assert rows(done)["rank-6"][1] == "ran 6 stages"
     log = next((project.root / ".cache/sweep").rglob("rank-6-*.log")).read_text("utf-8")
     assert sorted(stages_run(log)) == sorted(["config", "train", *AFTER_TRAINING])
-    assert [name.rsplit("-", 1)[0] for name in experiments(project)] == ["rank-4", "rank-6"]
+    assert short(experiments(project)) == ["rank-4", "rank-6"]
     assert runs_by_rank(project) == {"4": 1, "6": 1}
-    assert project.files() == before
+    assert tree(project) == before
+    the_sweep_in_mlflow(project)
+    with (project.root / "reports/sweeps/ranks/sweep.csv").open(encoding="utf-8", newline="") as file:
+        table = {row["train.lora.rank"]: row for row in csv.DictReader(file)}
+    assert set(table) == {"4", "6"}
+    assert all(
+        float(row["validation_loss"]) > 0 and row["p_holm"] and row["seconds"] for row in table.values()
+    )
     assert project.git("status", "--porcelain") == ""
 
     project.dvc("exp", "apply", experiments(project)[1])
     assert project.repro().ran == []
     adapter = json.loads((project.root / "models/adapter/adapter_config.json").read_text("utf-8"))
     assert adapter["r"] == 6
+
+
+def the_sweep_in_mlflow(project: Project) -> None:
+    """One run of the sweep, finished, with its page; the runs of both points are nested under it."""
+    with closing(sqlite3.connect(project.root / "mlflow.db")) as store:
+        [(uuid, status, artifacts)] = store.execute(
+            "SELECT run_uuid, status, artifact_uri FROM runs WHERE name = 'sweep ranks'"
+        )
+        nested = store.execute(
+            "SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = ?", [uuid]
+        )
+        points = {run for (run,) in nested}
+        named = store.execute("SELECT run_uuid FROM tags WHERE key = 'codetune.dvc_experiment'")
+        assert points == {run for (run,) in named}
+    assert len(points) == 2
+    assert status == "FINISHED"
+    assert sorted(p.name for p in Path(artifacts).iterdir()) == ["index.html", "sweep.csv"]
 
 
 def runs_by_rank(project: Project) -> dict[str, int]:

@@ -63,6 +63,7 @@ def test_slurm_gets_a_job_a_point(toy: Project, tmp_path: Path) -> None:
         f'#!/bin/sh\ncat "$1" > {tmp_path}/submitted\necho no Slurm here >&2\nexit 1\n', "utf-8"
     )
     script.chmod(0o755)
+    (commands / "srun").symlink_to("/bin/true")
     options = (
         "hydra/launcher=submitit_slurm",
         "hydra.launcher.partition=gpu",

@@ -21,6 +21,12 @@ def git(*arguments: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
+def blob(ref: str, path: str, folder: Path) -> bytes | None:
+    """A file of a commit, to the byte; None where the commit has none."""
+    done = subprocess.run(["git", "show", f"{ref}:{path}"], cwd=folder, capture_output=True, check=False)
+    return None if done.returncode else done.stdout
+
+
 def dvc(*arguments: str) -> list[str]:
     """Command line of DVC under this interpreter."""
     return [sys.executable, "-m", "dvc", *arguments]

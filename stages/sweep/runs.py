@@ -1,13 +1,26 @@
 """The sweep in MLflow: a run of its own, which the runs of its points are nested under."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.sweep.git import blob, experiment_ref
 from stages.sweep.plan import Plan
 from stages.sweep.point import Result
 from stages.track.settings import TrackSettings
-from stages.track.store import PARENT_TAG, SWEEP_TAG, Away, Store, open_store, told_apart
+from stages.track.store import (
+    CONFIG,
+    PARENT_TAG,
+    SWEEP_TAG,
+    Away,
+    Identity,
+    Store,
+    find_runs,
+    open_store,
+    told_apart,
+)
 
 EXPERIMENT_TAG = "codetune.dvc_experiment"
 COMMIT_TAG = "mlflow.source.git.commit"
@@ -33,7 +46,7 @@ def open_run(track: TrackSettings, plan: Plan) -> str:
 def close_run(track: TrackSettings, plan: Plan, results: Sequence[Result], report: Path) -> None:
     """Nest the points' runs under the sweep's, and give it its best point and its report.
 
-    A point that was there already may have its run under another sweep, or none: then it is taken over, or left out.
+    A run that is under another sweep is taken over: MLflow knows one parent.
     """
 
     def closed(store: Store) -> bool:
@@ -42,10 +55,10 @@ def close_run(track: TrackSettings, plan: Plan, results: Sequence[Result], repor
             return False
         run_id = run.info.run_id
         for result in results:
-            for child in runs_of(store, result):
-                if child.info.run_id != run_id:
-                    store.client.set_tag(child.info.run_id, PARENT_TAG, run_id)
-                    store.client.set_tag(child.info.run_id, SWEEP_TAG, plan.name)
+            for child in runs_of(store, plan, result):
+                nested = {PARENT_TAG: run_id, SWEEP_TAG: plan.name, EXPERIMENT_TAG: result.name}
+                for name, value in nested.items():
+                    store.client.set_tag(child.info.run_id, name, value)
         for key, value in summary(plan, results).items():
             store.client.set_tag(run_id, key, value)
         scored = [r.objective for r in results if r.objective is not None]
@@ -89,9 +102,16 @@ def find_run(store: Store, plan: Plan) -> Any:
     return next((run for run in found if EXPERIMENT_TAG not in run.data.tags), None)
 
 
-def runs_of(store: Store, result: Result) -> Sequence[Any]:
-    wanted = f"tags.`{EXPERIMENT_TAG}` = '{result.name}'"
-    return store.client.search_runs([store.experiment_id], wanted) if result.objective is not None else []
+def runs_of(store: Store, plan: Plan, result: Result) -> Sequence[Any]:
+    """The runs of the point's model, whoever made them: a point that was there already, or came from the cache, made none."""
+    if result.objective is None:
+        return []
+    ref, root = experiment_ref(plan.commit, result.name), Path(plan.root)
+    train, config = (blob(ref, path, root) for path in ("reports/train.json", str(CONFIG)))
+    if train is None or config is None:
+        return []
+    key = str(json.loads(train).get("training_key"))
+    return find_runs(store, Identity(key, hashlib.sha256(config).hexdigest()))
 
 
 def sent(track: TrackSettings, send: Callable[[Store], Any], otherwise: str) -> Any:
