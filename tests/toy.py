@@ -37,7 +37,7 @@ with begun.open("a") as file:
 print(f"begun {len(begun.read_text().split())} times", flush=True)
 while Path(os.environ.get("TOY_WAIT", "/nowhere"), str(rank)).exists():
     time.sleep(0.05)
-made = {"pass_at_1": rank / 100, "base": config["base"]["name"], "store": os.environ["MLFLOW_TRACKING_URI"]}
+made = {"pass_at_1": rank / 100, "base": config["base"]["name"], "store": os.environ.get("MLFLOW_TRACKING_URI")}
 made |= {"threads": len(os.sched_getaffinity(0)), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
 Path("reports/evaluate").mkdir(parents=True, exist_ok=True)
 Path("reports/evaluate/tuned.json").write_text(json.dumps(made))
