@@ -41,8 +41,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def runs(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[int, str]]:
-    """A project whose store holds the run of its pipeline and a sweep; the names of the sweep's runs by rank."""
+def project(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The finished project with a store of its own, which holds the run of its pipeline."""
     project = finished.copy(tmp_path_factory.mktemp("ui") / "project")
     for path in project.root.glob("mlflow.db*"):
         path.unlink()  # it holds the place of the artifacts of what was copied
@@ -51,30 +51,27 @@ def runs(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.delenv("DVC_EXP_NAME", raising=False)
         main(Settings("track", {"track": TrackSettings()}))
-        return project, make_sweep(project.root, patch)
+    return project
 
 
 @pytest.fixture(scope="module")
-def address(runs: tuple[Project, dict[int, str]]) -> Iterator[str]:
-    """Where `make ui` answers."""
-    project, _ = runs
+def server(project: Project) -> Iterator[str]:
+    """The address of what `make ui` starts; it may not answer yet."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    log = project.root / "ui.log"
     # `-o setup`: this interpreter is the project's, there is nothing to install
     command = ["make", "-f", str(REPOSITORY / "Makefile"), "-o", "setup", "ui", f"PORT={port}"]
-    with log.open("wb") as file:
+    with (project.root / "ui.log").open("wb") as log:
         made = subprocess.Popen(
             command,
             cwd=project.root,
             env=environment(project.root),
             stdin=subprocess.DEVNULL,
-            stdout=file,
+            stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        until_it_answers(f"http://127.0.0.1:{port}", made, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(made.pid, signal.SIGINT)  # what Ctrl-C does
@@ -85,15 +82,23 @@ def address(runs: tuple[Project, dict[int, str]]) -> Iterator[str]:
                 os.killpg(made.pid, signal.SIGKILL)
 
 
-def until_it_answers(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+@pytest.fixture(scope="module")
+def names(project: Project, server: str) -> dict[int, str]:
+    """Names of a sweep's runs by rank; they are made while the server starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        return make_sweep(project.root, patch)
+
+
+@pytest.fixture(scope="module")
+def address(project: Project, server: str, names: dict[int, str]) -> str:
+    """Where `make ui` answers."""
     end = time.monotonic() + 60
     while True:
-        assert server.poll() is None, log.read_text()
         try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):
-                return
+            with urllib.request.urlopen(f"{server}/health", timeout=5):
+                return server
         except OSError:
-            assert time.monotonic() < end, log.read_text()
+            assert time.monotonic() < end, (project.root / "ui.log").read_text()
             time.sleep(0.1)
 
 
@@ -162,10 +167,7 @@ def picture(page: Page, name: str) -> None:
         Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
 
 
-def test_the_sweeps_runs_are_listed_below_it_and_two_are_compared(
-    page: Page, runs: tuple[Project, dict[int, str]]
-) -> None:
-    names = runs[1]
+def test_the_sweeps_runs_are_listed_below_it_and_two_are_compared(page: Page, names: dict[int, str]) -> None:
     expect(
         page.get_by_text("5 matching runs")
     ).to_be_visible()  # the pipeline's own, the sweep's, its three points
@@ -183,17 +185,22 @@ def test_the_sweeps_runs_are_listed_below_it_and_two_are_compared(
     assert set(changed.inner_text().split()) == {"train.lora.rank", "4", "16"}
     expect(page.get_by_text("base.name")).to_have_count(0)  # what does not differ
     picture(page, "compare")
-    # Rows are made as they come into sight, and pass@1 is among the last; the names follow the values
-    values = page.locator(".ReactVirtualized__Grid").last
-    values.evaluate("table => { table.scrollTop = table.scrollHeight }")
-    expect(page.get_by_text("tuned/pass_at_1", exact=True)).to_be_visible()
+    page.locator(".ReactVirtualized__Grid").last.hover()  # the values; the names follow them
+    turn_the_wheel(page, until=page.get_by_text("tuned/pass_at_1", exact=True))
     for value in ("0.183", "0.317"):
-        expect(page.get_by_text(value, exact=True)).to_be_visible()
+        expect(page.get_by_text(value, exact=True).last).to_be_visible()
 
 
-def test_the_view_of_results_shows_few_columns_and_charts(
-    page: Page, runs: tuple[Project, dict[int, str]]
-) -> None:
+def turn_the_wheel(page: Page, until: Locator) -> None:
+    """Scroll what is below the mouse, a table that makes its rows as they come into sight."""
+    end = time.monotonic() + PATIENCE / 1000
+    while not until.is_visible():
+        assert time.monotonic() < end, f"{until} does not come"
+        page.mouse.wheel(0, 100)
+        page.evaluate("() => new Promise(requestAnimationFrame)")
+
+
+def test_the_view_of_results_shows_few_columns_and_charts(page: Page) -> None:
     page.get_by_role("button", name="Views").click()
     page.get_by_role("menuitem", name=VIEW).click()
     open_sweep(page)
@@ -212,10 +219,10 @@ def test_the_view_of_results_shows_few_columns_and_charts(
 
 
 def test_a_run_shows_parameters_pass_at_1_with_its_interval_datasets_and_curves(
-    page: Page, runs: tuple[Project, dict[int, str]]
+    page: Page, names: dict[int, str]
 ) -> None:
     open_sweep(page)
-    page.get_by_role("link", name=runs[1][16], exact=True).click()
+    page.get_by_role("link", name=names[16], exact=True).click()
     expect(page.get_by_text("pass@1: base 5 of 60 (8.3%), tuned 19 of 60 (31.7%)")).to_be_visible()
     expect(page.get_by_role("link", name=f"sweep {NAME}")).to_be_visible()
     expect(page.get_by_text("dvc repro")).to_be_visible()
@@ -244,10 +251,10 @@ def test_a_run_shows_parameters_pass_at_1_with_its_interval_datasets_and_curves(
 
 
 def test_the_report_and_the_samples_of_a_point_and_of_the_pipelines_own_run(
-    page: Page, runs: tuple[Project, dict[int, str]]
+    page: Page, names: dict[int, str]
 ) -> None:
     open_sweep(page)
-    page.get_by_role("link", name=runs[1][16], exact=True).click()
+    page.get_by_role("link", name=names[16], exact=True).click()
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("index.html", exact=True).click()
     report = page.frame_locator("iframe")

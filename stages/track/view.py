@@ -26,7 +26,7 @@ COLUMNS = {
     "metrics.`base/pass_at_1`": 120,
 }
 # Section, and its charts: curves over their steps, figures as one bar a run
-SECTIONS = {
+SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "pass@1": {"BAR": ("tuned/pass_at_1", "tuned/pass_at_1_low", "tuned/pass_at_1_high")},
     "loss": {"LINE": tuple(p + loss for p in (CURVE, BY_TOKENS) for loss in ("loss", "validation_loss"))},
     "speed": {"LINE": (CURVE + "tokens_per_second", CURVE + "memory_mib"), "BAR": ("seconds/total",)},
