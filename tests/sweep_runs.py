@@ -35,7 +35,7 @@ def make_sweep(folder: Path, patch: pytest.MonkeyPatch) -> dict[int, str]:
     )
     names = {rank: f"rank-{rank}-0f3a51c2" for rank in PASSED}
     for rank, name in names.items():
-        patch.chdir(make_point(folder / f"point-{rank}", rank))
+        patch.chdir(make_point(folder / f".cache/sweep/{NAME}/{name}", rank))
         patch.setenv("DVC_EXP_NAME", name)
         values = report.main(Settings("report", {"report": ReportSettings()}))
         Path("reports/report.json").write_text(json.dumps(values), "utf-8")
@@ -48,7 +48,7 @@ def make_sweep(folder: Path, patch: pytest.MonkeyPatch) -> dict[int, str]:
 
 def make_point(folder: Path, rank: int) -> Path:
     """Files of a finished pipeline whose adapter has this rank; the more ranks, the lower the loss."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     reports = make_reports(folder) / "reports"
     config = yaml.safe_load((reports / "config.yaml").read_text("utf-8"))
     config["train"]["lora"]["rank"] = rank

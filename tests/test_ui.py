@@ -61,7 +61,7 @@ def server(project: Project) -> Iterator[str]:
         port = free.getsockname()[1]
     # `-o setup`: this interpreter is the project's, there is nothing to install
     command = ["make", "-f", str(REPOSITORY / "Makefile"), "-o", "setup", "ui", f"PORT={port}"]
-    with (project.root / "ui.log").open("wb") as log:
+    with (project.root.parent / "ui.log").open("wb") as log:
         made = subprocess.Popen(
             command,
             cwd=project.root,
@@ -98,7 +98,7 @@ def address(project: Project, server: str, names: dict[int, str]) -> str:
             with urllib.request.urlopen(f"{server}/health", timeout=5):
                 return server
         except OSError:
-            assert time.monotonic() < end, (project.root / "ui.log").read_text()
+            assert time.monotonic() < end, (project.root.parent / "ui.log").read_text()
             time.sleep(0.1)
 
 
@@ -163,7 +163,8 @@ def picture(page: Page, name: str) -> None:
 
         path = Path(folder) / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=path, animations="disabled")
+        place = page.get_by_text(re.compile("^Path: "))  # of the artifacts, on this machine
+        page.screenshot(path=path, animations="disabled", mask=[place], mask_color="white")
         Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
 
 
