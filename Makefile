@@ -32,7 +32,7 @@ sweep: setup ## a Hydra multirun, one DVC experiment a point: make sweep SWEEP='
 	$(RUN) python -m stages.sweep -m $(SWEEP)
 
 ui: setup ## open the MLflow UI on the embedded store: make ui PORT=5000
-	$(RUN) MLFLOW_DISABLE_TELEMETRY=true mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
+	$(RUN) MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
 
 lint: setup ## ruff, mypy, no credentials in git
 	$(BIN)/ruff check .

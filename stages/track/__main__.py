@@ -14,6 +14,7 @@ from stages.track.complete import PARTS, the_run
 from stages.track.facts import Facts, gather
 from stages.track.settings import TrackSettings
 from stages.track.store import Away, open_store, told_apart
+from stages.track.view import add_view
 
 
 def main(settings: Settings) -> None:
@@ -40,6 +41,7 @@ def send(settings: TrackSettings, facts: Facts) -> bool:
     try:
         store = open_store(settings)
         with told_apart(store.uri):
+            add_view(store)
             mlflow_run = the_run(store, facts)
             left.remove("parameters")
             for part, complete in PARTS.items():

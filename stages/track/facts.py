@@ -40,6 +40,10 @@ ARTIFACTS = (
     "reports/evaluate/base/samples.jsonl",
     "reports/evaluate/tuned/samples.jsonl",
 )
+SOURCE = {
+    "mlflow.source.name": "dvc repro",
+    "mlflow.source.type": "LOCAL",
+}  # the UI shows the commit beside it
 OUTPUTS = re.compile(r"reports/|models/|data/(?!sources)|dvc\.lock|.*\.gitignore")  # what the pipeline writes
 
 
@@ -73,6 +77,7 @@ def gather() -> Facts:
         finals=final_metrics(metrics),
         datasets=[(path, digest_of(path, digests), context) for path, context in DATASETS.items()],
         tags={
+            **SOURCE,
             **git_tags(),
             **experiment_tag(),
             **sweep_tags(),
