@@ -14,9 +14,11 @@ from stages.common.stage import Settings
 from stages.common.statistics import wilson
 from stages.report import __main__ as report
 from stages.report.settings import ReportSettings
+from stages.sweep.plan import Plan
+from stages.sweep.runs import open_run
 from stages.track import __main__ as track
 from stages.track.settings import TrackSettings
-from stages.track.store import open_store
+from stages.track.store import SWEEP, SWEEP_RUN, open_store
 from tests.report_files import evaluation, make_reports, metrics, problem_samples
 
 NAME = "ranks"
@@ -30,9 +32,8 @@ def make_sweep(folder: Path, patch: pytest.MonkeyPatch) -> dict[int, str]:
     """A sweep over ranks in the store of `folder`: a parent run, and below it a run a rank; their names by rank."""
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     store = open_store(TrackSettings())
-    parent = store.client.create_run(
-        store.experiment_id, tags={"codetune.sweep": NAME}, run_name=f"sweep {NAME}"
-    )
+    patch.setenv(SWEEP, NAME)
+    patch.setenv(SWEEP_RUN, parent := open_run(TrackSettings(), the_plan(folder)))
     names = {rank: f"rank-{rank}-0f3a51c2" for rank in PASSED}
     for rank, name in names.items():
         patch.chdir(make_point(folder / f".cache/sweep/{NAME}/{name}", rank))
@@ -40,10 +41,21 @@ def make_sweep(folder: Path, patch: pytest.MonkeyPatch) -> dict[int, str]:
         values = report.main(Settings("report", {"report": ReportSettings()}))
         Path("reports/report.json").write_text(json.dumps(values), "utf-8")
         track.main(Settings("track", {"track": TrackSettings()}))
-        (run,) = store.client.search_runs([store.experiment_id], f"attributes.run_name = '{name}'")
-        store.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
-    store.client.set_terminated(parent.info.run_id)
+    store.client.set_terminated(parent)
     return names
+
+
+def the_plan(folder: Path) -> Plan:
+    return Plan(
+        root=str(folder),
+        commit="c" * 40,
+        cache="",
+        tracking_uri="",
+        identity=(),
+        fixed=(),
+        name=NAME,
+        objective="reports/evaluate/tuned.json:pass_at_1",
+    )
 
 
 def make_point(folder: Path, rank: int) -> Path:

@@ -123,7 +123,7 @@ def create_experiment(client: Any, settings: TrackSettings, file: Path | None) -
     from mlflow.exceptions import MlflowException
 
     place = settings.artifacts or (str(file.parent / "mlartifacts") if file else None)
-    kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI takes it for an agent's
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # what the UI lists it as
     try:
         client.create_experiment(settings.experiment, place, kind)
     except MlflowException as error:
