@@ -210,6 +210,22 @@ def test_a_record_that_cannot_be_sent_is_said_but_no_failure(source: Project, tm
     assert whole(Remote("", tmp_path).files())[1] == 2
 
 
+def test_what_went_bad_at_the_remote_is_not_taken_with_verify(source: Project, tmp_path: Path) -> None:
+    project = source.copy(tmp_path / "project")
+    project.dvc("remote", "add", "-d", "store", str(tmp_path / "store"))
+    project.dvc("remote", "modify", "store", "verify", "true")
+    project.dvc("push", "-q")
+    digest = hashlib.md5((project.root / "data/large.bin").read_bytes()).hexdigest()
+    bad = tmp_path / "store/files/md5" / digest[:2] / digest[2:]
+    bad.chmod(0o644)
+    bad.write_bytes(b"bad")
+    project.run("rm", "-rf", ".dvc/cache", "data", check=True)
+    pulled = project.run(sys.executable, "-m", "dvc", "pull")
+    assert pulled.status != 0
+    assert "data" in pulled.err
+    assert not (project.root / "data/large.bin").exists()
+
+
 def test_a_result_of_no_version_does_not_travel(source: Project, tmp_path: Path) -> None:
     project = source.copy(tmp_path / "project")
     project.dvc("remote", "add", "-d", "store", str(tmp_path / "store"))
