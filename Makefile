@@ -5,7 +5,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SWEEP ?= train.lora.rank=8,16
 PORT ?= 5000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test repro sweep ui lint dag lock clean
+.PHONY: help setup demo test repro sweep compare ui lint dag lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ repro: setup ## rerun what changed
 
 sweep: setup ## a Hydra multirun, one DVC experiment a point: make sweep SWEEP='train.lora.rank=4,8,16'
 	$(RUN) python -m stages.sweep -m $(SWEEP)
+
+compare: setup ## the experiments side by side, best first; COMPARE=-A: those of all commits
+	@$(RUN) python -m stages.sweep.compare $(COMPARE)
 
 ui: setup ## open the MLflow UI on the embedded store: make ui PORT=5000
 	$(RUN) MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)

@@ -3,7 +3,7 @@
     python -m stages.report    # what `dvc repro report` runs; open reports/index.html
 
 What the comparison of the two models comes to is in reports/report.json too. The page stands alone: styles and pictures are in it, it needs no network and no JavaScript. The pictures are
-also in reports/plots. The same files give the same bytes.
+also in reports/plots, but for those that DVC draws from reports/train.csv itself. The same files give the same bytes.
 """
 
 import base64
@@ -20,6 +20,10 @@ from stages.report.evidence import TARGETS, Evidence, read_evidence, weak
 
 PAGE = Path("reports/index.html")
 PLOTS = Path("reports/plots")
+DRAWN_BY_DVC = {
+    "loss",
+    "learning_rate",
+}  # dvc.yaml's plots of reports/train.csv: `dvc plots` would show them twice
 TEMPLATES = Path(__file__).parent
 
 
@@ -32,7 +36,8 @@ def main(settings: Settings) -> dict[str, Any]:
     with replacing(PLOTS) as folder:
         folder.mkdir()
         for name, png in pictures.items():
-            (folder / f"{name}.png").write_bytes(png)
+            if name not in DRAWN_BY_DVC:
+                (folder / f"{name}.png").write_bytes(png)
     with replacing(PAGE) as temporary:
         temporary.write_text(page, "utf-8")
     print(f"report: {PAGE}")

@@ -21,6 +21,11 @@ def table(results: Sequence[Result], key: str) -> list[str]:
         comparison = [difference, told_p(r.p), told_p(adjusted.get(r.name))] if compared else []
         take = f"dvc exp apply {r.name}" if r.objective is not None else ""
         rows.append([r.name, value, r.status, *comparison, take])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines in which the cells of each column begin below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
