@@ -156,14 +156,14 @@ def test_rows_without_results_come_last_and_a_changed_workspace_is_shown() -> No
 
 
 def test_of_a_loss_the_least_is_best() -> None:
-    key = "reports/train.json:validation_loss_last"
+    key = "reports/train.json:validation_loss_kept"
     points = []
     for name, loss in (("high", 2.0), ("low", 1.0)):
         one = told(None, name, 4, None)
-        one["data"]["metrics"]["reports/train.json"] = {"data": {"validation_loss_last": loss}}
+        one["data"]["metrics"]["reports/train.json"] = {"data": {"validation_loss_kept": loss}}
         points.append({"revs": [one], "name": name})
     head = told("main", "a" * 40, 4, None, experiments=points)
-    assert [line.split()[0] for line in table(read([head]), key)[2:]] == ["low", "high"]
+    assert [line.split()[0] for line in table(read([head]), key, "minimize")[2:]] == ["low", "high"]
 
 
 def test_parameters_that_end_alike_keep_their_names_and_long_values_are_cut() -> None:

@@ -26,7 +26,7 @@ BASE = "reports/evaluate/base.json:pass_at_1"
 P = "reports/report.json:p"
 LOSSES = {
     "loss": "reports/train.json:train_loss_last",
-    "validation": "reports/train.json:validation_loss_last",
+    "validation": "reports/train.json:validation_loss_kept",
 }
 NOTHING = "-"
 WORKSPACE = "workspace"  # what DVC calls the files as they are
@@ -91,7 +91,7 @@ def short(names: Sequence[str]) -> list[str]:
     return [end if ends.count(end) == 1 else name for end, name in zip(ends, names, strict=True)]
 
 
-def table(groups: Sequence[Sequence[Row]], objective: str) -> list[str]:
+def table(groups: Sequence[Sequence[Row]], objective: str, direction: str = "maximize") -> list[str]:
     """Lines: every commit, its experiments below it, the best objective first, those without one last."""
     rows = [row for group in groups for row in group]
     params = differing(rows)
@@ -99,14 +99,12 @@ def table(groups: Sequence[Sequence[Row]], objective: str) -> list[str]:
     lines = [head]
     for commit, *experiments in groups:
         lines.append(cells(commit, objective, params))
-        lines += [cells(row, objective, params) for row in ranked(experiments, objective)]
+        lines += [cells(row, objective, params) for row in ranked(experiments, objective, direction)]
     return aligned(lines)
 
 
-def ranked(rows: Sequence[Row], objective: str) -> list[Row]:
-    sign = (
-        1 if "loss" in objective else -1
-    )  # of a loss less is better, of everything else that one tunes for more
+def ranked(rows: Sequence[Row], objective: str, direction: str) -> list[Row]:
+    sign = 1 if direction == "minimize" else -1
 
     def key(row: Row) -> tuple[bool, float]:
         value = row.metrics.get(objective)
@@ -146,15 +144,15 @@ def shown(options: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def wanted() -> str:
-    """The objective of the composed configuration, which a sweep returns too."""
-    config = Path(CONFIG)
-    told = yaml.safe_load(config.read_text("utf-8")) if config.exists() else {}
-    return str(told.get("sweep", {}).get("objective") or SweepSettings().objective)
+def wanted() -> tuple[str, str]:
+    """Objective and direction of the composed configuration, as a sweep has them."""
+    config, default = Path(CONFIG), SweepSettings()
+    told = (yaml.safe_load(config.read_text("utf-8")) if config.exists() else {}).get("sweep", {})
+    return told.get("objective", default.objective), told.get("direction", default.direction)
 
 
 if __name__ == "__main__":
     try:
-        print("\n".join(table(read(shown(sys.argv[1:])), wanted())))
+        print("\n".join(table(read(shown(sys.argv[1:])), *wanted())))
     except UserError as error:
         sys.exit(f"error: {error}")
