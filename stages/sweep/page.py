@@ -1,7 +1,6 @@
 """The page of a sweep, and its table as CSV: what its points came to, whether that is more than noise, what it took."""
 
 import csv
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,12 +100,11 @@ def csv_row(finding: Finding) -> dict[str, Any]:
 
 
 def render(sweep: SweepEvidence, found: Sequence[Finding]) -> str:
-    """The page. Whatever is put into it is escaped, but for the pictures and the report's own style."""
+    """The page. Whatever is put into it is escaped, but for the pictures. The style sheet is the report's."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader((HERE, REPORT)),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -115,7 +113,6 @@ def render(sweep: SweepEvidence, found: Sequence[Finding]) -> str:
     drawn, short = draw(sweep, found), short_keys(sweep.keys)
     return environment.get_template("page.html.j2").render(
         sweep=sweep,
-        style=Markup(style()),
         objective=shown_name(sweep.objective),
         cautions=cautions(sweep, found),
         words=words(sweep, found),
@@ -133,13 +130,6 @@ def render(sweep: SweepEvidence, found: Sequence[Finding]) -> str:
         unfinished=[line for line in map(unfinished, found) if line],
         figure=figures(drawn),
     )
-
-
-def style() -> str:
-    """The report's own style sheet, so that both pages look alike."""
-    found = re.search(r"<style>(.*?)</style>", (REPORT / "page.html.j2").read_text("utf-8"), re.DOTALL)
-    assert found
-    return found[1]
 
 
 def shows(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, bool]:
