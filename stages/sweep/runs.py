@@ -23,6 +23,7 @@ from stages.track.store import (
 )
 
 EXPERIMENT_TAG = "codetune.dvc_experiment"
+SEND = "`dvc exp apply {name}`, then `dvc repro -f -s track`, sends it."
 COMMIT_TAG = "mlflow.source.git.commit"
 
 
@@ -55,7 +56,10 @@ def close_run(track: TrackSettings, plan: Plan, results: Sequence[Result], repor
             return False
         run_id = run.info.run_id
         for result in results:
-            for child in runs_of(store, plan, result):
+            children = runs_of(store, plan, result)
+            if children == []:  # made while the store did not answer, or for another store
+                print(f"MLflow: no run of {result.name}. {SEND.format(name=result.name)}", flush=True)
+            for child in children or []:
                 nested = {PARENT_TAG: run_id, SWEEP_TAG: plan.name, EXPERIMENT_TAG: result.name}
                 for name, value in nested.items():
                     store.client.set_tag(child.info.run_id, name, value)
@@ -72,7 +76,7 @@ def close_run(track: TrackSettings, plan: Plan, results: Sequence[Result], repor
         store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
         return True
 
-    sent(track, closed, "The same command sends what is missing")
+    sent(track, closed, "The same command completes it")
 
 
 def summary(plan: Plan, results: Sequence[Result]) -> Mapping[str, str]:
@@ -102,14 +106,17 @@ def find_run(store: Store, plan: Plan) -> Any:
     return next((run for run in found if EXPERIMENT_TAG not in run.data.tags), None)
 
 
-def runs_of(store: Store, plan: Plan, result: Result) -> Sequence[Any]:
-    """The runs of the point's model, whoever made them: a point that was there already, or came from the cache, made none."""
+def runs_of(store: Store, plan: Plan, result: Result) -> Sequence[Any] | None:
+    """The runs of the point's model, whoever made them: one that was there already, or came from the cache, made none.
+
+    None for a point without a model.
+    """
     if result.objective is None:
-        return []
+        return None
     ref, root = experiment_ref(plan.commit, result.name), Path(plan.root)
     train, config = (blob(ref, path, root) for path in ("reports/train.json", str(CONFIG)))
     if train is None or config is None:
-        return []
+        return None
     key = str(json.loads(train).get("training_key"))
     return find_runs(store, Identity(key, hashlib.sha256(config).hexdigest()))
 
