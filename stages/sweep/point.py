@@ -152,6 +152,7 @@ def environment(plan: Plan) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment["MLFLOW_TRACKING_URI"] = plan.tracking_uri
+    environment["CODETUNE_SWEEP"] = plan.name  # its points' models are not registered
     return environment
 
 

@@ -34,6 +34,12 @@ LONG = 500  # characters from which a parameter becomes a digest (MLflow cuts at
 PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
 
 
+REFUSED = {  # statuses of a server that knows who may do what
+    401: "the user name or the password is missing or wrong. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+    403: "the user may not do this there. Ask for the permission to edit, or set another MLFLOW_TRACKING_USERNAME.",
+}
+
+
 class Point(NamedTuple):
     """A value of a metric; `time` is milliseconds since 1970, None: now."""
 
@@ -105,7 +111,7 @@ def open_store(settings: TrackSettings) -> Store:
         client = connect(uri)
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
-            create_experiment(client, settings, file)
+            create_experiment(client, settings, uri)
             experiment = client.get_experiment_by_name(settings.experiment)
     if experiment.lifecycle_stage != "active":
         raise UserError(
@@ -115,11 +121,12 @@ def open_store(settings: TrackSettings) -> Store:
     return Store(client, experiment.experiment_id, uri)
 
 
-def create_experiment(client: Any, settings: TrackSettings, file: Path | None) -> None:
+def create_experiment(client: Any, settings: TrackSettings, uri: str) -> None:
     """Create the experiment, unless another process does so at this moment: a server has no lock to hold."""
     from mlflow.exceptions import MlflowException
 
-    place = settings.artifacts or (str(file.parent / "mlartifacts") if file else None)
+    folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path.cwd()
+    place = settings.artifacts or (None if uri.startswith("http") else str(folder / "mlartifacts"))
     kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI takes it for an agent's
     try:
         client.create_experiment(settings.experiment, place, kind)
@@ -151,11 +158,22 @@ def told_apart(uri: str) -> Iterator[None]:
         if isinstance(error, OSError) and not uri.startswith("http"):
             raise  # a file of ours: a full disk, say
         said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        if is_away(uri, said, error.get_http_status_code() if isinstance(error, MlflowException) else 503):
+        status = status_of(error)
+        if uri.startswith("http") and status in REFUSED:
+            raise UserError(f"MLflow store {shown_uri(uri)}: {REFUSED[status]}") from error
+        if is_away(uri, said, status):
             raise Away(f"{shown_uri(uri)} does not answer") from error
         raise UserError(
             f"MLflow store {shown_uri(uri)}: {said.rstrip('.')}. Check track.uri and MLFLOW_TRACKING_URI."
         ) from error
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status that an error stands for; 503 where nothing answered."""
+    if isinstance(error, OSError):
+        return getattr(getattr(error, "response", None), "status_code", 503)
+    found = re.search(r"failed with error code (\d{3})", str(error))  # MLflow calls some 4xx internal errors
+    return int(found[1]) if found else getattr(error, "get_http_status_code", lambda: 503)()
 
 
 def is_away(uri: str, said: str, status: int) -> bool:
