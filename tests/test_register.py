@@ -128,6 +128,16 @@ def test_signature_example_and_scores_are_with_the_model(folder: Path) -> None:
     assert stored.model_size_bytes > sum(path.stat().st_size for path in weights(folder))
 
 
+def test_a_store_elsewhere_holds_all_of_it(folder: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/elsewhere/other.db"
+    Path("mlflow.db").unlink()
+    track(uri=uri)
+    (version,) = opened(uri=uri).client.search_model_versions(f"name = '{NAME}'")
+    assert version.source.startswith("models:/m-")
+    assert len(weights(tmp_path / "elsewhere")) == 1
+    assert not Path("mlflow.db").exists()
+
+
 def test_a_second_call_sends_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 

@@ -94,7 +94,8 @@ def upload(store: Store, run: Any, name: str, tags: dict[str, str]) -> Any:
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = save(Path(scratch), model, run.info.run_id, tags)
-        with patience(max(path.stat().st_size for path in MERGED.iterdir())):
+        largest = max(path.stat().st_size for path in MERGED.iterdir())
+        with setting("MLFLOW_HTTP_REQUEST_TIMEOUT", patience(largest)):
             store.client.log_model_artifacts(model.model_id, str(folder))
     return store.client.finalize_logged_model(model.model_id, "READY")
 
@@ -141,16 +142,22 @@ def signature() -> Any:
     return ModelSignature(texts, texts, ParamSchema([ParamSpec("max_new_tokens", "integer", 256)]))
 
 
+def patience(size: int) -> str:
+    """Seconds for a server's answer while a file of `size` bytes goes through it to where it is kept."""
+    return str(round(int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + size / 1e6 / MEGABYTES_A_SECOND))
+
+
 @contextmanager
-def patience(size: int) -> Iterator[None]:
-    """More time for a server's answer while a file of `size` bytes goes through it to where it is kept."""
-    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-    usual = os.environ[name]
-    os.environ[name] = str(round(int(usual) + size / 1e6 / MEGABYTES_A_SECOND))
+def setting(name: str, value: str) -> Iterator[None]:
+    """An environment variable, which MLflow reads when it needs it."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        os.environ[name] = usual
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def link(store: Store, run: Any, model: Any, facts: Facts) -> None:
@@ -189,11 +196,14 @@ def create_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return store.client.create_model_version(
-        name,
-        f"models:/{model_id}",
-        run.info.run_id,
-        tags=tags,
-        description=facts.tags["mlflow.note.content"].removesuffix(" Report: artifact index.html"),
-        model_id=model_id,
-    )
+    with setting(
+        "MLFLOW_TRACKING_URI", store.uri
+    ):  # a database's client looks for the model there, not in its own
+        return store.client.create_model_version(
+            name,
+            f"models:/{model_id}",
+            run.info.run_id,
+            tags=tags,
+            description=facts.tags["mlflow.note.content"].removesuffix(" Report: artifact index.html"),
+            model_id=model_id,
+        )
