@@ -20,6 +20,7 @@ from stages.common.files import remove, write_json
 from stages.config.compose import validated
 from stages.sweep.git import dvc, experiment_ref, git, ref_exists
 from stages.sweep.plan import Plan, dvc_params
+from stages.track.register import SWEEP
 
 LOG_LINES = 12
 REPORT = "reports/report.json"  # the comparison of tuned and base
@@ -152,7 +153,7 @@ def environment(plan: Plan) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment["MLFLOW_TRACKING_URI"] = plan.tracking_uri
-    environment["CODETUNE_SWEEP"] = plan.name  # its points' models are not registered
+    environment[SWEEP] = plan.name  # the models of its points are not registered
     return environment
 
 

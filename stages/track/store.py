@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from stages.common.errors import UserError
+from stages.track.answers import NO_DRIVER, NOT_AWAY, REFUSED, status_of, with_driver
 from stages.track.settings import TrackSettings
 
 CONFIG = Path("reports/config.yaml")
@@ -32,12 +33,6 @@ LOSSES = (
 MEASURED = ("tokens_per_second", "share_of_peak", "memory_mib")
 LONG = 500  # characters from which a parameter becomes a digest (MLflow cuts at 6,000, older servers at 500)
 PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
-
-
-REFUSED = {  # statuses of a server that knows who may do what
-    401: "the user name or the password is missing or wrong. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
-    403: "the user may not do this there. Ask for the permission to edit, or set another MLFLOW_TRACKING_USERNAME.",
-}
 
 
 class Point(NamedTuple):
@@ -86,7 +81,7 @@ def store_uri(settings: TrackSettings) -> str:
     Below .dvc/tmp/exps, where `dvc exp run --temp` works in a copy that is thrown away, a relative file is the
     main repository's.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.uri
+    uri = with_driver(os.environ.get("MLFLOW_TRACKING_URI") or settings.uri)
     prefix = "sqlite:///"
     if not uri.startswith(prefix) or uri.startswith(prefix + "/"):
         return uri
@@ -154,6 +149,8 @@ def told_apart(uri: str) -> Iterator[None]:
 
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"MLflow store {shown_uri(uri)}: {NO_DRIVER.format(error)}") from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
         if isinstance(error, OSError) and not uri.startswith("http"):
             raise  # a file of ours: a full disk, say
@@ -168,19 +165,13 @@ def told_apart(uri: str) -> Iterator[None]:
         ) from error
 
 
-def status_of(error: Exception) -> int:
-    """The HTTP status that an error stands for; 503 where nothing answered."""
-    if isinstance(error, OSError):
-        return getattr(getattr(error, "response", None), "status_code", 503)
-    found = re.search(r"failed with error code (\d{3})", str(error))  # MLflow calls some 4xx internal errors
-    return int(found[1]) if found else getattr(error, "get_http_status_code", lambda: 503)()
-
-
 def is_away(uri: str, said: str, status: int) -> bool:
     """Whether an error will pass by itself: a server that fails, a database that is not reached or is busy."""
     if uri.startswith("sqlite"):
         return "database is locked" in said
-    return status >= 500 or status == 429 if uri.startswith("http") else status == 503
+    if uri.startswith("http"):
+        return status >= 500 or status == 429
+    return status == 503 and not NOT_AWAY.search(said)
 
 
 def shown_uri(uri: str) -> str:
