@@ -13,6 +13,7 @@ from stages.common.stage import Settings
 from stages.common.tracking import LiveRun
 from stages.promote.__main__ import main as promote
 from stages.track.__main__ import main
+from stages.track.answers import status_of, with_driver
 from stages.track.settings import TrackSettings
 from stages.track.store import history, open_store
 from tests.report_files import STEPS, curve_rows, make_reports
@@ -218,3 +219,39 @@ def test_what_postgresql_refuses_is_a_mistake_that_shows_no_password(
         track()
     assert changes["password"].replace(" ", "%20") not in str(error.value)
     assert "Check track.uri and MLFLOW_TRACKING_URI" in str(error.value)
+
+
+def test_the_status_of_what_mlflow_and_requests_raise() -> None:
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    refused = requests.Response()
+    refused.status_code = 401
+    assert status_of(requests.HTTPError(response=refused)) == 401  # of an upload
+    assert status_of(requests.ConnectionError()) == 503
+    assert status_of(MlflowException("API request to endpoint x failed with error code 403 != 200")) == 403
+    assert status_of(MlflowException("x", error_code="RESOURCE_DOES_NOT_EXIST")) == 404
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [
+        ({"psycopg2"}, "postgresql+psycopg2://u:p@h/d"),
+        ({"psycopg", "psycopg2"}, "postgresql://u:p@h/d"),
+        (set(), "postgresql://u:p@h/d"),
+    ],
+)
+def test_an_address_without_a_driver_gets_the_installed_one(
+    monkeypatch: pytest.MonkeyPatch, installed: set[str], expected: str
+) -> None:
+    monkeypatch.setattr("stages.track.answers.find_spec", lambda name: name if name in installed else None)
+    assert with_driver("postgresql://u:p@h/d") == expected
+    assert with_driver("postgresql+pg8000://h/d") == "postgresql+pg8000://h/d"
+    assert with_driver("sqlite:///a.db") == "sqlite:///a.db"
+
+
+def test_a_driver_that_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+pg8000://u:secret@127.0.0.1/d")
+    with pytest.raises(UserError, match=r"driver is not installed .*pip install psycopg2-binary") as error:
+        track()
+    assert "secret" not in str(error.value)

@@ -17,20 +17,20 @@ CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens, and a connec
 AGAIN = ("repro", "-f", "-s", "track")
 
 
-def uri(project: Project) -> str:
-    return f"sqlite:///{project.root}/mlflow.db"
+def uri(project: Project, file: str = "mlflow.db") -> str:
+    return f"sqlite:///{project.root}/{file}"
 
 
-def run_of(project: Project, experiment: str) -> tuple[Any, Any]:
+def run_of(project: Project, experiment: str, file: str = "mlflow.db") -> tuple[Any, Any]:
     """The store, and the only run of the experiment that is not deleted."""
-    store = open_store(TrackSettings(uri=uri(project), experiment=experiment))
+    store = open_store(TrackSettings(uri=uri(project, file), experiment=experiment))
     (run,) = store.client.search_runs([store.experiment_id])
     return store, run
 
 
-def check_table(project: Project, experiment: str = "codetune") -> None:
+def check_table(project: Project, experiment: str = "codetune", file: str = "mlflow.db") -> None:
     """Parameters, curve, figures, tags, artifacts and the registered version are what the files say."""
-    store, run = run_of(project, experiment)
+    store, run = run_of(project, experiment, file)
     reports = project.root / "reports"
     read = {
         name: json.loads((reports / f"{name}.json").read_text("utf-8"))
@@ -75,12 +75,6 @@ def curve(reports: Path) -> dict[str, dict[int, list[float]]]:
     return table
 
 
-def forget_the_store(project: Project) -> None:
-    for path in project.root.glob("mlflow.db*"):
-        path.unlink()
-    shutil.rmtree(project.root / "mlartifacts", ignore_errors=True)
-
-
 def again(project: Project, **environment: str) -> Done:
     done = project.run("dvc", *AGAIN, env=environment)
     assert done.status == 0, done.text
@@ -88,13 +82,14 @@ def again(project: Project, **environment: str) -> Done:
 
 
 def test_the_table_in_mlflow_ends_up_equal_to_the_files(project: Project) -> None:
-    forget_the_store(project)  # unreachable, then empty
-    done = again(project, MLFLOW_TRACKING_URI=CLOSED)
+    for path in project.root.glob("mlflow.db*"):
+        path.unlink()
+    done = again(project, MLFLOW_TRACKING_URI=CLOSED)  # unreachable
     assert (
         f"MLflow: {CLOSED} does not answer. Not sent: parameters, curve, figures, data, tags, artifacts, model. "
         "`dvc repro -f -s track` sends it."
     ) in done.out
-    again(project)
+    again(project)  # an empty store
     check_table(project)
 
     store, run = run_of(project, "codetune")  # a deleted run
@@ -107,9 +102,11 @@ def test_the_table_in_mlflow_ends_up_equal_to_the_files(project: Project) -> Non
     assert project.repro().ran == ["config", "report", "track"]
     check_table(project, "renamed")
 
-    forget_the_store(project)  # all files from the cache: no stage that makes them runs
+    # all files from the cache, and a store that knows nothing: no stage that makes the files runs
     for path in ("models", "data/raw", "data/benchmarks", "data/clean", "data/packed", "reports", "dvc.lock"):
         remove(project.root / path)
-    assert project.repro().ran == ["config", "track"]
-    check_table(project, "renamed")
+    shutil.rmtree(project.root / "mlartifacts")
+    done = project.run("dvc", "repro", env={"MLFLOW_TRACKING_URI": uri(project, "second.db")}, check=True)
+    assert done.ran == ["config", "track"]
+    check_table(project, "renamed", "second.db")
     assert len(list((project.root / "mlartifacts").rglob("*.safetensors"))) == 1
