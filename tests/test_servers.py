@@ -224,13 +224,14 @@ def test_what_postgresql_refuses_is_a_mistake_that_shows_no_password(
 def test_the_status_of_what_mlflow_and_requests_raise() -> None:
     import requests
     from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
     refused = requests.Response()
     refused.status_code = 401
     assert status_of(requests.HTTPError(response=refused)) == 401  # of an upload
     assert status_of(requests.ConnectionError()) == 503
     assert status_of(MlflowException("API request to endpoint x failed with error code 403 != 200")) == 403
-    assert status_of(MlflowException("x", error_code="RESOURCE_DOES_NOT_EXIST")) == 404
+    assert status_of(MlflowException("x", error_code=RESOURCE_DOES_NOT_EXIST)) == 404
 
 
 @pytest.mark.parametrize(
