@@ -244,7 +244,7 @@ def make_reports(folder: Path, samples: int = 1, level: str = "B") -> Path:
     )
     (folder / "data/clean/near.jsonl").write_text(near, "utf-8")
     (reports / "index.html").write_text("<p>the page</p>", "utf-8")
-    for path in ("data/packed/train.arrow", "data/benchmarks/humaneval.jsonl"):
+    for path in ("data/packed/train.arrow", "data/benchmarks/humaneval.jsonl", "models/merged/config.json"):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(path, "utf-8")
     return folder

@@ -66,7 +66,8 @@ def folder(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def track(**changes: Any) -> None:
-    main(Settings("track", {"track": TrackSettings(**changes)}))
+    """The stage; the registry has tests of its own (tests/test_register.py)."""
+    main(Settings("track", {"track": TrackSettings(**{"registered_model": "", **changes})}))
 
 
 def runs(store: Store | None = None) -> list[Any]:

@@ -5,13 +5,17 @@
 
 Files are the truth: a run that `train` sent live gets what it lacks, one whose curve is not that of
 reports/train.csv is replaced. Whichever way, the table in MLflow equals the files, and a second call changes nothing.
+The merged model goes into the registry last (stages/track/register.py).
 A server that does not answer is said in one line and is no error: `dvc repro -f -s track` sends everything later.
 """
+
+from functools import partial
 
 from stages.common.files import write_json
 from stages.common.stage import Settings, run
 from stages.track.complete import PARTS, the_run
-from stages.track.facts import Facts, gather
+from stages.track.facts import MERGED, Facts, existing, gather
+from stages.track.register import complete_model, registers
 from stages.track.settings import TrackSettings
 from stages.track.store import Away, open_store, told_apart
 from stages.track.view import add_view
@@ -37,14 +41,18 @@ def send(settings: TrackSettings, facts: Facts) -> bool:
     Raises:
         UserError: the store refuses, or its settings are wrong.
     """
-    left = ["parameters", *PARTS]
+    parts = dict(PARTS)
+    if registers(settings):
+        existing(str(MERGED))
+        parts["model"] = partial(complete_model, name=settings.registered_model)
+    left = ["parameters", *parts]
     try:
         store = open_store(settings)
         with told_apart(store.uri):
             add_view(store)
             mlflow_run = the_run(store, facts)
             left.remove("parameters")
-            for part, complete in PARTS.items():
+            for part, complete in parts.items():
                 complete(store, mlflow_run, facts)
                 left.remove(part)
             if mlflow_run.info.status != "FINISHED":

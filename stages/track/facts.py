@@ -13,9 +13,10 @@ import yaml
 
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
-from stages.track.store import Identity, Point, row_points, sweep_tags
+from stages.track.store import CONFIG, Identity, Point, row_points, sweep_tags
 
 CURVE_FILE = Path("reports/train.csv")
+MERGED = Path("models/merged")
 REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned", "report")
 GROUPS = {
     "train": "trained",
@@ -57,6 +58,7 @@ class Facts:
     datasets: list[tuple[str, str, str]]  # path, digest, context
     tags: dict[str, str]
     artifacts: list[Path]
+    origin: dict[str, str]  # of the model: what it was made from, and under which licences
 
 
 def gather() -> Facts:
@@ -87,6 +89,7 @@ def gather() -> Facts:
             **{f"dvc.{path}": digest for path, digest in digests.items()},
         },
         artifacts=[existing(path) for path in ARTIFACTS],
+        origin=origin(metrics["base"], yaml.safe_load(CONFIG.read_text("utf-8"))),
     )
 
 
@@ -203,6 +206,20 @@ def merge_tags(merge: dict[str, Any]) -> dict[str, str]:
     The figures are metrics (`merge/mean_kl`), the limits parameters (`merge.max_mean_kl`).
     """
     return {"codetune.merge_base": merge["base"], "codetune.merge_gate": merge["gate"]}
+
+
+def origin(base: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
+    """The base model, its pin and its licence, licences of the training data, and how prompts are rendered."""
+    pin = {key: config["base"].get(key) for key in ("kind", "version", "revision", "path", "sha256")}
+    licences = {source["licence"] for source in config["fetch"]["sources"]}
+    return {
+        "codetune.licence": base["licence"],
+        "codetune.base": base["name"],
+        "codetune.base_pin": ", ".join(f"{key} {value}" for key, value in pin.items() if value),
+        "codetune.base_weights": base.get("weights_sha256", ""),
+        "codetune.data_licences": ", ".join(sorted(licences)),
+        "codetune.prompt_style": config.get("prompt", {}).get("style", "completion"),
+    }
 
 
 def description(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:

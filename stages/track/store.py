@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from stages.common.errors import UserError
+from stages.track.answers import NO_DRIVER, NOT_AWAY, REFUSED, status_of, with_driver
 from stages.track.settings import TrackSettings
 
 CONFIG = Path("reports/config.yaml")
@@ -83,7 +84,7 @@ def store_uri(settings: TrackSettings) -> str:
     Below .dvc/tmp/exps, where `dvc exp run --temp` works in a copy that is thrown away, a relative file is the
     main repository's.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.uri
+    uri = with_driver(os.environ.get("MLFLOW_TRACKING_URI") or settings.uri)
     prefix = "sqlite:///"
     if not uri.startswith(prefix) or uri.startswith(prefix + "/"):
         return uri
@@ -108,7 +109,7 @@ def open_store(settings: TrackSettings) -> Store:
         client = connect(uri)
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
-            create_experiment(client, settings, file)
+            create_experiment(client, settings, uri)
             experiment = client.get_experiment_by_name(settings.experiment)
     if experiment.lifecycle_stage != "active":
         raise UserError(
@@ -118,11 +119,12 @@ def open_store(settings: TrackSettings) -> Store:
     return Store(client, experiment.experiment_id, uri)
 
 
-def create_experiment(client: Any, settings: TrackSettings, file: Path | None) -> None:
+def create_experiment(client: Any, settings: TrackSettings, uri: str) -> None:
     """Create the experiment, unless another process does so at this moment: a server has no lock to hold."""
     from mlflow.exceptions import MlflowException
 
-    place = settings.artifacts or (str(file.parent / "mlartifacts") if file else None)
+    folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path.cwd()
+    place = settings.artifacts or (None if uri.startswith("http") else str(folder / "mlartifacts"))
     kind = {"mlflow.experimentKind": "custom_model_development"}  # what the UI lists it as
     try:
         client.create_experiment(settings.experiment, place, kind)
@@ -150,11 +152,16 @@ def told_apart(uri: str) -> Iterator[None]:
 
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"MLflow store {shown_uri(uri)}: {NO_DRIVER.format(error)}") from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
         if isinstance(error, OSError) and not uri.startswith("http"):
             raise  # a file of ours: a full disk, say
         said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        if is_away(uri, said, error.get_http_status_code() if isinstance(error, MlflowException) else 503):
+        status = status_of(error)
+        if uri.startswith("http") and status in REFUSED:
+            raise UserError(f"MLflow store {shown_uri(uri)}: {REFUSED[status]}") from error
+        if is_away(uri, said, status):
             raise Away(f"{shown_uri(uri)} does not answer") from error
         raise UserError(
             f"MLflow store {shown_uri(uri)}: {said.rstrip('.')}. Check track.uri and MLFLOW_TRACKING_URI."
@@ -165,7 +172,9 @@ def is_away(uri: str, said: str, status: int) -> bool:
     """Whether an error will pass by itself: a server that fails, a database that is not reached or is busy."""
     if uri.startswith("sqlite"):
         return "database is locked" in said
-    return status >= 500 or status == 429 if uri.startswith("http") else status == 503
+    if uri.startswith("http"):
+        return status >= 500 or status == 429
+    return status == 503 and not NOT_AWAY.search(said)
 
 
 def shown_uri(uri: str) -> str:

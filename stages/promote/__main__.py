@@ -1,0 +1,91 @@
+"""Make the candidate the champion, unless it is worse by more than noise.
+
+    python -m stages.promote                                    # exit status 0: the candidate is the champion; 1: it is not
+    MLFLOW_TRACKING_URI=http://host:5000 python -m stages.promote
+
+Both models' judged samples are taken from their runs in MLflow and compared problem by problem with the report's exact paired
+test. What was decided, and why, is written into the candidate's version: tags codetune.promotion*, and its description.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.stage import checked_overrides, one_message
+from stages.config.compose import composed
+from stages.promote.decision import Decision, decide
+from stages.promote.scored import read_scored
+from stages.track.register import CANDIDATE
+from stages.track.settings import TrackSettings
+from stages.track.store import Away, Store, open_store, told_apart
+
+CHAMPION = "champion"
+HEADING = "\n\nPromotion: "  # in a version's description, before the sentence
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    with one_message("promote", os.environ.get("HYDRA_FULL_ERROR") == "1"):
+        settings: TrackSettings = composed(*checked_overrides(arguments))["track"]
+        try:
+            store = open_store(settings)
+            with told_apart(store.uri):
+                return promote(store, settings.registered_model)
+        except Away as error:
+            raise UserError(f"MLflow: {error}. The champion is as it was; run it again later.") from error
+
+
+def promote(store: Store, name: str) -> int:
+    """Move the alias, or refuse to; says so. Exit status.
+
+    Raises:
+        UserError: there is no candidate, or the two were not scored alike.
+    """
+    aliases = aliases_of(store, name)
+    candidate, champion = aliases.get(CANDIDATE), aliases.get(CHAMPION)
+    if candidate is None:
+        raise UserError(
+            f"MLflow: no version of '{name}' is the {CANDIDATE}. `dvc repro -f -s track` registers the model "
+            "(track.registered_model) and makes it that."
+        )
+    if candidate == champion:
+        print(f"'{name}': version {candidate}, the {CANDIDATE}, is the {CHAMPION} already.")
+        return 0
+    decision = decide(
+        read_scored(store, name, champion) if champion else None, read_scored(store, name, candidate)
+    )
+    write_down(store, name, candidate, decision)
+    if decision.promoted:
+        store.client.set_registered_model_alias(name, CHAMPION, candidate)
+    print(f"'{name}': {decision.sentence}")
+    return 0 if decision.promoted else 1
+
+
+def aliases_of(store: Store, name: str) -> dict[str, str]:
+    """Version by alias; empty where no such model is registered."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found: dict[str, Any] = store.client.get_registered_model(name).aliases if name else {}
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        found = {}
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def write_down(store: Store, name: str, version: str, decision: Decision) -> None:
+    """Before the alias moves: a champion without its reason would be worse than a reason that is given twice."""
+    for key, value in decision.tags.items():
+        store.client.set_model_version_tag(name, version, key, value)
+    own, *_ = (store.client.get_model_version(name, version).description or "").split(HEADING)
+    store.client.update_model_version(name, version, f"{own}{HEADING}{decision.sentence}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,208 @@
+"""The merged model in MLflow's registry: what evaluate scored, loadable from the store alone, with where it is from.
+
+A model is uploaded once: its weights are known by the digest of models/merged. A version belongs to a run. So another run of
+the same weights (another benchmark, a run that was deleted) is a new version that points to the files that are there.
+The alias `candidate` is at the newest version; `python -m stages.promote` moves `champion`.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from stages.track.facts import MERGED, Facts, digest_of, lock_digests
+from stages.track.settings import TrackSettings
+from stages.track.store import SWEEP, Store
+
+CANDIDATE = "candidate"
+DIGEST_TAG = f"dvc.{MERGED}"
+SERVED = Path(__file__).with_name("served.py")
+EXAMPLE = ['def add(a, b):\n    """Return the sum of a and b."""\n']
+REQUIREMENTS = ("mlflow", "torch", "transformers")
+SCORES = ("tuned/pass_at_1", "base/pass_at_1", "comparison/difference", "comparison/p", "merge/mean_kl")
+# tags of the run that tell where a model is from; those that begin so
+LINEAGE = ("codetune.", "dvc.models/", "dvc.data/packed", "mlflow.source.git.commit")
+MEGABYTES_A_SECOND = 10  # a server takes at least, beyond its usual seconds for an answer
+
+
+def registers(settings: TrackSettings) -> bool:
+    """Whether the model goes into the registry: it has a name there, and this is no point of a sweep.
+
+    A sweep's points would each leave their weights in the store. `dvc exp apply` of one and then
+    `dvc repro -f -s track` registers it.
+    """
+    return bool(settings.registered_model) and not os.environ.get(SWEEP)
+
+
+def complete_model(store: Store, run: Any, facts: Facts, name: str) -> None:
+    """Bring the registry to what the files say; what is there is not sent again.
+
+    Args:
+        name: of the registered model; made where it is missing.
+    """
+    digest = digest_of(str(MERGED), lock_digests(Path("dvc.lock")))
+    tags = {**version_tags(facts), DIGEST_TAG: digest}
+    model = ready(store, digest) or upload(store, run, name, tags)
+    link(store, run, model, facts)
+    version, newest = own_version(store, run, name, model.model_id)
+    if version is None:
+        version = newest = create_version(store, run, name, model.model_id, tags, facts)
+    for key, value in tags.items():
+        if version.tags.get(key) != value:
+            store.client.set_model_version_tag(name, version.version, key, value)
+    # asked of the registered model: versions that are searched come without their aliases
+    candidate = store.client.get_registered_model(name).aliases.get(CANDIDATE)
+    if version is newest and str(candidate) != str(version.version):
+        store.client.set_registered_model_alias(name, CANDIDATE, version.version)
+
+
+def version_tags(facts: Facts) -> dict[str, str]:
+    """Lineage and scores of a version."""
+    scores = {f"codetune.{key}": f"{facts.finals[key]:.6g}" for key in SCORES if key in facts.finals}
+    lineage = {key: value for key, value in facts.tags.items() if key.startswith(LINEAGE)}
+    identity = {
+        "codetune.training_key": facts.identity.training_key,
+        "codetune.config_hash": facts.identity.config_hash,
+    }
+    return {**lineage, **facts.origin, **identity, **scores}
+
+
+def models_of(store: Store, digest: str) -> list[Any]:
+    """MLflow's models with these weights, of all experiments of the store, newest first."""
+    experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
+    return list(store.client.search_logged_models(experiments, f"tags.`{DIGEST_TAG}` = '{digest}'"))
+
+
+def ready(store: Store, digest: str) -> Any:
+    return next((model for model in models_of(store, digest) if model.status == "READY"), None)
+
+
+def upload(store: Store, run: Any, name: str, tags: dict[str, str]) -> Any:
+    """Send the files; what an upload left that was cut off is filled up."""
+    cut = [m for m in models_of(store, tags[DIGEST_TAG]) if m.experiment_id == store.experiment_id]
+    model = (
+        cut[0]
+        if cut
+        else store.client.create_logged_model(
+            store.experiment_id, name, source_run_id=run.info.run_id, tags=tags, model_type="causal-lm"
+        )
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = save(Path(scratch), model, run.info.run_id, tags)
+        largest = max(path.stat().st_size for path in MERGED.iterdir())
+        with setting("MLFLOW_HTTP_REQUEST_TIMEOUT", patience(largest)):
+            store.client.log_model_artifacts(model.model_id, str(folder))
+    return store.client.finalize_logged_model(model.model_id, "READY")
+
+
+def save(scratch: Path, model: Any, run_id: str, tags: dict[str, str]) -> Path:
+    """The model as MLflow wants it, in a new folder below `scratch`; the weights are links, so nothing large is copied."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    folder, small = scratch / "model", scratch / MERGED.name
+    weights = sorted(MERGED.glob("*.safetensors"))
+    shutil.copytree(MERGED, small, ignore=shutil.ignore_patterns("*.safetensors"))
+    description = Model(
+        artifact_path=model.artifact_location,
+        run_id=run_id,
+        model_uuid=model.model_id,
+        model_id=model.model_id,
+        metadata={key: value for key, value in tags.items() if value},
+    )
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=SERVED,
+        artifacts={MERGED.name: str(small)},
+        signature=signature(),
+        input_example=EXAMPLE,
+        pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
+        mlflow_model=description,
+    )
+    for path in weights:
+        (folder / "artifacts" / MERGED.name / path.name).symlink_to(path.resolve())
+    flavor = description.flavors["python_function"]  # paths of this machine are nobody's business
+    flavor["model_code_path"], flavor["artifacts"][MERGED.name]["uri"] = SERVED.name, str(MERGED)
+    description.model_size_bytes += sum(path.stat().st_size for path in weights)
+    description.save(folder / "MLmodel")
+    return folder
+
+
+def signature() -> Any:
+    """Prompts in, completions out; `max_new_tokens` may be given."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    texts = Schema([ColSpec("string")])
+    return ModelSignature(texts, texts, ParamSchema([ParamSpec("max_new_tokens", "integer", 256)]))
+
+
+def patience(size: int) -> str:
+    """Seconds for a server's answer while a file of `size` bytes goes through it to where it is kept."""
+    return str(round(int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + size / 1e6 / MEGABYTES_A_SECOND))
+
+
+@contextmanager
+def setting(name: str, value: str) -> Iterator[None]:
+    """An environment variable, which MLflow reads when it needs it."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def link(store: Store, run: Any, model: Any, facts: Facts) -> None:
+    """Name the model among the run's outputs, and give it its scores, so that MLflow's UI leads from each to the other."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    run_id = run.info.run_id
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if model.model_id not in [output.model_id for output in outputs]:
+        store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    there = {metric.key: metric.value for metric in model.metrics or [] if metric.run_id == run_id}
+    for key in SCORES:
+        if key in facts.finals and there.get(key) != facts.finals[key]:
+            points = store.client.get_metric_history(run_id, key)
+            last = max(points, key=lambda point: point.timestamp)  # at its time it stays one point of the run
+            point = Metric(key, last.value, last.timestamp, last.step, model_id=model.model_id)
+            store.client.log_batch(run_id, metrics=[point])
+
+
+def own_version(store: Store, run: Any, name: str, model_id: str) -> tuple[Any, Any]:
+    """The run's version of this model, None where there is none; and the newest version of all."""
+    versions = sorted(
+        store.client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version)
+    )
+    own = [v for v in versions if v.run_id == run.info.run_id and v.source == f"models:/{model_id}"]
+    return (own or [None])[-1], (versions or [None])[-1]
+
+
+def create_version(
+    store: Store, run: Any, name: str, model_id: str, tags: dict[str, str], facts: Facts
+) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    with setting(
+        "MLFLOW_TRACKING_URI", store.uri
+    ):  # a database's client looks for the model there, not in its own
+        return store.client.create_model_version(
+            name,
+            f"models:/{model_id}",
+            run.info.run_id,
+            tags=tags,
+            description=facts.tags["mlflow.note.content"].removesuffix(" Report: artifact index.html"),
+            model_id=model_id,
+        )
