@@ -23,8 +23,10 @@ os.environ.setdefault("CODETUNE_LIVE_NICE", "0")
 # Half a minute and more each, the longest first: none is begun last and leaves the other worker idle (`make test` gives
 # a worker whole files)
 LONGEST = (
-    "test_reruns.py", "test_versions.py", "test_train_distributed.py", "test_inputs.py", "test_fetch_memory.py", "test_train_fsdp.py",
-    "test_pack.py", "test_sweep.py", "test_hostile.py", "test_merge.py", "test_judge.py", "test_train_killed.py",
+    "test_reruns.py", "test_versions.py", "test_train_distributed.py", "test_inputs.py", "test_fetch_memory.py", "test_remotes.py",
+    "test_ui.py", "test_sweep_launchers.py", "test_train_fsdp.py", "test_track_restored.py", "test_sweep_killed.py", "test_pack.py",
+    "test_sweep.py", "test_servers.py", "test_compare.py", "test_sweep_study.py", "test_hostile.py", "test_merge.py", "test_judge.py",
+    "test_train_killed.py", "test_register.py",
 )  # fmt: skip
 
 
