@@ -1,5 +1,6 @@
 """A sweep, or one of its points, killed with signal 9: the same command does only what is missing."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -101,6 +102,18 @@ def test_a_killed_point_ends_no_other(toy: Project, tmp_path: Path) -> None:
         "rank-8": "there already",
     }
     assert '"pass_at_1": 0.04' in made(project, "rank-4")
+
+
+def test_an_interrupted_sweep_leaves_nothing_at_work(toy: Project, tmp_path: Path) -> None:
+    project = toy.copy(tmp_path / "project")
+    with waiting_at(project, 8, "-m", "train.lora.rank=8") as (process, log):
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert err == "sweep: interrupted. The same command does what is missing.\n"
+    assert at_work(project) == []
+    assert [p.name for p in log.parent.glob("*.kept/score/begun")] == ["begun"], "what it can go on from"
+    assert not (log.parent / log.stem).exists(), "its clone is gone"
 
 
 def test_a_stage_keeps_its_checkpoints_where_a_clone_s_are_kept() -> None:

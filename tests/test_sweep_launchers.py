@@ -81,15 +81,15 @@ def test_slurm_gets_a_job_a_point(toy: Project, tmp_path: Path) -> None:
 
 def test_a_launcher_that_is_not_installed_says_how_it_is(toy: Project) -> None:
     code = (
-        "import sys; sys.modules['joblib'] = None\nimport importlib.util as u; found = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'joblib' else found(name, *a)\n"
-        "sys.argv = ['sweep', '-m', 'train.lora.rank=4,5', 'hydra/launcher=joblib']\n"
+        "import importlib.util as u; found = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if 'joblib_launcher' in name else found(name, *a)\n"
+        "import sys; sys.argv = ['sweep', '-m', 'train.lora.rank=4,5', 'hydra/launcher=joblib']\n"
         "import runpy; runpy.run_module('stages.sweep', run_name='__main__')"
     )
     done = toy.run(sys.executable, "-c", code)
     assert done.status == 1
     assert done.err == (
-        "error in stage sweep: hydra/launcher=joblib wants joblib, which is not installed: .venv/bin/pip install -e '.[joblib]'\n"
+        "error in stage sweep: hydra/launcher=joblib wants hydra_plugins.hydra_joblib_launcher, which is not installed: .venv/bin/pip install -e '.[joblib]'\n"
     )
 
 

@@ -4,8 +4,8 @@
     python -m stages.sweep -m train.lora.rank=4,8 hydra/launcher=joblib hydra.launcher.n_jobs=2
 
 Each point runs in a clone of the commit that was checked out when the sweep began, with DVC's cache shared: your
-tree is not touched and may be edited meanwhile, and what points have in common is made once. `dvc exp show`
-compares the points, `dvc exp apply NAME` takes one over.
+tree is not touched and may be edited meanwhile, and what points have in common is made once. At the end there are a table,
+reports/sweeps/<name>/index.html and sweep.csv; `dvc exp apply NAME` takes a point over. Killed, the same command goes on.
 """
 
 import fcntl
@@ -37,12 +37,13 @@ from stages.track.store import store_uri
 
 REPORTS = Path("reports/sweeps")
 ENDED = "no result: it was killed, or its sweep was. The same command does what is missing"
+# What an option of the command line imports, and the extra of pyproject.toml that brings it
 EXTRAS = {
-    "launcher=joblib": "joblib",
-    "launcher=submitit_local": "submitit",
-    "launcher=submitit_slurm": "submitit",
-    "launcher=ray": "ray",
-    "sweeper=tpe": "optuna",
+    "launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "launcher=ray": ("ray", "ray"),
+    "sweeper=tpe": ("optuna", "optuna"),
 }
 
 
@@ -71,10 +72,10 @@ def main() -> None:
 def check_extras(arguments: Sequence[str]) -> None:
     """Raises UserError where a launcher or sweeper wants a package that is not installed."""
     for argument in arguments:
-        extra = EXTRAS.get(argument.removeprefix("hydra/"))
-        if extra and importlib.util.find_spec(extra) is None:
+        module, extra = EXTRAS.get(argument.removeprefix("hydra/"), ("", ""))
+        if module and importlib.util.find_spec(module) is None:
             raise UserError(
-                f"{argument} wants {extra}, which is not installed: .venv/bin/pip install -e '.[{extra}]'"
+                f"{argument} wants {module}, which is not installed: .venv/bin/pip install -e '.[{extra}]'"
             )
 
 
@@ -188,4 +189,8 @@ def tried_of(plan: Plan, result: Result) -> Tried:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("sweep: interrupted. The same command does what is missing.", file=sys.stderr)
+        sys.exit(130)
