@@ -607,14 +607,18 @@ def test_long_values_become_digests() -> None:
     assert max(map(len, flat.values())) < LONG
 
 
+@pytest.mark.parametrize("place", [".dvc/tmp/exps/tmpabc", ".cache/sweep/ranks/rank-8-0f3a51c2"])
 def test_the_store_of_a_throw_away_copy_is_the_repository_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    copy = tmp_path / ".dvc/tmp/exps/tmpabc"
+    copy = tmp_path / place
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert store_uri(TrackSettings()) == f"sqlite:///{tmp_path}/mlflow.db"
+    store = open_store(TrackSettings(artifacts="files"))  # nor do artifacts lie in the copy
+    place_of_artifacts = store.client.get_experiment(store.experiment_id).artifact_location
+    assert place_of_artifacts == str(tmp_path / "files")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
     assert store_uri(TrackSettings()) == "http://server:5000"
 

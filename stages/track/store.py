@@ -81,15 +81,18 @@ class Store:
 def store_uri(settings: TrackSettings) -> str:
     """The store's address: MLFLOW_TRACKING_URI, else `track.uri`, a sqlite file made absolute.
 
-    Below .dvc/tmp/exps, where `dvc exp run --temp` works in a copy that is thrown away, a relative file is the
-    main repository's.
+    A relative file is the main repository's (`main_root`).
     """
     uri = with_driver(os.environ.get("MLFLOW_TRACKING_URI") or settings.uri)
     prefix = "sqlite:///"
     if not uri.startswith(prefix) or uri.startswith(prefix + "/"):
         return uri
-    root, *_ = str(Path.cwd()).split("/.dvc/tmp/exps/")
-    return f"{prefix}{Path(root) / uri.removeprefix(prefix)}"
+    return f"{prefix}{main_root() / uri.removeprefix(prefix)}"
+
+
+def main_root() -> Path:
+    """The repository, also from a copy of it that is thrown away: of `dvc exp run --temp`, or of a sweep's point."""
+    return Path(re.split(r"/\.dvc/tmp/exps/|/\.cache/sweep/", str(Path.cwd()))[0])
 
 
 def open_store(settings: TrackSettings) -> Store:
@@ -123,8 +126,10 @@ def create_experiment(client: Any, settings: TrackSettings, uri: str) -> None:
     """Create the experiment, unless another process does so at this moment: a server has no lock to hold."""
     from mlflow.exceptions import MlflowException
 
-    folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path.cwd()
+    folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else main_root()
     place = settings.artifacts or (None if uri.startswith("http") else str(folder / "mlartifacts"))
+    if place and ":" not in place:
+        place = str(main_root() / place)
     kind = {"mlflow.experimentKind": "custom_model_development"}  # what the UI lists it as
     try:
         client.create_experiment(settings.experiment, place, kind)
