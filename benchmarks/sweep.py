@@ -9,7 +9,6 @@ side is DVC's own way to several at once, `dvc exp run --queue` and `--run-all -
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 import time
@@ -19,9 +18,7 @@ from pathlib import Path
 
 from benchmarks.tell import Part, machine, ratio, table_of
 from tests.tiny import SITE, Project, make_project, write_model
-from tests.toy import experiments, make_toy, short, sweep, tree
-
-LOCKED = re.compile(r"acquire lock|is locked|rwlock|LockError|\.lock'?: File exists", re.IGNORECASE)
+from tests.toy import LOCKED, experiments, make_toy, short, sweep, tree
 
 
 def main() -> None:

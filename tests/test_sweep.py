@@ -5,13 +5,22 @@ Here over a toy pipeline (config, and a stage that takes no time); tests/test_re
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stages.common.errors import UserError
 from stages.sweep.git import clean_commit
-from stages.sweep.plan import Plan, dvc_params, point_name, point_overrides
+from stages.sweep.plan import (
+    Plan,
+    as_hydra_says,
+    dvc_params,
+    point_name,
+    point_overrides,
+    sweeper,
+    swept,
+)
 from stages.sweep.point import Result, objective, stages_run
 from stages.sweep.table import table, words
 from tests.tiny import Project
@@ -128,6 +137,28 @@ def test_names_tell_what_is_swept() -> None:
         "target_modules-q_proj-v_proj-"
     )
     assert point_name(PLAN, []).startswith("point-")
+
+
+def test_what_all_points_have_is_known_however_it_is_typed() -> None:
+    """A job has its overrides as Hydra says them."""
+    fixed = as_hydra_says("++train.learning_rate=1e-4")
+    assert fixed == "++train.learning_rate=0.0001"
+    plan = replace(PLAN, fixed=(fixed, as_hydra_says("++train.lora.target_modules=[q_proj, v_proj]")))
+    job = [
+        "++train.learning_rate=0.0001",
+        "++train.lora.rank=8",
+        "++train.lora.target_modules=[q_proj,v_proj]",
+    ]
+    assert point_name(plan, job).startswith("rank-8-")
+    assert swept(plan, job) == {"train.lora.rank": "8"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [([], "basic"), (["a=1", "hydra/sweeper=tpe"], "tpe"), (["hydra/sweeper=basic"], "basic")],
+)
+def test_which_sweeper_is_asked_for(overrides: list[str], expected: str) -> None:
+    assert sweeper(overrides) == expected
 
 
 def test_a_group_becomes_the_key_that_dvc_can_set(tmp_path: Path) -> None:

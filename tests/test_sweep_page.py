@@ -253,12 +253,14 @@ def test_one_point_is_not_called_the_best_of_many(made: Made, tmp_path: Path) ->
 def test_points_that_all_failed_have_a_page_with_their_errors(made: Made, tmp_path: Path) -> None:
     log = "\n".join(f"line {number}" for number in range(30))
     points = [unfinished({"train.lora.rank": str(rank)}, "failed", log) for rank in (4, 8)]
-    page, rows = written(tmp_path, made.gather(*points, unfinished({"train.lora.rank": "6"}, "pruned", "")))
+    page, rows = written(
+        tmp_path, made.gather(*points, unfinished({"train.lora.rank": "6"}, "pruned at step 10", ""))
+    )
     assert "No point was finished" in page
     assert "<img" not in page
     assert "<pre>line 18\n" in page
     assert "line 17" not in page, "the last lines of an error tell what went wrong"
-    assert [row["status"] for row in rows] == ["failed", "failed", "pruned"]
+    assert [row["status"] for row in rows] == ["failed", "failed", "pruned at step 10"]
 
 
 def test_an_objective_that_is_better_when_lower(made: Made, tmp_path: Path) -> None:

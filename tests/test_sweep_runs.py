@@ -94,6 +94,20 @@ def test_a_store_that_does_not_answer_is_said_and_no_more(
     assert second.endswith("The same command completes it.")
 
 
+def test_a_store_that_comes_back_gets_the_sweep_s_run_at_the_end(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert open_run(TrackSettings(timeout=1), plan) == ""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    store = open_store(TrackSettings())
+    point = create_run(store, IDENTITY)
+    close_run(TrackSettings(), plan, POINTS, report(tmp_path))
+    parent = store.client.get_run(point.info.run_id).data.tags["mlflow.parentRunId"]
+    assert store.client.get_run(parent).info.run_name == "sweep ranks"
+
+
 @pytest.mark.parametrize(("direction", "expected"), [("maximize", "b"), ("minimize", "a")])
 def test_the_best_is_the_first_of_the_best(plan: Plan, direction: str, expected: str) -> None:
     from dataclasses import replace

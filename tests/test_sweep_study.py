@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from optuna.trial import TrialState
 
 from hydra_plugins.codetune.tpe import TpeConf, TpeSweeper, assigned, distribution, stale
-from stages.sweep.study import FILE, Watcher, median_pruner, open_study, validation_losses
+from stages.common.errors import UserError
+from stages.sweep.plan import Plan
+from stages.sweep.study import CURVES, FILE, Watcher, goes_on, median_pruner, open_study, validation_losses
 from tests.tiny import Project
 from tests.toy import experiments, rows, short, sweep
 
@@ -70,7 +73,7 @@ def test_a_killed_study_thinks_up_what_one_that_was_not_would(tmp_path: Path) ->
     tpe(tmp_path / "cut", second, trials=9, startup=3).sweep(SPACE)
     assert len(whole.points) == 9
     assert {point["train.epochs"] for point in whole.points} == {"2"}
-    assert without_numbers(first.points + second.points)[:6] == without_numbers(whole.points)[:6]
+    assert without_numbers(first.points + second.points) == without_numbers(whole.points)
     assert len(first.points + second.points) == 9, (
         "the one that was interrupted is done once more, none twice"
     )
@@ -130,8 +133,58 @@ def test_what_a_value_is_drawn_from(override: str, expected: str) -> None:
     assert repr(distribution(OverridesParser.create().parse_override(override))) == expected
 
 
-def test_decimals_are_cut() -> None:
-    assert assigned({"a": 0.000123456, "b": 8, "c": "x"}) == ["a=0.0001235", "b=8", "c=x"]
+def test_decimals_are_cut_within_their_interval() -> None:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    from optuna.trial import create_trial
+
+    space = {
+        "a": FloatDistribution(0, 1),
+        "b": IntDistribution(1, 9),
+        "c": CategoricalDistribution(("x",)),
+        "d": FloatDistribution(0, 0.00123449),
+        "e": FloatDistribution(0, 0.0012346),
+    }
+    values = {"a": 0.000123456, "b": 8, "c": "x", "d": 0.00123448, "e": 0.00123459}
+    trial = create_trial(params=values, distributions=space, value=0)
+    assert assigned(trial) == ["a=0.0001235", "b=8", "c=x", "d=0.001234", "e=0.0012346"]
+
+
+def test_what_cannot_be_drawn_from_is_an_error() -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    with pytest.raises(UserError, match=r"base=glob\(\*\): choices"):
+        distribution(OverridesParser.create().parse_override("base=glob(*)"))
+
+
+def test_what_failed_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
+    class Failing(Launcher):
+        def launch(self, points: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+            super().launch(points, initial_job_idx)
+            return [SimpleNamespace(return_value=math.nan) for _ in points]
+
+    failing, working = Failing(), Launcher()
+    tpe(tmp_path, failing, trials=3).sweep(SPACE)
+    tpe(tmp_path, working, trials=3).sweep(SPACE)
+    assert len(failing.points) == 3
+    assert without_numbers(working.points) == without_numbers(failing.points)
+    study = open_study(tmp_path / "sweep/name", "name", "maximize")
+    assert sum(t.state == TrialState.COMPLETE for t in study.trials) == 3
+
+
+def test_a_folder_holds_one_study(tmp_path: Path) -> None:
+    plan = Plan(
+        root="", commit="c1", cache="", tracking_uri="", identity=(), fixed=(), name="s", objective="a:b"
+    )
+    assert not goes_on(tmp_path, plan, ["x=1,2"])
+    assert goes_on(tmp_path, plan, ["x=1,2"])
+    for other, space, told in (
+        (replace(plan, commit="c2"), ["x=1,2"], "another commit: c1, not c2"),
+        (replace(plan, objective="a:c"), ["x=1,2"], "another objective"),
+        (replace(plan, direction="minimize"), ["x=1,2"], "another direction"),
+        (plan, ["x=1,2,3"], "another swept"),
+    ):
+        with pytest.raises(UserError, match=told):
+            goes_on(tmp_path, other, space)
 
 
 def test_patience_counts_points_after_the_best(tmp_path: Path) -> None:
@@ -169,9 +222,20 @@ def test_a_loss_above_the_median_ends_a_point(tmp_path: Path, direction: str) ->
 
 
 def test_a_curve_that_is_not_there_yet_says_nothing(tmp_path: Path) -> None:
-    assert validation_losses(tmp_path) == []
+    assert validation_losses(tmp_path / "none.csv") == []
     write_curve(tmp_path, [2.0, math.nan, 1.5])
-    assert validation_losses(tmp_path) == [(20, 1.5)]
+    assert validation_losses(*tmp_path.glob(CURVES)) == [(20, 1.5)]
+
+
+def test_what_was_not_seen_at_work_is_reported_at_the_end(tmp_path: Path) -> None:
+    study = open_study(tmp_path, "s", "minimize")
+    watch = Watcher(study.ask(), "minimize")
+    write_curve(tmp_path, [2.0, 1.5])
+    assert watch(tmp_path) == ""
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/train.csv").write_text("step,validation_loss\n0,2.0\n10,1.5\n20,1.2\n", "utf-8")
+    watch.end(tmp_path)
+    assert study.trials[0].intermediate_values == {10: 1.5, 20: 1.2}
 
 
 def test_a_study_of_real_points_prunes_and_goes_on(toy: Project, tmp_path: Path) -> None:
@@ -182,7 +246,7 @@ def test_a_study_of_real_points_prunes_and_goes_on(toy: Project, tmp_path: Path)
         "curve = Path('.cache/train/key/train.csv')\n"
         "curve.parent.mkdir(parents=True)\n"
         "curve.write_text(f'step,validation_loss\\n10,{2 - rank / 100 if rank > 5 else 9}\\n')\n"
-        "if rank == 5: time.sleep(600)\n"
+        "if rank == 5: time.sleep(60)\n"
         "while Path(",
     )
     project.commit("a curve, and no end at rank 5")

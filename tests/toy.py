@@ -44,6 +44,8 @@ Path("reports/evaluate/tuned.json").write_text(json.dumps(made))
 compared = {"p": 0.2 / rank, "difference": 0.03, "weak_sandbox": False}
 Path("reports/report.json").write_text(json.dumps(compared))
 """
+# What git, DVC and sqlite say where two get in each other's way
+LOCKED = re.compile(r"acquire lock|is locked|rwlock|LockError|\.lock'?: File exists", re.IGNORECASE)
 WAIT = "TOY_WAIT"  # a folder: a point waits while it holds a file of its rank's name
 WRITTEN = ("reports/sweeps/", "mlartifacts/")  # by a sweep, and in no commit
 

@@ -6,6 +6,7 @@
 Nodes share the repository's folder. The stock hydra-ray-launcher holds cloudpickle below 3, which joblib and MLflow are past.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,9 @@ class RayConf:
         None  # of a cluster (auto: the one that RAY_ADDRESS or this node tells); none: one for this sweep
     )
     cpus: float = 1.0  # of each point
-    gpus: float = 0.0  # of each point
+    gpus: float = (
+        0.0  # of each point, on a cluster; on this machine alone each point has one where there are several
+    )
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayConf, provider="codetune")
@@ -46,7 +49,7 @@ class RayLauncher(Launcher):
             ray.init(address=self.settings.address, include_dashboard=False, logging_level="ERROR")
         try:
             task = ray.remote(num_cpus=self.settings.cpus, num_gpus=self.settings.gpus, max_retries=0)(run)
-            common = (self.context, self.config, self.task_function, Singleton.get_state())
+            common = (os.getcwd(), self.context, self.config, self.task_function, Singleton.get_state())
             numbered = enumerate(job_overrides, initial_job_idx)
             return list(ray.get([task.remote(number, list(o), *common) for number, o in numbered]))
         finally:
@@ -55,13 +58,20 @@ class RayLauncher(Launcher):
 
 
 def run(
-    number: int, overrides: Sequence[str], context: Any, config: Any, task_function: Any, singletons: Any
+    number: int,
+    overrides: Sequence[str],
+    root: str,
+    context: Any,
+    config: Any,
+    task_function: Any,
+    singletons: Any,
 ) -> Any:
     """One Hydra job, in a worker."""
     from hydra.core.singleton import Singleton
     from hydra.core.utils import run_job, setup_globals
     from omegaconf import open_dict
 
+    os.chdir(root)  # a node's workers start elsewhere
     setup_globals()
     Singleton.set_state(singletons)
     own = context.config_loader.load_sweep_config(config, list(overrides))

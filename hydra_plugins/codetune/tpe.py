@@ -18,6 +18,8 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
+from stages.common.errors import UserError
+
 SEEDS = 10_000  # more than any study has trials
 DIGITS = 4  # of a number that is thought up: names and reports stay readable
 
@@ -75,12 +77,12 @@ class TpeSweeper(Sweeper):
             self.batch(study, space, fixed, min(left, self.settings.at_once))
 
     def batch(self, study: Any, space: Mapping[str, Any], fixed: list[str], count: int) -> None:
-        trials = []
-        for _ in range(count):
+        trials, done = [], ended(study)
+        for number in range(done, done + count):
             # a sampler of its own for each trial: a study that goes on thinks up what one that was never killed would
-            study.sampler = sampler(self.settings, len(study.get_trials(deepcopy=False)))
+            study.sampler = sampler(self.settings, number)
             trials.append(study.ask(dict(space)))
-        points = [[*fixed, *assigned(t.params), f"++sweep.trial={t.number}"] for t in trials]
+        points = [[*fixed, *assigned(t), f"++sweep.trial={t.number}"] for t in trials]
         returned = self.launcher.launch(points, initial_job_idx=trials[0].number)
         for trial, job in zip(trials, returned, strict=True):
             tell(study, trial, float(job.return_value))
@@ -90,7 +92,7 @@ def distribution(override: Override) -> Any:
     """What Optuna draws a value from: choices as they are, an interval or a range of numbers; `tag(log, ...)`: logarithmic.
 
     Raises:
-        ValueError: a sweep of another kind.
+        UserError: a sweep of another kind.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -104,12 +106,20 @@ def distribution(override: Override) -> Any:
         return FloatDistribution(float(value.start), float(value.end), log=log)
     if isinstance(value, RangeSweep) and value.start is not None and value.stop is not None:
         return CategoricalDistribution(tuple(override.sweep_string_iterator()))
-    raise ValueError(f"{override.get_key_element()}: choices, interval(a, b) or range(a, b) are wanted")
+    raise UserError(
+        f"hydra/sweeper=tpe: {override.input_line}: choices (4,8), interval(a,b) or range(a,b) are wanted"
+    )
 
 
-def assigned(params: Mapping[str, Any]) -> list[str]:
-    """Overrides of the values that a trial was given, decimals cut to `DIGITS`."""
-    return [f"{k}={float(f'{v:.{DIGITS}g}') if isinstance(v, float) else v}" for k, v in params.items()]
+def assigned(trial: Any) -> list[str]:
+    """Overrides of the values that a trial was given; decimals are cut to `DIGITS`, within their interval."""
+    found = []
+    for key, value in trial.params.items():
+        if isinstance(value, float):
+            drawn = trial.distributions[key]
+            value = min(max(float(f"{value:.{DIGITS}g}"), drawn.low), drawn.high)
+        found.append(f"{key}={value}")
+    return found
 
 
 def sampler(settings: TpeConf, number: int) -> Any:
@@ -132,23 +142,28 @@ def tell(study: Any, trial: Any, value: float) -> None:
 
 
 def again(study: Any) -> None:
-    """Put what a killed sweep left running back into the queue."""
+    """Put back into the queue what a killed sweep left running, and what failed."""
     from optuna.trial import TrialState
 
-    from stages.sweep.study import INTERRUPTED
+    from stages.sweep.study import AGAIN
 
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.enqueue_trial(trial.params)
-        study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
-        study.tell(trial.number, state=TrialState.FAIL)
+    done_again = set(study.user_attrs.get(AGAIN, ()))
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
+        if trial.number not in done_again:
+            study.enqueue_trial(trial.params)
+            done_again.add(trial.number)
+            if trial.state == TrialState.RUNNING:
+                study.tell(trial.number, state=TrialState.FAIL)
+    study.set_user_attr(AGAIN, sorted(done_again))
 
 
 def ended(study: Any) -> int:
-    """Trials that ended by themselves, whichever way."""
-    from stages.sweep.study import INTERRUPTED
+    """Trials that ended by themselves, whichever way, each counted once."""
+    from stages.sweep.study import AGAIN
 
     trials: Sequence[Any] = study.get_trials(deepcopy=False)
-    return sum(t.state.is_finished() and INTERRUPTED not in t.user_attrs for t in trials)
+    done_again = set(study.user_attrs.get(AGAIN, ()))
+    return sum(t.state.is_finished() and t.number not in done_again for t in trials)
 
 
 def stale(study: Any, patience: int) -> bool:

@@ -12,10 +12,9 @@ import fcntl
 import importlib.util
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,16 +26,26 @@ from stages.common.stage import MULTIRUN, checked_overrides, hydra_main, one_mes
 from stages.config.compose import store_params, validated
 from stages.sweep.evidence import Tried, gather
 from stages.sweep.git import experiment_ref
-from stages.sweep.places import place, places_for
-from stages.sweep.plan import SCRATCH, Plan, pin, point_name, point_overrides, swept
+from stages.sweep.places import cores, place, places_for
+from stages.sweep.plan import (
+    SCRATCH,
+    Plan,
+    dvc_params,
+    is_swept,
+    pin,
+    point_name,
+    point_overrides,
+    sweeper,
+    swept,
+)
 from stages.sweep.point import Result, run_point
 from stages.sweep.runs import best_of, close_run, open_run
-from stages.sweep.study import watcher
+from stages.sweep.study import goes_on, watcher
 from stages.sweep.table import table, words
 from stages.track.store import store_uri
 
 REPORTS = Path("reports/sweeps")
-ENDED = "no result: it was killed, or its sweep was. The same command does what is missing"
+ENDED = "no result: it was killed, or it still runs. The same command does what is missing"
 # What an option of the command line imports, and the extra of pyproject.toml that brings it
 EXTRAS = {
     "launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
@@ -57,8 +66,9 @@ def main() -> None:
         check_extras(arguments)
         points, sections = check_points(checked_overrides(arguments))
         sweep, track = sections["sweep"], sections["track"]
-        plan = pin(Path.cwd(), checked_overrides(arguments), sweep, store_uri(track), len(points))
-        with alone(plan):
+        overrides = checked_overrides(arguments)
+        plan = pin(Path.cwd(), overrides, sweep, store_uri(track), len(points))
+        with alone(plan, [o for o in overrides if is_swept(o)]):
             plan = replace(plan, run=open_run(track, plan))
             sys.argv[1:] = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={SCRATCH}/hydra/{plan.name}", *arguments]
             try:
@@ -84,6 +94,9 @@ def check_points(overrides: Sequence[str]) -> tuple[list[list[str]], dict[str, A
 
     Points that another sweeper than Hydra's own thinks up are checked when their job begins; of them, one without
     what is swept is returned.
+
+    Raises:
+        UserError: a key, a value or a group of a point is wrong, or cannot be set in params.yaml.
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -93,12 +106,23 @@ def check_points(overrides: Sequence[str]) -> tuple[list[list[str]], dict[str, A
     with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         own = parser.parse_overrides([o for o in overrides if not o.lstrip("+~").startswith("hydra")])
-        if any(o.lstrip("+~").startswith("hydra/sweeper=") for o in overrides):
+        if sweeper(overrides) == "tpe":
+            check_space([o for o in own if o.is_sweep_override()])
+        if sweeper(overrides) != "basic":
             own = [o for o in own if not o.is_sweep_override()]
         points = BasicSweeper.split_arguments(own, None)[0]
         for point in points:
             typed = validated(compose("params", overrides=point))
+            dvc_params(point_overrides(point), Path("params.yaml"))
     return points, typed
+
+
+def check_space(swept: Sequence[Any]) -> None:
+    """Raises UserError for a sweep that Optuna cannot draw from."""
+    from hydra_plugins.codetune.tpe import distribution
+
+    for override in swept:
+        distribution(override)
 
 
 def job(plan: Plan, config: Any) -> float:
@@ -108,10 +132,12 @@ def job(plan: Plan, config: Any) -> float:
     hydra = HydraConfig.get()
     overrides = point_overrides(hydra.overrides.task)
     name = point_name(plan, overrides)
-    cores = len(os.sched_getaffinity(0))
     points = hydra.sweeper.get("at_once", plan.points)  # tpe thinks up so many together
-    places = places_for(launched(hydra), points, plan.at_once, len(plan.gpus), cores)
-    with place(Path(plan.root) / SCRATCH / "places", places, plan.gpus):
+    places = places_for(launched(hydra), points, plan.at_once, len(plan.gpus), len(cores()) or 1)
+    own = (
+        nullcontext() if scheduled(hydra) else place(Path(plan.root) / SCRATCH / "places", places, plan.gpus)
+    )
+    with own:
         log = f"{plan.folder.relative_to(plan.root)}/{name}.log"
         print(f"[{name}] {' '.join(o.lstrip('+') for o in overrides)}: log in {log}", flush=True)
         watch = watcher(plan, hydra, config.sweep.get("trial", -1))
@@ -128,15 +154,21 @@ def launched(hydra: Any) -> int:
     if launcher == "basic":
         return 1
     jobs = hydra.launcher.get("n_jobs") or 0
-    return jobs if jobs >= 0 else max(1, len(os.sched_getaffinity(0)) + 1 + jobs)
+    return jobs if jobs >= 0 else max(1, len(cores()) + 1 + jobs)
+
+
+def scheduled(hydra: Any) -> bool:
+    """Whether a scheduler gives each job its GPUs and cores: Slurm, or a Ray cluster that is more than this sweep's own."""
+    launcher = hydra.runtime.choices["hydra/launcher"]
+    return launcher == "submitit_slurm" or (launcher == "ray" and bool(hydra.launcher.address))
 
 
 @contextmanager
-def alone(plan: Plan) -> Iterator[None]:
+def alone(plan: Plan, space: Sequence[str]) -> Iterator[None]:
     """Keep a second run of the same sweep away from this one's clones; forget the results of the last run (a study goes on).
 
     Raises:
-        UserError: it is running.
+        UserError: it is running, or its name is another study's.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     with (plan.folder / ".lock").open("w") as file:
@@ -144,8 +176,9 @@ def alone(plan: Plan) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"the sweep {plan.name} is running already (its logs: {plan.folder})") from None
-        for old in [] if plan.study else plan.folder.glob("*.json"):
-            remove(old)
+        if not (plan.study and goes_on(plan.folder, plan, space)):
+            for old in plan.folder.glob("*.json"):
+                remove(old)
         yield
 
 

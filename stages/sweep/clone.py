@@ -17,6 +17,10 @@ CACHE = ".cache"  # of a repository: checkpoints, judged samples, downloads
 GRACE_SECONDS = 5.0
 
 
+class Pruned(Exception):
+    """A point that is ended because others are ahead of it; says at which step. There is nothing to go on with."""
+
+
 @contextmanager
 def clone_of(plan: Plan, name: str) -> Iterator[Path]:
     """The clone of a point. What its stages left off at outlives it, until the block ends without an error."""
@@ -28,6 +32,8 @@ def clone_of(plan: Plan, name: str) -> Iterator[Path]:
         if kept.exists():
             os.replace(kept, clone / CACHE)
         yield clone
+    except Pruned:
+        raise
     except BaseException:
         set_aside(clone, kept)
         raise

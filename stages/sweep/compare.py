@@ -7,6 +7,7 @@ Here a parameter has one column, named without its file, and only where it diffe
 """
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -108,7 +109,9 @@ def ranked(rows: Sequence[Row], objective: str, direction: str) -> list[Row]:
 
     def key(row: Row) -> tuple[bool, float]:
         value = row.metrics.get(objective)
-        return value is None, sign * (value or 0.0)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return True, 0.0
+        return False, sign * value
 
     return sorted(rows, key=key)
 
@@ -147,7 +150,7 @@ def shown(options: Sequence[str]) -> list[dict[str, Any]]:
 def wanted() -> tuple[str, str]:
     """Objective and direction of the composed configuration, as a sweep has them."""
     config, default = Path(CONFIG), SweepSettings()
-    told = (yaml.safe_load(config.read_text("utf-8")) if config.exists() else {}).get("sweep", {})
+    told = ((yaml.safe_load(config.read_text("utf-8")) if config.exists() else {}) or {}).get("sweep", {})
     return told.get("objective", default.objective), told.get("direction", default.direction)
 
 

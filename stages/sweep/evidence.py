@@ -21,7 +21,7 @@ from stages.sweep.git import git, ref_exists
 METRICS = re.compile(r"reports/((?:evaluate/)?[^/]+)\.json")
 CURVE, LOCK = "reports/train.csv", "dvc.lock"
 JUDGED = "reports/evaluate/tuned"  # DVC's out with the judged samples of the tuned model
-NO_OBJECTIVE = ("failed", "pruned")
+NO_OBJECTIVE = ("failed", "pruned")  # what such a status begins with
 Metrics = dict[
     str, dict[str, Any]
 ]  # by the file's path below reports/ without its ending: train, evaluate/tuned
@@ -34,7 +34,7 @@ class Tried:
 
     name: str  # of its DVC experiment
     overrides: Mapping[str, str]  # swept keys and their values: train.lora.rank, or a group, as base
-    status: str  # ran N stages | from the cache | there already | pruned | failed
+    status: str  # ran N stages | from the cache | there already | pruned at step N | failed
     objective: float | None
     seconds: float  # from its start to its end, in this sweep
     error: str = ""
@@ -58,7 +58,7 @@ class Point:
     @property
     def value(self) -> float | None:
         """The objective, where the point was finished."""
-        value = None if self.tried.status in NO_OBJECTIVE else self.tried.objective
+        value = None if self.tried.status.startswith(NO_OBJECTIVE) else self.tried.objective
         return value if value is not None and math.isfinite(value) else None
 
 

@@ -222,7 +222,7 @@ def words(sweep: SweepEvidence, found: Sequence[Finding]) -> list[str]:
 
 
 def with_status(sweep: SweepEvidence, status: str) -> int:
-    return sum(point.tried.status == status for point in sweep.points)
+    return sum(point.tried.status.startswith(status) for point in sweep.points)
 
 
 def best_words(sweep: SweepEvidence, best: Finding) -> str:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 WAIT_SECONDS = 0.2
-SCHEDULED = ("SLURM_JOB_ID", "RAY_JOB_ID")  # such a job has its GPUs and cores from a scheduler already
+Item = TypeVar("Item")
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -46,15 +46,11 @@ def places_for(launched: int, points: int, at_once: int, gpus: int, cores: int) 
 def place(folder: Path, places: int, gpus: Sequence[str]) -> Iterator[None]:
     """Wait for one of `places` on this machine, and keep what this process starts in the block to it.
 
-    Cores are shared by affinity, which every stage takes its number of threads and workers from. A job of Slurm or
-    Ray keeps to what it was given.
+    Cores are shared by affinity, which every stage takes its number of threads and workers from.
     """
-    if any(os.environ.get(name) for name in SCHEDULED):
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
     file, number = first_free(folder, places)
-    everything = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    everything = cores()
     own, before = share(everything, number, places), dict(os.environ)
     try:
         if own:
@@ -62,7 +58,7 @@ def place(folder: Path, places: int, gpus: Sequence[str]) -> Iterator[None]:
         if places > 1 and own:
             os.environ["OMP_NUM_THREADS"] = str(len(own))
         if gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share(gpus, number, places))
         yield
     finally:
         os.environ.clear()
@@ -75,6 +71,7 @@ def place(folder: Path, places: int, gpus: Sequence[str]) -> Iterator[None]:
 
 def first_free(folder: Path, places: int) -> tuple[IO[str], int]:
     """A locked file and its number, as soon as one of `places` is free on this host."""
+    said = False
     while True:
         for number in range(places):
             file = (folder / f"{platform.node()}-{number}.lock").open("w")
@@ -84,13 +81,21 @@ def first_free(folder: Path, places: int) -> tuple[IO[str], int]:
                 file.close()
             else:
                 return file, number
+        if not said:
+            print("sweep: another point works on this machine; waiting until it ends", flush=True)
+            said = True
         time.sleep(WAIT_SECONDS)
 
 
-def share(cores: Sequence[int], number: int, places: int) -> list[int]:
-    """The cores of place `number`: as many for each, every core in use; with more places than cores they take turns.
+def cores() -> list[int]:
+    """The cores that this process may use; empty where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def share(them: Sequence[Item], number: int, places: int) -> list[Item]:
+    """Cores or GPUs of place `number`: as many for each, all in use; with more places than there are they take turns.
 
     >>> share([0, 1, 2, 3, 4], 1, 2)
     [1, 3]
     """
-    return list(cores[number % len(cores) :: places] or cores[number % len(cores) :][:1]) if cores else []
+    return list(them[number % len(them) :: places]) if them else []

@@ -64,20 +64,22 @@ def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str, points: i
     if found.returncode:
         raise UserError(f"`dvc cache dir` failed: {found.stderr.strip()}")
     own = [o for o in overrides if section(o) not in NOT_OF_THE_POINT]
+    study = sweeper(overrides) != "basic"
+    of_study = (settings.objective, settings.direction, "study") if study else ()
     return Plan(
         root=str(root),
         commit=commit,
         cache=str((root / found.stdout.strip()).resolve()),
         tracking_uri=uri,
         identity=tuple(identity(root, commit)),
-        fixed=tuple(o for o in own if not is_swept(o)),
-        name=settings.name or f"{commit[:7]}-{short_hash(*sorted(own))}",
+        fixed=tuple(as_hydra_says(o) for o in own if not is_swept(o)),
+        name=settings.name or f"{commit[:7]}-{short_hash(*sorted([*own, *of_study]))}",
         objective=settings.objective,
         direction=settings.direction,
         points=points,
         at_once=settings.at_once,
         gpus=visible_gpus(),
-        study=any(o.lstrip("+~").startswith("hydra/sweeper=") for o in overrides),
+        study=study,
     )
 
 
@@ -86,10 +88,26 @@ def section(override: str) -> str:
     return re.split(r"[./=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
+def sweeper(overrides: Sequence[str]) -> str:
+    """Which of hydra/sweeper the command line asks for."""
+    chosen = [o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith("hydra/sweeper=")]
+    return chosen[-1] if chosen else "basic"
+
+
 def is_swept(override: str) -> bool:
+    return bool(parsed(override).is_sweep_override())
+
+
+def as_hydra_says(override: str) -> str:
+    """An override as a job has it: `a=0.0001` for `a=1e-4`."""
+    found = parsed(override)
+    return f"{found.get_key_element()}={found.get_value_element_as_str()}"
+
+
+def parsed(override: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    return OverridesParser.create().parse_override(override).is_sweep_override()
+    return OverridesParser.create().parse_override(override)
 
 
 def short_hash(*parts: str) -> str:

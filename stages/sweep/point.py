@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,12 +17,12 @@ from typing import Any
 from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.config.compose import validated
-from stages.sweep.clone import POINT, clone_of, end_processes
+from stages.sweep.clone import POINT, Pruned, clone_of, end_processes
 from stages.sweep.git import dvc, experiment_ref, git, ref_exists
 from stages.sweep.plan import Plan, dvc_params, swept
+from stages.sweep.study import Watcher
 from stages.track.store import SWEEP, SWEEP_RUN
 
-Watch = Callable[[Path], str] | None  # looks into a clone; words: why the point is ended
 WATCH_SECONDS = 1.0
 LOG_LINES = 12
 REPORT = "reports/report.json"  # the comparison of tuned and base
@@ -45,12 +45,13 @@ class Result:
     overrides: dict[str, str] = field(default_factory=dict)  # what tells the point from the others
 
 
-class Pruned(Exception):
-    """A point that is ended because others are ahead of it; says at which step."""
-
-
 def run_point(
-    plan: Plan, number: int, name: str, overrides: Sequence[str], config: Any, watch: Watch = None
+    plan: Plan,
+    number: int,
+    name: str,
+    overrides: Sequence[str],
+    config: Any,
+    watch: Watcher | None = None,
 ) -> Result:
     """Make the experiment `name`, or find it made; never raises for what goes wrong inside of it.
 
@@ -66,8 +67,8 @@ def run_point(
                 result.status, made = "there already", committed(plan, ref)
             else:
                 result.status, made = run_in_clone(plan, name, overrides, watch)
-        result.objective = objective(made[metrics_file(plan)], plan)
-        result = replace(result, **compared(made.get(REPORT)))
+        value = objective(made[metrics_file(plan)], plan)
+        result = replace(result, objective=value, **compared(made.get(REPORT)))
     except Pruned as why:
         result.status = f"pruned {why}"
     except UserError as error:
@@ -106,7 +107,9 @@ def compared(text: str | None) -> dict[str, Any]:
     }
 
 
-def run_in_clone(plan: Plan, name: str, overrides: Sequence[str], watch: Watch) -> tuple[str, dict[str, str]]:
+def run_in_clone(
+    plan: Plan, name: str, overrides: Sequence[str], watch: Watcher | None
+) -> tuple[str, dict[str, str]]:
     """Status and metrics files' texts of a point that is made now; its clone is gone afterwards, its log stays."""
     log = plan.folder / f"{name}.log"
     try:
@@ -114,6 +117,8 @@ def run_in_clone(plan: Plan, name: str, overrides: Sequence[str], watch: Watch) 
             params = dvc_params(overrides, clone / "params.yaml")
             with log.open("wb") as file:
                 call(plan, clone, file, watch, "exp", "run", "--name", name, *params)
+            if watch:
+                watch.end(clone)
             if ref_exists(clone, ref := experiment_ref(plan.commit, name)):
                 git("push", "--quiet", "origin", f"{ref}:{ref}", folder=clone)
             ran = stages_run(log.read_text("utf-8", "replace"))
@@ -124,7 +129,7 @@ def run_in_clone(plan: Plan, name: str, overrides: Sequence[str], watch: Watch) 
         raise UserError(f"the point made no {error.filename}") from None
 
 
-def call(plan: Plan, clone: Path, log: Any, watch: Watch, *arguments: str) -> None:
+def call(plan: Plan, clone: Path, log: Any, watch: Watcher | None, *arguments: str) -> None:
     """Run DVC in a clone, everything it prints going to the log.
 
     Raises:

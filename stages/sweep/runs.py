@@ -34,12 +34,9 @@ def open_run(track: TrackSettings, plan: Plan) -> str:
     """
 
     def opened(store: Store) -> str:
-        run = find_run(store, plan)
-        if run is None:
-            tags = {SWEEP_TAG: plan.name, COMMIT_TAG: plan.commit}
-            run = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {plan.name}")
-        store.client.update_run(run.info.run_id, status="RUNNING")
-        return str(run.info.run_id)
+        run_id = the_run(store, plan)
+        store.client.update_run(run_id, status="RUNNING")
+        return run_id
 
     return sent(track, opened, "The runs of its points stand alone") or ""
 
@@ -51,10 +48,7 @@ def close_run(track: TrackSettings, plan: Plan, results: Sequence[Result], repor
     """
 
     def closed(store: Store) -> bool:
-        run = find_run(store, plan)
-        if run is None:
-            return False
-        run_id = run.info.run_id
+        run_id = the_run(store, plan)
         for result in results:
             children = runs_of(store, plan, result)
             if children == []:  # made while the store did not answer, or for another store
@@ -80,7 +74,7 @@ def close_run(track: TrackSettings, plan: Plan, results: Sequence[Result], repor
 
 
 def summary(plan: Plan, results: Sequence[Result]) -> Mapping[str, str]:
-    """Tags of the sweep's run: what MLflow shows as its description, and the command line."""
+    """Tags of the sweep's run: what MLflow shows as its description."""
     best = best_of(plan, results)
     told = f"Best: {best.name}, {plan.objective} {best.objective:.4g}. " if best else ""
     failed = sum(r.status == "failed" for r in results)
@@ -99,11 +93,15 @@ def best_of(plan: Plan, results: Sequence[Result]) -> Result | None:
     return best
 
 
-def find_run(store: Store, plan: Plan) -> Any:
-    """The sweep's own run, not a point's; None without one."""
+def the_run(store: Store, plan: Plan) -> str:
+    """The id of the sweep's own run, not a point's; made where it is missing."""
     wanted = f"tags.`{SWEEP_TAG}` = '{plan.name}' and tags.`{COMMIT_TAG}` = '{plan.commit}'"
     found = store.client.search_runs([store.experiment_id], wanted, order_by=["attributes.start_time ASC"])
-    return next((run for run in found if EXPERIMENT_TAG not in run.data.tags), None)
+    run = next((run for run in found if EXPERIMENT_TAG not in run.data.tags), None)
+    if run is None:
+        tags = {SWEEP_TAG: plan.name, COMMIT_TAG: plan.commit}
+        run = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {plan.name}")
+    return str(run.info.run_id)
 
 
 def runs_of(store: Store, plan: Plan, result: Result) -> Sequence[Any] | None:

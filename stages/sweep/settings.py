@@ -21,10 +21,10 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         require(
-            re.fullmatch(r"(\w[\w.-]*)?", self.name) is not None,
+            re.fullmatch(r"(\w[\w.-]*)?", self.name) is not None and self.name not in ("hydra", "places"),
             "sweep.name",
             self.name,
-            "letters, digits, '.', '_' and '-', or nothing",
+            "letters, digits, '.', '_' and '-', or nothing; not 'hydra' or 'places'",
         )
         require(
             re.fullmatch(r"[^:]+:[^:]+", self.objective) is not None,

@@ -2,15 +2,19 @@
 
 import csv
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.common.errors import UserError
+from stages.common.files import read_json, write_json
 from stages.sweep.plan import Plan
 
-FILE = "study.log"
+FILE, IDENTITY = "study.log", ".study"
 CURVES = ".cache/train/*/train.csv"  # of a clone, while its model trains
-PRUNED, INTERRUPTED = "pruned", "interrupted"  # attributes of a trial
+FINAL_CURVE = "reports/train.csv"  # of a clone whose pipeline has ended; before, that of the commit
+PRUNED = "pruned"  # attribute of a trial
+AGAIN = "again"  # attribute of a study: numbers of trials that were put back into the queue
 
 
 def open_study(folder: Path, name: str, direction: str, sampler: Any = None, pruner: Any = None) -> Any:
@@ -31,6 +35,30 @@ def open_study(folder: Path, name: str, direction: str, sampler: Any = None, pru
     )
 
 
+def goes_on(folder: Path, plan: Plan, space: Sequence[str]) -> bool:
+    """Whether the folder holds this very study; else it is made its folder.
+
+    Raises:
+        UserError: it holds another: of another commit, objective, direction, or with other things swept.
+    """
+    own = {
+        "commit": plan.commit,
+        "objective": plan.objective,
+        "direction": plan.direction,
+        "swept": sorted(space),
+    }
+    path = folder / IDENTITY
+    there = read_json(path) if path.exists() else None
+    for key, value in own.items():
+        if there and there.get(key) != value:
+            raise UserError(
+                f"sweep.name: the study '{plan.name}' in {folder} has another {key}: {there.get(key)}, not {value}. "
+                "Give this one another name."
+            )
+    write_json(path, own)
+    return there is not None
+
+
 def median_pruner(startup: int, after: int) -> Any:
     """Ends a point whose best validation loss so far is above the median of the others' at the same step.
 
@@ -43,7 +71,7 @@ def median_pruner(startup: int, after: int) -> Any:
     return MedianPruner(n_startup_trials=startup, n_warmup_steps=after)
 
 
-def watcher(plan: Plan, hydra: Any, trial: int) -> Callable[[Path], str] | None:
+def watcher(plan: Plan, hydra: Any, trial: int) -> "Watcher | None":
     """What looks at a point's validation losses while it trains; None where nothing is pruned."""
     sweeper = hydra.sweeper
     if hydra.runtime.choices["hydra/sweeper"] != "tpe" or not sweeper.prune or trial < 0:
@@ -66,20 +94,31 @@ class Watcher:
         self.reported: set[int] = set()
 
     def __call__(self, clone: Path) -> str:
-        for step, loss in validation_losses(clone):
-            if step not in self.reported:
-                self.reported.add(step)
-                self.trial.report(self.sign * loss, step)
-                if self.trial.should_prune():
-                    self.trial.set_user_attr(PRUNED, True)
-                    return f"at step {step}"
+        for step, loss in validation_losses(*clone.glob(CURVES)):
+            if self.report(step, loss) and self.trial.should_prune():
+                self.trial.set_user_attr(PRUNED, True)
+                return f"at step {step}"
         return ""
 
+    def end(self, clone: Path) -> None:
+        """Report what is left: a training that is quick, or came from the cache, was not seen at work."""
+        curves = [clone / FINAL_CURVE] if (clone / FINAL_CURVE).exists() else clone.glob(CURVES)
+        for step, loss in validation_losses(*curves):
+            self.report(step, loss)
 
-def validation_losses(clone: Path) -> list[tuple[int, float]]:
-    """Step and validation loss of the rows of the curve that a training has made so far."""
+    def report(self, step: int, loss: float) -> bool:
+        """Whether it was not reported before."""
+        if step in self.reported:
+            return False
+        self.reported.add(step)
+        self.trial.report(self.sign * loss, step)
+        return True
+
+
+def validation_losses(*curves: Path) -> list[tuple[int, float]]:
+    """Step and validation loss of the rows of curves, as a training has made them so far."""
     found = []
-    for path in clone.glob(CURVES):
+    for path in curves:
         try:
             rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
         except OSError:  # replaced or removed at this moment
