@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.tiny import REPOSITORY
 
 ROOM = 2 * 1024**2  # bytes: a file that is larger does not fit where `full` says so
@@ -144,6 +146,8 @@ def s3_remote(folder: Path) -> Iterator[Remote]:
 @contextmanager
 def ssh_remote(folder: Path) -> Iterator[Remote]:
     """A server that lets in whoever has the key file, and is known by its own."""
+    if not Path("/usr/sbin/sshd").exists():
+        pytest.skip("no sshd: apt-get install openssh-server")
     port = free_port()
     for name in ("host", "key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)

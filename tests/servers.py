@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 USER, PASSWORD = "codetune", "a long secret"
 START_SECONDS = 120
 
@@ -114,11 +116,12 @@ class Postgres(Process):
     end = signal.SIGQUIT  # at once, but its own processes first: they hold the memory that a new start needs
 
     def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        if not found:
+            pytest.skip("no PostgreSQL: apt-get install postgresql")
         # Not pytest's folder: PostgreSQL refuses to run as root, and no other user gets in there
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         super().__init__(self.folder / "log")
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-        assert found, "PostgreSQL is not installed: apt-get install postgresql"
         self._bin, root = found[-1], os.geteuid() == 0
         self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if root else []
         data, password = self.folder / "data", self.folder / "password"
