@@ -22,7 +22,7 @@ demo: setup ## run the whole pipeline, then print what came out (15 minutes on 2
 	$(RUN) dvc repro
 	@$(RUN) python -m stages.report.summary
 
-test: setup ## run all tests (12 minutes on 2 cores); PYTEST_ARGS=-n0: in one process
+test: setup ## run all tests (13 minutes on 2 cores); PYTEST_ARGS=-n0: in one process
 	$(RUN) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 repro: setup ## rerun what changed
