@@ -7,7 +7,6 @@ Here a parameter has one column, named without its file, and only where it diffe
 """
 
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +17,11 @@ from typing import Any
 import yaml
 
 from stages.common.errors import UserError
+from stages.sweep.findings import short_keys
 from stages.sweep.git import dvc
 from stages.sweep.settings import SweepSettings
 from stages.sweep.table import aligned, told_p
+from stages.track.facts import is_number
 
 CONFIG = "reports/config.yaml"
 BASE = "reports/evaluate/base.json:pass_at_1"
@@ -86,17 +87,11 @@ def differing(rows: Sequence[Row]) -> list[str]:
     return [name for name in names if any(params.get(name) != told[0].get(name) for params in told)]
 
 
-def short(names: Sequence[str]) -> list[str]:
-    """Their last words: `rank` for `train.lora.rank`, and the whole name where two end alike."""
-    ends = [name.rpartition(".")[2] for name in names]
-    return [end if ends.count(end) == 1 else name for end, name in zip(ends, names, strict=True)]
-
-
 def table(groups: Sequence[Sequence[Row]], objective: str, direction: str = "maximize") -> list[str]:
     """Lines: every commit, its experiments below it, the best objective first, those without one last."""
     rows = [row for group in groups for row in group]
     params = differing(rows)
-    head = ["experiment", objective.rpartition(":")[2], "base", "p", *LOSSES, *short(params)]
+    head = ["experiment", objective.rpartition(":")[2], "base", "p", *LOSSES, *short_keys(params).values()]
     lines = [head]
     for commit, *experiments in groups:
         lines.append(cells(commit, objective, params))
@@ -109,9 +104,7 @@ def ranked(rows: Sequence[Row], objective: str, direction: str) -> list[Row]:
 
     def key(row: Row) -> tuple[bool, float]:
         value = row.metrics.get(objective)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            return True, 0.0
-        return False, sign * value
+        return (False, sign * float(value or 0)) if is_number(value) else (True, 0.0)
 
     return sorted(rows, key=key)
 
@@ -131,7 +124,7 @@ def cut(value: Any) -> str:
 
 
 def number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else NOTHING
+    return f"{value:.4g}" if is_number(value) else NOTHING
 
 
 def shown(options: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Which points of a sweep differ from the base and from the best point by more than noise, and that in words."""
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from stages.common.statistics import holm
 from stages.report.comparison import NOISE, compare, equals, percent, signed
 from stages.report.sections import number
 from stages.sweep.evidence import NO_OBJECTIVE, Metrics, Point, SweepEvidence, stem
+from stages.track.facts import is_number
 
 MOST_DIGITS = 8
 SHOWN = 8  # points that a sentence lists by name
@@ -114,10 +114,6 @@ def adjusted(found: Mapping[str, tuple[float, float]]) -> dict[str, Difference]:
 def problems(point: Point) -> tuple[Any, set[str]]:
     benchmark = point.metrics.get("evaluate/tuned", {}).get("benchmark")
     return benchmark, {sample["task_id"] for sample in point.samples or []}
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def at(metrics: Metrics, objective: str, ending: str = "") -> float | None:

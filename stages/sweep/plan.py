@@ -42,9 +42,6 @@ class Plan:
         """Logs and results of the points; while a point runs, its clone."""
         return Path(self.root) / SCRATCH / self.name
 
-    def better(self, a: float, b: float) -> bool:
-        return a > b if self.direction == "maximize" else a < b
-
 
 def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str, points: int) -> Plan:
     """Pin the commit and the places that all points share.

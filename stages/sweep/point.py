@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import math
 import os
 import re
 import subprocess
@@ -21,6 +20,7 @@ from stages.sweep.clone import POINT, Pruned, clone_of, end_processes
 from stages.sweep.git import dvc, experiment_ref, git, ref_exists
 from stages.sweep.plan import Plan, dvc_params, swept
 from stages.sweep.study import Watcher
+from stages.track.facts import is_number
 from stages.track.store import SWEEP, SWEEP_RUN
 
 WATCH_SECONDS = 1.0
@@ -190,6 +190,6 @@ def objective(text: str, plan: Plan) -> float:
     value = json.loads(text)
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise UserError(f"sweep.objective: '{key}' in {file} is {value!r}: expected a number")
     return float(value)

@@ -59,11 +59,10 @@ def close_run(track: TrackSettings, plan: Plan, results: Sequence[Result], repor
                     store.client.set_tag(child.info.run_id, name, value)
         for key, value in summary(plan, results).items():
             store.client.set_tag(run_id, key, value)
-        scored = [r.objective for r in results if r.objective is not None]
-        if scored:
-            best = max(scored) if plan.direction == "maximize" else min(scored)
-            store.client.log_metric(run_id, f"best/{plan.objective.split(':')[1]}", best)
-        store.client.log_metric(run_id, "points", len(scored))
+        if best := best_of(plan, results):
+            store.client.log_metric(run_id, f"best/{plan.objective.split(':')[1]}", best.objective)
+        scored = sum(r.objective is not None for r in results)
+        store.client.log_metric(run_id, "points", scored)
         if report.is_dir():
             store.client.log_artifacts(run_id, str(report))
         failed = any(r.status == "failed" for r in results)
@@ -84,13 +83,9 @@ def summary(plan: Plan, results: Sequence[Result]) -> Mapping[str, str]:
 
 def best_of(plan: Plan, results: Sequence[Result]) -> Result | None:
     """The point with the best objective, of equal ones the first; None where none has one."""
-    best = None
-    for result in results:
-        if result.objective is not None and (
-            best is None or plan.better(result.objective, best.objective or 0.0)
-        ):
-            best = result
-    return best
+    sign = -1 if plan.direction == "minimize" else 1
+    scored = [result for result in results if result.objective is not None]
+    return max(scored, key=lambda result: sign * (result.objective or 0.0), default=None)
 
 
 def the_run(store: Store, plan: Plan) -> str:

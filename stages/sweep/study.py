@@ -17,7 +17,7 @@ PRUNED = "pruned"  # attribute of a trial
 AGAIN = "again"  # attribute of a study: numbers of trials that were put back into the queue
 
 
-def open_study(folder: Path, name: str, direction: str, sampler: Any = None, pruner: Any = None) -> Any:
+def open_study(folder: Path, name: str, direction: str, pruner: Any = None) -> Any:
     """The optuna.Study of a sweep, made where it is missing. Several processes may have it open."""
     import optuna
     from optuna.storages import JournalStorage
@@ -29,7 +29,6 @@ def open_study(folder: Path, name: str, direction: str, sampler: Any = None, pru
         storage=storage,
         study_name=name,
         direction=direction,
-        sampler=sampler,
         pruner=pruner,
         load_if_exists=True,
     )
