@@ -58,6 +58,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite store of MLflow with its tables, which take seconds to make. Copy it, do not write to it."""
+
+    def make(folder: Path) -> None:
+        from mlflow.tracking import MlflowClient
+
+        MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return made_once(tmp_path_factory, "store", make) / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
 def fresh(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny project, committed, nothing run. Copy it, do not write to it."""
     os.environ.setdefault(SITE, str(tmp_path_factory.mktemp("dvc-site")))

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forks import free_port
 from tests.tiny import REPOSITORY
 
 ROOM = 2 * 1024**2  # bytes: a file that is larger does not fit where `full` says so
@@ -37,7 +39,7 @@ Subsystem sftp {folder}/sftp
 
 
 @dataclass
-class Remote:
+class Remote(ABC):
     """A remote, and what a test does with one."""
 
     url: str
@@ -50,12 +52,12 @@ class Remote:
         """DVC with these arguments, as it has to be started to meet the failure."""
         return [sys.executable, "-m", "dvc", *arguments]
 
+    @abstractmethod
     def fail(self) -> None:
         """From now on there is no room for all of it."""
-        raise NotImplementedError
 
-    def mend(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def mend(self) -> None: ...
 
     def files(self) -> dict[str, bytes]:
         """Content of everything that lies there, by path."""
@@ -167,12 +169,6 @@ def ssh_remote(folder: Path) -> Iterator[Remote]:
         yield SSH(
             f"ssh://127.0.0.1:{port}{folder}/store", folder, user, {"keyfile": str(folder / "key")}, env
         )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def sftp_server() -> str:

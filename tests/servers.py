@@ -3,25 +3,22 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.forks import free_port
+
 USER, PASSWORD = "codetune", "a long secret"
 START_SECONDS = 120
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def wait_for(process: "subprocess.Popen[bytes]", ready: Callable[[], bool], log: Path) -> None:
@@ -34,7 +31,7 @@ def wait_for(process: "subprocess.Popen[bytes]", ready: Callable[[], bool], log:
         time.sleep(0.05)
 
 
-class Process:
+class Process(ABC):
     """A server that can die and come back at the same address."""
 
     command: list[str]
@@ -45,8 +42,8 @@ class Process:
         self.log, self.port = log, free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def is_ready(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def is_ready(self) -> bool: ...
 
     def start(self) -> None:
         with self.log.open("ab") as log:

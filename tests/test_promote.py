@@ -101,15 +101,6 @@ def test_what_else_differs_is_said() -> None:
     assert "Both were judged in a weak sandbox (level C)." in both
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mlflow.tracking import MlflowClient
-
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
 def store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A fresh store, and a folder with the configuration of this repository to call promote in."""

@@ -25,15 +25,6 @@ from tests.tracking_server import TrackingServer
 NAME = "codetune"
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mlflow.tracking import MlflowClient
-
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
 def folder(tmp_path: Path, empty_store: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished pipeline's files, a tiny model for the merged one, and a fresh store, as working folder."""

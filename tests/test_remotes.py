@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.remotes import REMOTES, ROOM, SECRET, Remote
+from tests.remotes import REMOTES, ROOM, SECRET, Folder, Remote
 from tests.tiny import REPOSITORY, Done, Project
 
 MAKE = """\
@@ -209,7 +209,7 @@ def test_a_record_that_cannot_be_sent_is_said_but_no_failure(source: Project, tm
     assert told.err.count("ERROR: failed to transfer") == 2
     (store / "runs").unlink()
     project.dvc(*EVERYTHING)
-    assert whole(Remote("", tmp_path).files())[1] == 2
+    assert whole(Folder("", tmp_path).files())[1] == 2
 
 
 def test_what_went_bad_at_the_remote_is_not_taken_with_verify(source: Project, tmp_path: Path) -> None:

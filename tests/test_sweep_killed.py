@@ -3,29 +3,19 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 
 from stages.sweep.clone import POINT
 from stages.train.checkpoints import SCRATCH as CHECKPOINTS
+from tests.judging import wait_for
 from tests.tiny import Project, environment
 from tests.toy import WAIT, experiments, made, rows, short, sweep
 
-Found = TypeVar("Found")
 DEADLINE = 120.0  # seconds
-
-
-def eventually(look: Callable[[], Found]) -> Found:
-    end = time.monotonic() + DEADLINE
-    while not (found := look()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)
-    return found
 
 
 @contextmanager
@@ -43,8 +33,8 @@ def waiting_at(project: Project, rank: int, *arguments: str) -> Iterator[tuple[s
         text=True,
     )
     try:
-        log = eventually(lambda: next(project.root.glob(f".cache/sweep/*/rank-{rank}-*.log"), None))
-        eventually(lambda: "begun 1 times" in log.read_text("utf-8"))
+        log = wait_for(lambda: next(project.root.glob(f".cache/sweep/*/rank-{rank}-*.log"), None), DEADLINE)
+        assert wait_for(lambda: "begun 1 times" in log.read_text("utf-8"), DEADLINE)
         yield process, log
     finally:
         process.kill()

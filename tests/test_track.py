@@ -36,21 +36,12 @@ from stages.track.store import (
     store_uri,
 )
 from stages.train import curve
+from tests.judging import wait_for
 from tests.report_files import STEPS, curve_rows, make_reports
 from tests.tiny import REPOSITORY
 from tests.tracking_server import TrackingServer
 
 CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens, and a connection is refused at once
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sqlite store with its tables, made once: MLflow takes seconds for that."""
-    from mlflow.tracking import MlflowClient
-
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
 
 
 @pytest.fixture
@@ -140,11 +131,9 @@ def send_live(rows: list[dict[str, Any]]) -> None:
 
 
 def eventually(what: Callable[[], Any]) -> Any:
-    """What is true in the end; fails after 20 seconds."""
-    end = time.monotonic() + 20
-    while not (seen := what()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    """What is true in the end."""
+    seen = wait_for(what)
+    assert seen
     return seen
 
 

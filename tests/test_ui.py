@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -24,6 +23,7 @@ from stages.common.stage import Settings
 from stages.track.__main__ import main
 from stages.track.settings import TrackSettings
 from stages.track.view import NAME as VIEW
+from tests.forks import free_port
 from tests.sweep_runs import CURVE_STEPS, EVERY, NAME, make_sweep
 from tests.tiny import REPOSITORY, Project, environment
 
@@ -57,8 +57,7 @@ def project(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
 @pytest.fixture(scope="module")
 def server(project: Project) -> Iterator[str]:
     """The address of what `make ui` starts; it may not answer yet."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     # `-o setup`: this interpreter is the project's, there is nothing to install
     command = ["make", "-f", str(REPOSITORY / "Makefile"), "-o", "setup", "ui", f"PORT={port}"]
     with (project.root.parent / "ui.log").open("wb") as log:
