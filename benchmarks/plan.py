@@ -127,9 +127,11 @@ def spread() -> None:
 
     Of models/adapter, whole and at a part of its strength: models that differ as two evaluations late in a training do.
     """
-    from stages.common.fused import fuse
-    from stages.common.packs import flatten, read_packs
-    from stages.common.quantized import PackedModel, Quantization, load_model, mean_loss
+    from stages.common.model.fused import fuse
+    from stages.common.model.load import load_model
+    from stages.common.model.packed_model import PackedModel, mean_loss
+    from stages.common.model.packs import flatten, read_packs
+    from stages.common.model.quantize import Quantization
     from stages.merge.weights import add_trained_adapter
 
     adapter = Path("models/adapter")

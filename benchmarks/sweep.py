@@ -3,7 +3,7 @@
     python -m benchmarks.sweep                      # four points at once, ten times over
     python -m benchmarks.sweep --rounds 2 --at-once 2
 
-Over the toy pipeline of the tests (tests/toy.py), so that what is counted is the sweep: git, DVC, locks, MLflow. The other
+Over the toy pipeline of the tests (tests/helpers/toy_pipeline.py), so that what is counted is the sweep: git, DVC, locks, MLflow. The other
 side is DVC's own way to several at once, `dvc exp run --queue` and `--run-all --jobs`, on the same points.
 """
 
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.tell import Part, machine, ratio, table_of
-from tests.tiny import SITE, Project, make_project, write_model
-from tests.toy import LOCKED, experiments, make_toy, short, sweep, tree
+from tests.helpers.tiny_project import SITE, Project, make_project, write_model
+from tests.helpers.toy_pipeline import LOCKED, experiments, make_toy, short, sweep, tree
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import sys
 import pyarrow.parquet as pq
 
 from benchmarks.tell import clock
-from stages.common.tokens import load_tokenizer, tokenize
+from stages.common.text.tokens import load_tokenizer, tokenize
 
 BATCH_ROWS = 1024
 

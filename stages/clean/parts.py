@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.clean.decontaminate import index_of, mark
-from stages.clean.duplicates import text_digest
-from stages.clean.near import Near, near_problems
-from stages.clean.near_duplicates import write_signatures
+from stages.clean.contamination.benchmark_proximity import Near, near_problems
+from stages.clean.contamination.decontaminate import index_of, mark
+from stages.clean.duplicates.deduplicate import text_digest
+from stages.clean.duplicates.near_duplicates import write_signatures
 from stages.clean.raw import require_sorted, require_values
-from stages.clean.rows import Row, make_row
+from stages.clean.row import Row, make_row
 from stages.clean.screen import Drop, first_failure
 from stages.clean.settings import CleanSettings
 from stages.clean.transform import transformed
@@ -147,7 +147,7 @@ class Screened:
             row = rows.popleft()
             drop = first_failure(row, settings, index)
             passed = drop is None
-            if passed and settings.validate != "off":
+            if passed and settings.validate != "none":
                 check = check_of(row)
                 if check:
                     self.checks.append((len(self.drops), check))

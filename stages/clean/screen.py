@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from stages.clean.decontaminate import CHECKS, Index
-from stages.clean.rows import Row
-from stages.clean.rules import RULES
+from stages.clean.contamination.decontaminate import CHECKS, Index
+from stages.clean.row import Row
+from stages.clean.rules.row_rules import RULES
 from stages.clean.settings import CleanSettings
 
 

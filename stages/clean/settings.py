@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from stages.clean.rules_settings import (
+from stages.clean.rules.settings import (
     Alphanumeric,
     Blobs,
     Boilerplate,
@@ -18,7 +18,7 @@ from stages.clean.rules_settings import (
     Repetition,
     System,
 )
-from stages.common.sections import require
+from stages.common.settings import require
 
 ROW_RULES = (
     "empty",
@@ -45,7 +45,7 @@ ROW_RULES = (
 DUPLICATE_RULES = ("exact", "ast", "near")
 LAYOUTS = ("whole", "fenced")
 PERSONAL = ("email", "ip", "phone", "iban", "card")
-VALIDATE = ("off", "tag", "require")
+VALIDATE = ("none", "tag", "require")
 ISOLATION = ("auto", "A", "B", "C")
 DOCTEST_FLAGS = ("ELLIPSIS", "NORMALIZE_WHITESPACE", "IGNORE_EXCEPTION_DETAIL")
 # Plugins of detect-secrets that redact. Left out, as noise in code: the keyword and the two entropy plugins, and
@@ -173,6 +173,8 @@ class Validation:
     memory_mib: int = 1024  # address space of a row's checks, MiB
     isolation: str = "auto"  # auto: the highest level this machine gives | A | B | C (docs/evaluate.md)
     allow_weak_sandbox: bool = False  # run the code of rows at level C where nothing better is there
+    # Written by the config stage: sha256 of stages/judge where rows are run, so that a change of it runs them again
+    judge: str = ""
 
     def __post_init__(self) -> None:
         key = "clean.validation"
@@ -212,14 +214,12 @@ class CleanSettings:
     contamination: Contamination = field(default_factory=Contamination)
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
     redact: Redaction = field(default_factory=Redaction)
-    # off: nothing of a row is run | tag: the column `validated` says whether its tests and doctests pass, and of
+    # none: nothing of a row is run | tag: the column `validated` says whether its tests and doctests pass, and of
     # duplicates a row that passes is kept | require: rows that fail are dropped too
-    validate: str = "off"
+    validate: str = "none"
     validation: Validation = field(default_factory=Validation)
 
     def __post_init__(self) -> None:
-        if self.validate == "False":  # YAML 1.1 reads a bare `off` as false
-            self.validate = "off"
         require(self.validate in VALIDATE, "clean.validate", self.validate, "one of " + ", ".join(VALIDATE))
         require(self.layout in LAYOUTS, "clean.layout", self.layout, "one of " + ", ".join(LAYOUTS))
         for key, known in (("rules", ROW_RULES), ("duplicates", DUPLICATE_RULES)):

@@ -35,7 +35,7 @@ def transformed(batch: pa.RecordBatch, settings: CleanSettings) -> tuple[pa.Reco
     batch = valid_utf8(batch, counts)
     batch = change_rows(batch, [UNCLEAN], cleaned, counts)
     if settings.redact.secrets or settings.redact.personal:
-        from stages.clean import redact  # detect-secrets comes with it
+        from stages.clean.redact import redact  # detect-secrets comes with it
 
         change = partial(redact.redacted, settings=settings.redact, layout=settings.layout)
         batch = change_rows(batch, redact.wide_patterns(settings.redact), change, counts, "places")

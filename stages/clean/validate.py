@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.clean.checker import CANNOT_RUN, FAILED
-from stages.clean.rows import Row
+from stages.clean.row import Row
 from stages.clean.settings import CleanSettings, Validation
 from stages.common.errors import UserError
 
 if TYPE_CHECKING:
-    from stages.evaluate.pool import Pool
-    from stages.evaluate.worker import Verdict
+    from stages.judge.pool import Pool
+    from stages.judge.verdict import Verdict
 
 ENTRY = "row"
 PROGRAM = f"def {ENTRY}():\n    pass\n"
@@ -93,7 +93,7 @@ def run_checks(checks: Sequence[Check], settings: CleanSettings) -> list[Outcome
             it, or the judge itself failed.
     """
     from stages.common.schema import Problem
-    from stages.evaluate.pool import Sample
+    from stages.judge.pool import Sample
 
     if not checks:
         return []
@@ -123,17 +123,17 @@ def open_pool(isolation: str, cpu_seconds: float, memory_mib: int, allow_weak_sa
     Raises:
         UserError: as `run_checks`.
     """
-    from stages.evaluate.isolation import detect
-    from stages.evaluate.pool import Pool
-    from stages.evaluate.sandbox import Limits
-    from stages.evaluate.selftest import probe
+    from stages.judge.pool import Pool
+    from stages.judge.sandbox.host import Limits
+    from stages.judge.sandbox.levels import detect
+    from stages.judge.selftest import probe
 
     found = detect(isolation)
     if found.level == "C" and not allow_weak_sandbox:
         raise UserError(
             "clean.validate runs the code of rows, and only resource limits are to be had here: a row could read files, "
             f"use the network and start programs. {found.why or 'Level C was asked for'}. Install bubblewrap, set "
-            "clean.validate=off, or take the risk with clean.validation.allow_weak_sandbox=true."
+            "clean.validate=none, or take the risk with clean.validation.allow_weak_sandbox=true."
         )
     pool = Pool(found, Limits(cpu_seconds, memory_mib << 20))
     probe(pool)

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.clean.duplicates import Deduplicated
+from stages.clean.contamination.benchmark_proximity import Summary
+from stages.clean.duplicates.deduplicate import Deduplicated
 from stages.clean.funnel import Funnel
-from stages.clean.near import Summary
 from stages.clean.parts import nears_of, read_part
+from stages.clean.row_table import FAILED, PASSED, Survey
 from stages.clean.settings import CleanSettings
-from stages.clean.survey import FAILED, PASSED, Survey
 from stages.common.files import ROW_GROUP_ROWS
 from stages.common.schema import row_schema
 

@@ -7,15 +7,28 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from stages.common.engine_settings import EngineSettings
 from stages.common.errors import UserError
+from stages.common.settings import require
 
 T = TypeVar("T")
 R = TypeVar("R")
+KINDS = ("native", "ray")
 AHEAD = 2  # tasks waiting for each worker: results come in order, so memory stays bounded
+
+
+@dataclass
+class EngineSettings:
+    kind: str = "native"  # native: processes of this machine | ray: a Ray cluster
+    workers: int = 0  # native: processes at once, 0: one per core
+    address: str = ""  # ray: host:port of the head; empty: a cluster of this machine alone, made for the run
+
+    def __post_init__(self) -> None:
+        require(self.kind in KINDS, "engine.kind", self.kind, "one of " + ", ".join(KINDS))
+        require(self.workers >= 0, "engine.workers", self.workers, "0 or more")
 
 
 class Engine(Protocol):

@@ -159,9 +159,18 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_code(folder: str | Path) -> str:
+    """Hex sha256 over the sorted relative names and contents of all Python files below `folder`."""
+    return sha256_files(folder, Path(folder).rglob("*.py"))
+
+
 def sha256_folder(path: str | Path) -> str:
     """Hex sha256 over the sorted relative names and contents of all files below `path`."""
+    return sha256_files(path, (file for file in Path(path).rglob("*") if file.is_file()))
+
+
+def sha256_files(folder: str | Path, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(p for p in Path(path).rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from stages.common.sections import require
+from stages.common.settings import require
 
 TOKEN = re.compile(r"[()]|[\w.:+-]+", re.ASCII)  # no id has an underscore, but names of the hub do
 WORDS = ("AND", "OR", "WITH")

@@ -16,7 +16,7 @@ import yaml
 
 from stages.common.errors import UserError
 from stages.common.files import write_json
-from stages.common.sections import SECTIONS, section_class, unknown_keys
+from stages.common.settings import SECTIONS, section_class, unknown_keys
 
 CONFIG = Path("reports/config.yaml")
 MULTIRUN = ("-m", "--multirun")

@@ -10,10 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from stages.track.settings import TrackSettings
+from typing import Any
 
 CLOSE_SECONDS = 30.0  # what `close` waits at most for what is still to be sent, if track.timeout is no longer
 
@@ -36,8 +33,12 @@ class LiveRun:
         self._process, self._close_seconds = process, close_seconds
 
     @classmethod
-    def start(cls, track_settings: "TrackSettings", training_key: str) -> "LiveRun":
-        """Start the sending process; with `track.live` off, one that sends nothing."""
+    def start(cls, track_settings: Any, training_key: str) -> "LiveRun":
+        """Start the sending process; with `track.live` off, one that sends nothing.
+
+        Args:
+            track_settings: the section `track` (a dataclass of a floor above this one).
+        """
         if not track_settings.live:
             return cls(None)
         try:

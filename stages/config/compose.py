@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from stages.common.errors import UserError
-from stages.common.sections import SECTIONS
+from stages.common.files import sha256_code
+from stages.common.settings import SECTIONS
 from stages.common.stage import typed_sections, unknown_key_message
 
 
@@ -42,7 +43,10 @@ def validated(config: Any) -> dict[str, Any]:
         if section not in SECTIONS:
             close = difflib.get_close_matches(str(section), SECTIONS, n=1)
             raise UserError(unknown_key_message(str(section), close[0] if close else None))
-    return typed_sections(config, list(SECTIONS))
+    sections = typed_sections(config, list(SECTIONS))
+    clean = sections["clean"]
+    clean.validation.judge = sha256_code("stages/judge") if clean.validate != "none" else ""
+    return sections
 
 
 def composed(*overrides: str) -> dict[str, Any]:

@@ -19,14 +19,15 @@ from stages.common.files import replacing, write_jsonl
 from stages.common.schema import Problem
 from stages.common.stage import Settings, run
 from stages.common.statistics import pass_at
-from stages.evaluate import benchmark
-from stages.evaluate.generate import Completion, Request, generate
+from stages.evaluate.completion import Completion, Request
+from stages.evaluate.generate import generate
 from stages.evaluate.journal import Journal, journal_key
-from stages.evaluate.pool import Pool
 from stages.evaluate.progress import Progress
-from stages.evaluate.scoring import Judgement, judge, open_pool
 from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.worker import Verdict
+from stages.judge import benchmark
+from stages.judge.pool import Pool
+from stages.judge.scoring import Judgement, judge, open_pool
+from stages.judge.verdict import Verdict
 
 MODELS = {"base": Path("models/base"), "tuned": Path("models/merged")}
 WARN_SHARE = 0.05

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from stages.common.errors import UserError
-from stages.evaluate.generate import Completion, Finished, Row, Spelling, completed
-from stages.evaluate.packed import pack_linears
+from stages.evaluate.completion import Completion, Finished, Row, Spelling, completed
+from stages.evaluate.packed_linear import pack_linears
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.slots import Slots, make_slots
 

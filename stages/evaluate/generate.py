@@ -5,89 +5,17 @@ transformers, `vllm_backend` with vLLM. Both are handed the same tokens and cut 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.prompt import render_prompt
-from stages.common.prompt_settings import PromptSettings
-from stages.common.tokens import encode_prompts, load_tokenizer, plain_ids, special_tokens
+from stages.common.text.prompt import render_prompt
+from stages.common.text.settings import PromptSettings
+from stages.common.text.tokens import encode_prompts, load_tokenizer, special_tokens
+from stages.evaluate.completion import Backend, Completion, Finished, Request, Row, Spelling
 from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.stopping import Ending, ending_of
-
-
-@dataclass(frozen=True)
-class Request:
-    """One sample that is wanted."""
-
-    prompt: str  # the benchmark's, as it stands; it is rendered here
-    sample: int = 0  # its number among those of its prompt
-
-
-@dataclass(frozen=True)
-class Completion:
-    text: str  # what follows the rendered prompt, up to where the answer ends
-    new_tokens: int  # tokens generated, the one that ended the sample included
-    stop: str  # eos | function_end | length
-
-
-@dataclass
-class Row:
-    """One sample on its way."""
-
-    index: int  # of the request in the caller's list
-    ids: list[int]  # the rendered prompt
-    ending: Ending
-    limit: int  # tokens it may take
-    stream: int = 0  # key of its random numbers, 128 bits
-    new: list[int] = field(default_factory=list)
-    text: str = ""  # of `new`, token by token: right where it matters to `ending`, at line starts
-
-    @cached_property
-    def uniforms(self) -> np.ndarray:
-        """One number in [0, 1) a token."""
-        return np.random.Generator(np.random.Philox(key=self.stream)).random(self.limit)
-
-
-Finished = Callable[[int, Completion], object]  # index of the request, and what came of it
-
-
-class Spelling:
-    """Text of token ids behind other text: tokenizers of SentencePiece's kind swallow a leading space else."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.anchor = plain_ids(["a"], tokenizer)[0]
-
-    def __call__(self, ids: list[int]) -> str:
-        how = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        before = self.tokenizer.decode(self.anchor, **how)
-        return self.tokenizer.decode([*self.anchor, *ids], **how)[len(before) :]
-
-
-class Backend(Protocol):
-    """Completes rows of a model folder, in whatever order, and says so for each as it is finished.
-
-    Args:
-        rows: what to complete.
-        spelling: ids to text.
-        stops: tokens that end a sample.
-    """
-
-    def __call__(
-        self,
-        model_folder: Path,
-        rows: Sequence[Row],
-        spelling: Spelling,
-        stops: set[int],
-        settings: EvaluateSettings,
-        finished: Finished,
-    ) -> None: ...
+from stages.evaluate.stopping import ending_of
 
 
 def generate(
@@ -158,15 +86,6 @@ def stream_of(seed: int, request: Request) -> int:
     """Key of a sample's random numbers: a function of seed, problem and sample number, of nothing else."""
     text = f"{seed}:{request.sample}:{request.prompt}"
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16], "big")
-
-
-def completed(row: Row, stop: str, spelling: Spelling) -> Completion:
-    """A finished row, with what is behind its answer cut off; `stop`: eos | function_end | length."""
-    text = spelling(row.new[:-1] if stop == "eos" else row.new)
-    end = row.ending.find(text, finished=True)
-    if end is not None:
-        text, stop = text[:end], "function_end"
-    return Completion(text, len(row.new), stop)
 
 
 def context_of(folder: Path) -> int | None:

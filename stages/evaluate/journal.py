@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.files import remove
-from stages.evaluate.generate import Completion
-from stages.evaluate.worker import FirstRun, Verdict
+from stages.evaluate.completion import Completion
+from stages.judge.verdict import FirstRun, Verdict
 
 SCRATCH = Path(".cache/evaluate")
 CODE = Path(__file__).resolve().parents[1]

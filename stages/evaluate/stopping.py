@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from stages.common.prompt import is_header
-from stages.common.prompt_settings import PromptSettings
+from stages.common.headers import is_header
+from stages.common.text.settings import PromptSettings
 
 TOKEN = re.compile(r'"""|\'\'\'|\\.|["\'#()\[\]{}]')
 DEFINES = re.compile(r"(async\s+def|def|class|import|from)\b|@|\"\"\"|'''")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.evaluate.generate import Finished, Row, Spelling, completed
+from stages.evaluate.completion import Finished, Row, Spelling, completed
 from stages.evaluate.settings import EvaluateSettings
 
 ROWS_AT_ONCE = 4096  # handed to the engine together; an interrupted run loses at most those

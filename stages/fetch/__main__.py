@@ -17,14 +17,14 @@ from stages.common.errors import UserError
 from stages.common.files import remove, replacing, write_json, write_jsonl
 from stages.common.schema import Problem, row_schema
 from stages.common.stage import Settings, run
-from stages.fetch import mix
-from stages.fetch.groups import row_groups
+from stages.fetch import mixing
+from stages.fetch.benchmark_formats import problems_of
+from stages.fetch.external_sort import Runs
 from stages.fetch.licences import forbids
-from stages.fetch.origins import deliver
-from stages.fetch.rows import Tally, batches
-from stages.fetch.runs import Runs
+from stages.fetch.resolve import deliver
+from stages.fetch.row_groups import row_groups
 from stages.fetch.settings import FetchSettings
-from stages.fetch.suites import problems_of
+from stages.fetch.source_rows import Tally, batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,8 +54,8 @@ def main(settings: Settings) -> dict[str, Any]:
             lock["sources"][source.name] = {**delivery.lock, "formats": tally.formats}
             print(f"fetch: {source.name}: {tally.rows} of {tally.rows + tally.reasons.total()} candidates")
         limit = None
-        if mix.is_mixed(fetch.sources, fetch.rows):
-            limit, left_out = mix.limits(fetch.sources, shares_of(runs, list(tallies)), fetch.rows)
+        if mixing.is_mixed(fetch.sources, fetch.rows):
+            limit, left_out = mixing.limits(fetch.sources, shares_of(runs, list(tallies)), fetch.rows)
             for name, reasons in left_out.items():
                 tallies[name].reasons.update(reasons)
         suites, lock["benchmarks"] = benchmarks(fetch)
@@ -87,7 +87,7 @@ def shares_of(runs: Runs, names: list[str]) -> dict[str, Any]:
     found: dict[str, list[Any]] = {name: [] for name in names}
     for table in runs.sorted(["id", "source"]):
         of = table["source"].to_numpy()
-        places = mix.shares(table["id"].to_pylist())
+        places = mixing.shares(table["id"].to_pylist())
         for name in names:
             found[name].append(places[of == name])
     return {name: np.concatenate(parts) for name, parts in found.items()}
@@ -125,7 +125,7 @@ def write(
 def rows_by_id(runs: Runs, limit: dict[str, int] | None) -> Iterator["pa.Table"]:
     """The rows that are taken, by id."""
     for table in runs.sorted():
-        yield mix.chosen(table, limit) if limit else table
+        yield mixing.chosen(table, limit) if limit else table
 
 
 def counts(tally: Tally, taken: int, lock: dict[str, Any]) -> dict[str, Any]:

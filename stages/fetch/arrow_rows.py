@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from stages.fetch.bad import CUT, DUPLICATE, MAX_ROW_BYTES, NOT_UTF8, OVERSIZE, Bad
+from stages.fetch.row_errors import CUT, DUPLICATE, MAX_ROW_BYTES, NOT_UTF8, OVERSIZE, Bad
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from stages.fetch.bad import CUT, DUPLICATE, FIELDS, MAX_ROW_BYTES, NOT_CSV, NOT_UTF8, OVERSIZE, Bad
-from stages.fetch.streams import PIECE
+from stages.fetch.compression import PIECE
+from stages.fetch.row_errors import CUT, DUPLICATE, FIELDS, MAX_ROW_BYTES, NOT_CSV, NOT_UTF8, OVERSIZE, Bad
 
 Item = tuple[int, dict[str, Any]] | Bad
 

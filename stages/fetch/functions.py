@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stages.fetch.module import Module, Unfit, free_names, is_overload, read_module, segment, standard
+from stages.fetch.python_module import Module, Unfit, free_names, is_overload, read_module, segment, standard
 
 MAX_BODY_LINES = 60
 MAX_HELPER_LINES = 80

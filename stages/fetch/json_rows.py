@@ -6,8 +6,17 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from stages.fetch.bad import CUT, DUPLICATE, MAX_ROW_BYTES, NOT_JSON, NOT_OBJECT, NOT_UTF8, OVERSIZE, Bad
-from stages.fetch.streams import PIECE, gathered, lines
+from stages.fetch.compression import PIECE, gathered, lines
+from stages.fetch.row_errors import (
+    CUT,
+    DUPLICATE,
+    MAX_ROW_BYTES,
+    NOT_JSON,
+    NOT_OBJECT,
+    NOT_UTF8,
+    OVERSIZE,
+    Bad,
+)
 
 SPACE = re.compile(r"[ \t\n\r\ufeff]*")
 BLANK = " \t\n\r"

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from stages.common.sections import require
+from stages.common.settings import require
 from stages.common.spdx import is_expression
 from stages.fetch.licences import PERMISSIVE, require_allowed, require_known
 

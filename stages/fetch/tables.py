@@ -13,11 +13,11 @@ from typing import Any
 from stages.common.errors import UserError
 from stages.common.stage import disk_is_full
 from stages.fetch.arrow_rows import arrow_rows, one_line, parquet_rows
-from stages.fetch.bad import CUT, EMPTY, UNREADABLE, Bad
+from stages.fetch.compression import DAMAGED, PIECE, gathered, packing, unpacked
 from stages.fetch.csv_rows import csv_rows
-from stages.fetch.files import File
 from stages.fetch.json_rows import Item, json_lines, json_values
-from stages.fetch.streams import DAMAGED, PIECE, gathered, packing, unpacked
+from stages.fetch.origin import File
+from stages.fetch.row_errors import CUT, EMPTY, UNREADABLE, Bad
 
 READABLE = "JSON lines, a JSON array, CSV, Parquet, Arrow; each plain or gz, bz2, xz, zst"
 HEAD_BYTES = 64 * 1024

@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
-from stages.common.pins import require_sha256
-from stages.fetch.files import File, Origin
+from stages.common.sources.pins import require_sha256
+from stages.fetch.origin import File, Origin
 from stages.fetch.settings import Source
 
 CACHE = Path(".cache/fetch/urls")

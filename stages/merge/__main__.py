@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
 from stages.common.files import replacing, sha256_file, write_json
-from stages.common.packs import batches, read_packs
+from stages.common.model.packs import batches, read_packs
 from stages.common.stage import Settings, run
 from stages.merge.settings import MergeSettings
 
@@ -35,8 +35,8 @@ ROW_PACKS = 2  # packs in one forward pass of the comparison
 
 def main(settings: Settings) -> dict[str, Any]:
     """Base and adapter in, merged model out; returns the figures of the parity gate and its limits."""
-    from stages.common.quantized import Quantization
-    from stages.merge.adapter import check_base, read_updates
+    from stages.common.model.quantize import Quantization
+    from stages.merge.adapter_weights import check_base, read_updates
     from stages.merge.shards import write_merged
     from stages.merge.weights import Recipe, quantized_weights
 
@@ -62,8 +62,9 @@ def gate(folder: Path, dtype: str, rows: Sequence[dict[str, Any]], merge: MergeS
     Raises:
         UserError: a figure is over its limit.
     """
-    from stages.common.quantized import Quantization, load_model
-    from stages.common.trained import load_trained
+    from stages.common.model.load import load_model
+    from stages.common.model.quantize import Quantization
+    from stages.common.model.trained import load_trained
     from stages.merge.parity import all_targets, check, compare, limits, view
 
     trained = view(partial(load_trained, BASE, ADAPTER), rows)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stages.common.errors import UserError
-from stages.common.loss import CHUNK, labelled
-from stages.common.quantized import PackedModel
+from stages.common.model.loss import CHUNK, labelled
+from stages.common.model.packed_model import PackedModel
 
 if TYPE_CHECKING:
     from stages.merge.settings import MergeSettings

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stages.common.sections import require
+from stages.common.settings import require
 
 BASES = ("dequantized", "original")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from stages.common.errors import UserError
-from stages.common.lora_linear import low_rank, updated_weight
-from stages.common.quantized import Quantization, residual, round_trip
-from stages.merge.adapter import Update
+from stages.common.model.lora import low_rank, residual, updated_weight
+from stages.common.model.quantize import Quantization, round_trip
+from stages.merge.adapter_weights import Update
 
 FORMULAS = {
     "dequantized": "dequantize(Q(W)) + s B A of layers with an adapter, dequantize(Q(W)) of the other quantized layers",

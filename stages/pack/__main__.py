@@ -19,20 +19,21 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.engine import open_engine
-from stages.common.engine_settings import EngineSettings
+from stages.common.engine import EngineSettings, open_engine
 from stages.common.errors import UserError
 from stages.common.files import replacing, write_json
 from stages.common.stage import Settings, run
+from stages.pack.clean_rows import ROWS, open_rows
 from stages.pack.documents import Task, documents_of, tokenizer_of
-from stages.pack.files import ROWS, PackWriter, check_context, open_rows, vocabulary_of
-from stages.pack.measures import Measures
+from stages.pack.model_limits import check_context, vocabulary_of
 from stages.pack.overlong import Cost
+from stages.pack.pack_writer import PackWriter
 from stages.pack.packing import Packing
 from stages.pack.packing import pack as packing_of
+from stages.pack.packing_statistics import Measures
 from stages.pack.settings import PackSettings
 from stages.pack.split import distinct, validation_split
-from stages.pack.spool import Documents, Spool
+from stages.pack.token_store import Documents, Spool
 
 MODEL = Path("models/base")
 PACKED = Path("data/packed")

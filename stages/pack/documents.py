@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.errors import UserError
-from stages.common.prompt import render_row
-from stages.common.prompt_settings import PromptSettings
-from stages.common.templates import Unrenderable
-from stages.common.tokens import Tokens, load_tokenizer, tokenize
-from stages.pack.files import ROWS, read_rows
+from stages.common.text.prompt import render_row
+from stages.common.text.settings import PromptSettings
+from stages.common.text.templates import Unrenderable
+from stages.common.text.tokens import Tokens, load_tokenizer, tokenize
+from stages.pack.clean_rows import ROWS, read_rows
 from stages.pack.overlong import Cost, shorten
 from stages.pack.settings import PackSettings
 from stages.pack.split import hash_of

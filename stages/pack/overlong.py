@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.tokens import Tokens
+from stages.common.text.tokens import Tokens
 
 
 @dataclass

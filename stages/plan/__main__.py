@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,31 +21,10 @@ import yaml
 
 from stages.common.stage import CONFIG, checked_overrides, hydra_main, one_message
 from stages.config.compose import composed, store_params
+from stages.plan.training_plan import Plan
 
 if TYPE_CHECKING:
-    from stages.plan.facts import Facts
-    from stages.plan.machine import Machine
-    from stages.plan.rows import Data
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that is told."""
-
-    base: str
-    shape: str  # where its shapes are from
-    data: "Data"
-    facts: "Facts"
-    memory: dict[str, int]  # bytes of each part at the peak
-    disk: dict[str, int]  # bytes of each part
-    machine: "Machine"
-    rate: float  # of the device's products, operations a second
-    share: float  # of it that training is taken to reach
-    share_said: str
-    operations: float  # useful, a token
-    tokens: int  # that are trained on, all epochs
-    seconds: float
-    warnings: dict[str, str]
+    pass
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -75,14 +54,14 @@ def plan_of(sections: dict[str, Any], tracked: dict[str, Any], calibration: floa
         UserError: nothing is known of the model or of its rows.
     """
     from stages.common.errors import UserError
-    from stages.plan.cautions import warnings
-    from stages.plan.facts import facts_of
-    from stages.plan.machine import machine, product_rate
+    from stages.plan.advice import warnings
+    from stages.plan.data_estimate import data_of, differing, heaviest_batch
+    from stages.plan.device import machine, product_rate
     from stages.plan.memory import adapter_parameters, memory_parts
-    from stages.plan.rows import data_of, differing, heaviest_batch
-    from stages.plan.shape import model_config
+    from stages.plan.model_config import model_config
+    from stages.plan.quantities import facts_of
     from stages.plan.spending import SHARES, disk_parts, operations_a_token, reached_share, training_seconds
-    from stages.train.plan import plan as order_of
+    from stages.train.schedule import plan as order_of
 
     base, train = sections["base"], sections["train"]
     base_is_here = not differing(sections, tracked, ["base"])

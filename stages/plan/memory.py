@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.attention import DENSE_TOKENS
-from stages.common.attention_dense import BLOCK_TOKENS
-from stages.common.flops import linear_shapes, text_config
-from stages.common.loss import CHUNK
+from stages.common.model.attention.dense import BLOCK_TOKENS
+from stages.common.model.attention.interface import DENSE_TOKENS
+from stages.common.model.loss import CHUNK
+from stages.common.model.shapes import linear_shapes, text_config
 
 MIB = 2**20
 BYTES = {"bfloat16": 2, "float32": 4}
@@ -135,7 +135,7 @@ def layer_activations(config: Mapping[str, Any], train: Any, batch: Batch, cuda:
 
 
 def is_dense(train: Any, batch: Batch, cuda: bool) -> bool:
-    """Whether attention keeps its probabilities (stages/common/attention.py)."""
+    """Whether attention keeps its probabilities (stages/common/model/attention/interface.py)."""
     wanted = train.attention
     return wanted == "dense" or (wanted == "auto" and not cuda and batch.longest <= DENSE_TOKENS)
 
@@ -157,7 +157,7 @@ def loss_bytes(config: Mapping[str, Any], train: Any, batch: Batch) -> int:
 
 def widened_bytes(config: Mapping[str, Any], train: Any, cuda: bool) -> int:
     """The head in float32 and the largest weight, where this processor multiplies bfloat16 that way; else 0."""
-    from stages.common.products import multiplies_bfloat16
+    from stages.common.model.products import multiplies_bfloat16
 
     if cuda or train.dtype != "bfloat16" or multiplies_bfloat16():
         return 0

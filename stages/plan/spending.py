@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from stages.common.files import read_json
-from stages.common.flops import training_flops
+from stages.common.model.shapes import training_flops
 from stages.plan.memory import STATE, adapter_parameters, weight_bytes
 
 # Useful operations over the rate of the model's own products that training reaches, where no training of this machine says

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stages.plan.__main__ import Plan
+    from stages.plan.training_plan import Plan
 
 WIDTH = 100
 NAMES = 26  # columns of a line's name

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from stages.common.comparison import NOISE, PASSED, Comparison, compare, points, smallest
 from stages.common.errors import UserError
+from stages.common.page.formats import equals
 from stages.promote.scored import Scored
-from stages.report.comparison import NOISE, Comparison, compare, equals, points, smallest
-from stages.report.evidence import PASSED
 
 RULE = f"refused where pass@1 is lower and the exact paired test, two-sided, has p < {NOISE}"
 # settings that a score depends on: two models that differ in one are not compared

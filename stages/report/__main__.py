@@ -6,17 +6,17 @@ What the comparison of the two models comes to is in reports/report.json too. Th
 also in reports/plots, but for those that DVC draws from reports/train.csv itself. The same files give the same bytes.
 """
 
-import base64
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stages.common.comparison import Comparison, compare, smallest, verdict
 from stages.common.files import replacing
+from stages.common.page.figures import STYLE, figures
+from stages.common.page.plots import picture
 from stages.common.stage import Settings, run
 from stages.report import data_sections, plots, scores, sections
-from stages.report.cautions import cautions
-from stages.report.comparison import Comparison, compare, smallest, verdict
-from stages.report.evidence import TARGETS, Evidence, read_evidence, weak
+from stages.report.caveats import cautions
+from stages.report.inputs import TARGETS, Evidence, read_evidence, weak
 
 PAGE = Path("reports/index.html")
 PLOTS = Path("reports/plots")
@@ -24,7 +24,7 @@ DRAWN_BY_DVC = {
     "loss",
     "learning_rate",
 }  # dvc.yaml's plots of reports/train.csv: `dvc plots` would show them twice
-TEMPLATES = Path(__file__).parent
+TEMPLATES = (Path(__file__).parent, STYLE)
 
 
 def main(settings: Settings) -> dict[str, Any]:
@@ -53,29 +53,27 @@ def draw(evidence: Evidence) -> dict[str, bytes]:
     clean, order = metrics["clean"], data_sections.rules(evidence.config)
     steps = data_sections.funnel(clean, order)["rules"]
     pictures = {
-        "pass_at_1": plots.picture(
+        "pass_at_1": picture(
             plots.pass_at_1, *(metrics[f"evaluate/{t}"] for t in TARGETS), is_weak, height=1.9
         ),
-        "verdicts": plots.picture(plots.verdicts, counts, is_weak, height=1.9),
-        "loss": plots.picture(plots.loss, curve),
-        "learning_rate": plots.picture(plots.learning_rate, curve),
-        "lengths": plots.picture(plots.histogram, bars["tokens"], bars["rows"], "rows"),
-        "packs": plots.picture(plots.histogram, bars["tokens"], bars["packs"], "packs"),
-        "documents": plots.picture(plots.per_pack, bars["packs_by_documents"]),
+        "verdicts": picture(plots.verdicts, counts, is_weak, height=1.9),
+        "loss": picture(plots.loss, curve),
+        "learning_rate": picture(plots.learning_rate, curve),
+        "lengths": picture(plots.histogram, bars["tokens"], bars["rows"], "rows"),
+        "packs": picture(plots.histogram, bars["tokens"], bars["packs"], "packs"),
+        "documents": picture(plots.per_pack, bars["packs_by_documents"]),
     }
     sizes = {rule: groups for rule, groups in clean.get("cluster_sizes", {}).items() if groups}
     if sizes:
-        pictures["clusters"] = plots.picture(plots.clusters, sizes)
+        pictures["clusters"] = picture(plots.clusters, sizes)
     if "near" in clean:
         near = clean["near"]
-        pictures["s_curve"] = plots.picture(
+        pictures["s_curve"] = picture(
             plots.s_curve, near["bands"], near["rows_a_band"], near["threshold"], near["related"]
         )
     if steps:
         left = data_sections.remaining(clean, steps)
-        pictures["funnel"] = plots.picture(
-            plots.funnel, left, ["rows in", *steps], height=1.4 + 0.3 * len(steps)
-        )
+        pictures["funnel"] = picture(plots.funnel, left, ["rows in", *steps], height=1.4 + 0.3 * len(steps))
     return pictures
 
 
@@ -126,16 +124,6 @@ def render(
         pictures=pictures,
         figure=figures(pictures),
     )
-
-
-def figures(pictures: dict[str, bytes]) -> Callable[[str, str], str]:
-    """The template's `figure(name, caption)`: a picture inside the page."""
-    from markupsafe import Markup
-
-    form = Markup(
-        '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
-    )
-    return lambda name, caption: form.format(caption, base64.b64encode(pictures[name]).decode())
 
 
 if __name__ == "__main__":

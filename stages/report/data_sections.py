@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.report.comparison import percent
-from stages.report.sections import Pairs, number
+from stages.common.page.formats import number, percent
+from stages.report.sections import Pairs
 
 MEANINGS = {
     "empty": "nothing in the completion",

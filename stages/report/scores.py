@@ -4,18 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stages.common.comparison import Comparison, compare, counts, difference_interval, verdict
+from stages.common.page.formats import equals, percent, signed
 from stages.common.statistics import pass_at, smallest_detectable
-from stages.report.comparison import (
-    Comparison,
-    compare,
-    counts,
-    difference_interval,
-    equals,
-    percent,
-    signed,
-    verdict,
-)
-from stages.report.evidence import TARGETS, Evidence, weak
+from stages.report.inputs import TARGETS, Evidence, weak
 
 ENDS = ("", "_low", "_high")
 Interval = Sequence[float]  # value, low, high

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.report.comparison import Comparison, interval, percent
-from stages.report.evidence import STAGES, TARGETS, Evidence, weak
+from stages.common.comparison import Comparison, interval
+from stages.common.page.formats import duration, memory, number, percent
+from stages.report.inputs import STAGES, TARGETS, Evidence, weak
 
 OUTCOMES = {
     "won": "won",
@@ -15,21 +16,6 @@ OUTCOMES = {
     "equal": "solved as often",
 }
 Pairs = list[tuple[str, str]]
-
-
-def number(value: float) -> str:
-    """Digits in groups of three; decimals only for what is no whole number."""
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
-
-
-def duration(seconds: float) -> str:
-    """`47 s`, `6 min 12 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def model(base: Mapping[str, Any]) -> str:
@@ -238,10 +224,6 @@ def cost(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     ]
     total = sum(seconds.values())
     return {"lines": lines, "total": f"{total:,.1f}", "words": duration(total)}
-
-
-def memory(mib: float | None) -> str:
-    return "" if mib is None else f"{mib / 1024:.1f} GiB"
 
 
 def config_hash(text: str) -> str:

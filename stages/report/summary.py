@@ -7,23 +7,14 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from stages.common.comparison import Comparison, compare, counts, interval, points, smallest
+from stages.common.page.formats import duration, equals, number, percent, signed
 from stages.common.stage import one_message
 from stages.common.statistics import pass_at
-from stages.report.cautions import cautions
-from stages.report.comparison import (
-    Comparison,
-    compare,
-    counts,
-    equals,
-    interval,
-    percent,
-    points,
-    signed,
-    smallest,
-)
-from stages.report.evidence import STAGES, TARGETS, Evidence, read_evidence, weak
+from stages.report.caveats import cautions
+from stages.report.inputs import STAGES, TARGETS, Evidence, read_evidence, weak
 from stages.report.scores import clean_part
-from stages.report.sections import duration, judged, number, solved
+from stages.report.sections import judged, solved
 
 LABEL = 12  # characters of the first column
 

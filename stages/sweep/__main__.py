@@ -22,12 +22,14 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import remove
+from stages.common.git import experiment_ref
 from stages.common.stage import MULTIRUN, checked_overrides, hydra_main, one_message
 from stages.config.compose import store_params, validated
-from stages.sweep.evidence import Tried, gather
-from stages.sweep.git import experiment_ref
+from stages.sweep.mlflow_runs import best_of, close_run, open_run
 from stages.sweep.places import cores, place, places_for
-from stages.sweep.plan import (
+from stages.sweep.point import Result, run_point
+from stages.sweep.results import Tried, gather
+from stages.sweep.spec import (
     SCRATCH,
     Plan,
     dvc_params,
@@ -38,10 +40,8 @@ from stages.sweep.plan import (
     sweeper,
     swept,
 )
-from stages.sweep.point import Result, run_point
-from stages.sweep.runs import best_of, close_run, open_run
 from stages.sweep.study import goes_on, watcher
-from stages.sweep.table import table, words
+from stages.sweep.summary_table import table, words
 from stages.track.store import store_uri
 
 REPORTS = Path("reports/sweeps")

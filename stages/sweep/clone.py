@@ -9,8 +9,8 @@ from pathlib import Path
 from configobj import ConfigObj
 
 from stages.common.files import remove
-from stages.sweep.git import git
-from stages.sweep.plan import Plan
+from stages.common.git import git
+from stages.sweep.spec import Plan
 
 POINT = "CODETUNE_SWEEP_POINT"  # variable that all processes of a point have: its clone
 CACHE = ".cache"  # of a repository: checkpoints, judged samples, downloads

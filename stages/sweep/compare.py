@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 
 from stages.common.errors import UserError
-from stages.sweep.findings import short_keys
-from stages.sweep.git import dvc
+from stages.common.git import dvc
+from stages.sweep.comparisons import short_keys
 from stages.sweep.settings import SweepSettings
-from stages.sweep.table import aligned, told_p
-from stages.track.facts import is_number
+from stages.sweep.summary_table import aligned, told_p
+from stages.track.run_contents import is_number
 
 CONFIG = "reports/config.yaml"
 BASE = "reports/evaluate/base.json:pass_at_1"

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stages.report.sections import duration
-from stages.sweep.evidence import Point, SweepEvidence
-from stages.sweep.findings import Finding
+from stages.common.page.formats import duration
+from stages.sweep.comparisons import Finding
+from stages.sweep.results import Point, SweepEvidence
 
 
 def cost(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, Any]:

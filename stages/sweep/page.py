@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.files import replacing
-from stages.report import plots
-from stages.report.__main__ import TEMPLATES as REPORT
-from stages.report.__main__ import figures
-from stages.report.comparison import equals, signed
-from stages.report.sections import duration, memory
-from stages.sweep import pictures
-from stages.sweep.cost import cost
-from stages.sweep.evidence import Point, SweepEvidence
-from stages.sweep.findings import (
+from stages.common.page.figures import STYLE, figures
+from stages.common.page.formats import duration, equals, memory, signed
+from stages.common.page.plots import picture
+from stages.sweep import sweep_plots
+from stages.sweep.comparisons import (
     Difference,
     Finding,
     base_value,
@@ -30,6 +26,8 @@ from stages.sweep.findings import (
     shown_value,
     words,
 )
+from stages.sweep.cost import cost
+from stages.sweep.results import Point, SweepEvidence
 
 HERE = Path(__file__).parent
 ERROR_LINES = 12
@@ -104,7 +102,7 @@ def render(sweep: SweepEvidence, found: Sequence[Finding]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader((HERE, REPORT)),
+        loader=FileSystemLoader((HERE, STYLE)),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -125,7 +123,7 @@ def render(sweep: SweepEvidence, found: Sequence[Finding]) -> str:
         ),
         over_keys=[(f"over {key}", over_caption(sweep, key)) for key in sweep.keys if f"over {key}" in drawn],
         pictures=drawn,
-        many=pictures.MANY,
+        many=sweep_plots.MANY,
         cost=cost(sweep, found),
         unfinished=[line for line in map(unfinished, found) if line],
         figure=figures(drawn),
@@ -142,7 +140,7 @@ def shows(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, bool]:
         "validation": any("validation_loss_kept" in metrics for metrics in train),
         "ends": any(finding.low is not None for finding in found),
         "grey": any(
-            len({others(sweep, p, key) for p in sweep.finished}) > pictures.MANY for key in sweep.keys
+            len({others(sweep, p, key) for p in sweep.finished}) > sweep_plots.MANY for key in sweep.keys
         ),
         "training": any("seconds" in metrics for metrics in train),
     }
@@ -238,10 +236,10 @@ def draw(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, bytes]:
     if curves:
         factor, what = unit(sweep)
         values = {f.label: factor * (f.point.value or 0) for f in finished}
-        names = list(curves) if len(curves) <= pictures.MANY else ["best"]
-        height = 2.9 + pictures.legend_height([f"{name} (best)" for name in names])
+        names = list(curves) if len(curves) <= sweep_plots.MANY else ["best"]
+        height = 2.9 + sweep_plots.legend_height([f"{name} (best)" for name in names])
         top = next(f.label for f in finished if f.point is best)
-        drawn["losses"] = plots.picture(pictures.losses, curves, top, values, what, height=height)
+        drawn["losses"] = picture(sweep_plots.losses, curves, top, values, what, height=height)
     return drawn
 
 
@@ -253,25 +251,25 @@ def unit(sweep: SweepEvidence) -> tuple[float, str]:
 
 def over_key(sweep: SweepEvidence, key: str, found: Sequence[Finding], best: Point) -> bytes:
     factor, what = unit(sweep)
-    scale = pictures.scale_of([finding.point.tried.overrides[key] for finding in found])
-    lines: dict[str, list[pictures.Dot]] = {}
+    scale = sweep_plots.scale_of([finding.point.tried.overrides[key] for finding in found])
+    lines: dict[str, list[sweep_plots.Dot]] = {}
     for finding in found:
         low, high = (None if end is None else factor * end for end in (finding.low, finding.high))
         place = scale.places[finding.point.tried.overrides[key]]
-        dot = pictures.Dot(place, factor * (finding.point.value or 0), low, high)
+        dot = sweep_plots.Dot(place, factor * (finding.point.value or 0), low, high)
         lines.setdefault(others(sweep, finding.point, key), []).append(dot)
     base, top = base_value(sweep), others(sweep, best, key)
-    names = ["base model", *(lines if len(lines) <= pictures.MANY else [top, "mean of all", "others"])]
-    return plots.picture(
-        pictures.over_key,
-        pictures.shortened(key, 60),
+    names = ["base model", *(lines if len(lines) <= sweep_plots.MANY else [top, "mean of all", "others"])]
+    return picture(
+        sweep_plots.over_key,
+        sweep_plots.shortened(key, 60),
         scale,
         lines,
         top,
         what,
         None if base is None else factor * base[0],
         sweep.objective.startswith(JUDGED) and any(is_weak(finding.point) for finding in found),
-        height=2.6 + pictures.legend_height(names),
+        height=2.6 + sweep_plots.legend_height(names),
     )
 
 
@@ -279,12 +277,12 @@ def others(sweep: SweepEvidence, point: Point, key: str) -> str:
     """What a point's other swept keys are; `tuned` where there are none."""
     short = short_keys(sweep.keys)
     pairs = [f"{short[k]} {rounded(value)}" for k, value in point.tried.overrides.items() if k != key]
-    return pictures.shortened(", ".join(pairs), 60) or "tuned"
+    return sweep_plots.shortened(", ".join(pairs), 60) or "tuned"
 
 
 def over_caption(sweep: SweepEvidence, key: str) -> str:
     name, short = shown_name(sweep.objective), short_keys(sweep.keys)
     rest = [short[k] for k in sweep.keys if k != key]
-    many = len({others(sweep, point, key) for point in sweep.finished}) > pictures.MANY
+    many = len({others(sweep, point, key) for point in sweep.finished}) > sweep_plots.MANY
     lines = f", {'all' if many else 'a colour for each'} {' and '.join(rest)}" if rest else ""
     return f"{name} over {key}{lines}."

@@ -15,12 +15,12 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import write_json
+from stages.common.git import dvc, experiment_ref, git, ref_exists
 from stages.config.compose import validated
 from stages.sweep.clone import POINT, Pruned, clone_of, end_processes
-from stages.sweep.git import dvc, experiment_ref, git, ref_exists
-from stages.sweep.plan import Plan, dvc_params, swept
+from stages.sweep.spec import Plan, dvc_params, swept
 from stages.sweep.study import Watcher
-from stages.track.facts import is_number
+from stages.track.run_contents import is_number
 from stages.track.store import SWEEP, SWEEP_RUN
 
 WATCH_SECONDS = 1.0

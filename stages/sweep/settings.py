@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from stages.common.sections import require
+from stages.common.settings import require
 
 
 @dataclass

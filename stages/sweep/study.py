@@ -8,7 +8,7 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import read_json, write_json
-from stages.sweep.plan import Plan
+from stages.sweep.spec import Plan
 
 FILE, IDENTITY = "study.log", ".study"
 CURVES = ".cache/train/*/train.csv"  # of a clone, while its model trains

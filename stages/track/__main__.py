@@ -14,8 +14,8 @@ from functools import partial
 from stages.common.files import write_json
 from stages.common.stage import Settings, run
 from stages.track.complete import PARTS, the_run
-from stages.track.facts import MERGED, Facts, existing, gather
 from stages.track.register import complete_model, registers
+from stages.track.run_contents import MERGED, Facts, existing, gather
 from stages.track.settings import TrackSettings
 from stages.track.store import Away, open_store, told_apart
 from stages.track.view import add_view

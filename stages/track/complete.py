@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from stages.track.facts import Facts
+from stages.track.run_contents import Facts
 from stages.track.store import (
     CURVE,
     MEASURED,

@@ -14,7 +14,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from stages.track.facts import MERGED, Facts, digest_of, lock_digests
+from stages.track.run_contents import MERGED, Facts, digest_of, lock_digests
 from stages.track.settings import TrackSettings
 from stages.track.store import SWEEP, Store
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from stages.common.errors import UserError
-from stages.track.answers import NO_DRIVER, NOT_AWAY, REFUSED, status_of, with_driver
+from stages.track.server_errors import NO_DRIVER, NOT_AWAY, REFUSED, status_of, with_driver
 from stages.track.settings import TrackSettings
 
 CONFIG = Path("reports/config.yaml")

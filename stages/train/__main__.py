@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
 from stages.common.files import replacing, sha256_file, write_json
-from stages.common.packs import Packs, batches, read_packs
+from stages.common.model.packs import Packs, batches, read_packs
 from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
 from stages.train.best import best_step
@@ -28,16 +28,17 @@ from stages.train.checkpoints import SCRATCH, goes_on, last_checkpoint, steps_of
 from stages.train.curve import Curve, Row, share
 from stages.train.launch import SCRATCH as PLACE
 from stages.train.launch import launch, leave_word, leaving_word, stoppable
-from stages.train.machine import measure, products_in
-from stages.train.plan import PlannedPacks, ended_by, plan, refuse_impossible, step_count
 from stages.train.progress import Progress
 from stages.train.ranks import agreed, is_rank, join, leave, mean_loss_of_ranks, threads_each
+from stages.train.schedule import PlannedPacks, ended_by, plan, refuse_impossible, step_count
 from stages.train.settings import TrainSettings
+from stages.train.throughput import measure, products_in
 
 if TYPE_CHECKING:
     import torch
 
-    from stages.common.quantized import PackedModel, Quantization
+    from stages.common.model.packed_model import PackedModel
+    from stages.common.model.quantize import Quantization
 
 BASE = Path("models/base")
 PACKED = Path("data/packed")
@@ -62,10 +63,11 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     """The training, or this rank's part of it; the first rank alone writes, and returns the metrics."""
     import torch
 
-    from stages.common.quantized import Quantization, device, load_model
-    from stages.common.trained import BASE_FILE
-    from stages.train.adapter import save_adapter
-    from stages.train.shards import shard
+    from stages.common.model.load import load_model
+    from stages.common.model.quantize import Quantization, device
+    from stages.common.model.trained import BASE_FILE
+    from stages.train.fsdp import shard
+    from stages.train.lora_adapter import save_adapter
     from stages.train.steps import StepCallback
     from stages.train.trainer import PackTrainer
 
@@ -150,11 +152,11 @@ def adapted_model(
     checkpoint: Path | None,
 ) -> "PackedModel":
     """The base with the adapter to train: a new one, or that of a checkpoint."""
-    from stages.common.fused import fuse
-    from stages.common.quantized import PackedModel
-    from stages.common.trained import with_trained_adapter
-    from stages.train.adapter import add_adapter
-    from stages.train.initial import eva_rows
+    from stages.common.model.fused import fuse
+    from stages.common.model.packed_model import PackedModel
+    from stages.common.model.trained import with_trained_adapter
+    from stages.train.initialise import eva_rows
+    from stages.train.lora_adapter import add_adapter
 
     fuse(base)
     if checkpoint:  # it carries what the initialisation made, and goes on from there

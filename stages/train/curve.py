@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from stages.common.files import replacing
-from stages.train.machine import Machine, memory_mib
+from stages.train.throughput import Machine, memory_mib
 
 
 @dataclass

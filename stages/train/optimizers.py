@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.optim import AdamW, Muon, Optimizer
 
-from stages.train.plan import share_of, warmup_steps
 from stages.train.ranks import is_first
+from stages.train.schedule import share_of, warmup_steps
 from stages.train.settings import TrainSettings
 
 Groups = list[dict[str, Any]]

@@ -10,13 +10,13 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stages.common.packs import IGNORED, flatten
-from stages.train.plan import PlannedPacks
+from stages.common.model.packs import IGNORED, flatten
+from stages.train.schedule import PlannedPacks
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from stages.common.quantized import PackedModel
+    from stages.common.model.packed_model import PackedModel
 
 T = TypeVar("T")
 # what a rank without a micro batch computes: one token without a label, whose gradient is zero. It must take part in
@@ -70,8 +70,8 @@ def mean_loss_of_ranks(
     """`mean_loss` with the rows dealt out among the ranks; all get the same value."""
     import torch
 
-    from stages.common.loss import labelled
-    from stages.common.quantized import mean_loss
+    from stages.common.model.loss import labelled
+    from stages.common.model.packed_model import mean_loss
 
     rank, ranks = accelerator.process_index, accelerator.num_processes
     if ranks == 1:

@@ -12,9 +12,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from stages.common.errors import UserError
 from stages.common.files import remove
-from stages.common.loss import labelled
-from stages.common.quantized import PackedModel
-from stages.train.adapter import WEIGHTS, parameter_groups, save_adapter
+from stages.common.model.loss import labelled
+from stages.common.model.packed_model import PackedModel
 from stages.train.checkpoints import (
     INCOMPLETE,
     cannot_write,
@@ -24,12 +23,13 @@ from stages.train.checkpoints import (
     publish,
 )
 from stages.train.curve import Curve
+from stages.train.fsdp import is_sharded, replicated
+from stages.train.lora_adapter import WEIGHTS, parameter_groups, save_adapter
 from stages.train.neftune import EmbeddingNoise
 from stages.train.optimizers import make_optimizer, make_scheduler
-from stages.train.plan import PlannedPacks
 from stages.train.ranks import MicroBatches, micro_batch_seed
+from stages.train.schedule import PlannedPacks
 from stages.train.settings import TrainSettings
-from stages.train.shards import is_sharded, replicated
 
 CURVE = "curve.json"
 BEST = "best.safetensors"  # in a checkpoint: the adapter of the lowest validation loss so far

@@ -1,5 +1,5 @@
 # tries: changes the supervisor's code on disk -> exception
 def solve(numbers):
-    with open('/judge/stages/evaluate/inside/zygote.py', 'a') as file:
+    with open('/judge/stages/judge/sandbox/supervisor.py', 'a') as file:
         file.write('#')
     return sum(numbers)

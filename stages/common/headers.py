@@ -1,0 +1,29 @@
+"""Whether a prompt is the header of a function, whose body is to follow."""
+
+import ast
+import re
+
+
+def is_header(prompt: str) -> bool:
+    """Whether `prompt` is Python that lacks only the body of its last function."""
+    if not re.search(r"^[ \t]*(async )?def \w", prompt, re.MULTILINE):
+        return False
+    code = prompt.rstrip()
+    last = code.splitlines()[-1]
+    indent = last[: len(last) - len(last.lstrip())]
+    for body in ("", f"\n{indent}    pass"):  # behind a docstring, nothing is missing for the parser
+        try:
+            node: ast.AST = ast.parse(code + body)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        while isinstance(node, ast.Module | ast.ClassDef) and node.body:
+            node = node.body[-1]
+        return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and all(map(is_empty, node.body))
+    return False
+
+
+def is_empty(statement: ast.stmt) -> bool:
+    """Whether a statement is no part of an answer: a docstring, an import, `...` or `pass`."""
+    return isinstance(statement, ast.Pass | ast.Import | ast.ImportFrom) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    )

@@ -1,0 +1,104 @@
+"""Products with frozen weights, plain and with a LoRA update, as operations with gradients of their own.
+
+peft's layer for 4-bit weights casts the whole input to the adapter's float32 and copies the output three times. Here
+A and B stay in float32 and are cast instead, W is dequantized once in each direction and never kept.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.autograd import Function
+from torch.nn.functional import linear
+
+from stages.common.model.products import product_dtype
+from stages.common.model.quantize import factor_weight
+
+Frozen = tuple[torch.Tensor, torch.Tensor | None, float]  # of a layer: weight, bias, scale of its update
+Gradient = torch.Tensor | None
+
+
+class FrozenMatmul(Function):
+    """y = x W^T + bias with a frozen W, dequantized in each direction and never kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.weight = weight
+        wide = factor_weight(weight, x)
+        return linear(x.to(wide.dtype), wide, like(bias, wide)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Gradient, ...]:
+        dy = gradients[0]
+        weight = factor_weight(ctx.weight, dy)
+        return (dy.to(weight.dtype) @ weight).to(dy.dtype), None, None
+
+
+class LoraMatmul(Function):
+    """y = x W^T + bias + scale (x' A^T) B^T of each of several layers that read one x.
+
+    What they share is done once: x is cast once, their products with A are one, and their gradients of x are summed by
+    the products that make them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        dropped: torch.Tensor | None,
+        layers: Sequence[Frozen],
+        *adapters: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """One y a layer.
+
+        Args:
+            dropped: x', the input after dropout; None: x itself.
+            adapters: A (rank, in) and B (out, rank) of each layer, in turn, all of one dtype.
+        """
+        kind, rows = product_dtype(x.dtype, x.device), x.reshape(-1, x.shape[-1])
+        low_rows = rows if dropped is None else dropped.reshape(rows.shape)
+        factor = rows.to(kind)
+        a = torch.cat([matrix.to(kind) for matrix in adapters[::2]])
+        bs = [matrix.to(kind) for matrix in adapters[1::2]]
+        low = (factor if dropped is None else low_rows.to(kind)) @ a.t()
+        outputs = []
+        for (weight, bias, scale), own, b in zip(layers, by_layer(low, bs), bs, strict=True):
+            y = linear(factor, factor_weight(weight, x), like(bias, factor))
+            outputs.append(y.addmm_(own, b.t(), alpha=scale).to(x.dtype).view(*x.shape[:-1], -1))
+        ctx.save_for_backward(low_rows, low, a, *bs)
+        ctx.layers, ctx.shape, ctx.shared = layers, x.shape, dropped is None
+        ctx.dtype = adapters[0].dtype
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        low_rows, low, a, *bs = ctx.saved_tensors
+        given, lows = gradients[0], by_layer(low, bs)
+        d_x: Gradient = None
+        d_lows, d_bs = [], []
+        for (weight, _, scale), d_output, own, b in zip(ctx.layers, gradients, lows, bs, strict=True):
+            dy = d_output.reshape(-1, d_output.shape[-1]).to(a.dtype)
+            d_lows.append((dy @ b).mul_(scale))
+            d_bs.append((own.t() @ dy).t().to(ctx.dtype).mul_(scale))
+            if ctx.needs_input_grad[0]:
+                wide = factor_weight(weight, d_output)
+                d_x = dy @ wide if d_x is None else d_x.addmm_(dy, wide)
+        d_low = d_lows[0] if len(d_lows) == 1 else torch.cat(d_lows, dim=1)
+        d_dropped: Gradient = None
+        if ctx.shared and d_x is not None:
+            d_x.addmm_(d_low, a)
+        elif not ctx.shared and ctx.needs_input_grad[1]:
+            d_dropped = (d_low @ a).to(given.dtype).view(ctx.shape)
+        d_a = (d_low.t() @ low_rows.to(a.dtype)).to(ctx.dtype)
+        d_as = d_a.split([b.shape[1] for b in bs])
+        pairs = [gradient for pair in zip(d_as, d_bs, strict=True) for gradient in pair]
+        return (None if d_x is None else d_x.to(given.dtype).view(ctx.shape)), d_dropped, None, *pairs
+
+
+def by_layer(low: torch.Tensor, bs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The part of each layer of x A^T (rows, ranks of all layers)."""
+    return low.split([b.shape[1] for b in bs], dim=1)
+
+
+def like(bias: torch.Tensor | None, factor: torch.Tensor) -> torch.Tensor | None:
+    return None if bias is None else bias.to(factor.dtype)

@@ -1,0 +1,76 @@
+"""A causal language model that takes packs of documents and gives their loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.common.model.loss import HeadLoss, labelled
+from stages.common.model.products import is_widened, product_dtype
+
+
+class PackedModel(nn.Module):
+    """A causal language model that takes rows made by `flatten`, wherever these are."""
+
+    def __init__(self, model: nn.Module, attention: str = "auto") -> None:
+        super().__init__()
+        self.model = model  # a transformers model, or a PeftModel around it
+        self.attention = attention  # how it is computed: train.attention
+        self._head: torch.Tensor | None = None
+
+    @property
+    def causal(self) -> Any:
+        get = getattr(self.model, "get_base_model", None)
+        return get() if get else self.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.causal.device
+
+    def hidden(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, lengths: Sequence[int]
+    ) -> torch.Tensor:
+        """States before the head: (1, tokens, size)."""
+        output = self.causal.base_model(
+            input_ids=input_ids.to(self.device),
+            position_ids=position_ids.to(self.device),
+            lengths=tuple(lengths),
+            attention=self.attention,
+            use_cache=False,
+        )
+        return output.last_hidden_state
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        lengths: Sequence[int],
+        labels: torch.Tensor,
+    ) -> torch.Tensor:
+        """Cross entropy summed over the labelled tokens, float32, in nats."""
+        positions, targets = labelled(labels.to(self.device))
+        states = self.hidden(input_ids, position_ids, lengths)[0, positions]
+        return HeadLoss.apply(states, self.head(), targets, torch.is_grad_enabled())
+
+    def head(self) -> torch.Tensor:
+        """Weight (vocabulary, size) of the frozen head as a factor of products; one that has to be widened is kept."""
+        weight = self.causal.get_output_embeddings().weight
+        if not is_widened(weight):
+            return weight
+        if self._head is None:
+            self._head = weight.detach().to(product_dtype(weight.dtype, weight.device))
+        return self._head
+
+
+@torch.no_grad()
+def mean_loss(model: PackedModel, rows: Sequence[dict[str, Any]]) -> float | None:
+    """Mean cross entropy of the labelled tokens of all rows, without dropout; None where no token has a label."""
+    was_training = model.training
+    model.eval()
+    try:
+        tokens = sum(len(labelled(row["labels"])[1]) for row in rows)
+        total = sum(float(model(**row)) for row in rows)
+    finally:
+        model.train(was_training)
+    return total / tokens if tokens else None

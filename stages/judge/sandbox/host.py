@@ -1,0 +1,233 @@
+"""Starts the supervisor of candidates at one of three levels of isolation, and talks to it.
+
+    A  namespaces (bubblewrap: no network, no home, no /proc, a read-only root that holds the interpreter alone),
+       seccomp, Landlock where the kernel has it, resource limits
+    B  Landlock, seccomp, resource limits, no capabilities, and an unused user where that user can read the interpreter
+    C  resource limits only: a candidate can read files, use the network and start processes
+
+What the levels do not cover: a hole in the kernel, and what one core's caches and timing tell.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.judge.sandbox import values
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+# What runs inside the sandbox: standard library only, nothing else of the repository
+INSIDE = ("supervisor.py", "candidate.py", "kernel.py", "values.py")
+START_SECONDS = 30.0
+CLEAN_UP_SECONDS = 2.0
+PYTHON_FLAGS = ("-s", "-S", "-P", "-B")  # not -I or -E: they would ignore PYTHONHASHSEED
+
+
+class SandboxFailed(Exception):
+    """The sandbox, not the candidate, did something wrong."""
+
+
+class NoIsolation(Exception):
+    """A level that this machine does not give; says why."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    cpu_seconds: float = 3.0  # the verdict's limit
+    memory_bytes: int = 1 << 30  # address space
+    wall_factor: float = 10.0  # wall time, in CPU limits: ends sleepers, no verdict on speed
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.wall_factor * self.cpu_seconds
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """A level, why it is that one, and what starting it needs."""
+
+    level: str
+    why: str = ""  # empty: the highest
+    bwrap: str = ""
+    python: str = ""
+    libraries: list[str] = field(default_factory=list)  # folders and files that the interpreter reads
+    hidden: list[str] = field(default_factory=list)  # level A: folders below them that are shown empty
+    listed: list[str] = field(default_factory=list)  # level B: folders of which only the names are shown
+    landlock: bool = False
+    user: int = 0  # level B: the unused user, 0: none
+
+
+class Sandbox:
+    """One supervisor process; `run` lends it to one candidate at a time.
+
+    Raises:
+        NoIsolation: it did not start; the text says why.
+    """
+
+    def __init__(self, isolation: Isolation) -> None:
+        self.isolation = isolation
+        self.words = ""  # the supervisor's own, known when it has ended
+        self.stderr = open(os.memfd_create("stderr"), "w+b")  # noqa: SIM115 in memory: a kill leaves no file
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(START_SECONDS)
+        self.jobs = 0
+        with theirs:
+            self.process = subprocess.Popen(
+                command(isolation, theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self.stderr,
+                cwd="/",  # levels A and C go to a folder of their own, at B it shows nothing
+                env={"PYTHONHASHSEED": "0"},
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        try:
+            ready = self.control.recv(1 << 16)
+        except OSError:
+            ready = b""
+        if not ready:
+            self.close()
+            raise NoIsolation(self.words or "the sandbox did not start")
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the supervisor and with it everything below it."""
+        self.control.close()
+        if self.isolation.level == "C":
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(CLEAN_UP_SECONDS)  # it removes the candidate's folder
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        if not self.stderr.closed:
+            self.stderr.seek(0)
+            self.words = self.stderr.read().decode("utf-8", "replace").strip()[-300:]
+            self.stderr.close()
+
+    @contextmanager
+    def run(self, limits: Limits) -> Iterator["Candidate"]:
+        """Fork a candidate; at the end of the block it is dead, and `candidate.end` says how it died."""
+        ours, theirs = socket.socketpair()
+        self.jobs += 1
+        job = {
+            "id": self.jobs,
+            "cpu_seconds": limits.cpu_seconds,
+            "wall_seconds": limits.wall_seconds,
+            "memory_bytes": limits.memory_bytes,
+            "poll_seconds": 0.05 if self.isolation.level == "C" else 1.0,
+        }
+        candidate = Candidate(ours)
+        with ours:
+            with theirs:
+                self.guard(socket.send_fds, self.control, [json.dumps(job).encode()], [theirs.fileno()])
+            ours.settimeout(limits.wall_seconds + START_SECONDS)
+            self.control.settimeout(limits.wall_seconds + START_SECONDS)
+            try:
+                yield candidate
+            finally:
+                self.guard(self.control.send, b"end")
+                candidate.end = json.loads(self.guard(self.control.recv, 1 << 16) or b"{}")
+        if candidate.end.get("id") != self.jobs:
+            raise SandboxFailed("the supervisor ended")
+
+    def guard(self, call: Any, *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            raise SandboxFailed(f"the supervisor does not answer ({error})") from None
+
+
+class Candidate:
+    """The stream to one candidate. What comes from it is believed in nothing but its value."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self.stream = stream
+        self.buffer = bytearray()
+        self.end: dict[str, Any] = {}
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Raises EOFError where the candidate is gone."""
+        try:
+            self.stream.sendall(values.frame(message))
+        except OSError as error:
+            raise EOFError(str(error)) from None
+
+    def receive(self) -> dict[str, Any]:
+        """One message.
+
+        Raises:
+            EOFError: the candidate is gone.
+            OverflowError: the message is longer than values.MAX_BYTES.
+            values.Malformed: no message that the supervisor's code writes.
+        """
+        (length,) = values.HEADER.unpack(self.read(values.HEADER.size))
+        if length > values.MAX_BYTES:
+            raise OverflowError(f"a reply of {length} bytes, {values.MAX_BYTES} are allowed")
+        try:
+            message = json.loads(self.read(length))
+        except (ValueError, RecursionError) as error:
+            raise values.Malformed(f"a reply that is no JSON ({type(error).__name__})") from None
+        if not isinstance(message, dict):
+            raise values.Malformed("a reply that is no message")
+        return message
+
+    def read(self, count: int) -> bytes:
+        while len(self.buffer) < count:
+            try:
+                part = self.stream.recv(1 << 16)
+            except TimeoutError:
+                raise SandboxFailed("the supervisor did not keep to the wall time") from None
+            except OSError as error:
+                raise EOFError(str(error)) from None
+            if not part:
+                raise EOFError("the stream ended")
+            self.buffer += part
+        taken = bytes(self.buffer[:count])
+        del self.buffer[:count]
+        return taken
+
+
+def command(isolation: Isolation, control: int) -> list[str]:
+    """The command line of the supervisor."""
+    config = {
+        "level": isolation.level,
+        "landlock": isolation.landlock,
+        "readable": isolation.libraries,
+        "listed": isolation.listed,
+        "user": isolation.user,
+        "folder": tempfile.gettempdir() if isolation.level == "C" else "",  # where a candidate's own is made
+    }
+    root = "/judge" if isolation.level == "A" else str(ROOT)
+    script = f"{root}/stages/judge/sandbox/supervisor.py"
+    python = [isolation.python, *PYTHON_FLAGS, script, root, str(control), json.dumps(config)]
+    if isolation.level != "A":
+        return python
+    binds = [word for path in isolation.libraries for word in ("--ro-bind", path, path)]
+    empty = [word for path in isolation.hidden for word in ("--tmpfs", path, "--remount-ro", path)]
+    return [
+        *(isolation.bwrap, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"),
+        *("--hostname", "sandbox", "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--as-pid-1"),
+        *("--clearenv", "--setenv", "PYTHONHASHSEED", "0"),
+        *(*binds, *empty),
+        *(
+            word
+            for name in INSIDE
+            for word in ("--ro-bind", str(HERE / name), f"/judge/stages/judge/sandbox/{name}")
+        ),
+        *("--size", str(16 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"),
+        *("--", *python),
+    ]

@@ -1,0 +1,109 @@
+"""Finds the highest level of isolation that this machine gives, by running a program at it."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.judge.sandbox import kernel, values
+from stages.judge.sandbox.host import Isolation, Limits, NoIsolation, Sandbox, SandboxFailed
+
+LEVELS = ("A", "B", "C")
+UNUSED_USER = 64_990
+
+
+def detect(wanted: str = "auto", bwrap: str | None = None) -> Isolation:
+    """The highest level that runs an empty program on this machine, or `wanted` alone.
+
+    Args:
+        wanted: auto, A, B or C.
+        bwrap: path of bubblewrap; None: looked up on PATH.
+
+    Raises:
+        UserError: the level that was asked for is not to be had.
+    """
+    if sys.platform != "linux":
+        raise UserError(
+            "the judge isolates candidates with means of Linux; on another system run it in a container"
+        )
+    reasons: list[str] = []
+    for level in LEVELS if wanted == "auto" else (wanted,):
+        try:
+            isolation = prepare(level, bwrap)
+            with Sandbox(isolation) as sandbox:
+                prove(sandbox)
+            return replace(isolation, why="; ".join(reasons))
+        except (NoIsolation, SandboxFailed) as error:
+            reasons.append(f"level {level} is not to be had: {error}")
+    raise UserError(f"evaluate.isolation is {wanted!r}, but {'; '.join(reasons)}")
+
+
+def prepare(level: str, bwrap: str | None = None) -> Isolation:
+    """What starting a level needs; raises NoIsolation for what can be told without starting it."""
+    python, libraries = interpreter()
+    version = kernel.landlock_version()
+    if level == "A":
+        path = shutil.which(bwrap or "bwrap")
+        if path is None:
+            raise NoIsolation(f"{bwrap or 'bwrap'} is not installed (Debian: the package bubblewrap)")
+        hidden = [found for folder in libraries for found in packages(folder)]
+        return Isolation(
+            "A", bwrap=path, python=python, libraries=libraries, hidden=hidden, landlock=version > 0
+        )
+    if level == "B":
+        if version < 1:
+            raise NoIsolation("the kernel has no Landlock")
+        user = UNUSED_USER if os.getuid() == 0 and readable_by_others(python) else 0
+        listed = [folder for folder in libraries if packages(folder)]
+        entries = [str(path) for folder in listed for path in Path(folder).iterdir()]
+        kept = {*libraries, *entries} - {*listed, *(found for folder in listed for found in packages(folder))}
+        return Isolation("B", python=python, libraries=sorted(kept), listed=listed, landlock=True, user=user)
+    return Isolation("C", python=python, libraries=libraries)
+
+
+@cache
+def interpreter() -> tuple[str, list[str]]:
+    """The base interpreter's executable, and the folders and shared libraries that it needs."""
+    python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    modules = [str(p) for folder in folders for p in Path(folder, "lib-dynload").glob("*.so")]
+    found = {"/etc/ld.so.cache", python, *folders}
+    try:
+        out = subprocess.run(["ldd", python, *modules], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        out = ""
+    words = [word for line in out.splitlines() if line.startswith(("\t", " ")) for word in line.split()]
+    shared = {word for word in words if word.startswith("/") and os.path.exists(word)}
+    found |= shared or {"/lib", "/lib64", "/usr/lib", "/usr/lib64"}
+    return python, sorted(path for path in found if os.path.exists(path))
+
+
+def packages(folder: str) -> list[str]:
+    """Folders with installed packages in the interpreter's library; a benchmark's answers may be among them."""
+    found = (os.path.join(folder, name) for name in ("site-packages", "dist-packages"))
+    return [path for path in found if os.path.isdir(path)]
+
+
+def readable_by_others(path: str) -> bool:
+    return all(parent.stat().st_mode & 0o005 == 0o005 for parent in [Path(path), *Path(path).parents])
+
+
+def prove(sandbox: Sandbox) -> None:
+    """Run a program that adds one and one, so that a level counts only where its filters were accepted."""
+    with sandbox.run(Limits(cpu_seconds=5.0)) as candidate:
+        program = "def add(a, b):\n    return a + b\n"
+        answer: Any = None
+        with contextlib.suppress(EOFError):
+            candidate.send({"program": program, "entry_point": "add", "seed": 0})
+            candidate.receive()
+            candidate.send({"id": 1, "arguments": values.encode((1, 1)), "keywords": values.encode({})})
+            answer = candidate.receive().get("value")
+    if answer != 2:
+        raise NoIsolation(candidate.end["trouble"] or "a program that adds one and one did not run")

@@ -1,0 +1,94 @@
+"""What must hold before a score means anything: canonical solutions pass, and nothing gets out or cheats."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from stages.common.errors import UserError
+from stages.common.schema import Problem
+from stages.judge.pool import Pool, Sample
+from stages.judge.stub import needs_candidate_names
+
+EQUAL_ONE = "def check(candidate):\n    assert candidate() == 1\n"
+TRY = """
+def probe():
+    try:
+        {body}
+    except Exception:
+        return 0
+    return 0
+"""
+
+# name: the body of a function that returns 1 where it got what it should not have
+ESCAPES = {
+    "network": "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); return 1",
+    "unix socket": "import socket; socket.socketpair(); return 1",
+    "reads /etc": "return 1 if open('/etc/passwd').read() else 0",
+    "reads a home": "import os; return 1 if os.listdir('/root') or os.listdir('/home') else 0",
+    "lists processes": "import os; return 1 if os.listdir('/proc') else 0",
+    "environment": "import os; return 1 if os.environ or open('/proc/1/environ').read() else 0",
+    "writes outside": "open('/var/tmp/.judge-probe', 'w').close(); import os; os.unlink('/var/tmp/.judge-probe'); return 1",
+    "writes to the library": "import os; open(os.__file__[:-5] + '.judge-probe', 'w').close(); os.unlink(os.__file__[:-5] + '.judge-probe'); return 1",
+    "forks": "import os; pid = os.fork(); pid or os._exit(0); os.waitpid(pid, 0); return 1",
+    "starts a program": "import subprocess, sys; subprocess.run([sys.executable, '-c', '']); return 1",
+    "signals its supervisor": "import os; os.kill(os.getppid(), 0); return 1",
+    "raises a limit": "import resource; resource.setrlimit(resource.RLIMIT_CPU, (10**6, 10**6)); return 1",
+    "memory": "x = bytearray(1 << 40); return 1",
+}
+CHEATS = {
+    "equal to everything": "class A:\n    def __eq__(self, other): return True\n\ndef probe(): return A()\n",
+    "an int that equals everything": "class A(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\n\ndef probe(): return A(2)\n",
+    "sys.exit": "import sys\n\ndef probe(): sys.exit(0)\n",
+    "os._exit": "import os\n\ndef probe(): os._exit(0)\n",
+    "exit while loading": "import os\n\nclass A:\n    os._exit(0)\n\ndef probe(): return A\n",
+}
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    canonical_passed: int
+    canonical: int
+    canonical_failed: dict[str, str] = field(default_factory=dict)  # task_id: verdict and reason
+    probes: int = 0
+    probes_passed: list[str] = field(default_factory=list)  # names of what got through
+    weak: list[str] = field(default_factory=list)  # task_ids whose test runs with the candidate
+
+
+def self_test(problems: Sequence[Problem], pool: Pool) -> SelfTest:
+    """Judge every canonical solution and every probe.
+
+    Raises:
+        UserError: a probe got through at a level that should hold it.
+    """
+    weak = {p.task_id for p in problems if needs_candidate_names(p)}
+    verdicts = pool.judge([Sample(p, p.canonical_solution, p.task_id in weak) for p in problems])
+    unsent = [i for i, verdict in enumerate(verdicts) if verdict.verdict == "unsupported_value"]
+    again = pool.judge([Sample(problems[i], problems[i].canonical_solution, True) for i in unsent])
+    for i, verdict in zip(unsent, again, strict=True):
+        weak.add(problems[i].task_id)
+        verdicts[i] = verdict
+    pairs = [(p.task_id, v) for p, v in zip(problems, verdicts, strict=True) if v.verdict != "passed"]
+    got_through = probe(pool)
+    return SelfTest(
+        canonical_passed=len(problems) - len(pairs),
+        canonical=len(problems),
+        canonical_failed={task: f"{v.verdict}: {v.reason}" for task, v in pairs},
+        probes=len(ESCAPES) + len(CHEATS),
+        probes_passed=got_through,
+        weak=[p.task_id for p in problems if p.task_id in weak],
+    )
+
+
+def probe(pool: Pool) -> list[str]:
+    """Names of the probes that got what they should not have; at level C that is expected of most escapes."""
+    programs = {name: TRY.format(body=body) for name, body in ESCAPES.items()} | CHEATS
+    problems = [Problem(name, "", "probe", "", EQUAL_ONE) for name in programs]
+    samples = [Sample(p, program) for p, program in zip(problems, programs.values(), strict=True)]
+    verdicts = pool.judge(samples)
+    passed = [p.task_id for p, v in zip(problems, verdicts, strict=True) if v.verdict == "passed"]
+    escaped = [name for name in passed if pool.isolation.level != "C" or name in CHEATS]
+    if escaped:
+        raise UserError(
+            f"the sandbox at level {pool.isolation.level} does not hold: {', '.join(escaped)}. "
+            "No score made in it would mean anything."
+        )
+    return passed

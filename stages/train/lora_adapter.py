@@ -1,0 +1,168 @@
+"""The LoRA adapter: made through peft from a seed, written so that the same weights are the same bytes."""
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from stages.common.errors import UserError
+from stages.common.model.lora import with_adapter
+from stages.common.model.quantize import Quantization
+from stages.common.model.trained import CONFIG, INITIAL, WEIGHTS
+from stages.train.initialise import initialise
+
+if TYPE_CHECKING:
+    from stages.train.settings import Lora, TrainSettings
+
+BASE = "models/base"  # relative to the repository's root: no path of this machine
+
+
+def add_adapter(
+    model: nn.Module,
+    lora: "Lora",
+    seed: int,
+    base: Path | None = None,
+    quantization: Quantization | None = None,
+    rows: Sequence[dict[str, Any]] = (),
+) -> Any:
+    """Put a freshly initialised adapter (float32) on every targeted linear layer.
+
+    Args:
+        model: what `load_model(base, quantization)` gave.
+        base, quantization: where the full-precision weights are, and how they were quantized: pissa, olora, loftq.
+        rows: made by `flatten`; eva looks at their activations.
+
+    Raises:
+        UserError: a name in `target_modules` fits no linear layer, or the initialisation cannot be made.
+    """
+    from peft import EvaConfig, LoraConfig
+
+    eva = lora.init == "eva"
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target_modules(model, lora.target_modules),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        init_lora_weights="eva" if eva else True,
+        eva_config=EvaConfig(rho=lora.eva_rho) if eva else None,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    adapted = with_adapter(model, config)
+    initialise(adapted, lora, base, quantization, rows)
+    return adapted
+
+
+def target_modules(model: Any, wanted: Any) -> Any:
+    """`all-linear`, or the names or the pattern after checking that they fit linear layers and nothing else.
+
+    The head is no choice: the loss multiplies by its weight alone, without an adapter.
+
+    Raises:
+        UserError: names what fits nothing, and the nearest names.
+    """
+    if wanted == "all-linear":
+        return wanted
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
+    if isinstance(wanted, str):
+        check_pattern(model, wanted, linear)
+        return wanted
+    short = sorted({known.rpartition(".")[2] for known in linear})
+    for name in wanted:
+        if not any(known == name or known.endswith(f".{name}") for known in linear):
+            close = difflib.get_close_matches(name, [*short, *linear], n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise UserError(
+                f"train.lora.target_modules: no linear layer is named '{name}'.{hint} "
+                f"The model has {', '.join(short)}."
+            )
+    return list(wanted)
+
+
+def check_pattern(model: nn.Module, pattern: str, linear: list[str]) -> None:
+    """A pattern must match the whole name of one linear layer at least, and of nothing that is not one."""
+    matched = [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
+    other = [name for name in matched if name not in linear]
+    example = f"Names are like '{linear[0]}', '{linear[-1]}'; a pattern must match the whole name."
+    if not matched:
+        close = difflib.get_close_matches(pattern, linear, n=1)
+        near = f" The nearest is '{close[0]}'." if close else ""
+        raise UserError(
+            f"train.lora.target_modules: no linear layer matches '{pattern}'.{near} {example} "
+            "Names without a pattern are given as a list."
+        )
+    if other:
+        raise UserError(
+            f"train.lora.target_modules: '{pattern}' also matches '{other[0]}', which is no linear layer that "
+            f"can be adapted. {example}"
+        )
+
+
+def parameter_groups(model: nn.Module, settings: "TrainSettings") -> list[dict[str, Any]]:
+    """Trainable parameters in groups with `lr` and `weight_decay`, as every torch optimizer takes them.
+
+    With `loraplus_lr_ratio` over 1 B learns that many times as fast as A (LoRA+, arXiv:2402.12354), and so do DoRA's
+    magnitudes, as in peft's `create_loraplus_optimizer`. Magnitudes are not decayed: zero is not where they began.
+    """
+    ratio, rate = settings.lora.loraplus_lr_ratio, settings.learning_rate
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        magnitude = parameter.ndim == 1
+        faster = ratio > 1 and (magnitude or "lora_B" in name)
+        group = {
+            "params": [],
+            "lr": rate * ratio if faster else rate,
+            "weight_decay": 0.0 if magnitude else settings.weight_decay,
+        }
+        groups.setdefault("magnitude" if magnitude else "B" if faster else "A", group)["params"].append(
+            parameter
+        )
+    return list(groups.values())
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors as peft reads them, and what training began with.
+
+    The configuration does not name the initialisation: peft would make it anew on whatever base it is given. Where the
+    initialisation subtracted from the base, it names no folder that there is: on models/base the adapter is wrong.
+    """
+    from peft import get_peft_model_state_dict
+
+    write(get_peft_model_state_dict(model), folder / WEIGHTS)
+    initial = getattr(model, "initial", {})
+    if initial:
+        write(initial, folder / INITIAL)
+    config = plain(model.peft_config["default"].to_dict())
+    base = f"{BASE} less s B0 A0 of {INITIAL}" if getattr(model, "residual_base", False) else BASE
+    config |= {"base_model_name_or_path": base, "inference_mode": True}
+    config |= {"init_lora_weights": True, "eva_config": None}
+    if not isinstance(config["target_modules"], str):
+        config["target_modules"] = sorted(config["target_modules"])  # read again, it is a set
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({k: v.contiguous().cpu() for k, v in sorted(tensors.items())}, path, {"format": "pt"})
+
+
+def plain(value: Any) -> Any:
+    """Sets as sorted lists, enumerations as their values: nothing whose order changes from run to run."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return getattr(value, "value", value)

@@ -1,0 +1,78 @@
+"""What the machine can do, and what a pack asks of it: from both comes the share of its peak that a training uses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.common.errors import UserError
+from stages.common.model.shapes import gemm_rate, training_flops
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Operations = Callable[[Sequence[int], int], float]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device and a model on it."""
+
+    rate: float  # operations a second of a matrix product, measured
+    operations: (
+        Operations | None
+    )  # useful ones of documents' lengths and labelled tokens; None: shapes unknown
+
+
+def measure(model: "nn.Module", config: dict[str, Any], dtype: str, seconds: float = 1.0) -> Machine | None:
+    """Time a matrix product where the model is, of the dtype that is multiplied there; takes about `seconds`.
+
+    With 0 seconds: None.
+
+    Args:
+        model: with its adapter.
+        config: config.json of the base.
+        dtype: of the training's products.
+    """
+    if not seconds:
+        return None
+    device = next(model.parameters()).device
+    rate = gemm_rate(products_in(dtype, device), device.type, seconds)
+    return Machine(rate, useful_operations(model, config))
+
+
+def products_in(dtype: str, device: "torch.device") -> str:
+    """The dtype, as torch names it, in which matrices of `dtype` are multiplied on `device`."""
+    import torch
+
+    from stages.common.model.products import product_dtype
+
+    return str(product_dtype(getattr(torch, dtype), device)).removeprefix("torch.")
+
+
+def useful_operations(model: "nn.Module", config: dict[str, Any]) -> Operations | None:
+    """Counts as `training_flops` does, the adapter's by its weights: a pattern may leave out single layers."""
+    parts = (".lora_A.", ".lora_B.")
+    weights = sum(p.numel() for name, p in model.named_parameters() if any(part in name for part in parts))
+
+    def operations(lengths: Sequence[int], labelled: int) -> float:
+        return training_flops(config, lengths, labelled, rank=0) + 6 * sum(lengths) * weights
+
+    try:
+        operations([1], 1)
+    except UserError:
+        return None
+    return operations
+
+
+def memory_mib() -> float | None:
+    """Memory that this process holds now, in MiB: of the CUDA device where there is one, else resident; None: unknown."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.memory_reserved() / 2**20)
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return round(next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) / 1024)
+    except OSError:
+        return None

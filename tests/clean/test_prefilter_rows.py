@@ -1,0 +1,274 @@
+"""Marks and look-ups by hash change no result of decontamination, only its cost: against the plain way to do it."""
+
+import re
+from collections import Counter
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stages.clean.code.fingerprint import code_shingles
+from stages.clean.contamination import word_runs
+from stages.clean.contamination.benchmark_proximity import alike, near_code, near_problems
+from stages.clean.contamination.decontaminate import CHECKS, Index, build_index, descriptions, mark
+from stages.clean.contamination.word_runs import Runs, Words
+from stages.clean.row import Row
+from stages.clean.settings import Contamination
+from stages.common.schema import Problem
+from tests.helpers.clean_rows import CLAMP, RUNS, problem, row
+
+SUMS = problem(
+    "Tiny/2",
+    'def größe(a, b):\n    """Añade los números İ y ß de las dos listas, straße für straße, y nada más."""\n',
+    "größe",
+    "    total = 0\n    for x, y in zip(a, b):\n        total += x * y\n    return total\n",
+)
+PROBLEMS = [("tiny", Problem(**made)) for made in (RUNS, CLAMP, SUMS)]
+LIMITS = Contamination(docstring_words=3, ngram_words=4)
+INDEX = build_index(PROBLEMS, LIMITS)
+# Pieces of problems, and what stands between words or only seems to: marks, digits of other scripts, half characters.
+PIECES = sorted(
+    {piece for _, p in PROBLEMS for piece in re.findall(r"\S+|\s+", p.prompt + p.canonical_solution)}
+)
+ODD = [
+    " ",
+    "\n",
+    "_",
+    "-",
+    "İ",
+    "ß",
+    "\u0307",
+    "\u00a0",
+    "²",
+    "一二",
+    "\ud800",
+    "\0",
+    "é",
+    "e\u0301",
+    "\x1c",
+    "٣",
+    "·",
+]
+TEXTS = st.lists(
+    st.one_of(
+        st.sampled_from([p.prompt for _, p in PROBLEMS] + [p.canonical_solution for _, p in PROBLEMS]),
+        st.sampled_from(PIECES),
+        st.sampled_from(ODD),
+        st.sampled_from([" ".join(PIECES[i : i + 6]) for i in range(0, len(PIECES), 3)]),
+        st.text(max_size=5),
+    ),
+    max_size=25,
+).map("".join)
+
+
+def found(made: Row, index: Index) -> list[object]:
+    return [[*check(made, index)] for check in CHECKS.values()] + [near_problems(made, index)]
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def runs(text: str, size: int) -> set[tuple[str, ...]]:
+    listed = words(text)
+    return {tuple(listed[i : i + size]) for i in range(len(listed) - size + 1)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=6), st.sampled_from([60, 400, 1 << 20]))
+def test_checks_find_the_same_with_and_without_marks(texts: list[str], room: int) -> None:
+    plain, marked = [row(text) for text in texts], [row(text) for text in texts]
+    with patch.object(word_runs, "BATCH_BYTES", room):
+        mark(marked, INDEX)
+    for one, other in zip(plain, marked, strict=True):
+        assert found(one, INDEX) == found(other, INDEX)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS)
+def test_words_in_common_are_those_of_plain_sets(text: str) -> None:
+    made = row(text)
+    mark([made], INDEX)
+    size = LIMITS.ngram_words
+    coverage = {
+        p.task_id: len(runs(text, size) & whole) / len(whole)
+        for _, p in PROBLEMS
+        if (whole := runs(p.prompt + "\n" + p.canonical_solution, size))
+    }
+    matches = [*CHECKS["contaminated_ngrams"](made, INDEX)]
+    assert {match.task_id: match.measure for match in matches} == {
+        task: share for task, share in coverage.items() if share > LIMITS.ngram_coverage
+    }
+    spaced = f" {' '.join(words(text))} "
+    told = {
+        p.task_id
+        for _, p in PROBLEMS
+        for description in descriptions(p)
+        if len(words(description)) >= LIMITS.docstring_words and f" {' '.join(words(description))} " in spaced
+    }
+    assert {match.task_id for match in CHECKS["contaminated_docstring"](made, INDEX)} == told
+
+
+def test_marks_leave_most_rows_out_and_no_copy() -> None:
+    unrelated = [
+        row(f"def f{i}(a):\n    return a + {i}  # step {i} of many, each unlike the last\n")
+        for i in range(50)
+    ]
+    chinese = [
+        row("def f(a):\n    # 返回 a 的 值 加上 一 个 常数 然后 结束\n    return a\n") for _ in range(5)
+    ]
+    copies = [row(p.prompt + p.canonical_solution) for _, p in PROBLEMS] + [
+        row(PROBLEMS[2][1].prompt.upper())
+    ]
+    rows = (
+        [made for group in zip(unrelated[:4], copies, strict=True) for made in group]
+        + unrelated[4:]
+        + chinese
+    )
+    mark(rows, INDEX)
+    assert all(made.suspected == frozenset() for made in [*unrelated, *chinese])
+    assert all(made.suspected and "contaminated_ngrams" in made.suspected for made in copies)
+    assert "words" not in vars(unrelated[0])
+    assert not list(CHECKS["contaminated_ngrams"](unrelated[0], INDEX))
+    assert "words" not in vars(unrelated[0])  # not even looked at
+
+
+def test_a_row_longer_than_a_batch_is_looked_at_by_every_check() -> None:
+    made = [row("short"), row("x " * 100), row("short")]
+    with patch.object(word_runs, "BATCH_BYTES", 100):
+        mark(made, INDEX)
+    assert [r.suspected for r in made] == [frozenset(), None, frozenset()]
+
+
+def test_texts_of_other_alphabets_fit_into_a_batch() -> None:
+    texts = ["é" * 900_000, "一二 " * 300_000, "İ" * 500_000, "\U00020000 b" * 200_000]
+    made = [row(text) for text in texts] + [row(RUNS["prompt"])]
+    mark(made, INDEX)
+    assert [r.suspected for r in made[:-1]] == [None] * len(texts)  # too long for one: never cut
+    short = [row(text[:200_000]) for text in texts] + [row(RUNS["prompt"])]
+    mark(short, INDEX)
+    assert [r.suspected for r in short] == [frozenset()] * len(texts) + [made[-1].suspected]
+
+
+def test_runs_do_not_cross_texts_and_a_shared_hash_is_not_enough() -> None:
+    texts = ["", "a b", "c d", "A_b c2 D", "d", ""]
+    hashes, places = Words(texts).runs(2)
+    assert places.tolist() == [1, 2, 3, 3]
+    assert len(np.unique(hashes)) == 4
+    assert Words(texts).runs(4)[1].tolist() == []
+    looked_for = Runs(["b c", "c2 d"], 2)
+    assert looked_for.texts(Words(texts)) == {3}
+    assert looked_for.texts(Words(["b c", "c b", "bc", "C2 D"])) == {0, 3}
+    assert Runs([], 2).texts(Words(texts)) == set()
+    with patch.object(Runs, "texts", lambda self, words: set(range(100))):  # every hash is shared
+        copy, other = row(RUNS["prompt"]), row("nothing in common")
+        mark([copy, other], INDEX)
+    assert other.suspected == frozenset(INDEX.runs)
+    assert found(other, INDEX) == found(row("nothing in common"), INDEX)
+
+
+EXPRESSIONS = st.recursive(
+    st.sampled_from(["a", "b", "x", "low", "1", "len(a)"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from("+-*<"), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+        st.tuples(st.sampled_from(["min", "max"]), inner, inner).map(lambda t: f"{t[0]}({t[1]}, {t[2]})"),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(EXPRESSIONS, min_size=1, max_size=12),
+    EXPRESSIONS,
+    st.sampled_from([0.1, 0.3, 0.5, 0.55, 0.7, 1.0]),
+)
+def test_solutions_written_alike_are_those_of_plain_jaccard(
+    solutions: list[str], expression: str, least: float
+) -> None:
+    index = build_index(
+        [
+            (
+                "made",
+                Problem(
+                    **problem(f"M/{i}", "def g(a, b, x, low):\n", "g", f"    y = {text}\n    return y\n")
+                ),
+            )
+            for i, text in enumerate(solutions)
+        ],
+        Contamination(near_code_similarity=least),
+    )
+    made = row(f"def f(p, a, b, x):\n    y = {expression}\n    return y\n")
+    own = code_shingles(dict(made.functions)["f"])
+    plain = {}
+    for number, text in enumerate(solutions):
+        [(_, source)] = row(f"def g(a, b, x, low):\n    y = {text}\n    return y\n").functions
+        similarity = len(own & code_shingles(source)) / len(own | code_shingles(source))
+        if similarity >= least:
+            plain[f"M/{number}"] = similarity
+    assert {match.task_id: match.measure for match in near_code(made, index)} == plain
+
+
+SETS = st.sets(st.integers(0, 11), min_size=1)
+
+
+@settings(max_examples=500, deadline=None)
+@given(SETS, st.lists(SETS, max_size=12), st.sampled_from([0.05, 0.3, 0.5, 0.55, 0.7, 1.0]))
+def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int]], least: float) -> None:
+    index = Index(Contamination(near_code_similarity=least), [])
+    for number, other in enumerate(others):
+        for item in other:
+            index.shingles.setdefault((str(item),), []).append(number)
+    wanted = {n for n, other in enumerate(others) if len(own & other) / len(own | other) >= least}
+    assert wanted <= alike({(str(item),) for item in own}, index)
+
+
+def test_shingles_put_aside_are_not_looked_up() -> None:
+    index = Index(Contamination(near_code_similarity=0.5), [])
+    index.shingles = {("rare",): [0], ("common",): [0, *range(100)], ("usual",): list(range(50))}
+    assert alike({("rare",), ("common",), ("usual",)}, index) == set(
+        range(50)
+    )  # two of three are shared at least
+    assert alike({("rare",), ("common",), ("new",), ("newer",), ("newest",)}, index) == set()
+
+
+def test_shingles_are_runs_of_three_words_and_a_short_text_is_one() -> None:
+    assert code_shingles("Return(BinOp($0,Add(),'x y'))") == {
+        ("Return", "BinOp", "$0"),
+        ("BinOp", "$0", "Add"),
+        ("$0", "Add", "'x y'"),
+    }
+    assert code_shingles("Pass()") == {("Pass",)}
+    assert code_shingles("()") == set()
+
+
+HOSTILE = {
+    "the first words of a docstring again and again": "return the length of the longest run of " * 20_000,
+    "a docstring again and again": RUNS["prompt"] * 3_000,
+    "a solution again and again": RUNS["canonical_solution"] * 3_000,
+    "one word again and again": "low " * 200_000,
+    "one character": "=" * 1_000_000,
+    "a character short of a run, again and again": ("=" * 58 + "-") * 1_600,
+    "null bytes and half characters": "\0\ud800x " * 200_000,
+    "small functions": "".join(
+        f"def clamp{i}(x, a, b):\n    return max(a, min(x, b))\n" for i in range(10_000)
+    ),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_megabyte_that_holds_a_problem_many_times_takes_seconds(text: str) -> None:
+    """Quadratic time would be hours."""
+    bars = problem("Bar/0", "def bars(x):\n", "bars", f"    return '{'=' * 300}' + x\n")
+    index = build_index([*PROBLEMS, ("bars", Problem(**bars))], Contamination())
+    made = row(text)
+    mark([made], index)
+    for check in CHECKS.values():
+        matches = Counter(
+            match.task_id for match in check(made, index) if "is its solution" not in match.text
+        )
+        assert max(matches.values(), default=0) <= 2  # a docstring is one whole and one up to its examples
+    assert len(near_problems(made, index)) <= 4 * 7

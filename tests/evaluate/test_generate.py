@@ -1,0 +1,483 @@
+"""Generation: batches change nothing, rows end where their function ends, samples have their own random streams."""
+
+import copy
+import random
+import shutil
+import sys
+import types
+from collections import Counter
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from stages.common.errors import UserError
+from stages.common.text.prompt import render_prompt
+from stages.common.text.settings import PromptSettings
+from stages.common.text.tokens import encode_prompts, load_tokenizer
+from stages.evaluate.completion import Completion, Request, Row, Spelling, completed
+from stages.evaluate.decode import (
+    READ_TOKENS,
+    Voice,
+    deal,
+    decode,
+    decode_in_parallel,
+    load_model,
+    next_chunk,
+)
+from stages.evaluate.generate import generate, stream_of
+from stages.evaluate.packed_linear import PackedLinear, pack_linears
+from stages.evaluate.settings import EvaluateSettings
+from stages.evaluate.slots import OneRow, Slots, make_slots
+from stages.evaluate.stopping import Ending, ending_of
+from tests.helpers.tiny_project import generated_functions
+
+NEVER = Ending("answer", False)  # ends at a closed code fence, which random models do not write
+
+
+def prompts(count: int, seed: int = 3) -> list[str]:
+    """Prompts of many lengths, from one token to about 150."""
+    rng = random.Random(seed)
+    texts = [row["prompt"] + row["completion"] for row in generated_functions(count, seed)]
+    return [text[: rng.choice([3, 20, len(text) // 2, len(text)])] for text in texts]
+
+
+def asked(texts: list[str]) -> list[Request]:
+    return [Request(text) for text in texts]
+
+
+def settings(**values) -> EvaluateSettings:
+    return EvaluateSettings(**{"dtype": "float32", "max_new_tokens": 24, **values})
+
+
+def one_by_one(model, ids: list[list[int]], stops: set[int], new_tokens: int) -> list[list[int]]:
+    """Greedy tokens by transformers' own `generate`, one prompt at a time."""
+    made = []
+    for prompt in ids:
+        output = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=new_tokens,
+            eos_token_id=sorted(stops),
+            pad_token_id=0,
+        )
+        made.append(output[0, len(prompt) :].tolist())
+    return made
+
+
+def in_batches(model, tokenizer, ids: list[list[int]], stops: set[int], batch: int, new_tokens: int):
+    rows = [Row(i, prompt, NEVER, new_tokens) for i, prompt in enumerate(ids)]
+    decode(model, rows, Voice(Spelling(tokenizer), stops), batch, lambda index, completion: None)
+    return [row.new for row in rows]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    """Tiny models are slower on two cores than on one."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(cores)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model):
+    return load_tokenizer(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    """The tiny model, its weights plain, and large enough for it not to repeat one token."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def packed(model):
+    return pack_linears(copy.deepcopy(model))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8, 64])
+def test_batched_tokens_are_those_of_generate_one_by_one(model, packed, tokenizer, batch):
+    ids = encode_prompts(prompts(20), tokenizer)
+    stops = set(range(40))  # a sixteenth of the vocabulary: rows end at all lengths
+    expected = one_by_one(model, ids, stops, 40)
+    assert len({len(tokens) for tokens in expected}) > 8
+    assert max(Counter(expected[0]).values()) < 20
+    assert in_batches(packed, tokenizer, ids, stops, batch, 40) == expected
+
+
+def test_packed_weights_give_the_same_products():
+    torch.manual_seed(0)
+    for bias, dtype in [(True, torch.float32), (False, torch.float32), (True, torch.bfloat16)]:
+        linear = torch.nn.Linear(48, 40, bias=bias, dtype=dtype)
+        model = torch.nn.Sequential(linear, torch.nn.ReLU())
+        x = torch.randn(3, 5, 48, dtype=dtype)
+        with torch.inference_mode():
+            expected = model(x)
+            assert type(pack_linears(model)[0]) is PackedLinear
+            torch.testing.assert_close(
+                model(x), expected, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5
+            )
+
+
+def test_packing_leaves_the_embedding_of_a_tied_head(model, packed):
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert type(packed.lm_head) is PackedLinear
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "sliding"])
+def test_other_architectures(tokenizer, kind):
+    torch.manual_seed(1)
+    size = {"vocab_size": len(tokenizer), "initializer_range": 0.3}
+    if kind == "gpt2":
+        config = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256, **size)
+        model = GPT2LMHeadModel(config).eval()
+    else:
+        config = MistralConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            sliding_window=16,
+            **size,
+        )
+        model = MistralForCausalLM(config).eval()
+    ids = encode_prompts(prompts(12), tokenizer)
+    stops = set(range(40))
+    assert in_batches(model, tokenizer, ids, stops, 5, 30) == one_by_one(model, ids, stops, 30)
+
+
+def test_a_model_without_keys_and_values_runs_one_row_at_a_time(tokenizer):
+    torch.manual_seed(2)
+    config = MambaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=8, initializer_range=0.3
+    )
+    model = MambaForCausalLM(config).eval()
+    assert isinstance(make_slots(model, 8, 64), OneRow)
+    ids = encode_prompts(prompts(4), tokenizer)
+    stops = set(range(40))
+    assert in_batches(model, tokenizer, ids, stops, 8, 12) == one_by_one(model, ids, stops, 12)
+
+
+def test_columns_are_moved_to_the_front_when_they_run_out(model, tokenizer):
+    """Many short prompts through two slots: the cache is used many times over."""
+    ids = encode_prompts([text[:12] for text in prompts(40)], tokenizer)
+    slots = make_slots(model, 2, 12 + 20)
+    stops = set(range(80))
+    assert sum(map(len, one_by_one(model, ids, stops, 20))) / 2 > slots.columns
+    assert in_batches(model, tokenizer, ids, stops, 2, 20) == one_by_one(model, ids, stops, 20)
+
+
+def test_a_finished_rows_slot_goes_to_the_last_row(model):
+    slots = Slots(model, 4, 16)
+    with torch.inference_mode():
+        slots.admit([[5, 6, 7], [5, 6], [8, 9], [9]])
+        assert slots.starts.tolist() == [0, 1, 1, 2]
+        assert slots.drop([0, 2]) == [3, 1]
+        assert slots.rows == 2
+        assert slots.starts.tolist() == [2, 1]
+        assert slots.window.first == 1
+        logits = slots.step(torch.tensor([10, 11]))
+        alone = [model(torch.tensor([ids])).logits[0, -1] for ids in ([9, 10], [5, 6, 11])]
+    torch.testing.assert_close(logits, torch.stack(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_samples_of_one_prompt_share_its_reading(model, monkeypatch):
+    slots = Slots(model, 8, 16)
+    seen = []
+    original = slots.forward
+    monkeypatch.setattr(
+        slots, "forward", lambda ids, *rest: (seen.append(ids.shape), original(ids, *rest))[1]
+    )
+    with torch.inference_mode():
+        logits = slots.admit([[5, 6, 7]] * 3 + [[8, 9]])
+    assert seen == [(2, 3)]
+    assert logits.shape[0] == slots.rows == 4
+    assert torch.equal(logits[0], logits[2])
+    assert not torch.equal(logits[0], logits[3])
+
+
+def test_reading_is_bounded_in_tokens():
+    slots = Slots.__new__(Slots)
+    slots.slots, slots.window = 100, type("W", (), {"rows": 0})()
+    rows = [Row(i, [i] * (READ_TOKENS // 2), NEVER, 1) for i in range(5)]
+    from collections import deque
+
+    assert [len(next_chunk(deque(rows[n:]), slots)) for n in (0, 4)] == [2, 1]
+    assert len(next_chunk(deque([rows[0]] * 50), slots)) == 50
+
+
+def test_generate_gives_completions_in_order(tiny_model):
+    raw = [row["prompt"] for row in generated_functions(7, 5)]
+    one = generate(asked(raw), tiny_model, PromptSettings(), settings(batch_size=1))
+    many = generate(asked(raw), tiny_model, PromptSettings(), settings(batch_size=4))
+    assert one == many
+    assert generate(asked(raw[::-1]), tiny_model, PromptSettings(), settings(batch_size=3)) == one[::-1]
+    assert {completion.stop for completion in one} <= {"eos", "function_end", "length"}
+    assert all(1 <= completion.new_tokens <= 24 for completion in one)
+
+
+def test_bfloat16_gives_the_same_twice(tiny_model):
+    raw = [row["prompt"] for row in generated_functions(9, 5)]
+    runs = [generate(asked(raw), tiny_model, PromptSettings(), settings(dtype="bfloat16")) for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_workers_give_what_one_gives(model, tokenizer):
+    """Two cores, each with its own batch and every prompt twice: the same completions, in the same order."""
+    ids = [prompt for prompt in encode_prompts(prompts(40), tokenizer) for _ in range(2)]
+    stops = set(range(40))
+    cores = torch.get_num_threads()
+    results = {}
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            rows = [Row(i, prompt, NEVER, 30) for i, prompt in enumerate(ids)]
+            made: dict[int, Completion] = {}
+            decode_in_parallel(model, rows, Voice(Spelling(tokenizer), stops), 64, made.__setitem__)
+            assert torch.get_num_threads() == threads
+            assert len(made) == 80
+            assert all(made[row.index].new_tokens == len(row.new) for row in rows)
+            results[threads] = made
+    finally:
+        torch.set_num_threads(cores)
+    assert results[1] == results[2]
+
+
+def test_rows_are_dealt_evenly_and_a_prompts_samples_stay_together():
+    rows = [Row(i, [1] * (i // 2 + 1), NEVER, 1) for i in range(40)]
+    shares = deal(rows, 3)
+    assert sorted(row.index for share in shares for row in share) == list(range(40))
+    assert [len(share) for share in shares] == [14, 14, 12]
+    prompts_of = [{len(row.ids) for row in share} for share in shares]
+    assert not prompts_of[0] & prompts_of[1]
+    assert max(map(max, prompts_of)) - min(map(max, prompts_of)) < 3
+
+
+def test_each_completion_is_told_as_it_is_finished(tiny_model):
+    raw = [row["prompt"] for row in generated_functions(5, 5)]
+    told: dict[int, Completion] = {}
+    made = generate(asked(raw), tiny_model, PromptSettings(), settings(), told.__setitem__)
+    assert [told[index] for index in range(5)] == made
+
+
+def test_a_sample_depends_on_seed_problem_and_number_alone(tiny_model):
+    raw = [row["prompt"] for row in generated_functions(4, 5)]
+    hot = settings(temperature=1.0, batch_size=3)
+    requests = [Request(text, number) for text in raw for number in range(3)]
+    several = generate(requests, tiny_model, PromptSettings(), hot)
+    assert len({c.text for c in several}) > 8
+    for batch in (1, 12):
+        wide = settings(temperature=1.0, batch_size=batch)
+        assert generate(requests, tiny_model, PromptSettings(), wide) == several
+    resumed = generate([Request(raw[2], 2), Request(raw[3], 1)], tiny_model, PromptSettings(), hot)
+    assert resumed == [several[8], several[10]]
+    other = generate(requests, tiny_model, PromptSettings(), settings(temperature=1.0, seed=1))
+    assert sum(a != b for a, b in zip(other, several, strict=True)) > 8
+
+
+def test_sampling_follows_the_distribution(tokenizer):
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.0, 0.2]])).expand(4000, 4)
+    rows = [Row(i, [0], NEVER, 1, stream_of(0, Request("p", i))) for i in range(4000)]
+    counts = Counter(Voice(Spelling(tokenizer), set(), 1.0).choose(logits, rows))
+    assert [counts[i] / 4000 for i in range(4)] == pytest.approx([0.5, 0.3, 0.0, 0.2], abs=0.03)
+    cold = Counter(Voice(Spelling(tokenizer), set(), 0.05).choose(logits, rows))
+    assert cold[0] == 4000
+
+
+def test_a_row_that_reaches_the_context_ends_there(tiny_model):
+    context = load_model(tiny_model, "float32").config.max_position_embeddings
+    tokenizer = load_tokenizer(tiny_model)
+    text = "x = 1\n" * 200
+    ids = tokenizer(text)["input_ids"][: context - 5]
+    almost = tokenizer.decode(ids).rstrip()
+    used = len(encode_prompts([render_prompt(almost, tokenizer, PromptSettings())], tokenizer)[0])
+    (completion,) = generate(asked([almost]), tiny_model, PromptSettings(), settings())
+    assert completion.new_tokens <= context - used < 24
+    with pytest.raises(UserError, match=r"prompt 2 of the benchmark has \d+ tokens, and the context"):
+        generate(asked(["x", text]), tiny_model, PromptSettings(), settings())
+
+
+def test_a_folder_without_a_model_is_named(tmp_path, tiny_model):
+    with pytest.raises(UserError, match="no model there"):
+        generate(asked(["x"]), tmp_path, PromptSettings(), settings())
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="not loadable"):
+        generate(asked(["x"]), broken, PromptSettings(), settings())
+
+
+class FakeEngine:
+    """What vLLM's `LLM` is asked, and answers of made up ids."""
+
+    def __init__(self, **how):
+        self.how = how
+
+    def generate(self, prompts, parameters, use_tqdm):
+        FakeEngine.asked = self.how, prompts, parameters
+        ids = [
+            [7, 8, one["stop_token_ids"][0]] if i else [7] * one["max_tokens"]
+            for i, one in enumerate(parameters)
+        ]
+        outputs = [types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=tuple(x))]) for x in ids]
+        return outputs
+
+
+def test_vllm_is_asked_for_the_same_tokens_and_cut_by_the_same_rule(tiny_model, tokenizer, monkeypatch):
+    fake = types.ModuleType("vllm")
+    fake.LLM, fake.SamplingParams, fake.TokensPrompt = FakeEngine, dict, dict
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    raw = [row["prompt"] for row in generated_functions(2, 5)]
+    requests = [Request(raw[0]), Request(raw[1], 3)]
+    told = {}
+    chosen = settings(backend="vllm", temperature=0.8, seed=5, dtype="auto")
+    made = generate(requests, tiny_model, PromptSettings(), chosen, told.__setitem__)
+    how, prompts, parameters = FakeEngine.asked
+    assert (how["model"], how["dtype"]) == (str(tiny_model), "bfloat16")
+    rendered = [render_prompt(text, tokenizer, PromptSettings()) for text in raw]
+    assert [one["prompt_token_ids"] for one in prompts] == encode_prompts(rendered, tokenizer)
+    assert [one["seed"] for one in parameters] == [stream_of(5, one) % 2**63 for one in requests]
+    assert [one["temperature"] for one in parameters] == [0.8, 0.8]
+    assert [(c.stop, c.new_tokens) for c in made] == [("length", 24), ("eos", 3)]
+    assert made[1].text == Spelling(tokenizer)([7, 8])
+    assert [told[0], told[1]] == made
+
+
+def test_a_backend_that_is_not_installed_says_what_to_do(tiny_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match=r"evaluate\.backend=vllm, but .* `pip install '\.\[vllm\]'`"):
+        generate(asked(["x"]), tiny_model, PromptSettings(), settings(backend="vllm"))
+
+
+def test_chat_without_a_template_is_refused(tiny_model):
+    with pytest.raises(UserError, match="no chat template"):
+        generate(asked(["x"]), tiny_model, PromptSettings(style="chat"), settings())
+
+
+BODY, PROGRAM = Ending("body", False), Ending("program", False)
+
+
+@pytest.mark.parametrize(
+    ("ending", "kept", "rest"),
+    [
+        (BODY, "\n    return x\n\n", "def g(y):"),
+        (BODY, "\n    return x\n", "p"),
+        (BODY, "\n    return x\n\n\n", "if __name__ == '__main__':\n    f(1)"),
+        (BODY, "\n    return x\n\n", "@cache\ndef g():"),
+        (BODY, "\n    return x\n\n", "# Example:\n# f(1)\nprint(f(1))"),
+        (BODY, "\n    a = 1\n# still in it\n    return a\n", "class A:"),
+        (BODY, "\n    return {\n        'a': 1\n}\n", "print"),
+        (BODY, "\n    return [\n1,\n2]\n", "x"),
+        (BODY, "\n    return [(\n", "def g():"),
+        (BODY, '\n    text = """\nmargin\n"""\n    return text\n', "f"),
+        (BODY, "\n    return 'it''s # (' + x  # (\n", "f"),
+        (BODY, "\n    return x\n", "```"),
+        (BODY, "\n    return x\n", ")"),
+        (BODY, " return x\n", "f"),
+        (BODY, "\n\ndef f(x):\n    return x\n\n", "f(1)"),
+        (BODY, "\n\nimport math\n\ndef f(x):\n    return x\n\n", "f"),
+        (BODY, "\n", "print(f(1))\n"),
+        (PROGRAM, "\ndef h(x):\n    return x\n\nN = 3\n\ndef f(x):\n    return h(x)\n\n", "print(f(1))\n"),
+        (PROGRAM, "\nimport re\nfrom a import b\n@c\ndef f(x):\n    return x\n", "assert f(1)\n"),
+        (Ending("body", True), "    return x\n", "f"),
+        (Ending("fence", False), "\n    return x\n\nprint(f(1))\n", "```\nIt"),
+        (Ending("answer", False), "Here:\n```python\ndef f(): pass\n```", "\nIt"),
+        (Ending("answer", True), "```\nf = lambda x: 1\n```", ""),
+        (Ending("answer", True), "```\npip install x\n```\n```python\nclass A:\n  x = 1\n```", "\nIt"),
+        (
+            Ending("answer", True),
+            "<think>\n```\ndef f(): pass\n```\n</think>\n```\ndef f(): return\n```",
+            "\n",
+        ),
+    ],
+)
+def test_where_an_answer_ends(ending, kept, rest):
+    assert ending.find(kept + rest) == len(kept)
+    if rest:
+        assert ending.find(kept) in (None, len(kept))
+
+
+@pytest.mark.parametrize(
+    ("ending", "text"),
+    [
+        (BODY, "\n    if x:\n        return 1\n\n    return 2\n\n"),
+        (BODY, "\n    return x\n\n# a comment may be followed by more of the body\n"),
+        (BODY, "\n    return [\n1,\n"),
+        (BODY, '\n    x = """\nprint(1)\n'),
+        (BODY, "\n\ndef helper(x):"),
+        (PROGRAM, "\ndef f(x):\n    return x\n\ndef"),
+        (PROGRAM, "Here is a function.\n\n"),
+        (Ending("fence", False), "\n    return x\n``"),
+        (Ending("answer", False), "Text ``` in a line\n```python\nx"),
+        (Ending("answer", True), "```\nprint(f(1))\n```\nand\n"),
+        (Ending("answer", True), "<think>\n```\ndef f(): pass\n```\n"),
+        (BODY, ""),
+    ],
+)
+def test_where_an_answer_may_go_on(ending, text):
+    assert ending.find(text) is None
+
+
+def test_the_rule_is_that_of_the_style():
+    header, task = "def f(x):\n    '''Doc.'''\n", "Write a function."
+    kinds = {
+        (style, raw): ending_of(raw, "x", PromptSettings(style=style)).kind
+        for style in ("completion", "chat", "alpaca")
+        for raw in (header, task)
+    }
+    assert kinds == {
+        ("completion", header): "body",
+        ("completion", task): "program",
+        ("chat", header): "fence",
+        ("chat", task): "answer",
+        ("alpaca", header): "fence",
+        ("alpaca", task): "answer",
+    }
+
+
+def test_a_row_ends_with_the_token_that_completes_it(tokenizer):
+    """Token by token: nothing is generated after the first character of the next statement."""
+    text = "\n    return x\n\nprint(f(1))\nmore"
+    row = Row(0, [1], BODY, 99)
+    voice = Voice(Spelling(tokenizer), {tokenizer.eos_token_id})
+    ids = tokenizer(text)["input_ids"]
+    stops = []
+    for token in ids:
+        stops.append(voice.done(row, token))
+        if stops[-1]:
+            break
+    assert stops[-1] == "function_end"
+    assert tokenizer.decode(row.new[:-1]).strip() == "return x"
+    completion = completed(row, stops[-1], voice.spelling)
+    assert (completion.text, completion.stop) == ("\n    return x\n\n", "function_end")
+    assert completion.new_tokens == len(row.new)
+
+
+def test_end_of_text_and_limit_are_told_apart(tokenizer):
+    voice = Voice(Spelling(tokenizer), {tokenizer.eos_token_id})
+    row = Row(0, [1], BODY, 3)
+    ids = tokenizer("\n    return")["input_ids"]
+    assert voice.done(row, ids[0]) is None
+    assert voice.done(row, tokenizer.eos_token_id) == "eos"
+    assert completed(row, "eos", voice.spelling).text == tokenizer.decode(ids[:1])
+    other = Row(1, [1], BODY, 1)
+    assert voice.done(other, ids[0]) == "length"

@@ -1,0 +1,314 @@
+"""The evaluate stage: what it reads and what it writes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.common.errors import UserError
+from stages.common.schema import Problem
+from stages.common.stage import Settings
+from stages.common.text.settings import PromptSettings
+from stages.evaluate.completion import Completion, Finished, Request
+from stages.evaluate.progress import Progress
+from stages.evaluate.settings import EvaluateSettings
+from stages.judge import benchmark
+
+SUM_TEST = "def check(candidate):\n    assert candidate([1, 2]) == 3\n"
+PROBLEMS = [
+    Problem(
+        f"T/{i}",
+        f'def f{i}(xs):\n    """Sum of xs."""\n',
+        f"f{i}",
+        "    return sum(xs)\n",
+        SUM_TEST,
+    )
+    for i in range(5)
+]
+TEXTS = ["    return sum(xs)", "    return 0", "    return xs.missing", "", "    return sum(xs) if xs else 0"]
+WORDS = ["passed", "wrong_answer", "exception", "no_entry_point", "passed"]
+
+ASKED: list[list[tuple[str, int]]] = []  # what each call of the generation was asked for
+STOP_AFTER = [-1]
+
+
+def write_problems(path: Path, problems: list[Problem]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(vars(problem)) + "\n" for problem in problems))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a benchmark and what looks like a base model; generation gives TEXTS."""
+    from stages.evaluate import __main__ as stage
+
+    texts = {problem.prompt: text for problem, text in zip(PROBLEMS, TEXTS, strict=True)}
+
+    def written(  # the model's part: STOP_AFTER[0] completions, then an interruption
+        requests: Sequence[Request],
+        model: Path,
+        prompt: PromptSettings,
+        chosen: EvaluateSettings,
+        finished: Finished,
+    ) -> list[Completion]:
+        made: list[Completion] = []
+        ASKED.append([(request.prompt, request.sample) for request in requests])
+        for index, request in enumerate(requests):
+            if len(made) == STOP_AFTER[0]:
+                raise KeyboardInterrupt
+            text = texts[request.prompt] + "\n" * request.sample
+            made.append(Completion(text, 10, "length" if text == TEXTS[2] else "eos"))
+            finished(index, made[-1])
+        return made
+
+    ASKED.clear()
+    STOP_AFTER[0] = -1
+    monkeypatch.setattr(stage, "generate", written)
+    monkeypatch.chdir(tmp_path)
+    write_problems(tmp_path / "data/benchmarks/tiny.jsonl", PROBLEMS)
+    (tmp_path / "models/base").mkdir(parents=True)
+    (tmp_path / "models/base/config.json").write_text("{}")
+    return tmp_path
+
+
+def evaluate(**values: Any) -> dict[str, Any]:
+    from stages.evaluate.__main__ import main
+
+    chosen = EvaluateSettings(
+        **{"target": "base", "benchmark": "tiny", "workers": 2, "cpu_seconds": 1.0, **values}
+    )
+    return main(Settings("evaluate", {"evaluate": chosen, "prompt": PromptSettings()}))
+
+
+def samples(project: Path) -> list[dict[str, Any]]:
+    return [
+        json.loads(line)
+        for line in (project / "reports/evaluate/base/samples.jsonl").read_text().splitlines()
+    ]
+
+
+def test_stage_writes_a_line_a_sample_and_its_metrics(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = evaluate()
+    rows = samples(project)
+    assert [row["task_id"] for row in rows] == [problem.task_id for problem in PROBLEMS]
+    assert [row["verdict"] for row in rows] == WORDS
+    assert list(rows[0]) == [
+        *(
+            "task_id",
+            "sample",
+            "prompt",
+            "completion",
+            "verdict",
+            "reason",
+            "cpu_s",
+            "wall_s",
+            "first_run",
+            "new_tokens",
+            "stop",
+        )
+    ]
+    assert rows[2]["reason"] == "AttributeError: 'list' object has no attribute 'missing'"
+    assert (metrics["problems"], metrics["passed"], metrics["pass_at_1"]) == (5, 2, 0.4)
+    assert (metrics["pass_at_1_low"], metrics["pass_at_1_high"]) == (0.117621, 0.769276)
+    assert metrics["verdicts"] == {"exception": 1, "no_entry_point": 1, "passed": 2, "wrong_answer": 1}
+    assert (metrics["truncated_share"], metrics["no_entry_point_share"]) == (0.2, 0.2)
+    assert metrics["generation"]["tokens"] == 50
+    assert metrics["isolation"]["level"] in ("A", "B")
+    assert (metrics["isolation"]["why"] == "") == (metrics["isolation"]["level"] == "A")
+    assert metrics["weak_sandbox"] is False
+    assert metrics["weak_passed"] == 0
+    assert metrics["self_test"]["canonical_passed"] == metrics["self_test"]["canonical"] == 5
+    assert metrics["self_test"]["probes_passed"] == []
+    printed = capsys.readouterr().out
+    assert f"isolation: level {metrics['isolation']['level']}" in printed
+    assert "20% of the samples ran into evaluate.max_new_tokens" in printed
+    assert "20% of the samples define no entry point" in printed
+
+
+def test_two_runs_differ_in_nothing_but_times(project: Path) -> None:
+    evaluate()
+    first = timeless(project)
+    evaluate(workers=1)
+    assert timeless(project) == first
+
+
+def timeless(project: Path) -> list[dict[str, Any]]:
+    times = ("cpu_s", "wall_s", "first_run")
+    return [{k: v for k, v in row.items() if k not in times} for row in samples(project)]
+
+
+def test_several_samples_a_problem_give_pass_at_k(project: Path) -> None:
+    metrics = evaluate(samples=4, temperature=0.8, pass_at=[2, 4])
+    rows = samples(project)
+    assert [(row["task_id"], row["sample"]) for row in rows[:5]] == [
+        *(("T/0", i) for i in range(4)),
+        ("T/1", 0),
+    ]
+    assert [[(problem.prompt, i) for problem in PROBLEMS for i in range(4)]] == ASKED
+    assert (metrics["problems"], metrics["samples"], metrics["passed"]) == (5, 4, 8)
+    assert metrics["temperature"] == 0.8
+    for k in (1, 2, 4):
+        low, value, high = (metrics[f"pass_at_{k}{end}"] for end in ("_low", "", "_high"))
+        assert low < value == 0.4 < high
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"samples": 2, "temperature": 0.8, "pass_at": [3]}, "evaluate.pass_at is .*pass@k wants k samples"),
+        ({"samples": 2}, "evaluate.temperature is .*greedy samples are all the same"),
+    ],
+)
+def test_what_pass_at_k_cannot_tell_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluateSettings(**values)
+
+
+def test_an_interrupted_generation_goes_on_where_it_stopped(project: Path) -> None:
+    STOP_AFTER[0] = 3
+    with pytest.raises(KeyboardInterrupt):
+        evaluate()
+    assert not (project / "reports").exists()
+    (journal,) = (project / ".cache/evaluate/base").iterdir()
+    with (journal / "generated.jsonl").open("a") as file:
+        file.write('{"task_id": "T/3", "sample": 0, "te')  # what a killed run leaves
+    STOP_AFTER[0] = -1
+    metrics = evaluate()
+    assert [len(asked) for asked in ASKED] == [5, 2]
+    assert metrics["generation"]["samples"] == 2
+    resumed = timeless(project)
+    assert not (project / ".cache/evaluate/base").exists()
+    evaluate()
+    assert len(ASKED[2]) == 5
+    assert timeless(project) == resumed
+
+
+def test_an_interruption_counts_for_nothing_once_something_else_is_set(project: Path) -> None:
+    STOP_AFTER[0] = 3
+    with pytest.raises(KeyboardInterrupt):
+        evaluate()
+    STOP_AFTER[0] = -1
+    evaluate(max_new_tokens=99)
+    (project / "models/base/config.json").write_text('{"other": 1}')
+    evaluate()
+    assert [len(asked) for asked in ASKED] == [5, 5, 5]
+
+
+def test_samples_that_were_judged_are_not_judged_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.judge.pool import Pool, Sample
+
+    judged: list[list[str]] = []
+    original = Pool.judge
+
+    def watched(self: Pool, those: Sequence[Sample], finished: Any = lambda *_: None) -> Any:
+        mine = [sample.problem.task_id for sample in those if sample.completion in TEXTS]
+        whole = 0 < len(mine) == len(those)  # not the judge's test of itself
+        if whole:
+            judged.append(mine)
+
+        def interrupted(index: int, verdict: Any) -> None:
+            finished(index, verdict)
+            if len(judged) == 1 and index == 1:
+                raise KeyboardInterrupt
+
+        return original(self, those, interrupted if whole else finished)
+
+    monkeypatch.setattr(Pool, "judge", watched)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(workers=1)
+    evaluate(workers=1)
+    assert ASKED[1] == []
+    assert judged == [["T/0", "T/1", "T/2", "T/3", "T/4"], ["T/2", "T/3", "T/4"]]
+    assert [row["verdict"] for row in samples(project)] == WORDS
+
+
+def test_a_weak_sandbox_is_refused_or_marked(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="only resource limits are to be had here"):
+        evaluate(isolation="C")
+    assert not (project / "reports").exists()
+    metrics = evaluate(isolation="C", allow_weak_sandbox=True)
+    assert metrics["weak_sandbox"] is True
+    assert "warning: judged at level C" in capsys.readouterr().out
+
+
+def test_nothing_is_replaced_where_judging_fails(project: Path) -> None:
+    evaluate()
+    before = samples(project)
+    write_problems(
+        project / "data/benchmarks/tiny.jsonl",
+        [*PROBLEMS[:4], Problem("T/4", PROBLEMS[4].prompt, "f4", "    return 0\n", SUM_TEST)],
+    )
+    with pytest.raises(
+        UserError, match=r"1 of 5 canonical solutions .* T/4 \(wrong_answer: an assertion after call 1"
+    ):
+        evaluate()
+    assert samples(project) == before
+    assert [path.name for path in (project / "reports/evaluate").iterdir()] == ["base"]
+
+
+def test_a_missing_model_names_the_command_that_makes_it(project: Path) -> None:
+    with pytest.raises(UserError, match=r"models/merged holds no model: `dvc repro evaluate@tuned`"):
+        evaluate(target="tuned")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no data/benchmarks/other.jsonl; data/benchmarks holds tiny"),
+        ('{"task_id": "a", "prom', "line 1: not JSON"),
+        ('{"task_id": "a"}', "problem 1: prompt is missing or no text"),
+        ("[1]", "problem 1: not a JSON object"),
+        ("", "holds no problem"),
+        ((json.dumps(vars(PROBLEMS[0])) + "\n") * 2, "the task_id 'T/0' comes twice"),
+    ],
+)
+def test_a_bad_benchmark_is_named(project: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (project / "data/benchmarks/other.jsonl").write_text(content)
+    with pytest.raises(UserError) as caught:
+        benchmark.load("other")
+    assert message in str(caught.value)
+
+
+def test_an_empty_folder_of_benchmarks_says_what_fills_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is empty: `dvc repro fetch` fills it"):
+        benchmark.load("humaneval")
+
+
+def test_benchmarks_in_humanevals_shape_may_be_files(tmp_path: Path) -> None:
+    import gzip
+
+    text = "".join(json.dumps({**vars(problem), "extra": 1}) + "\n" for problem in PROBLEMS)
+    path = tmp_path / "mine.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write(text)
+    assert benchmark.load(str(path)) == PROBLEMS
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="not readable as gzip, or cut"):
+        benchmark.load(str(path))
+
+
+def test_progress_says_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("generated", seconds=1000)
+    for done in range(1, 4):
+        progress(done, 3)
+    progress.close()
+    assert capsys.readouterr().out == "generated: 3 of 3\n"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"cpu_seconds": 0}, {"memory_mib": 1}, {"workers": -1}, {"isolation": "D"}, {"target": "x"}],
+)
+def test_settings_out_of_range_name_the_key(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"^evaluate\.{next(iter(values))} is "):
+        EvaluateSettings(**values)

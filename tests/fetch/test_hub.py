@@ -1,0 +1,476 @@
+"""fetch from the hub: real clients against a hub on loopback; files, rows and splits as `datasets` has them."""
+
+import errno
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from stages.common.errors import UserError
+from stages.common.files import read_json
+from stages.common.sources import hub
+from stages.fetch.hub_splits import card_of, data_files
+from stages.fetch.settings import Source
+from tests.helpers.loopback_hub import COMMIT, REPOSITORY, Site, make_wheel, run_stage, serving, stage_folder
+
+OTHER = "f" * 40
+REPO = "datasets/me/set"
+LARGE = bytes(range(256)) * (21 << 12)  # 21 MiB; the client writes 10 MiB at once
+
+
+def lines(*texts: str) -> bytes:
+    return "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+
+
+def parquet(*texts: str) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": list(texts)}), sink)
+    return sink.getvalue()
+
+
+def csv(*texts: str) -> bytes:
+    return "".join(f"{line}\n" for line in ("text", *texts)).encode()
+
+
+def card(**head: Any) -> bytes:
+    return f"---\n{json.dumps(head)}\n---\n# A set\n".encode()
+
+
+def source(**given: Any) -> Source:
+    one = Source(
+        **{"name": "set", "kind": "hub", "repo": "me/set", "revision": COMMIT, "licence": "MIT", **given}
+    )
+    one.check()
+    return one
+
+
+CONFIGS = [
+    {"config_name": "small", "data_files": "part/one.jsonl"},
+    {"config_name": "big", "default": True, "data_files": [{"split": "train", "path": ["part/*.jsonl"]}, {"split": "extra", "path": "more.jsonl"}]},
+    {"config_name": "folder", "data_dir": "folder"},
+]  # fmt: skip
+CONFIGURED = {"README.md": card(license="mit", configs=CONFIGS), "part/one.jsonl": lines("1"), "part/two.jsonl": lines("2", "3"), "more.jsonl": lines("4"), "folder/train.jsonl": lines("5"), "folder/test.jsonl": lines("6")}  # fmt: skip
+# Repositories, and what is asked of each: configuration, split.
+LAYOUTS: dict[str, tuple[dict[str, bytes], list[tuple[str, str]]]] = {
+    "one-file": ({"set.jsonl": lines("a", "b")}, [("", "")]),
+    "files-of-splits": (
+        {"train.jsonl": lines("a"), "my-test.jsonl": lines("b"), "dev.jsonl": lines("c"), "LICENSE": b"x"},
+        [("", "train"), ("", "test"), ("", "validation")],
+    ),
+    "folders-of-splits": (
+        {"data/train/x.jsonl": lines("a"), "data/train/y.jsonl": lines("b"), "data/eval/z.jsonl": lines("c")},
+        [("", "train"), ("default", "test")],
+    ),
+    "shards": (
+        {
+            "data/train-00000-of-00002.parquet": parquet("a"),
+            "data/train-00001-of-00002-abcdef.parquet": parquet("b"),
+            "data/odd-00000-of-00001.parquet": parquet("c"),
+            "data/train.jsonl": lines("never"),
+        },
+        [("", "train"), ("", "odd")],
+    ),
+    "most-common-suffix": (
+        {"a.csv": csv("a"), "b.csv": csv("b"), "c.jsonl": lines("never")},
+        [("", "train")],
+    ),
+    "parquet-before-others": ({"a.csv": csv("never"), "a.parquet": parquet("b")}, [("", "train")]),
+    "hidden-and-special": (
+        {
+            ".git/x.jsonl": lines("never"),
+            "__x__/x.jsonl": lines("never"),
+            "x.jsonl": lines("a"),
+            "config.json": b"{}",
+        },
+        [("", "train")],
+    ),
+    "packed": (
+        {"a.jsonl.gz": gzip.compress(lines("a")), "b.jsonl.gz": gzip.compress(lines("b"))},
+        [("", "train")],
+    ),
+    "configured": (
+        CONFIGURED,
+        [("", "train"), ("", "extra"), ("small", "train"), ("folder", "test"), ("folder", "")],
+    ),
+}
+READ = """
+import json, sys
+from datasets import load_dataset
+done = {}
+for repo, configuration, split in json.load(sys.stdin):
+    rows = load_dataset(repo, configuration or None, split=split or "train", revision="COMMIT")
+    done["|".join((repo, configuration, split))] = sorted(rows["text"])
+json.dump(done, sys.stdout)
+""".replace("COMMIT", COMMIT)
+
+
+@pytest.fixture(scope="module")
+def shelf() -> Iterator[Site]:
+    with serving(Site({f"datasets/me/{name}": files for name, (files, _) in LAYOUTS.items()})) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def theirs(shelf: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Texts that `datasets.load_dataset` reads for each layout, configuration and split."""
+    asked = [(f"me/{name}", c, s) for name, (_, questions) in LAYOUTS.items() for c, s in questions]
+    env = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    home = {"HF_ENDPOINT": shelf.address, "HF_HOME": str(tmp_path_factory.mktemp("hf"))}
+    done = subprocess.run(
+        [sys.executable, "-c", READ], input=json.dumps(asked), env={**env, **home}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_fetch_reads_the_rows_that_datasets_reads(
+    name: str, shelf: Site, theirs: Mapping[str, list[str]], tmp_path: Path
+) -> None:
+    asked = LAYOUTS[name][1]
+    sources = [{"name": f"s{n}", "kind": "hub", "repo": f"me/{name}", "revision": COMMIT, "licence": "MIT", "configuration": c, "split": s} for n, (c, s) in enumerate(asked)]  # fmt: skip
+    place = stage_folder(tmp_path, {"fetch": {"sources": sources, "benchmarks": {}}})
+    done = run_stage(place, "fetch", {"HF_ENDPOINT": shelf.address})
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(place / "data/raw/rows.parquet").to_pylist()
+    for n, (c, s) in enumerate(asked):
+        ours = sorted(row["completion"] for row in rows if row["source"] == f"s{n}")
+        assert ours == theirs[f"me/{name}|{c}|{s}"], (c, s)
+        assert "never" not in ours
+
+
+# Layout
+
+
+def test_an_unknown_configuration_or_split_names_those_there_are() -> None:
+    head = card_of(CONFIGURED["README.md"].decode())
+    for configuration, split, said in (
+        ("medium", "", "it has no configuration medium: set configuration to one of small, big, folder"),
+        ("small", "test", "the configuration small has no split test. There is train"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            data_files(list(CONFIGURED), head, configuration, split)
+    with pytest.raises(ValueError, match="it has no configuration medium: it has one, without a name"):
+        data_files(["a.jsonl"], {}, "medium", "")
+    with pytest.raises(ValueError, match=r"it has no split test\. There is train"):
+        data_files(["a.jsonl"], {}, "", "test")
+    with pytest.raises(
+        ValueError, match="2 configurations and no default one: set configuration to one of a, b"
+    ):
+        data_files(["x.jsonl"], {"configs": [{"config_name": "a"}, {"config_name": "b"}]}, "", "")
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ({"configs": [{"config_name": "a", "data_files": "*.jsonl", "sep": ";"}]}, "is read with sep"),
+        ({"configs": [{"config_name": "a", "data_files": "https://x/y.jsonl"}]}, "files outside it"),
+        ({"configs": [{"config_name": "a", "data_files": [{"split": "train"}]}]}, "are no paths"),
+        ({"configs": [{"config_name": "a", "data_files": "*.png"}]}, r"can be read as rows: a\.png\. Readable: "),
+        ({"configs": {"a": 1}}, "is no list of mappings"),
+    ],
+)  # fmt: skip
+def test_a_card_that_cannot_be_followed_says_why(head: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        data_files(["a.jsonl", "a.png"], head, "", "")
+
+
+def test_the_head_of_a_card_is_yaml_or_nothing() -> None:
+    assert card_of("---\nlicense: mit\n---\ntext") == {"license": "mit"}
+    assert card_of("# no head") == card_of("---\n---\n") == card_of("---\nnever closed") == {}
+    for text in ("---\na: [\n---\n", "---\n- a\n---\n"):
+        with pytest.raises(ValueError, match=r"the head of its README\.md is"):
+            card_of(text)
+
+
+# Downloads
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
+    """Seconds that were waited, without waiting; the working directory is an empty folder."""
+    import time
+
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    return waited
+
+
+@pytest.fixture
+def brought(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`deliver` against a site, in this process."""
+    from huggingface_hub import constants
+
+    from stages.fetch.resolve import deliver
+
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "token")
+
+    def run(site: Site, **given: Any) -> Any:
+        monkeypatch.setattr(constants, "ENDPOINT", site.address)
+        template = site.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        return deliver(source(**given))
+
+    return run
+
+
+def refused(call: Any, *said: str) -> None:
+    with pytest.raises(UserError) as error:
+        call()
+    for part in said:
+        assert part in str(error.value), str(error.value)
+    assert "\n\n" not in str(error.value)
+
+
+def test_a_revision_is_the_one_asked_for_and_is_read_again_without_a_network(brought: Any) -> None:
+    with serving(
+        Site({REPO: {"x.jsonl": lines("now")}, f"{REPO}@{OTHER}": {"x.jsonl": lines("then")}})
+    ) as site:
+        for commit, text in ((COMMIT, "now"), (OTHER, "then")):
+            (file,) = brought(site, revision=commit).files
+            assert file.read() == lines(text)
+        refused(lambda: brought(site, revision="a" * 40), f"has no commit {'a' * 40}")
+        refused(
+            lambda: brought(site, repo="me/lost"), "the data set me/lost is not on the hub, or is private"
+        )
+        refused(
+            lambda: brought(site, data_files=["y.jsonl"]), "has no member 'y.jsonl'. The nearest is 'x.jsonl'"
+        )
+        before = len(site.asked)
+        assert brought(site).files[0].read() == lines("now")
+        assert len(site.asked) == before
+
+
+def test_a_redirected_file_that_breaks_off_is_resumed_and_checked(brought: Any, waits: list[float]) -> None:
+    files = {"x.jsonl": LARGE, "README.md": card(license="mit")}
+    with serving(Site({REPO: files}, lfs=frozenset({"x.jsonl"}))) as site:
+        end = "/store/" + hashlib.sha256(LARGE).hexdigest()
+        site.cuts[end] = [15 << 20, (21 << 19) - 1]
+        delivery = brought(site)
+        (file,) = delivery.files
+        assert file.read() == LARGE
+        first, *again = site.gets(end)
+        assert first in ("", "bytes=0-")
+        starts = [int(part.removeprefix("bytes=").split("-")[0]) for part in again]
+        assert starts == [10 << 20, 20 << 20]
+    assert delivery.lock["came"] == {"commit": COMMIT, "card_licence": "MIT"}
+    assert delivery.lock["files"]["x.jsonl"] == {"bytes": len(LARGE), "sha256": end[7:]}
+
+
+def test_bytes_that_are_not_those_of_the_commit_are_refused_and_not_kept(brought: Any) -> None:
+    class Wrong(dict):
+        """Lists one content and gives another."""
+
+        given = False
+
+        def __getitem__(self, key: str) -> bytes:
+            return lines("b") if self.given else lines("a")
+
+    files = Wrong({"x.jsonl": lines("a")})
+    with serving(Site({REPO: files})) as site:
+        files.given = True
+        refused(
+            lambda: brought(site), "x.jsonl is not the file of the commit", "expected git", "came     git"
+        )
+        files.given = False
+        assert brought(site).files[0].read() == lines("a")
+
+
+def test_a_file_that_two_commits_share_comes_once_and_again_when_the_copy_was_changed(brought: Any) -> None:
+    files = {"x.jsonl": lines("a")}
+    with serving(Site({REPO: files, f"{REPO}@{OTHER}": {**files, "more.csv": b"x"}})) as site:
+        (file,) = brought(site).files
+        brought(site, revision=OTHER)  # its ETag is that of a file that is here
+        assert len(site.gets("/x.jsonl")) == 1
+        file.path.resolve().write_bytes(lines("b"))
+        assert brought(site).files[0].read() == lines("a")
+        assert len(site.gets("/x.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "answers", "said"),
+    [
+        ("/revision/", [(401, {"X-Error-Message": "Invalid credentials in Authorization header"})], "asks for a login that it accepts (401)"),
+        ("/revision/", [(401, {"X-Error-Code": "RepoNotFound"})], "is not on the hub, or is private (`hf auth login`)"),
+        ("/revision/", [(403, {"X-Error-Code": "GatedRepo"})], "is gated: accept its terms on the hub and log in"),
+        ("/resolve/", [(403, {"X-Error-Code": "GatedRepo"})] * 9, "is gated: accept its terms on the hub and log in"),
+        ("/revision/", [(403, {})], "the hub refuses access (403)"),
+        ("/resolve/", [(404, {"X-Error-Code": "EntryNotFound"})] * 9, "lacks a file"),
+        ("/revision/", [(429, {"Retry-After": "7"})] * 9, "the hub refuses more requests for now (429): wait 7 seconds"),
+        ("/revision/", [(429, {"Retry-After": "3600"})] * 9, "wait 3600 seconds"),
+        ("/resolve/", [(429, {"Retry-After": "7"})] * 99, "the hub refuses more requests for now (429)"),
+    ],
+)  # fmt: skip
+def test_what_the_hub_refuses_is_one_message(part: str, answers: list, said: str, brought: Any, waits: list[float]) -> None:  # fmt: skip
+    with serving(Site({REPO: {"x.jsonl": lines("a")}}, faults={part: answers})) as site:
+        refused(lambda: brought(site), "source 'set': the data set me/set", said)
+    assert max(waits, default=0) <= hub.MAX_WAIT
+
+
+def test_a_full_disk_is_no_missing_network(brought: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with (
+        serving(Site({REPO: {"x.jsonl": lines("a")}})) as site,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        brought(site)
+
+
+def test_a_private_set_is_read_with_the_users_token(brought: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Site({REPO: {"x.jsonl": lines("a")}}, login="Bearer hf_mine")) as site:
+        refused(lambda: brought(site), "is not on the hub, or is private (`hf auth login`)")
+        monkeypatch.setenv("HF_TOKEN", "hf_mine")
+        assert brought(site).files[0].read() == lines("a")
+
+
+def test_too_many_requests_are_waited_for(brought: Any, waits: list[float]) -> None:
+    faults = {"/revision/": [(429, {"Retry-After": "7"})], "/tree/": [(503, {})], "/resolve/": [(429, {"Retry-After": "5"})] * 2}  # fmt: skip
+    with serving(Site({REPO: {"x.jsonl": lines("a")}}, faults=faults)) as site:  # type: ignore[arg-type]
+        assert brought(site).files[0].read() == lines("a")
+    assert waits[0] == 7.0
+    assert 5 <= waits[-1] < 7  # by the client itself
+
+
+def test_a_loading_script_is_never_run_and_the_message_tells_of_the_parquet_copy(
+    brought: Any, tmp_path: Path
+) -> None:
+    script = f"open({str(tmp_path / 'executed')!r}, 'w')\n".encode()
+    files = {"set.py": script, "raw.jsonl": lines("a")}
+    with serving(Site({REPO: files})) as site:
+        refused(lambda: brought(site), "a loading script (set.py), which is never run", "refs/convert/parquet", "git ls-remote")  # fmt: skip
+        assert brought(site, data_files=["raw.jsonl"]).files[0].read() == lines("a")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_cards_licence_is_compared_before_any_file_is_downloaded(brought: Any) -> None:
+    files = {"x.jsonl": lines("a"), "README.md": card(license="cc-by-nc-4.0")}
+    with serving(Site({REPO: files})) as site:
+        refused(lambda: brought(site), "its licence is given as MIT, but its card says CC-BY-NC-4.0")
+        assert site.gets("/x.jsonl") == []
+
+
+def test_the_lock_says_what_was_asked_and_what_came(tmp_path: Path) -> None:
+    given = {"name": "set", "kind": "hub", "repo": "me/set", "revision": COMMIT, "licence": "MIT", "configuration": "big", "split": "train"}  # fmt: skip
+    place = stage_folder(tmp_path, {"fetch": {"sources": [given], "benchmarks": {}}})
+    with serving(Site({REPO: CONFIGURED})) as site:
+        done = run_stage(place, "fetch", {"HF_ENDPOINT": site.address})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lock = read_json(place / "data/raw/sources.lock.json")["sources"]["set"]
+    asked = {"kind": "hub", "repo": "me/set", "revision": COMMIT, "configuration": "big", "split": "train", "format": "rows", "weight": 1.0}  # fmt: skip
+    assert lock["asked"] == asked
+    assert lock["came"] == {"commit": COMMIT, "card_licence": "MIT"}
+    assert lock["licence"] == "MIT"
+    assert lock["rows"] == 3
+    assert lock["files"].keys() == {"part/one.jsonl", "part/two.jsonl"}
+    assert lock["bytes"] == len(lines("1") + lines("2", "3"))
+
+
+def test_a_preset_that_is_not_for_commercial_use_says_so_before_anything_comes(tmp_path: Path) -> None:
+    preset = yaml.safe_load((REPOSITORY / "conf/fetch/evol-instruct-python-1k.yaml").read_text("utf-8"))
+    (given,) = preset["sources"]
+    place = stage_folder(tmp_path, {"fetch": {**preset, "benchmarks": {}}})
+    said = "fetch: evol-instruct-python-1k: its licence CC-BY-NC-SA-4.0 forbids commercial use"
+    done = run_stage(place, "fetch")  # without a network: nothing comes
+    assert done.returncode == 1
+    assert [line[: len(said)] for line in done.stdout.splitlines()] == [said]
+    files = {"data/train.parquet": parquet("a"), "README.md": card()}
+    with serving(Site({f"datasets/{given['repo']}": files}, commit=given["revision"])) as site:
+        done = run_stage(place, "fetch", {"HF_ENDPOINT": site.address})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith(said)
+    assert done.stdout.count("forbids") == 1
+    assert "its card names no licence, and it is made of Evol-Instruct data, CC-BY-NC-SA-4.0" in done.stdout
+    lock = read_json(place / "data/raw/sources.lock.json")["sources"][given["name"]]
+    assert (lock["licence"], lock["forbids"]) == ("CC-BY-NC-SA-4.0", "commercial use")
+
+
+def test_lock_and_report_say_of_every_kind_of_source_what_came_and_in_which_format(tmp_path: Path) -> None:
+    texts, folder = [lines("1", "2"), gzip.compress(csv("3")), lzma.compress(lines("4"))], tmp_path / "data/sources"  # fmt: skip
+    folder.mkdir(parents=True)
+    for name, data in zip("abc", texts, strict=True):
+        (folder / f"part-{name}.txt").write_bytes(data)
+    sums = [hashlib.sha256(data).hexdigest() for data in texts]
+    listed = "".join(f"{s}  data/sources/part-{n}.txt\n" for n, s in zip("abc", sums, strict=True))
+    code = b'def f(a):\n    """Return a as it is."""\n    return a\n'
+    wheel = make_wheel(tmp_path / ".cache/wheels/pkg-1.0-py3-none-any.whl", {"pkg/a.py": code, "pkg/b.py": b""})  # fmt: skip
+    given: dict[str, dict[str, Any]] = {
+        "set": {"kind": "hub", "repo": "me/set", "revision": COMMIT, "split": "train", "max_rows": 1},
+        "far": {"kind": "url", "url": "/far.json", "sha256": hashlib.sha256(b'[{"text": "5"}, {}]').hexdigest(), "licence": "CC-BY-4.0"},
+        "near": {"kind": "file", "path": "data/sources/part-*.txt", "sha256": hashlib.sha256(listed.encode()).hexdigest()},
+        "pkg": {"kind": "pypi", "package": "pkg", "version": "1.0", "sha256": wheel, "members": ["pkg/*"], "format": "functions"},
+    }  # fmt: skip
+    repository = {"train.parquet": parquet("a", "b"), "README.md": card(license="mit")}
+    with serving(Site({REPO: repository}, files={"/far.json": b'[{"text": "5"}, {}]'})) as site:
+        given["far"]["url"] = site.address + given["far"]["url"]
+        sources = [{"name": name, "licence": "MIT", **one} for name, one in given.items()]
+        place = stage_folder(tmp_path, {"fetch": {"sources": sources, "benchmarks": {}, "on_bad_row": "drop"}})  # fmt: skip
+        done = run_stage(place, "fetch", {"HF_ENDPOINT": site.address})
+    assert done.returncode == 0, done.stderr
+    lock = read_json(place / "data/raw/sources.lock.json")["sources"]
+    report = read_json(place / "reports/fetch.json")["sources"]
+    came = {"set": {"commit": COMMIT, "card_licence": "MIT"}, "far": {"sha256": given["far"]["sha256"]}, "near": {"sha256": given["near"]["sha256"]}, "pkg": {"file": "pkg-1.0-py3-none-any.whl", "sha256": wheel}}  # fmt: skip
+    formats = {"set": {"Parquet": 1}, "far": {"JSON array": 1}, "near": {"JSON lines": 1, "CSV, gz": 1, "JSON lines, xz": 1}, "pkg": {"Python": 2}}  # fmt: skip
+    sizes = {"set": len(parquet("a", "b")), "far": 19, "near": sum(map(len, texts)), "pkg": len(code)}
+    for name, asked in given.items():
+        entry = lock[name]
+        assert entry["asked"].items() >= {k: v for k, v in asked.items() if k != "licence"}.items(), name
+        assert (entry["came"], entry["licence"]) == (came[name], asked.get("licence", "MIT"))
+        assert entry["bytes"] == sizes[name] == sum(file["bytes"] for file in entry["files"].values())
+        assert entry["formats"] == report[name]["formats"] == formats[name]
+        assert (report[name]["bytes"], report[name]["rows"]) == (entry["bytes"], entry["rows"])
+        assert report[name]["candidates"] == sum(report[name]["reasons"].values())
+    assert {name: entry["rows"] for name, entry in lock.items()} == {"set": 1, "far": 1, "near": 4, "pkg": 1}
+    assert report["set"]["reasons"] == {"taken": 1, "left out by max_rows": 1}
+    assert report["far"]["reasons"] == {"taken": 1, "fits no known format": 1}
+    assert list(lock["near"]["files"].values()) == [
+        {"bytes": len(data), "sha256": s} for data, s in zip(texts, sums, strict=True)
+    ]
+    rows = pq.read_table(place / "data/raw/rows.parquet").to_pylist()
+    assert {row["source"]: row["licence"] for row in rows} == {name: e["licence"] for name, e in lock.items()}
+
+
+BRING = """
+import sys
+from stages.fetch.resolve import deliver
+from stages.fetch.settings import Source
+from tests.helpers.loopback_hub import COMMIT
+places = {"hub": {"repo": "me/set", "revision": COMMIT}, "url": {"url": sys.argv[1] + "/x.jsonl", "sha256": sys.argv[2]}}
+for kind, place in places.items():
+    deliver(Source(name="set", kind=kind, licence="MIT", **place))
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+def test_a_large_file_goes_to_disk_and_not_through_memory(tmp_path: Path) -> None:
+    large = bytes(112 << 20)
+    repositories = {REPO: {"x.jsonl": large}}
+    with serving(Site(repositories, files={"/x.jsonl": large}, lfs=frozenset({"x.jsonl"}))) as site:
+        env = {
+            **os.environ,
+            "HF_ENDPOINT": site.address,
+            "HF_HOME": str(tmp_path / "hf"),
+            "PYTHONPATH": str(REPOSITORY),
+        }
+        command = [sys.executable, "-c", BRING, site.address, hashlib.sha256(large).hexdigest()]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout.split()[-1])  # KiB, of which about 45 MiB are imports
+    assert peak < 128 << 10, f"{peak} KiB"

@@ -1,0 +1,62 @@
+"""Packs, a model with an adapter, and comparison of gradients, for tests of what training computes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.common.model.load import load_model
+from stages.common.model.packs import IGNORED
+from stages.common.model.quantize import Quantization
+from stages.train.lora_adapter import add_adapter
+from stages.train.settings import Lora
+
+LENGTHS = [5, 1, 17, 9, 40]
+
+
+def adapted_model(folder: Path) -> Any:
+    """The model of a folder in float32 with an adapter that is not zero."""
+    model = load_model(folder, Quantization("none", True, "float32"))
+    adapted = add_adapter(model, Lora(rank=4, alpha=8), seed=0)
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return adapted
+
+
+def pack(lengths: list[int], seed: int = 0, vocabulary: int = 500) -> dict[str, list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, vocabulary, (sum(lengths),), generator=generator).tolist()
+    labels, at = list(ids), 0
+    for length in lengths:
+        masked = 1 + (seed + length) % max(1, length // 2)  # ragged
+        labels[at : at + masked] = [IGNORED] * min(masked, length)
+        at += length
+    return {"input_ids": ids, "labels": labels, "lengths": lengths}
+
+
+def solo_packs(whole: dict[str, list[int]]) -> Iterator[dict[str, list[int]]]:
+    """A pack for each document."""
+    at = 0
+    for length in whole["lengths"]:
+        yield {
+            **{key: whole[key][at : at + length] for key in ("input_ids", "labels")},
+            "lengths": [length],
+        }
+        at += length
+
+
+def gradients(model: Any) -> list[torch.Tensor]:
+    """Those of the trained parameters, which are cleared."""
+    found = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    model.zero_grad()
+    return found
+
+
+def assert_close(first: list[torch.Tensor], second: list[torch.Tensor], tolerance: float = 1e-5) -> None:
+    assert len(first) == len(second) > 0
+    assert any(t.abs().max() > 1e-3 for t in first)
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)

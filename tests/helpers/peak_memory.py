@@ -1,0 +1,86 @@
+"""Peak memory of fetch on files, each in a process of its own: `python -m tests.helpers.peak_memory < jobs` prints a result a job.
+
+A job is {"path": ..., "to": "items" | "groups", "drop": bool}: read as items, or through batches and runs to row groups.
+A result is {"rows": ..., "reasons": ..., "error": ..., "mib": peak resident memory above what the imports take}.
+Children are forked when all is imported and nothing was read: none inherits memory that another has freed.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def peaks(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results of the jobs."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.peak_memory"], input=json.dumps(jobs), cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def memory(field: str) -> int:
+    """KiB of this process, of a field of /proc/self/status: VmRSS (now), VmHWM (peak)."""
+    found = re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text("utf-8"))
+    assert found
+    return int(found[1])
+
+
+def result(job: dict[str, Any]) -> dict[str, Any]:
+    from stages.common.errors import UserError
+    from stages.fetch import row_groups
+    from stages.fetch.external_sort import Runs
+    from stages.fetch.origin import File
+    from stages.fetch.row_errors import Bad
+    from stages.fetch.settings import Source
+    from stages.fetch.source_rows import Tally, batches
+    from stages.fetch.tables import read
+
+    before, rows, error = memory("VmRSS"), 0, ""
+    file, reasons = File("x", Path(job["path"])), Counter[str]()
+    if job["to"] == "items":
+        for item in read(file):
+            if isinstance(item, Bad):
+                reasons[item.reason] += 1
+            else:
+                rows += 1
+    else:
+        row_groups.ROW_GROUP_ROWS = 512  # small files shall have many row groups and runs
+        tally = Tally("mine", job.get("drop", True))
+        with tempfile.TemporaryDirectory() as folder:
+            runs = Runs(Path(folder), 2**21)
+            try:
+                for batch in batches(Source(name="mine", licence="MIT"), [file], tally):
+                    runs.add(batch)
+                rows = sum(group.num_rows for group in row_groups.row_groups(runs.sorted()))
+            except UserError as refusal:
+                error = str(refusal)
+        reasons = tally.reasons
+    return {"rows": rows, "reasons": reasons, "error": error, "mib": (memory("VmHWM") - before) / 1024}
+
+
+def main() -> None:
+    import pyarrow.compute
+    import pyarrow.parquet  # noqa: F401
+
+    import stages.fetch.__main__  # noqa: F401
+
+    for job in json.load(sys.stdin):
+        child = os.fork()
+        if not child:
+            print(json.dumps(result(job)), flush=True)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        if status:
+            sys.exit(f"{job}: status {status}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Jobs that ranks do (see tests/helpers/fork_server.py), and what they leave behind."""
+
+import csv
+import os
+import signal
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from tests.helpers.train_workplace import train_settings
+
+# 8 packs in steps of 3 micro batches: 3, 3, 2. Two ranks share 3 unevenly; of three, one has nothing in the last step
+UNEVEN = {"micro_batch": 1, "accumulation": 3, "quantization": "none", "dtype": "float32"}
+
+
+def save_gradients(**changes: Any) -> None:
+    """Gradients of every step before the optimizer's, of a model that stays as it is, in gradients<ranks>.pt."""
+    from stages.train import __main__ as stage
+    from stages.train.ranks import join
+    from stages.train.trainer import PackTrainer
+
+    rank, ranks = join()
+    seen: list[list[torch.Tensor]] = []
+
+    def keep(self: Any, model: Any, grad_norm: Any = None) -> float:
+        norm = original(self, model, grad_norm)
+        seen.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+        for parameter in model.parameters():
+            parameter.grad = None
+        return norm
+
+    def start(*arguments: Any) -> Any:
+        adapted = add(*arguments)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return adapted
+
+    from stages.train import lora_adapter
+
+    original, PackTrainer._get_grad_norm = PackTrainer._get_grad_norm, keep  # type: ignore[method-assign]
+    add, lora_adapter.add_adapter = lora_adapter.add_adapter, start
+    stage.train_here(train_settings(max_grad_norm=0.0, **changes))
+    if rank == 0:
+        torch.save(seen, f"gradients{ranks}.pt")
+
+
+def train(kill_after: int = 0, **changes: Any) -> None:
+    """Train; with `kill_after`, end with SIGKILL after that many steps."""
+    from stages.train import steps
+    from stages.train.__main__ import train_here
+
+    def end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        ended(self, args, state, control, **kwargs)
+        if state.global_step == kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ended, steps.StepCallback.on_step_end = steps.StepCallback.on_step_end, end
+    train_here(train_settings(**changes))
+
+
+def adapter() -> dict[str, torch.Tensor]:
+    return load_file("models/adapter/adapter_model.safetensors")
+
+
+def assert_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=1e-5, atol=1e-5)
+
+
+def curve() -> list[dict[str, str]]:
+    with open("reports/train.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def save_beginning(**changes: Any) -> None:
+    """Train; what the initialisation made of adapter and base is left in beginning<ranks>-<rank>.pt."""
+    from peft import get_peft_model_state_dict
+
+    from stages.common.model.quantize import dense_weight
+    from stages.common.model.trained import adapted_layers
+    from stages.train import __main__ as stage
+    from stages.train import lora_adapter
+    from stages.train.ranks import join
+
+    def start(*arguments: Any) -> Any:
+        adapted = add(*arguments)
+        tensors = {f"adapter {n}": t.clone() for n, t in get_peft_model_state_dict(adapted).items()}
+        tensors |= {f"initial {name}": tensor for name, tensor in adapted.initial.items()}
+        layers = {name: layer.get_base_layer().weight for name, layer in adapted_layers(adapted)}
+        tensors |= {f"base {name}": dense_weight(weight, torch.float32) for name, weight in layers.items()}
+        torch.save(tensors, f"beginning{ranks}-{rank}.pt")
+        return adapted
+
+    rank, ranks = join()
+    add, lora_adapter.add_adapter = lora_adapter.add_adapter, start
+    stage.train_here(train_settings(**changes))
+
+
+def go_wrong(what: str, on: int, **changes: Any) -> None:
+    """Train as a rank that `accelerate launch` started, with the fourth step of rank `on` going wrong.
+
+    Args:
+        what: loss (it is not finite) | gradient (nor is it) | disk (full, while the step's checkpoint is written).
+    """
+    from stages.common.model.packed_model import PackedModel
+    from stages.train.__main__ import main
+    from stages.train.launch import WORD
+
+    if int(os.environ["RANK"]) == on:
+        forward, save, steps, saved = PackedModel.forward, torch.save, [0], [0]
+
+        def spoiled(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+            summed = forward(self, *arguments, **options)
+            steps[0] += self.training
+            if steps[0] == 4 and self.training and what == "loss":
+                return summed * float("nan")
+            if steps[0] == 4 and self.training and what == "gradient":
+                summed.register_hook(lambda flowing: flowing * float("inf"))
+            return summed
+
+        def full(value: Any, path: Any) -> None:
+            saved[0] += str(path).endswith("optimizer.pt")
+            save(value, "/dev/full" if what == "disk" and saved[0] == 2 else path)
+
+        PackedModel.forward, torch.save = spoiled, full  # type: ignore[method-assign]
+    os.environ[WORD] = "word"
+    main(train_settings(**changes))

@@ -1,0 +1,81 @@
+"""A folder that the train and merge stages run in: a tiny model, packs made by hand, a configuration."""
+
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.common.stage import Settings
+from stages.pack.pack_writer import PackWriter
+from stages.pack.packing import Packing
+from stages.pack.token_store import Documents
+from stages.track.settings import TrackSettings
+from stages.train.settings import Lora, TrainSettings
+
+EOS = 0
+TRAIN = TrainSettings(
+    lora=Lora(rank=4, alpha=8), learning_rate=2e-2, epochs=2.0, micro_batch=1, save_every=3, threads=1
+)
+TRACK = TrackSettings(live=False, peak_seconds=0)
+
+
+def documents(count: int, seed: int = 0) -> Documents:
+    """Documents of 6 to 30 tokens with ragged prompts, EOS last; they count around a circle of 20 tokens."""
+    rng = random.Random(seed)
+    ids: list[int] = []
+    loss: list[int] = []
+    starts = [0]
+    for _ in range(count):
+        length = rng.randint(6, 30)
+        start = rng.randrange(20)
+        prompt = max(1, rng.randint(0, length // 2))
+        ids += [*(1 + (start + i) % 20 for i in range(length - 1)), EOS]
+        loss += [0] * prompt + [1] * (length - prompt)
+        starts.append(len(ids))
+    names = [f"row{seed}-{number}" for number in range(count)]
+    none = np.zeros(count, np.int64)
+    return Documents(
+        ids=np.array(ids, np.int32),
+        loss=np.array(loss, np.uint8),
+        starts=np.array(starts),
+        names=np.frombuffer("".join(names).encode(), np.uint8),
+        name_starts=np.cumsum([0, *map(len, names)]),
+        components=none.astype(np.uint64),
+        characters=none,
+        labelled=none,
+        first=none.astype(np.uint8),
+    )
+
+
+def write_packs(path: Path, count: int, seed: int = 0) -> None:
+    """That many documents, three a pack."""
+    with PackWriter(path) as writer:
+        writer.write(
+            documents(count, seed), Packing(np.arange(count), np.array([*range(0, count, 3), count]))
+        )
+
+
+def write_packed(folder: Path, train: int = 24, validation: int = 6) -> None:
+    """data/packed with three documents a pack."""
+    folder.mkdir(parents=True)
+    for name, count, seed in (("train", train, 1), ("validation", validation, 2)):
+        write_packs(folder / f"{name}.arrow", count, seed)
+
+
+def workplace(root: Path, model: Path) -> Path:
+    """A new folder `root` with models/base and data/packed."""
+    shutil.copytree(model, root / "models/base")
+    write_packed(root / "data/packed")
+    (root / "requirements.lock").write_text("torch==0\n", "utf-8")
+    return root
+
+
+def train_settings(**changes: Any) -> Settings:
+    """Settings of the train stage; names of LoRA's fields change those."""
+    lora = {k: changes.pop(k) for k in list(changes) if k in Lora.__dataclass_fields__}
+    return Settings(
+        "train", {"train": replace(TRAIN, lora=replace(TRAIN.lora, **lora), **changes), "track": TRACK}
+    )

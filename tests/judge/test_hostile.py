@@ -1,0 +1,241 @@
+"""Hostile completions at levels A and B: none passes, the next honest sample does, and nothing is left of any."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.judge.sandbox import kernel
+from stages.judge.sandbox.levels import detect
+from stages.judge.worker import VERDICTS, Judge
+from tests.helpers.judge_samples import (
+    HOSTILE,
+    LIMITS,
+    SUM,
+    below,
+    expected_verdicts,
+    hostile_text,
+    needs_bwrap,
+    wait_for,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+ONCE = replace(SUM, test="def check(candidate):\n    assert candidate([1, 2, 3]) == 6\n")
+
+# What gets out at level C, as any user, and does no harm there: these are stopped by the sandbox, not by a mistake of
+# their own. The others need root, or end what they run in, or are stopped by a limit that level C has too.
+GETS_OUT_AT_C = (
+    *(
+        "affinity",
+        "chmod",
+        "climbs_out",
+        "devices",
+        "exec_from_memory",
+        "fifo",
+        "filter_of_its_own",
+        "hard_link",
+    ),
+    *(
+        "memory_file",
+        "memory_pipes_large",
+        "message_queue",
+        "network_families",
+        "network_listens",
+        "network_netlink",
+    ),
+    *("network_raw_call", "network_tcp", "network_udp6", "network_unix", "network_unix_path", "new_dumpable"),
+    *("priority", "raises_supervisors_limit", "reads_others_environment", "reads_own_memory", "reads_passwd"),
+    *("reads_proc", "reads_system", "rename_out", "setuid_copy", "shared_memory", "shared_memory_sysv"),
+    *("signal_owner", "signals_by_descriptor", "socketpair", "symlink", "timer_thread", "watches_files"),
+)
+# and where limits on processes and locked memory do not count, and the interpreter's files are one's own
+GETS_OUT_AT_C_AS_ROOT = (
+    *(
+        "becomes_root",
+        "fork",
+        "memory_locked",
+        "processes",
+        "sets_times",
+        "setuid_program",
+        "subprocess",
+        "thread",
+    ),
+    *("thread_raw", "truncates"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def private_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of this process: other programs of the machine write to the common one."""
+    folder = tmp_path_factory.mktemp("temporary")
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    kernel.adopt_orphans()  # a process that left its parents is seen here too
+    yield folder
+    tempfile.tempdir = before
+    kernel.libc().prctl(kernel.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_new_in_the_repository() -> Iterator[None]:
+    before = files_of_the_repository()
+    yield
+    assert files_of_the_repository() == before
+
+
+def files_of_the_repository() -> set[Path]:
+    folders = [ROOT / name for name in ("benchmarks", "conf", "docs", "stages", "tests")]
+    inside = {path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    return inside | {path for path in ROOT.iterdir() if not path.name.startswith(".")}
+
+
+@pytest.fixture(scope="module")
+def judge_a() -> Iterator[Judge]:
+    judge = Judge(detect("A"), LIMITS)
+    yield judge
+    judge.close()
+
+
+@pytest.fixture(scope="module")
+def judge_b() -> Iterator[Judge]:
+    judge = Judge(detect("B"), replace(LIMITS, cpu_seconds=0.15))
+    yield judge
+    judge.close()
+
+
+@pytest.fixture(scope="module")
+def judge_c() -> Iterator[Judge]:
+    judge = Judge(detect("C"), replace(LIMITS, cpu_seconds=1.0))
+    yield judge
+    judge.close()
+
+
+# in the temporary folder, of a browser that another worker's test drives
+OF_OTHERS = re.compile(r"playwright|postgres-|\.?org\.chromium|\.?com\.google")
+
+
+def traces(text: str) -> dict[str, Any]:
+    """What would show that something is left: processes, their descriptors and sockets, files that the text names."""
+    processes = [pid for pid in below(os.getpid()) if state(pid) != "Z"]
+    named = re.findall(r"['\"](/(?:tmp|var/tmp|dev/shm)/[\w.-]+|hostile-[\w-]+)['\"]", text)
+    return {
+        "processes": len(processes),
+        "descriptors": Counter(kind for pid in [os.getpid(), *processes] for kind in descriptors(pid)),
+        "sockets": [name for pid in processes for name in open_to_others(pid)],
+        "files": [name for name in named if (Path("/") / name).exists() or (Path("/tmp") / name).exists()],
+        "temporary": [p for p in Path(tempfile.gettempdir()).iterdir() if not OF_OTHERS.match(p.name)],
+        "working directory": sorted(Path.cwd().glob("hostile-*")),
+    }
+
+
+def left(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What there is more of than before. That something is gone (a socket of an earlier test, closed late) is no trace."""
+    more = {
+        name: Counter(value) - Counter(before[name]) for name, value in after.items() if name != "processes"
+    }
+    grown = max(0, after["processes"] - before["processes"])
+    return {name: found for name, found in {**more, "processes": grown}.items() if found}
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def descriptors(pid: int) -> list[str]:
+    """What each descriptor of a process is, without numbers that differ from one to the next."""
+    return [re.sub(r"\d+", "N", text) for text in links(pid)]
+
+
+def links(pid: int) -> list[str]:
+    found = []
+    with contextlib.suppress(PermissionError):  # not root's to see: a process that bubblewrap made
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(link))
+    return found
+
+
+def open_to_others(pid: int) -> list[str]:
+    """Sockets of a process that have a name or listen, as its network namespace lists them."""
+    inodes = {link[8:-1] for link in links(pid) if link.startswith("socket:[")}
+    unix = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]]
+    tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
+    internet = [
+        line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]
+    ]
+    return [row[7] for row in unix if len(row) > 7 and row[6] in inodes] + [
+        row[1] for row in internet if row[9] in inodes
+    ]
+
+
+def hostile_case(judge: Judge, path: Path) -> None:
+    """Not passed, for the reason the file names; then an honest sample passes, and nothing is left."""
+    text = hostile_text(path)
+    assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
+    before = traces(text)
+    verdict = judge.judge(SUM, text)
+    assert verdict.verdict in expected_verdicts(path), verdict
+    assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
+    assert wait_for(lambda: not left(traces(text), before), 5.0), left(traces(text), before)
+
+
+@needs_bwrap
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
+def test_hostile_completion_does_not_pass(judge_a: Judge, path: Path) -> None:
+    hostile_case(judge_a, path)
+
+
+if kernel.landlock_version():  # a kernel without it has no level B
+
+    @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
+    def test_hostile_completion_does_not_pass_without_namespaces(judge_b: Judge, path: Path) -> None:
+        hostile_case(judge_b, path)
+
+
+@pytest.mark.parametrize("name", [*GETS_OUT_AT_C, *GETS_OUT_AT_C_AS_ROOT])
+def test_escape_is_live(judge_c: Judge, name: str) -> None:
+    """It gets out where nothing but limits holds it."""
+    if name in GETS_OUT_AT_C_AS_ROOT and os.getuid():
+        pytest.skip("a limit holds it where the judge is not root")
+    text = hostile_text(ROOT / "tests" / "hostile" / f"{name}.py")
+    verdict = judge_c.judge(ONCE, text)
+    assert verdict.verdict == "passed", verdict
+
+
+def test_traces_show_what_is_left() -> None:
+    """The look for leftovers sees each of them."""
+    before = traces("")
+    code = "import socket, tempfile; tempfile.mkdtemp(dir='.'); s = socket.create_server(('127.0.0.1', 0)); "
+    code += "u = socket.socket(socket.AF_UNIX); u.bind('\\0hostile'); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tempfile.gettempdir(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        after = traces("open('/tmp')")
+        process.communicate(b"\n")
+    assert after["processes"] == before["processes"] + 1
+    assert "@hostile" in after["sockets"]
+    assert len(after["sockets"]) == 2
+    assert len(after["temporary"]) == len(before["temporary"]) + 1
+    assert after["descriptors"] > before["descriptors"]
+    assert set(left(after, before)) >= {"processes", "sockets", "temporary", "descriptors"}
+    assert left(before, before) == {}
+
+
+def test_hostile_suite_is_there() -> None:
+    assert len(HOSTILE) >= 150
+    for path in HOSTILE:
+        assert hostile_text(path).startswith("# tries: "), path
+        assert expected_verdicts(path) <= set(VERDICTS) - {"passed", "harness_error"}, path

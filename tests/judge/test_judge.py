@@ -1,0 +1,650 @@
+"""The judge: hostile completions, verdicts word by word, levels of isolation, values, the pool, the command line."""
+
+import errno
+import gzip
+import hashlib
+import json
+import math
+import os
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.common.errors import UserError
+from stages.common.schema import Problem
+from stages.evaluate.settings import EvaluateSettings
+from stages.judge import pool as pool_module
+from stages.judge.pool import Pool, Sample, Worker
+from stages.judge.sandbox import kernel, values
+from stages.judge.sandbox.host import Isolation
+from stages.judge.sandbox.levels import detect
+from stages.judge.scoring import Judgement, open_pool
+from stages.judge.selftest import CHEATS, ESCAPES, SelfTest, probe, self_test
+from stages.judge.stub import needs_candidate_names
+from stages.judge.verdict import Verdict
+from stages.judge.worker import Judge
+from tests.helpers.judge_samples import LIMITS, SUM, TEST, below, command_line, needs_bwrap, wait_for
+from tests.helpers.tiny_project import Project
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def level_a() -> Isolation:
+    return detect("A")
+
+
+@pytest.fixture(scope="module")
+def judge_a(level_a: Isolation) -> Iterator[Judge]:
+    judge = Judge(level_a, LIMITS)
+    yield judge
+    judge.close()
+
+
+@pytest.fixture(scope="module")
+def judge_c() -> Iterator[Judge]:
+    judge = Judge(detect("C"), LIMITS)
+    yield judge
+    judge.close()
+
+
+def problem(test: str, name: str = "solve", prompt: str = "") -> Problem:
+    return Problem("task", prompt, name, "", "def check(candidate):\n" + test)
+
+
+# One line a verdict: what the candidate is, and a piece of the reason that a user reads.
+@pytest.mark.parametrize(
+    ("word", "reason", "completion"),
+    [
+        ("passed", "", "    return sum(numbers)"),
+        ("wrong_answer", "an assertion after call 1", "    return 7"),
+        ("wrong_answer", "the test raised TypeError on the answer to call 1", "    return Big"),
+        ("exception", "ZeroDivisionError: division by zero", "    return 1 / 0"),
+        ("exception", "Odd: text", "    class Odd(Exception):\n        pass\n    raise Odd('text')"),
+        ("exception", "NameError: name 'missing' is not defined", "    return missing"),
+        ("exception", "SystemExit: 3", "    raise SystemExit(3)"),
+        ("exception", "(while loading)", "    return table\n\n\ntable = 1 / 0"),
+        ("syntax_error", "'(' was never closed, line 2", "\n    return ("),
+        ("syntax_error", "'return' outside function", "    return x\n\n\nclass x:\n    return 1"),
+        ("no_entry_point", "nothing defines solve", ""),
+        ("no_entry_point", "the program leaves no function solve", "solve = 3"),
+        ("cpu_timeout", "more than 0.3 s of CPU time", "    while True:\n        pass"),
+        ("wall_timeout", "more than 1.8 s", "    import time\n    time.sleep(60)"),
+        ("out_of_memory", "MemoryError", "    return len(bytearray(1 << 33))"),
+        ("signal", "killed by SIGSEGV", "    import ctypes\n    ctypes.string_at(0)"),
+        ("signal", "killed by SIGABRT", "    import os\n    os.abort()"),
+        ("reply_too_large", "bytes", "    return 'x' * 5_000_000"),
+        ("reply_too_large", "nested deeper than 100", "    x = []\n    x.append(x)\n    return x"),
+        ("unsupported_value", "an answer of type object", "    return object()"),
+    ],
+)
+def test_verdict_and_reason(judge_c: Judge, word: str, reason: str, completion: str) -> None:
+    test = TEST if "Big" not in completion else TEST.replace("== 6", "> 5")
+    sum_problem = Problem("sum", SUM.prompt, "solve", "", test)
+    completion = completion.replace("Big", "'text'")
+    verdict = judge_c.judge(sum_problem, completion)
+    assert verdict.verdict == word, verdict
+    assert reason in verdict.reason
+    assert verdict.cpu_s < 2
+
+
+@pytest.mark.parametrize(
+    ("test", "completion", "word"),
+    [
+        # in-place changes of arguments are seen by the test
+        ("    a = [1, [2]]\n    candidate(a)\n    assert a == [1, [2], 3]", "def solve(a):\n    a.append(3)", "passed"),
+        ("    d = {}\n    candidate(d)\n    assert d == {'k': (1,)}", "def solve(d):\n    d['k'] = (1,)", "passed"),
+        ("    s = {1}\n    candidate(s)\n    assert s == set()", "def solve(s):\n    s.clear()", "passed"),
+        # an expected exception is one that the test may catch
+        (
+            "    try:\n        candidate(1)\n    except ValueError:\n        return\n    assert False",
+            "def solve(x):\n    raise ValueError('no')",
+            "passed",
+        ),
+        # an end of the process is none, whatever the test catches
+        (
+            "    try:\n        candidate(1)\n    except BaseException:\n        return\n    assert False",
+            "import os\ndef solve(x):\n    os._exit(0)",
+            "exception",
+        ),
+        # iterables without a literal can be gone through, but equal nothing
+        ("    assert list(candidate(3)) == [0, 1, 2]", "def solve(n):\n    return (i for i in range(n))", "passed"),
+        ("    assert candidate(3) == [0, 1, 2]", "def solve(n):\n    return range(n)", "wrong_answer"),
+        # keywords, defaults, a state that lasts over calls
+        ("    assert candidate(b=2, a=1) == (1, 2, 3)", "def solve(a, b, c=3):\n    return a, b, c", "passed"),
+        (
+            "    candidate()\n    assert candidate() == 2",
+            "n = 0\ndef solve():\n    global n\n    n += 1\n    return n",
+            "passed",
+        ),
+        # base types of subclasses; a bool is no int in the text, but equals one as it does in Python
+        (
+            "    assert candidate() == {'a': 2}",
+            "from collections import Counter\ndef solve():\n    return Counter('aa')",
+            "passed",
+        ),
+        ("    assert candidate() is True", "def solve():\n    return 1", "wrong_answer"),
+        # dataclasses want their module in sys.modules
+        (
+            "    assert candidate() == 1",
+            "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef solve():\n    return P(1).x",
+            "passed",
+        ),
+        # random is seeded on both sides: what a candidate draws is the same in each run
+        ("    import random\n    assert candidate() == random.Random(0).random()", "import random\ndef solve():\n    return random.random()", "passed"),
+        # sets have the same order in each run
+        ("    assert candidate() == candidate()", "def solve():\n    return list({'a', 'b', 'c'})", "passed"),
+        # nor does an exception end a test's loop as if all had been well
+        ("    assert all(map(candidate, [1, 2]))", "def solve(x):\n    raise StopIteration", "exception"),
+        # an answer that keeps the test busy for ever is the candidate's fault
+        ("    n = candidate()\n    while n:\n        n += 1", "def solve():\n    return 1", "cpu_timeout"),
+    ],
+)  # fmt: skip
+def test_semantics_of_a_call(judge_c: Judge, test: str, completion: str, word: str) -> None:
+    verdict = judge_c.judge(problem(test + "\n"), completion)
+    assert verdict.verdict == word, verdict
+
+
+def test_an_answer_that_is_slow_to_compare_is_cut_off_in_c_code_too() -> None:
+    one = problem("    assert set(candidate()) == {1}\n")
+    alike = "def solve():\n    return [i * (2**61 - 1) for i in range(1, 90_000)]\n"
+    verdicts = Pool(detect("C"), LIMITS, 1).judge([Sample(one, alike), Sample(SUM, SUM.canonical_solution)])
+    assert [verdict.verdict for verdict in verdicts] == ["cpu_timeout", "passed"]
+    assert verdicts[0].reason == "the test program does not end on the answers that came; the same alone"
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["None", "'abc'", "['a']", "[['a'], 'b', 'c']", "['a', 1, 'c']", "{}", "['a', 'b', 'c' * 2_000_000]"],
+)
+@pytest.mark.parametrize("stage", ["load", ""])
+def test_a_forged_error_is_the_candidates_end(judge_c: Judge, error: str, stage: str) -> None:
+    forge = f"""import json, os
+def forge():
+    data = json.dumps({{'id': 1, 'stage': {stage!r}, 'error': {error}}}).encode()
+    data = len(data).to_bytes(4, 'big') + data
+    descriptor = next(i for i in range(3, 32) if os.path.exists(f'/proc/self/fd/{{i}}'))
+    while data:
+        data = data[os.write(descriptor, data):]
+"""
+    call = "def solve(x, y=forge()):\n    pass\n" if stage else "def solve(x):\n    forge()\n"
+    verdict = judge_c.judge(SUM, forge + call)
+    assert verdict.verdict == "exception"
+    assert len(verdict.reason) < 2_000
+
+
+def test_set_order_does_not_vary_between_sandboxes() -> None:
+    isolation = detect("C")
+    texts = set()
+    for _ in range(3):
+        judge = Judge(isolation, LIMITS)
+        one = problem("    assert candidate() == 0\n")
+        completion = "def solve():\n    raise ValueError(' '.join({'a', 'b', 'c', 'd', 'e'}))"
+        texts.add(judge.judge(one, completion).reason)
+        judge.close()
+    assert len(texts) == 1
+
+
+def test_helpers_of_the_prompt_and_the_name_itself_are_there_for_the_test(judge_c: Judge) -> None:
+    prompt = 'def helper(x):\n    return x * 2\n\n\ndef solve(x):\n    """Half of x."""\n'
+    test = "    assert candidate(helper(4)) == solve(8) == 4\n"
+    assert judge_c.judge(problem(test, prompt=prompt), "    return x // 2").verdict == "passed"
+    assert judge_c.judge(problem(test, prompt=prompt), "    return helper(x)").verdict == "wrong_answer"
+
+
+def test_an_entry_point_may_be_named_like_the_test_function(judge_c: Judge) -> None:
+    one = problem("    assert check(70) == False\n", name="check")
+    assert judge_c.judge(one, "def check(n):\n    return False").verdict == "passed"
+    assert judge_c.judge(one, "def check(n):\n    return True").verdict == "wrong_answer"
+
+
+WEAK = Problem(
+    "weak", "", "depth", "", "root = Node(1)\n\ndef check(candidate):\n    assert candidate(root) == 1\n"
+)
+
+
+def test_a_test_that_builds_the_candidates_class_is_weak(judge_c: Judge) -> None:
+    assert needs_candidate_names(WEAK) == ["Node"]
+    assert needs_candidate_names(SUM) == []
+    good = "class Node:\n    def __init__(self, x):\n        self.x = x\n\n\ndef depth(node):\n    return node.x\n"
+    verdict = judge_c.judge(WEAK, good, weak=True)
+    assert (verdict.verdict, verdict.reason) == ("passed", "weak: the test ran with the candidate")
+    counted = Judgement([verdict, verdict, Verdict("passed")], detect("C"), SelfTest(1, 1)).facts()
+    assert (counted["verdicts"], counted["weak_passed"]) == ({"passed": 3}, 2)
+    assert judge_c.judge(WEAK, good.replace("node.x\n", "2\n"), weak=True).verdict == "wrong_answer"
+    assert judge_c.judge(WEAK, "def depth(node):\n    return 1\n", weak=True).verdict == "exception"
+
+
+VALUES = [
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        2**63 - 1,
+        -(2**63),
+        2**63,
+        -(2**2000),
+        10**5000,
+        1.5,
+        -0.0,
+        math.inf,
+        -math.inf,
+    ),
+    *(
+        "",
+        "é",
+        "\0",
+        "\ud800",
+        "\ud83d\ude00",
+        b"\x00\xff",
+        bytearray(b"x"),
+        1 + 2j,
+        [],
+        (),
+        {},
+        set(),
+        frozenset(),
+    ),
+    *(
+        [1, (2, [3])],
+        {"a": {1: (2,)}, (1, 2): None},
+        {1, "a", (1,)},
+        [True, 1, 1.0],
+        frozenset({frozenset({1})}),
+    ),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=[f"{i}-{type(v).__name__}" for i, v in enumerate(VALUES)])
+def test_values_come_over_as_they_are(value: Any) -> None:
+    form = json.loads(json.dumps(values.encode(value, strict=True)))
+    back = values.decode(form)
+    assert back == value
+    assert type(back) is type(value)
+    assert isinstance(value, int | set | frozenset) or repr(back) == repr(value)
+
+
+def test_numpy_scalars_come_over_as_plain_ones() -> None:
+    import numpy
+
+    sent = [numpy.int64(7), numpy.float32(0.5), numpy.bool_(True), numpy.str_("x")]
+    back = values.decode(values.encode(sent, strict=True))
+    assert [(type(value), value) for value in back] == [(int, 7), (float, 0.5), (bool, True), (str, "x")]
+    with pytest.raises(values.Unsupported, match="ndarray"):
+        values.encode(numpy.zeros(3), strict=True)
+
+
+def test_values_without_a_literal() -> None:
+    assert math.isnan(values.decode(values.encode(math.nan)))
+    opaque = values.decode(values.encode(object()))
+    assert opaque != opaque
+    assert opaque.name == "object"
+    with pytest.raises(values.Unsupported, match="function"):
+        values.encode([len, lambda: 0], strict=True)
+    assert list(values.decode(values.encode(iter([1, 2])))) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [["x"], [], [1], {"a": 1}, ["i", "zz"], ["i", 5], ["f"], ["d", [1]], ["d", [["l"], 1]], ["s", ["l"]], ["u", "ff"], 1.5],
+)  # fmt: skip
+def test_a_form_that_no_encoder_writes_is_refused(form: Any) -> None:
+    with pytest.raises(values.Malformed):
+        values.decode(form)
+
+
+def test_a_reply_nested_too_deeply_is_refused() -> None:
+    form: Any = 1
+    for _ in range(values.MAX_DEPTH + 5):
+        form = ["l", form]
+    with pytest.raises(values.TooDeep):
+        values.decode(form)
+
+
+def test_a_missing_bwrap_falls_to_the_next_level_and_says_so() -> None:
+    isolation = detect("auto", bwrap="/nowhere/bwrap")
+    assert isolation.level == ("B" if kernel.landlock_version() else "C")
+    assert "level A is not to be had: /nowhere/bwrap is not installed" in isolation.why
+
+
+def test_a_bwrap_that_the_kernel_refuses_falls_to_the_next_level(tmp_path: Path) -> None:
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    isolation = detect("auto", bwrap=str(fake))
+    assert isolation.level != "A"
+    assert "No permissions to create new namespace" in isolation.why
+
+
+def test_a_level_that_is_asked_for_and_not_there_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"evaluate\.isolation is 'A', but level A is not to be had"):
+        detect("A", bwrap="/nowhere/bwrap")
+
+
+def test_level_c_is_refused_unless_allowed() -> None:
+    with pytest.raises(UserError, match="allow_weak_sandbox=true"):
+        open_pool(EvaluateSettings(isolation="C"))
+    assert open_pool(EvaluateSettings(isolation="C", allow_weak_sandbox=True)).isolation.level == "C"
+
+
+def filtered(program: bytes, architecture: int, number: int, arguments: tuple[int, ...] = (0, 0)) -> int:
+    """What the kernel's BPF machine returns for a system call."""
+    steps = list(struct.iter_unpack("=HBBI", program))
+    data = struct.pack("=IIQ2Q", number, architecture, 0, *arguments)
+    at = accumulator = 0
+    while True:
+        code, if_true, if_false, value = steps[at]
+        at += 1
+        if code == kernel.LOAD:
+            (accumulator,) = struct.unpack_from("=I", data, value)
+        elif code == kernel.RETURN:
+            return value
+        else:
+            true = accumulator == value if code == kernel.JUMP_EQUAL else accumulator >= value
+            at += if_true if true else if_false
+
+
+@pytest.mark.parametrize("machine", kernel.ARCHITECTURES)
+def test_filter_allows_what_is_listed_and_nothing_else(machine: str) -> None:
+    column = list(kernel.ARCHITECTURES).index(machine)
+    program = kernel.seccomp_program(machine, 7)
+    listed = {pair[column] for pair in kernel.ALLOWED.values()} - {None}
+    conditional = {both[column] for both, _, _ in kernel.CONDITIONAL.values()}
+    architecture = kernel.ARCHITECTURES[machine]
+    for number in [*range(600), 0x40000000, 0x40000001, 0x40000029, 0xFFFFFFFF]:
+        allowed = filtered(program, architecture, number, (99, 99)) == kernel.ALLOW
+        assert allowed == (number in listed - conditional), number
+    assert filtered(program, architecture, kernel.CLONE3) == kernel.FAIL | errno.ENOSYS
+    assert filtered(program, 0x40000003, 0) == kernel.KILL  # the 32-bit table
+    kill, limit = kernel.CONDITIONAL["kill"][0][column], kernel.CONDITIONAL["prlimit64"][0][column]
+    control = kernel.CONDITIONAL["ioctl"][0][column]
+    assert filtered(program, architecture, kill, (7, 9)) == kernel.ALLOW
+    assert filtered(program, architecture, kill, (0, 9)) == kernel.FAIL | errno.EPERM
+    assert filtered(program, architecture, limit, (0, 0)) == kernel.ALLOW
+    assert filtered(program, architecture, control, (0, 0x5412)) == kernel.FAIL | errno.EPERM  # TIOCSTI
+
+
+def test_filters_template_becomes_the_filter_of_a_process() -> None:
+    machine = os.uname().machine
+    template = kernel.seccomp_program(machine, kernel.UNKNOWN_PID)
+    assert kernel.for_process(template, 7) == kernel.seccomp_program(machine, 7)
+
+
+def test_seccomp_tables_name_no_way_out() -> None:
+    numbers = [pair[1] for pair in kernel.ALLOWED.values() if pair[1] is not None]
+    assert len(numbers) == len(set(numbers))
+    assert not {"clone", "execve", "socket", "ptrace", "fork"} & set(kernel.ALLOWED)
+
+
+@needs_bwrap
+def test_self_test_counts_canonical_solutions_and_probes(level_a: Isolation) -> None:
+    wrong = Problem("wrong", SUM.prompt, "solve", "    return 0\n", TEST)
+    weak = Problem(
+        "weak",
+        "",
+        "depth",
+        "class Node:\n    def __init__(self, x):\n        pass\n\ndef depth(n):\n    return 1\n",
+        WEAK.test,
+    )
+    unsent = Problem(
+        "unsent",
+        "",
+        "apply",
+        "def apply(f):\n    return f(1)\n",
+        "def check(candidate):\n    assert candidate(lambda x: x) == 1\n",
+    )
+    result = self_test([SUM, wrong, weak, unsent], Pool(level_a, LIMITS, workers=2))
+    assert (result.canonical_passed, result.canonical) == (3, 4)
+    assert result.canonical_failed == {"wrong": "wrong_answer: an assertion after call 1"}
+    assert result.weak == ["weak", "unsent"]
+    assert (result.probes, result.probes_passed) == (len(ESCAPES) + len(CHEATS), [])
+
+
+def test_probes_are_live() -> None:
+    passed = probe(Pool(detect("C"), LIMITS, workers=1))
+    assert {"network", "reads /etc", "writes outside", "forks", "starts a program"} <= set(passed)
+    assert not set(CHEATS) & set(passed)
+
+
+def test_pool_keeps_the_order_and_runs_a_timeout_again_alone() -> None:
+    pool = Pool(detect("C"), LIMITS, workers=3)
+    texts = ["    return sum(numbers)", "    while True: pass", "    return 1", ""] * 2
+    seen: dict[int, Verdict] = {}
+    verdicts = pool.judge([Sample(SUM, text) for text in texts], seen.__setitem__)
+    words = [verdict.verdict for verdict in verdicts]
+    assert words == ["passed", "cpu_timeout", "wrong_answer", "no_entry_point"] * 2
+    assert verdicts[1].reason == "more than 0.3 s of CPU time; the same alone"
+    first = verdicts[1].first_run
+    assert first
+    assert first.verdict == "cpu_timeout"
+    assert 0.3 < first.cpu_s <= first.wall_s
+    assert [verdict.first_run for verdict in verdicts if verdict.verdict != "cpu_timeout"] == [None] * 6
+    assert [seen[index] for index in range(len(texts))] == verdicts
+
+
+HALF = """
+    import time
+    while time.process_time() < 0.15:
+        pass
+    return sum(numbers)
+"""  # of the limit
+SLEEPS_A_LITTLE = "    import time\n    time.sleep(0.02)\n    return sum(numbers)\n"
+
+
+def test_verdicts_do_not_depend_on_the_machines_load() -> None:
+    """The same words with two endless loops a core beside the judge."""
+    wrong = ["    return 1", "    return 1 / 0", "    return (", "", "    import os\n    os.abort()"]
+    endless = ["    while True: pass", "    import time\n    time.sleep(60)"]
+    texts = [*[SUM.canonical_solution, HALF, SLEEPS_A_LITTLE] * 4, *wrong, *endless]
+    pool = Pool(detect("auto"), LIMITS)
+    idle = pool.judge([Sample(SUM, text) for text in texts])
+    assert [verdict.verdict for verdict in idle[:12]] == ["passed"] * 12
+    loops = [
+        subprocess.Popen([sys.executable, "-c", "import signal\nsignal.alarm(60)\nwhile True: pass"])
+        for _ in range(2 * len(os.sched_getaffinity(0)))
+    ]
+    try:
+        loaded = pool.judge([Sample(SUM, text) for text in texts])
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    assert [(v.verdict, v.reason) for v in loaded] == [(v.verdict, v.reason) for v in idle]
+
+
+def test_a_timeout_that_does_not_come_again_does_not_count(tmp_path: Path) -> None:
+    """At level C a candidate can tell its runs apart; one worker runs it again too."""
+    once = f"""
+    import os
+    try:
+        os.mkdir({str(tmp_path / "seen")!r})
+    except FileExistsError:
+        return sum(numbers)
+    while True:
+        pass
+"""
+    (verdict,) = Pool(detect("C"), LIMITS, workers=1).judge([Sample(SUM, once)])
+    assert (verdict.verdict, verdict.reason) == ("passed", "first run: cpu_timeout")
+    assert verdict.first_run
+    assert verdict.first_run.verdict == "cpu_timeout"
+
+
+def test_a_lost_worker_is_replaced_and_is_not_the_models_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(detect("C"), LIMITS, workers=1)
+    real = Worker.judge
+    lost = iter([True, False])
+
+    def judge(self: Worker, sample: Sample, seed: int) -> tuple[Verdict | None, str]:
+        if next(lost, False):
+            self.process.kill()
+        return real(self, sample, seed)
+
+    monkeypatch.setattr(Worker, "judge", judge)
+    samples = [Sample(SUM, SUM.canonical_solution)] * 2
+    assert [verdict.verdict for verdict in pool.judge(samples)] == ["passed", "passed"]
+
+
+def test_a_judge_that_fails_again_and_again_ends_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(detect("C"), LIMITS, workers=1)
+    never = problem("    pass\n")
+    with pytest.raises(UserError, match=r"failed on 1 samples, 3 times each; task: the test never called"):
+        pool.judge([Sample(never, "def solve():\n    return 1\n")])
+
+
+@pytest.mark.parametrize(
+    ("phase", "word"), [("extract", "syntax_error"), ("test", "cpu_timeout"), ("sandbox", "harness_error")]
+)
+def test_the_phase_tells_whose_fault_a_lost_worker_is(phase: str, word: str) -> None:
+    assert pool_module.lost(phase).verdict == word
+
+
+def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.judge", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def benchmark_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.jsonl"
+    path.write_text(json.dumps(vars(SUM)) + "\n")
+    return path
+
+
+def test_command_line_judges_both_kinds_of_lines(tmp_path: Path, benchmark_file: Path) -> None:
+    samples = tmp_path / "samples.jsonl"
+    rows = [
+        {"task_id": "sum", "completion": "    return sum(numbers)", "model": "a"},
+        {"task_id": "sum", "solution": "def solve(numbers):\n    return 0\n"},
+    ]
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / "verdicts.jsonl"
+    done = command(str(samples), "--benchmark", str(benchmark_file), "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 samples passed" in done.stdout
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["verdict"] for line in lines] == ["passed", "wrong_answer"]
+    assert list(lines[0]) == ["task_id", "completion", "model", "verdict", "reason", "cpu_s", "wall_s"]
+
+
+def test_command_line_reads_gzip_and_a_task_id_in_another_case(tmp_path: Path, benchmark_file: Path) -> None:
+    samples = tmp_path / "samples.jsonl.gz"
+    rows = [{"task_id": "Sum", "completion": None, "solution": "def solve(xs):\n    return sum(xs)"}]
+    samples.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    output = tmp_path / "verdicts.jsonl"
+    done = command(str(samples), "--benchmark", str(benchmark_file), "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    line = json.loads(output.read_text())
+    assert (line["task_id"], line["verdict"]) == ("Sum", "passed")
+
+
+def test_command_line_needs_no_pipeline_run_before(fresh: Project, tmp_path: Path) -> None:
+    """The benchmark comes from its pinned source in conf/, and nothing but the output is written."""
+    project = fresh.copy(tmp_path / "project")
+    before = project.files()
+    (tmp_path / "samples.jsonl").write_text('{"task_id": "Tiny/0", "completion": "    return x + x"}\n')
+    judged = [sys.executable, "-m", "stages.judge", str(tmp_path / "samples.jsonl")]
+    output = ["--output", str(tmp_path / "verdicts.jsonl")]
+    project.run(*judged, "--benchmark", "tiny", *output, check=True)
+    assert json.loads((tmp_path / "verdicts.jsonl").read_text())["verdict"] == "passed"
+    assert project.files() == before
+    # one that a single new file adds
+    (project.root / "data/sources/own.jsonl").write_text(json.dumps(vars(SUM)) + "\n")
+    (tmp_path / "samples.jsonl").write_text('{"task_id": "sum", "completion": "    return sum(numbers)"}\n')
+    preset = (project.root / "conf/evaluate/mine.yaml").read_text()
+    preset = preset.replace("mine", "own").replace("example-benchmark", "own")
+    sha256 = hashlib.sha256((project.root / "data/sources/own.jsonl").read_bytes()).hexdigest()
+    (project.root / "conf/evaluate/own.yaml").write_text(re.sub("[0-9a-f]{64}", sha256, preset))
+    project.run(*judged, "--benchmark", "own", *output, check=True)
+    assert json.loads((tmp_path / "verdicts.jsonl").read_text())["verdict"] == "passed"
+    refused = project.run(*judged, "--benchmark", "other", *output)
+    assert refused.status == 1
+    assert "the configuration names no such benchmark. It names tiny." in refused.err
+    assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"task_id": "sum"}', "sample 1: neither a completion nor a solution"),
+        ('{"task_id": "other", "completion": ""}', "sample 1: the benchmark has no task_id 'other'"),
+        ('{"task_id": "sum", "compl', "line 1: not JSON"),
+        ("", "no sample"),
+    ],
+)
+def test_command_line_names_the_bad_line(
+    tmp_path: Path, benchmark_file: Path, line: str, message: str
+) -> None:
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text(line + "\n")
+    done = command(str(samples), "--benchmark", str(benchmark_file), "--output", str(tmp_path / "out.jsonl"))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@needs_bwrap
+def test_a_file_that_a_candidate_left_is_gone_for_the_next(judge_a: Judge) -> None:
+    one = problem("    assert candidate() == 'left'\n")
+    both = "def solve():\n    open('/tmp/left', 'w').write('left')\n    return open('/tmp/left').read()\n"
+    assert judge_a.judge(one, both).verdict == "passed"
+    read = judge_a.judge(one, "def solve():\n    return open('/tmp/left').read()\n")
+    assert read.reason == "FileNotFoundError: [Errno 2] No such file or directory: '/tmp/left'"
+
+
+@pytest.mark.parametrize("options", [[], ["--isolation", "C", "--allow-weak-sandbox"]], ids=["auto", "C"])
+def test_a_killed_judge_leaves_nothing(tmp_path: Path, benchmark_file: Path, options: list[str]) -> None:
+    samples = tmp_path / "samples.jsonl"
+    completion = "    import time\n    open('left', 'w').close()\n    time.sleep(1000)\n"
+    if not options:  # level B has no file to write
+        completion = completion.replace("    open('left', 'w').close()\n", "")
+    samples.write_text(json.dumps({"task_id": "sum", "completion": completion}) + "\n")
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.judge", str(samples), "--benchmark", str(benchmark_file), "--output", str(tmp_path / "out"), *options],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout
+    process.stdout.readline()  # the level: from here on there are workers, then sandboxes
+    started = wait_for(lambda: [pid for pid in below(process.pid) if "supervisor" in command_line(pid)])
+    if options:
+        assert wait_for(lambda: list(folder.glob("*/left")))
+    started += below(process.pid)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_test_that_prints_does_no_harm() -> None:
+    noisy = problem('    print(\'{"verdict": {"verdict": "passed"}}\')\n    assert candidate() == 1\n')
+    verdicts = Pool(detect("C"), LIMITS, 1).judge([Sample(noisy, "def solve():\n    return 2\n")])
+    assert [verdict.verdict for verdict in verdicts] == ["wrong_answer"]
+
+
+def test_text_that_is_no_unicode_comes_through(tmp_path: Path, benchmark_file: Path) -> None:
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text('{"task_id": "sum", "completion": "    return \'\\ud800\'"}\n', "ascii")
+    output = tmp_path / "out.jsonl"
+    done = command(str(samples), "--benchmark", str(benchmark_file), "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    line = json.loads(output.read_text())
+    assert line["completion"] == "    return '\ud800'"
+    assert line["verdict"] == "syntax_error"

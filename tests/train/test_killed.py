@@ -1,0 +1,270 @@
+"""A training that is killed, stopped or out of disk goes on and ends with the bytes of one that never was.
+
+Each point is a process of its own that ends there: by SIGKILL, or in the middle of a file by the kernel, which ends a
+process that writes beyond RLIMIT_FSIZE.
+"""
+
+import csv
+import errno
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.common.files import sha256_folder
+from stages.train.checkpoints import MANIFEST, SCRATCH, is_whole, last_checkpoint, publish
+from tests.helpers.fork_server import Forks
+from tests.helpers.train_workplace import train_settings, workplace
+
+CHANGES: dict[str, Any] = {"dropout": 0.2, "save_every": 3, "eval_every": 2, "epochs": 1.5}  # 12 steps
+MEASURED = {"tokens_per_second", "share_of_peak", "gemm_gflops", "memory_mib"}  # of machine and moment
+FILES = (
+    "adapter_model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "trainer_state.json",
+    "curve.json",
+    MANIFEST,
+)
+
+
+def patch(owner: Any, name: str, at: Callable[..., bool], act: Callable[..., None], count: int = 1) -> None:
+    """At the `count`-th call of a function for which `at` holds, `act` first."""
+    original, seen = getattr(owner, name), [0]
+
+    def patched(*arguments: Any, **options: Any) -> Any:
+        seen[0] += at(*arguments, **options)
+        if seen[0] == count and at(*arguments, **options):
+            act(*arguments, **options)
+        return original(*arguments, **options)
+
+    setattr(owner, name, patched)
+
+
+def die(*arguments: Any, **options: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def cut(*arguments: Any, **options: Any) -> None:
+    """End in the middle of the file that is written next: after 64 bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+
+
+def is_full(*arguments: Any, **options: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def at_file(name: str, act: Callable[..., None], count: int) -> None:
+    """`act` where a checkpoint's file is written for the `count`-th time."""
+    from transformers import TrainerState
+
+    from stages.train import trainer
+    from stages.train.curve import Curve
+
+    always = lambda *arguments, **options: True  # noqa: E731
+    if name == "adapter_model.safetensors":
+        patch(trainer, "save_adapter", always, act, count)
+    elif name == "trainer_state.json":
+        patch(TrainerState, "save_to_json", always, act, count)
+    elif name == "curve.json":
+        patch(Curve, "save", always, act, count)
+    elif name == MANIFEST:
+        patch(Path, "write_text", lambda path, *_: path.name == MANIFEST, act, count)
+    else:
+        patch(torch, "save", lambda value, path, *_: str(path).endswith(name), act, count)
+
+
+def train(point: str = "", name: str = "") -> None:
+    """Train as the command does, and end at a point."""
+    from stages.common.model.packed_model import PackedModel
+    from stages.common.stage import one_message
+    from stages.train import checkpoints, lora_adapter, steps, trainer
+    from stages.train.__main__ import train_here
+    from stages.train.launch import stoppable
+
+    def at_step(number: int) -> Callable[..., bool]:
+        return lambda callback, args, state, control, **_: state.global_step == number
+
+    if point == "step":
+        patch(steps.StepCallback, "on_step_end", at_step(5), die)
+    elif point == "validation":
+        patch(PackedModel, "forward", lambda model, **_: not model.training, die, count=6)
+    elif point == "file":
+        at_file(name, cut, count=2)
+    elif point == "renamed":
+        patch(checkpoints, "sync", lambda path: path.parent == SCRATCH, die, count=2)
+    elif point == "adapter":
+        patch(lora_adapter, "save_adapter", lambda *_: True, cut)
+    elif point == "full":
+        at_file(name, is_full, count=2)
+    elif point == "full torch":
+        save_to_a_full_disk()
+    elif point == "full adapter":
+        patch(lora_adapter, "save_adapter", lambda *_: True, is_full)
+    elif point == "gradient":
+        patch(trainer.PackTrainer, "_clip_grad_norm", lambda *_: True, spoil_gradient, count=5)
+    elif point == "signal":
+        number = getattr(signal, name)
+        patch(steps.StepCallback, "on_step_end", at_step(5), lambda *_, **__: os.kill(os.getpid(), number))
+    with stoppable(), one_message("train"):
+        train_here(train_settings(**CHANGES))
+
+
+def save_to_a_full_disk() -> None:
+    """torch.save of the second checkpoint's optimizer goes to a device that is full: it has an error of its own."""
+    save, seen = torch.save, [0]
+
+    def full(value: Any, path: Any) -> None:
+        seen[0] += str(path).endswith("optimizer.pt")
+        save(value, "/dev/full" if seen[0] == 2 and str(path).endswith("optimizer.pt") else path)
+
+    torch.save = full
+
+
+def spoil_gradient(trainer: Any, model: Any) -> None:
+    next(p for p in model.parameters() if p.requires_grad).grad.fill_(float("inf"))
+
+
+@pytest.fixture(scope="module")
+def whole(forks: Forks, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Any]]:
+    """Adapter and curve of a training that nothing happened to."""
+    root = workplace(tmp_path_factory.mktemp("whole") / "place", tiny_model)
+    assert forks.run("tests.train.test_killed:train", root) == [0]
+    return sha256_folder(root / "models/adapter"), rows(root)
+
+
+def rows(root: Path) -> list[dict[str, str]]:
+    with (root / "reports/train.csv").open(encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if k not in MEASURED} for row in csv.DictReader(file)]
+
+
+def run(forks: Forks, place: Path, point: str = "", name: str = "") -> tuple[int, str]:
+    """Exit status, and what was printed."""
+    (status,) = forks.run("tests.train.test_killed:train", place, point=point, name=name)
+    return status, (place / "rank0.log").read_text("utf-8")
+
+
+def ends_as_if_nothing_happened(forks: Forks, place: Path, whole: Any, step: int) -> None:
+    status, told = run(forks, place)
+    assert status == 0, told
+    assert f"goes on after step {step} of 12" in told
+    assert (sha256_folder(place / "models/adapter"), rows(place)) == whole
+    assert not list((place / SCRATCH).glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("point", "name", "ended", "step"),
+    [
+        ("step", "", signal.SIGKILL, 3),
+        ("validation", "", signal.SIGKILL, 3),
+        *[("file", name, signal.SIGXFSZ, 3) for name in FILES],
+        ("renamed", "", signal.SIGKILL, 6),
+        ("adapter", "", signal.SIGXFSZ, 12),
+    ],
+)
+def test_killed_anywhere_it_ends_with_the_same_bytes(
+    point: str, name: str, ended: int, step: int, forks: Forks, place: Path, whole: Any
+) -> None:
+    status, told = run(forks, place, point, name)
+    assert status == -ended, told
+    assert not Path("models/adapter").exists()
+    if point == "file":
+        assert list(SCRATCH.glob("*/incomplete/checkpoint-6"))  # that is where it was cut
+    ends_as_if_nothing_happened(forks, place, whole, step)
+
+
+def test_a_checkpoint_cut_by_a_power_loss_is_not_used(forks: Forks, place: Path, whole: Any) -> None:
+    assert run(forks, place, "renamed")[0] == -signal.SIGKILL
+    (last,) = SCRATCH.glob("*/checkpoint-6")
+    os.truncate(last / "optimizer.pt", (last / "optimizer.pt").stat().st_size // 2)
+    ends_as_if_nothing_happened(forks, place, whole, 3)
+
+
+@pytest.mark.parametrize(("point", "name"), [*[("full", name) for name in FILES], ("full torch", "")])
+def test_a_full_disk_ends_it_clearly_and_keeps_the_last_checkpoint(
+    point: str, name: str, forks: Forks, place: Path, whole: Any
+) -> None:
+    status, told = run(forks, place, point, name)
+    assert status == 1
+    error = told.strip().splitlines()[-1]
+    assert error.startswith("error in stage train: step 6: the checkpoint cannot be written")
+    assert "goes on after step 3" in error
+    assert "Traceback" not in told
+    assert not Path("models/adapter").exists()
+    ends_as_if_nothing_happened(forks, place, whole, 3)
+
+
+def test_a_full_disk_at_the_adapter_leaves_the_old_one(forks: Forks, place: Path, whole: Any) -> None:
+    Path("models/adapter").mkdir()
+    Path("models/adapter/old").touch()
+    status, told = run(forks, place, "full adapter")
+    assert status == 1
+    assert "error in stage train: the disk is full" in told
+    assert [p.name for p in Path("models").glob("*adapter*/*")] == ["old"]
+    ends_as_if_nothing_happened(forks, place, whole, 12)
+
+
+def test_a_gradient_that_is_not_finite_ends_it(forks: Forks, place: Path, whole: Any) -> None:
+    status, told = run(forks, place, "gradient")
+    assert status == 1
+    assert "error in stage train: step 5: the gradient is not finite" in told
+    assert "The checkpoint before it stays in .cache/train/" in told
+    assert not Path("models/adapter").exists()
+    ends_as_if_nothing_happened(forks, place, whole, 3)
+
+
+@pytest.mark.parametrize(("name", "ended"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_stopped_it_says_where_it_goes_on(
+    name: str, ended: int, forks: Forks, place: Path, whole: Any
+) -> None:
+    status, told = run(forks, place, "signal", name)
+    assert status == ended, told
+    assert told.strip().splitlines()[-1].startswith("train: stopped. The next run goes on after step 3")
+    assert "Traceback" not in told
+    ends_as_if_nothing_happened(forks, place, whole, 3)
+
+
+def damage_cut(folder: Path) -> None:
+    os.truncate(folder / "weights", 2)
+
+
+def damage_flip(folder: Path) -> None:
+    (folder / "weights").write_bytes(b"1235")
+
+
+def damage_missing(folder: Path) -> None:
+    (folder / "state").unlink()
+
+
+def damage_manifest(folder: Path) -> None:
+    os.truncate(folder / MANIFEST, 0)
+
+
+def damage_no_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_cut, damage_flip, damage_missing, damage_manifest, damage_no_manifest]
+)
+def test_the_last_checkpoint_is_the_last_that_is_whole(damage: Any, tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / "nothing") is None
+    for step in (3, 20, 100):
+        aside = tmp_path / "incomplete" / f"checkpoint-{step}"
+        aside.mkdir(parents=True)
+        (aside / "weights").write_bytes(b"1234")
+        (aside / "state").write_bytes(b"")
+        publish(aside, tmp_path / aside.name)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+    damage(tmp_path / "checkpoint-100")
+    assert not is_whole(tmp_path / "checkpoint-100")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
+    shutil.rmtree(tmp_path / "checkpoint-20")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
