@@ -2,23 +2,59 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from stages.common.errors import UserError
 
-Row = dict[str, float | None]
+CURVE_FILE = Path("reports/train.csv")
+
+CurveCells = dict[
+    str, float | None
+]  # a row as it is read: a number for each column, None where the cell is empty
 
 
-def read_curve(path: Path) -> list[Row]:
+@dataclass
+class CurveRow:
+    """One row of reports/train.csv: what was measured since the row before it."""
+
+    # optimizer steps done
+    step: int
+    # trained on so far, prompts included
+    tokens: int
+    # passes over the packs so far
+    epoch: float
+    # mean over the labelled tokens since the last row, in nats; None before the first step
+    loss: float | None
+    # of the step
+    learning_rate: float
+    # of the step, before clipping
+    grad_norm: float | None
+    # since the last row, time spent on validation excluded
+    tokens_per_second: float | None
+    # useful operations over those that matrix products would have done in the same time
+    share_of_peak: float | None = None
+    # memory held when the row was written: of the CUDA device, otherwise resident
+    memory_mib: float | None = None
+    # None where it was not measured
+    validation_loss: float | None = None
+
+
+CURVE_COLUMNS = [field.name for field in fields(CurveRow)]
+# the only columns in which two runs of one training differ
+MEASURED = ("tokens_per_second", "share_of_peak", "memory_mib")
+
+
+def read_curve(path: Path) -> list[CurveCells]:
     """Rows of reports/train.csv as numbers; an empty cell is None.
 
     Raises:
-        UserError: the file is missing, or a cell is no number; names the line.
+        UserError: the file is missing, or a cell is not a number; names the line.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            rows: list[Row] = []
+            rows: list[CurveCells] = []
             for row in reader:
                 try:
                     rows.append({key: float(cell) if cell else None for key, cell in row.items()})
@@ -32,7 +68,7 @@ def read_curve(path: Path) -> list[Row]:
         raise UserError(f"{path}: no such file. `dvc repro train` makes it.") from None
 
 
-def column(curve: Sequence[Row], name: str) -> tuple[list[float], list[float]]:
+def column(curve: Sequence[CurveCells], name: str) -> tuple[list[float], list[float]]:
     """Steps and values of a column, where it was measured."""
     points = [(row["step"], row[name]) for row in curve if row.get(name) is not None]
     return [x for x, _ in points if x is not None], [y for _, y in points if y is not None]

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from stages.common.comparison import PASSED
-from stages.common.curve import Row, read_curve
+from stages.common.curve import CurveCells, read_curve
 from stages.common.errors import UserError
 from stages.common.files import read_json, read_jsonl
 
@@ -22,7 +22,7 @@ class Evidence:
     """The metrics of each stage by its name, the curve, the samples of both models, what is near, the configuration."""
 
     metrics: dict[str, dict[str, Any]]
-    curve: list[Row]
+    curve: list[CurveCells]
     samples: dict[str, list[dict[str, Any]]]
     near: dict[str, dict[str, Any]] | None  # problem -> line of near.jsonl; None: not compared by clean
     config_text: str

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from stages.common.comparison import PASSED
-from stages.common.curve import Row, column
+from stages.common.curve import CurveCells, column
 from stages.common.page.plots import (
     BASE,
     INK,
@@ -20,7 +20,7 @@ from stages.common.page.plots import (
 )
 
 
-def loss(axes: Axes, curve: Sequence[Row]) -> None:
+def loss(axes: Axes, curve: Sequence[CurveCells]) -> None:
     axes.plot(*column(curve, "loss"), color=TUNED, linewidth=1.4, label="training")
     steps, values = column(curve, "validation_loss")
     if steps:
@@ -30,7 +30,7 @@ def loss(axes: Axes, curve: Sequence[Row]) -> None:
     axes.legend()
 
 
-def learning_rate(axes: Axes, curve: Sequence[Row]) -> None:
+def learning_rate(axes: Axes, curve: Sequence[CurveCells]) -> None:
     axes.plot(*column(curve, "learning_rate"), color=TUNED, linewidth=1.4)
     axes.set(xlabel="optimizer step", ylabel="learning rate", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

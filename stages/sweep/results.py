@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from stages.common.curve import Row
+from stages.common.curve import CurveCells
 from stages.common.errors import UserError
 from stages.common.files import read_json, read_jsonl
 from stages.common.git import git, ref_exists
@@ -48,7 +48,7 @@ class Point:
     tried: Tried
     commit: str | None = None  # of the experiment
     metrics: Metrics = field(default_factory=dict)
-    curve: list[Row] = field(default_factory=list)
+    curve: list[CurveCells] = field(default_factory=list)
     runs: dict[str, str] = field(
         default_factory=dict
     )  # stage -> hash of its entry in dvc.lock: equal for one and the same run
@@ -154,7 +154,7 @@ def document(root: Path, ref: str, path: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def curve(csv_text: str, ref: str) -> list[Row]:
+def curve(csv_text: str, ref: str) -> list[CurveCells]:
     """Rows of train.csv as numbers; an empty cell is None."""
     try:
         return [

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from stages.common.curve import Row, column
+from stages.common.curve import CurveCells, column
 from stages.common.page.plots import BASE, INK, SOURCE_COLOURS, TUNED, mark
 
 COLOURS = [SOURCE_COLOURS[place] for place in (0, 4, 5, 2, 7, 3, 6, 1)]  # neighbours differ
@@ -232,7 +232,7 @@ def legend_height(names: Sequence[str]) -> float:
 
 
 def losses(
-    axes: Axes, curves: Mapping[str, Sequence[Row]], best: str, values: Mapping[str, float], what: str
+    axes: Axes, curves: Mapping[str, Sequence[CurveCells]], best: str, values: Mapping[str, float], what: str
 ) -> None:
     """Loss curves: training thin, validation with markers; the best point on top.
 

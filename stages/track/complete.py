@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
+from stages.common.curve import MEASURED
 from stages.track.run_contents import Facts
 from stages.track.store import (
     CURVE,
-    MEASURED,
     Point,
     Store,
     complete_params,
@@ -45,6 +45,7 @@ def agrees(store: Store, run: Any, facts: Facts) -> bool:
     )
 
 
+# what a step trained twice, before a kill and after it, measures twice
 MEASURED_POINTS = {CURVE + name for name in MEASURED}
 
 

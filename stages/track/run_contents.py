@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
+from stages.common.curve import CURVE_FILE
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
 from stages.track.store import CONFIG, Identity, Point, row_points, sweep_tags
 
-CURVE_FILE = Path("reports/train.csv")
 MERGED = Path("models/merged")
 REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned", "report")
 GROUPS = {

@@ -29,8 +29,6 @@ LOSSES = (
     "loss",
     "validation_loss",
 )  # what is drawn over tokens too: runs of other batch sizes compare by these
-# columns of the curve that a step done twice, before a training was killed and after, measures twice
-MEASURED = ("tokens_per_second", "share_of_peak", "memory_mib")
 # The variables by which a sweep says which sweep a point is of, and which run is the parent of its runs
 SWEEP, SWEEP_RUN = "CODETUNE_SWEEP", "CODETUNE_SWEEP_RUN"
 SWEEP_TAG, PARENT_TAG = "codetune.sweep", "mlflow.parentRunId"

@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.errors import UserError
 from stages.common.files import replacing, sha256_file, write_json
 from stages.common.model.packs import Packs, batches, read_packs
@@ -25,14 +26,14 @@ from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
 from stages.train.best import best_step
 from stages.train.checkpoints import SCRATCH, goes_on, last_checkpoint, steps_of, training_key
-from stages.train.curve import Curve, Row, share
 from stages.train.launch import SCRATCH as PLACE
 from stages.train.launch import launch, leave_word, leaving_word, stoppable
-from stages.train.progress import Progress
 from stages.train.ranks import agreed, is_rank, join, leave, mean_loss_of_ranks, threads_each
 from stages.train.schedule import PlannedPacks, ended_by, plan, refuse_impossible, step_count
 from stages.train.settings import TrainSettings
 from stages.train.throughput import measure, products_in
+from stages.train.training_curve import Curve, share
+from stages.train.training_progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 BASE = Path("models/base")
 PACKED = Path("data/packed")
 ADAPTER = Path("models/adapter")
-CURVE = Path("reports/train.csv")
 LOCK = Path("requirements.lock")
 STAGES = Path(__file__).resolve().parents[1]
 # as the user gave them: Hydra's entry point changes both, and ranks are started with them
@@ -112,7 +112,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         save_adapter(model.model, folder)
         quantization.save(folder)
         write_json(folder / BASE_FILE, {p.name: sha256_file(p) for p in sorted(BASE.glob("*.safetensors"))})
-    curve.write_csv(CURVE)
+    curve.write_csv(CURVE_FILE)
     kept_step = best_step(curve.rows) if train.keep_best else curve.rows[-1].step
     shutil.rmtree(scratch, ignore_errors=True)
     return {
@@ -199,7 +199,7 @@ def told(
     if done:
         print(f"train: goes on after step {done} of {steps}, where it was interrupted", flush=True)
     progress, live, status = Progress(curve, steps, done, eval_every), LiveRun.start(track, key), "FAILED"
-    so_far = SCRATCH / key / CURVE.name  # what a sweep that stops hopeless points looks at
+    so_far = SCRATCH / key / CURVE_FILE.name  # what a sweep that stops hopeless points looks at
     curve.listeners += [
         progress,
         lambda row: live.log(measures(row), row.step),
@@ -216,7 +216,7 @@ def told(
         live.close(status)
 
 
-def measures(row: Row) -> dict[str, Any]:
+def measures(row: CurveRow) -> dict[str, Any]:
     return {name: value for name, value in asdict(row).items() if name != "step"}
 
 

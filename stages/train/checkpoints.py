@@ -30,7 +30,7 @@ def training_key(settings: "TrainSettings", packed: Path, base: Path, lock: Path
 
     Two runs with the same key do the same computation, so one may go on where the other was killed.
     """
-    code = [p for stage in ("train", "common") for p in (stages / stage).glob("*.py")]
+    code = [p for stage in ("train", "common") for p in (stages / stage).rglob("*.py")]
     parts = {
         "settings": {name: value for name, value in asdict(settings).items() if name not in PLACE},
         "packed": sha256_folder(packed),

@@ -22,7 +22,6 @@ from stages.train.checkpoints import (
     last_checkpoint,
     publish,
 )
-from stages.train.curve import Curve
 from stages.train.fsdp import is_sharded, replicated
 from stages.train.lora_adapter import WEIGHTS, parameter_groups, save_adapter
 from stages.train.neftune import EmbeddingNoise
@@ -30,8 +29,9 @@ from stages.train.optimizers import make_optimizer, make_scheduler
 from stages.train.ranks import MicroBatches, micro_batch_seed
 from stages.train.schedule import PlannedPacks
 from stages.train.settings import TrainSettings
+from stages.train.training_curve import Curve
 
-CURVE = "curve.json"
+CURVE_STATE = "curve.json"
 BEST = "best.safetensors"  # in a checkpoint: the adapter of the lowest validation loss so far
 
 
@@ -228,7 +228,7 @@ class PackTrainer(Trainer):
             self.args.output_dir = scratch
         if self.args.should_save:
             written = folder / f"checkpoint-{self.state.global_step}"
-            self.curve.save(written / CURVE)
+            self.curve.save(written / CURVE_STATE)
             if self.best is not None:
                 save_file(self.best, written / BEST)
 
@@ -250,7 +250,7 @@ class PackTrainer(Trainer):
 
         folder = Path(resume_from_checkpoint)
         set_peft_model_state_dict(self.model.model, load_file(folder / WEIGHTS))
-        self.curve.load(folder / CURVE)
+        self.curve.load(folder / CURVE_STATE)
         self.best = load_file(folder / BEST) if (folder / BEST).exists() else None
 
 

@@ -25,7 +25,6 @@ from stages.track.run_contents import gather, read_curve
 from stages.track.settings import TrackSettings
 from stages.track.store import (
     LONG,
-    MEASURED,
     Identity,
     Store,
     flatten,
@@ -35,7 +34,6 @@ from stages.track.store import (
     row_points,
     store_uri,
 )
-from stages.train import curve
 from tests.helpers.judge_samples import wait_for
 from tests.helpers.report_files import STEPS, curve_rows, make_reports
 from tests.helpers.tiny_project import REPOSITORY
@@ -465,10 +463,6 @@ def test_a_step_that_was_done_twice_keeps_the_run(folder: Path) -> None:
     assert {k: v for k, v in table(run).items() if "second" not in k} == {
         k: v for k, v in expected.items() if "second" not in k
     }
-
-
-def test_what_is_measured_is_what_the_curve_measures() -> None:
-    assert MEASURED == curve.MEASURED
 
 
 def test_losses_are_points_over_tokens_too() -> None:

@@ -108,6 +108,24 @@ def test_ranks_do_not_change_the_key_of_a_training(place: Path) -> None:
     assert key() != key(accumulation=2)
 
 
+@pytest.mark.parametrize(
+    "file", ["train/trainer.py", "common/files.py", "common/model/loss.py", "common/model/attention/dense.py"]
+)
+def test_the_key_of_a_training_holds_the_code_in_every_folder(file: str, place: Path, tmp_path: Path) -> None:
+    stages = tmp_path / "stages"
+    shutil.copytree(REPOSITORY / "stages/train", stages / "train")
+    shutil.copytree(REPOSITORY / "stages/common", stages / "common")
+
+    def key() -> str:
+        return training_key(TRAIN, Path("data/packed"), Path("models/base"), Path("lock"), stages)
+
+    before = key()
+    assert before == key()
+    with (stages / file).open("a", encoding="utf-8") as opened:
+        opened.write("# changed")
+    assert key() != before, f"a training could resume a checkpoint that other code of {file} wrote"
+
+
 def test_more_processes_than_micro_batches_are_refused() -> None:
     with pytest.raises(UserError, match=r"set train\.accumulation=2"):
         launch(replace(TRAIN, launcher="accelerate", processes=2), ["tests.train.test_distributed"], False)

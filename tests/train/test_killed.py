@@ -66,7 +66,7 @@ def at_file(name: str, act: Callable[..., None], count: int) -> None:
     from transformers import TrainerState
 
     from stages.train import trainer
-    from stages.train.curve import Curve
+    from stages.train.training_curve import Curve
 
     always = lambda *arguments, **options: True  # noqa: E731
     if name == "adapter_model.safetensors":

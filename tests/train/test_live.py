@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
+from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.files import sha256_folder
 from stages.common.stage import Settings
-from stages.train.__main__ import ADAPTER, CURVE, main
-from stages.train.curve import Counts, Curve, Row
-from stages.train.progress import (
+from stages.train.__main__ import ADAPTER, main
+from stages.train.throughput import Machine, useful_operations
+from stages.train.training_curve import Counts, Curve
+from stages.train.training_progress import (
     Progress,
     duration,
     line,
@@ -32,17 +34,16 @@ from stages.train.progress import (
     terminal_columns,
     validations_left,
 )
-from stages.train.throughput import Machine, useful_operations
 from tests.helpers.tiny_project import REPOSITORY
 from tests.helpers.train_workplace import TRACK, train_settings, workplace
 
 
-def row(step: int, seconds: float = 2.0, validation: float | None = None) -> Row:
+def row(step: int, seconds: float = 2.0, validation: float | None = None) -> CurveRow:
     """A row of a training with 1,000 tokens a step."""
-    return Row(step, 1000 * step, step / 10, 1.25, 1e-4, 0.5, 1000 / seconds, 0.614, 4012.0, validation)
+    return CurveRow(step, 1000 * step, step / 10, 1.25, 1e-4, 0.5, 1000 / seconds, 0.614, 4012.0, validation)
 
 
-FIRST = Row(0, 0, 0.0, None, 0.0, None, None, validation_loss=1.767)
+FIRST = CurveRow(0, 0, 0.0, None, 0.0, None, None, validation_loss=1.767)
 
 
 def test_time_left_is_steps_at_the_usual_pace_and_the_validations_to_come() -> None:
@@ -141,7 +142,7 @@ def test_one_line_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("stages.train.progress.DRAW_SECONDS", 0)
+    monkeypatch.setattr("stages.train.training_progress.DRAW_SECONDS", 0)
     drawn = terminal(columns)
     assert terminal_columns() == columns - 1
     curve = Curve()
@@ -170,7 +171,7 @@ def test_plain_lines_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     curve, now = Curve(), [100.0]
-    monkeypatch.setattr("stages.train.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("stages.train.training_progress.time.monotonic", lambda: now[0])
     progress = Progress(curve, steps=20, done=0, eval_every=10)
     for step in range(21):
         made = FIRST if not step else row(step, validation=0.9 if step in (10, 20) else None)
@@ -260,7 +261,7 @@ def test_measuring_the_machine_changes_no_byte_of_the_adapter(
         sections = {"train": settings, "track": replace(TRACK, peak_seconds=seconds)}
         metrics = main(Settings("train", sections))
         seen.append(sha256_folder(ADAPTER))
-        with CURVE.open(encoding="utf-8") as file:
+        with CURVE_FILE.open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         assert [bool(r["share_of_peak"]) for r in rows] == [False, *[seconds > 0] * 3]
         assert (metrics["share_of_peak"] is None) == (metrics["gemm_gflops"] is None) == (not seconds)
@@ -306,7 +307,7 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     metrics = main(settings)
     (run,) = store.client.search_runs([store.experiment_id])
     assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
-    points = read_curve(CURVE)
+    points = read_curve(CURVE_FILE)
     assert agrees(store, run, SimpleNamespace(curve=points))
     sent = {(key, step) for key, steps in history(store, run).items() for step in steps}
     assert sent == {(p.name, p.step) for p in points}

@@ -15,11 +15,11 @@ from stages.common.model.packed_model import PackedModel, mean_loss
 from stages.common.model.packs import IGNORED, flatten, read_packs
 from stages.common.model.quantize import Quantization
 from stages.common.model.trained import adapted_layers
-from stages.train.curve import Curve
 from stages.train.lora_adapter import add_adapter
 from stages.train.schedule import PlannedPacks, plan
 from stages.train.settings import Lora
 from stages.train.trainer import PackTrainer
+from stages.train.training_curve import Curve
 from tests.helpers.lora_gradients import LENGTHS, adapted_model, assert_close, gradients, pack
 from tests.helpers.train_workplace import TRAIN, documents, train_settings, workplace
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
 from stages.common.model.packs import flatten
-from stages.train.__main__ import ADAPTER, CURVE, main
+from stages.train.__main__ import ADAPTER, main
 from stages.train.best import best_step, evaluations, without_improvement
 from stages.train.checkpoints import SCRATCH
-from stages.train.curve import Row
 from stages.train.neftune import EmbeddingNoise
 from stages.train.optimizers import make_optimizer, make_scheduler
 from stages.train.schedule import ended_by, plan
@@ -29,7 +29,7 @@ MEASURED = {"tokens_per_second", "share_of_peak", "gemm_gflops", "memory_mib"}  
 
 
 def rows() -> list[dict[str, str]]:
-    with CURVE.open(encoding="utf-8") as file:
+    with CURVE_FILE.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -345,10 +345,11 @@ def test_budgets_of_a_training(place: Path, changes: dict[str, Any], wanted: tup
 # Validation losses
 
 
-def curve_of(*losses: float | None) -> list[Row]:
+def curve_of(*losses: float | None) -> list[CurveRow]:
     """Rows of the steps 0, 1, 2 and on."""
     return [
-        Row(step, 0, 0.0, None, 0.0, None, None, validation_loss=loss) for step, loss in enumerate(losses)
+        CurveRow(step, 0, 0.0, None, 0.0, None, None, validation_loss=loss)
+        for step, loss in enumerate(losses)
     ]
 
 

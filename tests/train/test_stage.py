@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from stages.common.curve import CURVE_COLUMNS, CURVE_FILE, MEASURED
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
-from stages.train.__main__ import ADAPTER, CURVE, main
+from stages.train.__main__ import ADAPTER, main
 from stages.train.checkpoints import SCRATCH
-from stages.train.curve import COLUMNS, MEASURED
 from tests.helpers.tiny_project import REPOSITORY
 from tests.helpers.train_workplace import train_settings
 
@@ -38,7 +38,7 @@ main(train_settings(dropout=0.2))
 
 
 def rows() -> list[dict[str, str]]:
-    with CURVE.open(encoding="utf-8") as file:
+    with CURVE_FILE.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -54,7 +54,7 @@ def test_trains_and_writes_adapter_curve_and_metrics(place: Path) -> None:
         t.numel() for t in load_file(ADAPTER / "adapter_model.safetensors").values()
     )
     curve = rows()
-    assert list(curve[0]) == COLUMNS
+    assert list(curve[0]) == CURVE_COLUMNS
     assert [int(row["step"]) for row in curve] == list(range(33))
     assert [bool(row["validation_loss"]) for row in curve] == [True, *[False] * 31, True]
     assert int(curve[-1]["tokens"]) == metrics["tokens_trained"]
@@ -85,7 +85,7 @@ def test_goes_on_after_kill_9_and_ends_with_the_same_bytes(place: Path) -> None:
     main(train_settings(dropout=0.2))
     whole, whole_rows = sha256_folder(ADAPTER), rows()
     shutil.rmtree(ADAPTER)
-    CURVE.unlink()
+    CURVE_FILE.unlink()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
     killed = subprocess.run([sys.executable, "-c", KILLED], cwd=place, env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -171,7 +171,7 @@ def test_bad_input_is_named_and_nothing_written(place: Path, spoil: Any, message
     with pytest.raises(UserError, match=message):
         main(train_settings())
     assert not ADAPTER.exists()
-    assert not CURVE.exists()
+    assert not CURVE_FILE.exists()
 
 
 def test_unknown_target_module_names_the_known(place: Path) -> None:

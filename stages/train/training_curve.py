@@ -4,37 +4,12 @@ import csv
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from stages.common.curve import CURVE_COLUMNS, CurveRow
 from stages.common.files import replacing
 from stages.train.throughput import Machine, memory_mib
-
-
-@dataclass
-class Row:
-    """One row of reports/train.csv: what was seen since the row before it."""
-
-    step: int  # optimizer steps done
-    tokens: int  # trained on so far, prompts included
-    epoch: float  # passes over the packs so far
-    loss: (
-        float | None
-    )  # mean over the labelled tokens since the last row, in nats; None before the first step
-    learning_rate: float  # of the step
-    grad_norm: float | None  # of the step, before clipping
-    tokens_per_second: float | None  # since the last row, validation left out
-    share_of_peak: float | None = None  # useful operations over those of a matrix product in the same time
-    memory_mib: float | None = None  # held at the row: of the CUDA device, else resident
-    validation_loss: float | None = None  # where measured
-
-
-COLUMNS = [f.name for f in fields(Row)]
-MEASURED = (
-    "tokens_per_second",
-    "share_of_peak",
-    "memory_mib",
-)  # two runs of one training differ in these alone
 
 
 @dataclass
@@ -61,9 +36,9 @@ class Counts:
 class Curve:
     """Counts and rows of a training; `listeners` are called with each new row."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[CurveRow] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
-    listeners: list[Callable[[Row], None]] = field(default_factory=list)
+    listeners: list[Callable[[CurveRow], None]] = field(default_factory=list)
     machine: Machine | None = None  # None: no share of the peak
 
     def operations(self, lengths: Sequence[int], labelled: int) -> float:
@@ -110,10 +85,10 @@ class Curve:
         learning_rate: float,
         grad_norm: float | None,
         validation_loss: float | None = None,
-    ) -> Row:
+    ) -> CurveRow:
         """Make a row of what was counted since the last one."""
         c = self.counts
-        row = Row(
+        row = CurveRow(
             step=step,
             tokens=c.tokens,
             epoch=round(epoch, 4),
@@ -134,7 +109,7 @@ class Curve:
 
     def write_csv(self, path: str | Path) -> None:
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, CURVE_COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(asdict(row) for row in self.rows)
 
@@ -144,7 +119,7 @@ class Curve:
 
     def load(self, path: Path) -> None:
         state = json.loads(path.read_text("utf-8"))
-        self.rows = [Row(**row) for row in state["rows"]]
+        self.rows = [CurveRow(**row) for row in state["rows"]]
         self.counts = Counts(**state["counts"])
 
 

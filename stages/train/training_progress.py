@@ -7,7 +7,8 @@ from collections.abc import Container, Sequence
 from itertools import pairwise
 from typing import Any
 
-from stages.train.curve import Counts, Curve, Row
+from stages.common.curve import CurveRow
+from stages.train.training_curve import Counts, Curve
 
 PLAIN_SECONDS = 15.0  # between two lines where no terminal shows a bar
 DRAW_SECONDS = 0.1  # between two drawings of the bar
@@ -36,7 +37,7 @@ class Progress:
             print(f"train: {steps} steps; the peak is {rate}, measured on a matrix product", flush=True)
         self._bar: Any = new_bar(steps, done) if sys.stderr.isatty() else None
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: CurveRow) -> None:
         if row.validation_loss is not None:
             self._validation = row.validation_loss
         now = time.monotonic()
@@ -76,7 +77,7 @@ def terminal_columns() -> int:
         return 79
 
 
-def parts(row: Row, validation: float | None, left: float | None) -> dict[str, str]:
+def parts(row: CurveRow, validation: float | None, left: float | None) -> dict[str, str]:
     """What is said of a row, in the order in which it is said; what was not measured is left out."""
     said = {
         "loss": row.loss is not None and f"loss {row.loss:.3f}",
@@ -105,7 +106,7 @@ def together(said: dict[str, str], kept: Container[str]) -> str:
     return ", ".join(text for name, text in said.items() if name in kept)
 
 
-def seconds_left(rows: Sequence[Row], counts: Counts, steps: int, done: int, every: int) -> float | None:
+def seconds_left(rows: Sequence[CurveRow], counts: Counts, steps: int, done: int, every: int) -> float | None:
     """Steps at the recent pace, and the validations that are still to come at their mean time.
 
     The pace is the mean of the middle half of the last rows: a first step that compiles, or one that wrote a
@@ -124,7 +125,7 @@ def seconds_left(rows: Sequence[Row], counts: Counts, steps: int, done: int, eve
     return (steps - step) * sum(middle) / len(middle) + validations_left(step, steps, every) * each
 
 
-def step_seconds(rows: Sequence[Row]) -> list[float]:
+def step_seconds(rows: Sequence[CurveRow]) -> list[float]:
     """Seconds a step of each row but the first, validation left out."""
     return [
         (row.tokens - before.tokens) / row.tokens_per_second / (row.step - before.step)
