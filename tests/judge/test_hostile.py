@@ -16,7 +16,8 @@ import pytest
 
 from stages.judge.sandbox import kernel
 from stages.judge.sandbox.levels import detect
-from stages.judge.worker import VERDICTS, Judge
+from stages.judge.verdict import VERDICTS
+from stages.judge.worker import Judge
 from tests.helpers.judge_samples import (
     HOSTILE,
     LIMITS,
