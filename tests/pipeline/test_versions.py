@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.document_commands import command_blocks
 from tests.helpers.tiny_project import REPOSITORY, ROWS, Done, Project, generated_functions, write_jsonl
 
 KEPT = ["config", "base", "fetch", "clean", "pack", "train"]
 AFTER_ROWS = KEPT[2:]
 MORE = 24
 ROWS_FILE = "data/sources/rows.jsonl"
-BLOCK = re.compile(r"^```(bash|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass
@@ -30,19 +30,6 @@ class Step:
     promised: list[str]
     done: Done
     files: dict[str, str]
-
-
-def blocks(text: str) -> list[tuple[str, str, list[str]]]:
-    """Section, commands and promised lines of every block of commands; a `text` block belongs to the one before it."""
-    found: list[tuple[str, str, list[str]]] = []
-    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        title, body = part.split("\n", 1)
-        for kind, inside in BLOCK.findall(body):
-            if kind == "bash":
-                found.append((title, inside, []))
-            else:
-                found[-1][2].extend(inside.splitlines())
-    return found
 
 
 def short_pipeline(project: Project) -> None:
@@ -73,10 +60,11 @@ def walk(fresh: Project, home: Path, tmp_path_factory: pytest.TempPathFactory) -
     subprocess.run(["git", "clone", "-q", str(origin.root), str(clone.root)], check=True)
     author = {f"GIT_{who}_{what}": "me@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}  # fmt: skip
     steps = []
-    for section, commands, promised in blocks((REPOSITORY / "docs/versions.md").read_text("utf-8")):
-        shell = ("bash", "-euo", "pipefail", "-c", commands)
+    for block in command_blocks((REPOSITORY / "docs/versions.md").read_text("utf-8")):
+        shell = ("bash", "-euo", "pipefail", "-c", block.commands)
         done = clone.run(*shell, check=True, env={"HOME": str(home), **author})
-        steps.append(Step(section, commands, promised, done, clone.files("data", "models")))
+        files = clone.files("data", "models")
+        steps.append(Step(block.section, block.commands, block.promised_lines, done, files))
     return steps
 
 
