@@ -1,10 +1,22 @@
-"""The README's picture of the pipeline is the pipeline."""
+"""The README: its picture is the pipeline, it stays short, and what the documents name is there."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.tiny_project import REPOSITORY, SITE, STAGES, Project
+
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+LONGEST_README = 180  # lines
+LONGEST_LINE = 110  # characters
+OUR_FILE = re.compile(
+    r"(?<![\w/.-])((?:stages|tests|conf|docs|benchmarks|hydra_plugins|\.ci|\.dvc/plots)/[\w./*{},-]*\.\w+)"
+)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+NAMED = re.compile(r"`(\w+)`\s+\(`([\w/]+\.py)`\)")  # `NAME` (`stages/file.py`)
+USERS_OWN = re.compile(r"NAME|\bmine\b|<")  # a file that the reader is told to write
 
 Edges = set[tuple[str, str]]
 NAME = r'(\w+)(?:\["([^"]+)"\])?'
@@ -59,3 +71,47 @@ def test_an_arrow_is_left_out_only_where_a_longer_way_implies_it() -> None:
         ("c", "d"),
         ("x", "d"),
     }
+
+
+def test_the_readme_is_short() -> None:
+    lines = (REPOSITORY / "README.md").read_text("utf-8").splitlines()
+    assert len(lines) <= LONGEST_README
+    assert [line for line in lines if len(line) > LONGEST_LINE] == []
+
+
+def missing_files(text: str) -> list[str]:
+    """Return the files of ours that a text names and that are not there; globs and {a,b} count if one matches each."""
+    named = {name for name in OUR_FILE.findall(text) if not USERS_OWN.search(name)}
+    return sorted(name for name in named if not all(any(REPOSITORY.glob(one)) for one in alternatives(name)))
+
+
+def alternatives(name: str) -> list[str]:
+    """Return the paths that a name with braces stands for: a/{b,c}.md is a/b.md and a/c.md."""
+    found = re.match(r"(.*)\{([^{}]*)\}(.*)", name)
+    if not found:
+        return [name]
+    head, inside, tail = found.groups()
+    return [path for choice in inside.split(",") for path in alternatives(f"{head}{choice}{tail}")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_a_document_names_is_there(document: Path) -> None:
+    text = document.read_text("utf-8")
+    assert missing_files(text) == []
+    assert [link for link in LINK.findall(text) if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_name_that_a_document_gives_with_its_file_is_in_it(document: Path) -> None:
+    named = NAMED.findall(document.read_text("utf-8"))
+    missing = [(name, file) for name, file in named if not re.search(rf"\b{name}\b", (REPOSITORY / file).read_text("utf-8"))]  # fmt: skip
+    assert missing == []
+    assert named or document.name != "contributing.md"
+
+
+def test_a_missing_file_is_seen() -> None:
+    assert missing_files("see stages/clean/rules/gone.py and `conf/fetch/{file,gone}.yaml`") == [
+        "conf/fetch/{file,gone}.yaml",
+        "stages/clean/rules/gone.py",
+    ]
+    assert missing_files("conf/base/*.yaml, conf/fetch/{file,url}.yaml, conf/evaluate/NAME.yaml") == []
