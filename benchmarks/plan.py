@@ -127,19 +127,19 @@ def spread() -> None:
 
     Of models/adapter, whole and at a part of its strength: models that differ as two evaluations late in a training do.
     """
-    from stages.common.model.fused import fuse
+    from stages.common.model.fused import fuse_norms
     from stages.common.model.load import load_model
     from stages.common.model.packed_model import PackedModel, mean_loss
-    from stages.common.model.packs import flatten, read_packs
+    from stages.common.model.packs import flatten_packs, read_packs
     from stages.common.model.quantize import Quantization
     from stages.merge.weights import add_trained_adapter
 
     adapter = Path("models/adapter")
     base = load_model(MODEL, Quantization.load(adapter))
-    fuse(base)
+    fuse_norms(base)
     model = PackedModel(add_trained_adapter(base, adapter))
     packs = read_packs("data/packed/validation.arrow")
-    rows = [flatten([one]) for index in range(len(packs)) for one in apart(packs[index])]
+    rows = [flatten_packs([one]) for index in range(len(packs)) for one in apart(packs[index])]
     whole = {name: p.data.clone() for name, p in model.named_parameters() if "lora_B" in name}
     print(
         f"{'strength':>9}{'mean loss':>11}{'deviation':>11}{'change':>9}{'deviation':>11}   over {len(rows)} documents"

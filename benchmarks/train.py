@@ -29,9 +29,9 @@ from benchmarks.peers import FOLDER, TRL, python_of
 from benchmarks.tell import Part, machine, ratio, table_of
 from stages.common.model.packs import IGNORED, read_packs
 from stages.common.model.shapes import gemm_rate, training_flops
-from stages.train.schedule import plan
+from stages.train.schedule import order_packs
 from stages.train.settings import TrainSettings
-from stages.train.throughput import products_in
+from stages.train.throughput import product_dtype_name
 
 MODEL, CLEAN = Path("models/base"), Path("data/clean")
 LENGTH = 1024
@@ -76,7 +76,7 @@ def main() -> None:
         }
         seen: dict[str, list[Seen]] = {side: [] for side in given.sides}
         print(f"{'':<8}{'tokens/s':>10}{'peak GiB':>10}{'loss':>9}", flush=True)
-        peaks = dict.fromkeys(("bfloat16", products_in("bfloat16", torch.device("cpu"))), 0.0)
+        peaks = dict.fromkeys(("bfloat16", product_dtype_name("bfloat16", torch.device("cpu"))), 0.0)
         raise_to_measured(peaks)
         for side in given.sides * given.turns:
             one = sides[side]()
@@ -139,7 +139,7 @@ def project(folder: Path, settings: list[str], steps: int) -> list[int]:
     compose(folder, settings)
     timed(stage_command("pack"), folder)
     train = TrainSettings(micro_batch=1, epochs=100, max_steps=steps)
-    return plan(read_packs(folder / "data/packed/train.arrow").tokens, train)
+    return order_packs(read_packs(folder / "data/packed/train.arrow").tokens, train)
 
 
 def write_for_trl(packs: list[dict[str, list[int]]], path: Path) -> None:

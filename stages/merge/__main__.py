@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
 from stages.common.files import replacing, sha256_file, write_json
-from stages.common.model.packs import batches, read_packs
+from stages.common.model.packs import batch_packs, read_packs
 from stages.common.stage import Settings, run
 from stages.merge.settings import MergeSettings
 
@@ -83,7 +83,7 @@ def comparison_rows(tokens: int) -> tuple[Sequence[dict[str, Any]], str]:
     for split in ("validation", "train"):
         packs = read_packs(PACKED / f"{split}.arrow")
         if len(packs):
-            return batches(packs, ROW_PACKS, tokens), split
+            return batch_packs(packs, ROW_PACKS, tokens), split
     raise UserError(f"{PACKED}: no packs to compare the merged model on. Run `dvc repro pack`.")
 
 

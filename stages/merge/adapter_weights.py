@@ -11,7 +11,13 @@ import torch
 
 from stages.common.errors import UserError
 from stages.common.files import read_json
-from stages.common.model.trained import BASE_FILE, CONFIG, INITIAL, PREFIX, WEIGHTS
+from stages.common.model.trained import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    BASE_FILE,
+    INITIAL_WEIGHTS,
+    PEFT_PREFIX,
+)
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -65,16 +71,18 @@ def read_updates(folder: Path) -> dict[str, Update]:
     from safetensors.torch import load_file
 
     try:
-        refuse_more_than_lora(folder, json.loads((folder / CONFIG).read_text("utf-8")))
+        refuse_more_than_lora(folder, json.loads((folder / ADAPTER_CONFIG).read_text("utf-8")))
         config = LoraConfig.from_pretrained(str(folder))
-        tensors = load_file(folder / WEIGHTS)
-        initial = load_file(folder / INITIAL) if (folder / INITIAL).exists() else {}
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+        initial = load_file(folder / INITIAL_WEIGHTS) if (folder / INITIAL_WEIGHTS).exists() else {}
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise UserError(f"{folder}: the adapter does not load ({error}). Run `dvc repro train`.") from error
-    layers, first = by_layer(folder / WEIGHTS, tensors), by_layer(folder / INITIAL, initial)
+    layers, first = by_layer(folder / ADAPTER_WEIGHTS, tensors), by_layer(folder / INITIAL_WEIGHTS, initial)
     strange = sorted(set(first) - set(layers))
     if strange:
-        raise UserError(f"{folder / INITIAL}: {strange[0]} is not in {WEIGHTS}. Run `dvc repro -f -s train`.")
+        raise UserError(
+            f"{folder / INITIAL_WEIGHTS}: {strange[0]} is not in {ADAPTER_WEIGHTS}. Run `dvc repro -f -s train`."
+        )
     return {
         f"{layer}.weight": update(folder, layer, parts, first.get(layer), config)
         for layer, parts in sorted(layers.items())
@@ -106,7 +114,7 @@ def refuse_more_than_lora(folder: Path, config: Mapping[str, Any]) -> None:
         found = config.get(key, plain)
         if (found or None) != (plain or None):
             raise UserError(
-                f"{folder / CONFIG}: {key} is {found!r}, which cannot be merged: merge adds s B A to "
+                f"{folder / ADAPTER_CONFIG}: {key} is {found!r}, which cannot be merged: merge adds s B A to "
                 f"weights of linear layers, and DoRA's magnitudes. Train without it, or merge with peft itself."
             )
 
@@ -116,11 +124,11 @@ def by_layer(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[
     layers: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         part = next((part for part in PARTS if name.endswith(f".{part}")), None)
-        if part is None or not name.startswith(PREFIX):
+        if part is None or not name.startswith(PEFT_PREFIX):
             raise UserError(f"{path}: {name} is nothing that can be merged (known are {', '.join(PARTS)})")
         if not torch.isfinite(tensor).all():
             raise UserError(f"{path}: {name} holds a value that is not finite. Run `dvc repro -f -s train`.")
-        layers.setdefault(name.removeprefix(PREFIX).removesuffix(f".{part}"), {})[part] = tensor
+        layers.setdefault(name.removeprefix(PEFT_PREFIX).removesuffix(f".{part}"), {})[part] = tensor
     return layers
 
 
@@ -132,17 +140,22 @@ def update(
     config: "LoraConfig",
 ) -> Update:
     """One layer's update, its parts checked against each other."""
-    a, b = (factor(folder / WEIGHTS, layer, parts, name) for name in "AB")
+    a, b = (factor(folder / ADAPTER_WEIGHTS, layer, parts, name) for name in "AB")
     magnitude = parts.get("lora_magnitude_vector")
     if (magnitude is not None) != bool(config.use_dora):
         raise UserError(f"{folder}: use_dora is {config.use_dora}, and {layer} does not agree with it")
     if b.shape[1] != len(a) or (magnitude is not None and magnitude.shape != (len(b),)):
-        raise UserError(f"{folder / WEIGHTS}: shapes of the parts of {layer} do not fit each other")
+        raise UserError(f"{folder / ADAPTER_WEIGHTS}: shapes of the parts of {layer} do not fit each other")
     initial = None
     if first is not None:
-        initial = factor(folder / INITIAL, layer, first, "A"), factor(folder / INITIAL, layer, first, "B")
+        initial = (
+            factor(folder / INITIAL_WEIGHTS, layer, first, "A"),
+            factor(folder / INITIAL_WEIGHTS, layer, first, "B"),
+        )
         if [x.shape for x in initial] != [a.shape, b.shape]:
-            raise UserError(f"{folder / INITIAL}: {layer} has not the shapes that it has in {WEIGHTS}")
+            raise UserError(
+                f"{folder / INITIAL_WEIGHTS}: {layer} has not the shapes that it has in {ADAPTER_WEIGHTS}"
+            )
     return Update(a, b, scale(layer, len(a), config), magnitude, initial)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stages.common.errors import UserError
-from stages.common.model.loss import CHUNK, labelled
+from stages.common.model.loss import CHUNK_TOKENS, labelled_targets
 from stages.common.model.packed_model import PackedModel
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def view(load: Callable[[], Any], rows: Sequence[dict[str, Any]]) -> View:
     seen = []
     for row in rows:
         states = model.hidden(row["input_ids"], row["position_ids"], row["lengths"])[0]
-        seen.append(states[labelled(row["labels"])[0].to(head.device)])
+        seen.append(states[labelled_targets(row["labels"])[0].to(head.device)])
     del model
     gc.collect()  # models hold themselves in circles
     return View(torch.cat(seen), head)
@@ -72,11 +72,11 @@ def compare(trained: View, merged: View, targets: torch.Tensor) -> Parity:
     targets = targets.to(trained.head.device)
     totals = torch.zeros(4, dtype=torch.float64)  # KL, agreement, loss of trained, loss of merged
     largest = 0.0
-    for at in range(0, tokens, CHUNK):
-        p, q = ((side.states[at : at + CHUNK] @ side.head.t()).float() for side in (trained, merged))
+    for at in range(0, tokens, CHUNK_TOKENS):
+        p, q = ((side.states[at : at + CHUNK_TOKENS] @ side.head.t()).float() for side in (trained, merged))
         difference = (p - q).abs().max()
         largest = max(largest, float(difference)) if difference.isfinite() else float("nan")
-        totals += chunk_totals(p, q, targets[at : at + CHUNK, None]).cpu()
+        totals += chunk_totals(p, q, targets[at : at + CHUNK_TOKENS, None]).cpu()
     mean_kl, agreement, trained_loss, merged_loss = (totals / tokens).tolist()
     distance = abs(merged_loss - trained_loss)
     return Parity(tokens, mean_kl, largest, agreement, trained_loss, merged_loss, distance)
@@ -84,7 +84,7 @@ def compare(trained: View, merged: View, targets: torch.Tensor) -> Parity:
 
 def all_targets(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
     """The labels (tokens,) at the positions that `view` keeps."""
-    return torch.cat([labelled(row["labels"])[1] for row in rows])
+    return torch.cat([labelled_targets(row["labels"])[1] for row in rows])
 
 
 def chunk_totals(p: torch.Tensor, q: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from stages.common.errors import UserError
-from stages.common.model.lora import low_rank, residual, updated_weight
+from stages.common.model.lora import low_rank_update, residual_weight, updated_weight
 from stages.common.model.quantize import Quantization, round_trip
 from stages.merge.adapter_weights import Update
 
@@ -73,14 +73,14 @@ class Recipe:
         if self.base == "original":
             if update.initial is None:
                 return weight.float()
-            return weight.float() - low_rank(*update.initial, update.scale)
+            return weight.float() - low_rank_update(*update.initial, update.scale)
         if self.quantization.subtracts:
             if update.initial is None:
                 raise UserError(
                     f"models/adapter: its initialisation ({self.quantization.initialisation}) changed the base, and "
                     f"initial.safetensors, which tells how, is not there. Run `dvc repro -f -s train`."
                 )
-            weight = residual(weight, *update.initial, update.scale, self.quantization)
+            weight = residual_weight(weight, *update.initial, update.scale, self.quantization)
         return round_trip(weight, self.quantization)
 
     def formula(self) -> str:

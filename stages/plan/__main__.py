@@ -61,7 +61,7 @@ def plan_of(sections: dict[str, Any], tracked: dict[str, Any], calibration: floa
     from stages.plan.model_config import model_config
     from stages.plan.quantities import facts_of
     from stages.plan.spending import SHARES, disk_parts, operations_a_token, reached_share, training_seconds
-    from stages.train.schedule import plan as order_of
+    from stages.train.schedule import order_packs
 
     base, train = sections["base"], sections["train"]
     base_is_here = not differing(sections, tracked, ["base"])
@@ -71,7 +71,7 @@ def plan_of(sections: dict[str, Any], tracked: dict[str, Any], calibration: floa
         raise UserError(
             f"no pack to train on ({data.said}). Raise pack.max_length, or look at reports/clean.json."
         )
-    order = order_of(data.pack_tokens.tolist(), train)
+    order = order_packs(data.pack_tokens.tolist(), train)
     batch = heaviest_batch(data, order, train.micro_batch, config, train, here.device == "cuda")
     memory = memory_parts(config, train, batch, here.device == "cuda")
     tokens = int(data.pack_tokens[order].sum())

@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.common.model.attention.dense import BLOCK_TOKENS
 from stages.common.model.attention.interface import DENSE_TOKENS
-from stages.common.model.loss import CHUNK
+from stages.common.model.loss import CHUNK_TOKENS
 from stages.common.model.shapes import linear_shapes, text_config
 
 MIB = 2**20
@@ -150,7 +150,7 @@ def activations(config: Mapping[str, Any], train: Any, batch: Batch, cuda: bool)
 
 def loss_bytes(config: Mapping[str, Any], train: Any, batch: Batch) -> int:
     """Logits of a chunk, their logarithms in float32, which become the gradient, and that in the computation's type."""
-    rows = min(CHUNK, batch.labelled)
+    rows = min(CHUNK_TOKENS, batch.labelled)
     text, wide = text_config(config), BYTES[train.dtype]
     return rows * text["vocab_size"] * 8 + 2 * batch.labelled * text["hidden_size"] * wide
 

@@ -21,19 +21,31 @@ from typing import TYPE_CHECKING, Any
 from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.errors import UserError
 from stages.common.files import replacing, sha256_file, write_json
-from stages.common.model.packs import Packs, batches, read_packs
+from stages.common.model.packs import Packs, batch_packs, read_packs
 from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
 from stages.train.best import best_step
-from stages.train.checkpoints import SCRATCH, goes_on, last_checkpoint, steps_of, training_key
-from stages.train.launch import SCRATCH as PLACE
-from stages.train.launch import launch, leave_word, leaving_word, stoppable
-from stages.train.ranks import agreed, is_rank, join, leave, mean_loss_of_ranks, threads_each
-from stages.train.schedule import PlannedPacks, ended_by, plan, refuse_impossible, step_count
+from stages.train.checkpoints import (
+    CHECKPOINTS_FOLDER,
+    checkpoint_step,
+    last_checkpoint,
+    resume_message,
+    training_key,
+)
+from stages.train.launch import CHECKPOINTS_FILE, forward_errors, handle_signals, launch, leave_message
+from stages.train.ranks import (
+    from_first_rank,
+    is_rank,
+    join_ranks,
+    leave_ranks,
+    mean_loss_of_ranks,
+    threads_per_rank,
+)
+from stages.train.schedule import OrderedPacks, limiting_budget, order_packs, refuse_impossible, step_count
 from stages.train.settings import TrainSettings
-from stages.train.throughput import measure, products_in
-from stages.train.training_curve import Curve, share
-from stages.train.training_progress import Progress
+from stages.train.throughput import measure_peak, product_dtype_name
+from stages.train.training_curve import Curve, peak_share
+from stages.train.training_progress import TrainingProgress
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +56,8 @@ if TYPE_CHECKING:
 BASE = Path("models/base")
 PACKED = Path("data/packed")
 ADAPTER = Path("models/adapter")
-LOCK = Path("requirements.lock")
-STAGES = Path(__file__).resolve().parents[1]
+REQUIREMENTS_LOCK = Path("requirements.lock")
+STAGES_FOLDER = Path(__file__).resolve().parents[1]
 # as the user gave them: Hydra's entry point changes both, and ranks are started with them
 ARGUMENTS, TRACEBACK = sys.argv[1:], os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -55,7 +67,7 @@ def main(settings: Settings) -> dict[str, Any] | None:
     if settings.train.launcher == "accelerate" and not is_rank():
         launch(settings.train, ["stages.train", *ARGUMENTS], TRACEBACK)
         return None
-    with leaving_word(TRACEBACK):
+    with forward_errors(TRACEBACK):
         return train_here(settings)
 
 
@@ -64,20 +76,20 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     import torch
 
     from stages.common.model.load import load_model
-    from stages.common.model.quantize import Quantization, device
+    from stages.common.model.quantize import Quantization, compute_device
     from stages.common.model.trained import BASE_FILE
-    from stages.train.fsdp import shard
+    from stages.train.fsdp import shard_model
     from stages.train.lora_adapter import save_adapter
     from stages.train.steps import StepCallback
     from stages.train.trainer import PackTrainer
 
     train: TrainSettings = settings.train
     packs, held_out = read_training_packs(), read_packs(PACKED / "validation.arrow")
-    order = plan(packs.tokens, train)
+    order = order_packs(packs.tokens, train)
     steps = step_count(len(order), train)
     refuse_impossible(train, steps, len(held_out))
-    rank, ranks = join()
-    torch.set_num_threads(train.threads or threads_each(ranks))
+    rank, ranks = join_ranks()
+    torch.set_num_threads(train.threads or threads_per_rank(ranks))
 
     quantization = Quantization(
         train.quantization, train.double_quantization, train.dtype, initialisation=train.lora.init
@@ -86,24 +98,24 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     # as bitsandbytes' guide to FSDP-QLoRA says; what a weight is does not depend on the type that holds its bits
     held = replace(quantization, quant_storage=train.dtype) if sharded else quantization
     base = load_model(BASE, held, train.attention, on_host=sharded)
-    key, checkpoint = agreed(lambda: named(train))
-    curve, scratch = Curve(), SCRATCH / key
+    key, checkpoint = from_first_rank(lambda: find_checkpoint(train))
+    curve, scratch = Curve(), CHECKPOINTS_FOLDER / key
     model = adapted_model(base, train, held, packs, order, checkpoint)
     if sharded:
-        shard(model, base._no_split_modules or (), device(), ranks)
+        shard_model(model, base._no_split_modules or (), compute_device(), ranks)
 
-    held_out_rows = batches(held_out, train.micro_batch, train.eval_tokens)
-    trainer = PackTrainer(model, PlannedPacks(packs, order), train, scratch, curve)
+    held_out_rows = batch_packs(held_out, train.micro_batch, train.eval_tokens)
+    trainer = PackTrainer(model, OrderedPacks(packs, order), train, scratch, curve)
     validate = curve.timed(lambda: mean_loss_of_ranks(trainer.model, held_out_rows, trainer.accelerator))
     trainer.add_callback(StepCallback(trainer, train, len(packs), validate))
-    machine = measure(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
+    machine = measure_peak(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
     curve.machine = machine and replace(machine, rate=machine.rate * ranks)
-    telling = told(curve, settings.track, key, steps, checkpoint, train.eval_every)
+    telling = report_progress(curve, settings.track, key, steps, checkpoint, train.eval_every)
     gc.collect()
     gc.freeze()  # what is loaded stays to the end: collections between steps need not go through it
     with telling if rank == 0 else nullcontext():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    leave()
+    leave_ranks()
     if rank > 0:
         return None
 
@@ -116,10 +128,10 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     kept_step = best_step(curve.rows) if train.keep_best else curve.rows[-1].step
     shutil.rmtree(scratch, ignore_errors=True)
     return {
-        **summary(curve),
+        **summarise_curve(curve),
         "validation_loss_kept": next(r.validation_loss for r in curve.rows if r.step == kept_step),
         "steps": curve.rows[-1].step,
-        "ended_by": "early_stopping" if trainer.stopped_early else ended_by(packs.tokens, train),
+        "ended_by": "early_stopping" if trainer.stopped_early else limiting_budget(packs.tokens, train),
         "kept_step": kept_step,
         "optimizer": train.optimizer,
         "schedule": train.schedule,
@@ -136,7 +148,7 @@ def where_it_ran(dtype: str, device: "torch.device") -> dict[str, Any]:
     import torch
 
     return {
-        "products": products_in(dtype, device),
+        "products": product_dtype_name(dtype, device),
         "threads": torch.get_num_threads(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -152,15 +164,15 @@ def adapted_model(
     checkpoint: Path | None,
 ) -> "PackedModel":
     """The base with the adapter to train: a new one, or that of a checkpoint."""
-    from stages.common.model.fused import fuse
+    from stages.common.model.fused import fuse_norms
     from stages.common.model.packed_model import PackedModel
-    from stages.common.model.trained import with_trained_adapter
+    from stages.common.model.trained import attach_trained_adapter
     from stages.train.initialise import eva_rows
     from stages.train.lora_adapter import add_adapter
 
-    fuse(base)
+    fuse_norms(base)
     if checkpoint:  # it carries what the initialisation made, and goes on from there
-        peft_model = with_trained_adapter(base, BASE, checkpoint, quantization, trainable=True)
+        peft_model = attach_trained_adapter(base, BASE, checkpoint, quantization, trainable=True)
     else:
         rows = eva_rows(packs, order, train.lora, train.micro_batch)
         peft_model = add_adapter(base, train.lora, train.seed, BASE, quantization, rows)
@@ -169,11 +181,11 @@ def adapted_model(
     return PackedModel(peft_model, train.attention)
 
 
-def named(train: "TrainSettings") -> tuple[str, Path | None]:
+def find_checkpoint(train: "TrainSettings") -> tuple[str, Path | None]:
     """The training's key, and the checkpoint to go on from."""
-    key = training_key(train, PACKED, BASE, LOCK, STAGES)
-    leave_word(PLACE, str(SCRATCH / key))
-    return key, last_checkpoint(SCRATCH / key)
+    key = training_key(train, PACKED, BASE, REQUIREMENTS_LOCK, STAGES_FOLDER)
+    leave_message(CHECKPOINTS_FILE, str(CHECKPOINTS_FOLDER / key))
+    return key, last_checkpoint(CHECKPOINTS_FOLDER / key)
 
 
 def read_training_packs() -> Packs:
@@ -191,18 +203,22 @@ def read_training_packs() -> Packs:
 
 
 @contextmanager
-def told(
+def report_progress(
     curve: Curve, track: Any, key: str, steps: int, checkpoint: Path | None, eval_every: int
 ) -> Iterator[None]:
     """While the block runs, new rows of the curve go to the terminal and to MLflow."""
-    done = steps_of(checkpoint) if checkpoint else 0
+    done = checkpoint_step(checkpoint) if checkpoint else 0
     if done:
         print(f"train: goes on after step {done} of {steps}, where it was interrupted", flush=True)
-    progress, live, status = Progress(curve, steps, done, eval_every), LiveRun.start(track, key), "FAILED"
-    so_far = SCRATCH / key / CURVE_FILE.name  # what a sweep that stops hopeless points looks at
+    progress, live, status = (
+        TrainingProgress(curve, steps, done, eval_every),
+        LiveRun.start(track, key),
+        "FAILED",
+    )
+    so_far = CHECKPOINTS_FOLDER / key / CURVE_FILE.name  # what a sweep that stops hopeless points looks at
     curve.listeners += [
         progress,
-        lambda row: live.log(measures(row), row.step),
+        lambda row: live.log(row_measurements(row), row.step),
         lambda row: None if row.validation_loss is None else curve.write_csv(so_far),
     ]
     try:
@@ -210,17 +226,17 @@ def told(
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
-        raise KeyboardInterrupt(goes_on(SCRATCH / key)) from None
+        raise KeyboardInterrupt(resume_message(CHECKPOINTS_FOLDER / key)) from None
     finally:
         progress.close()
         live.close(status)
 
 
-def measures(row: CurveRow) -> dict[str, Any]:
+def row_measurements(row: CurveRow) -> dict[str, Any]:
     return {name: value for name, value in asdict(row).items() if name != "step"}
 
 
-def summary(curve: Curve) -> dict[str, Any]:
+def summarise_curve(curve: Curve) -> dict[str, Any]:
     """Counts, speed and losses; None where nothing was measured."""
     counts = curve.counts
     losses = [row.loss for row in curve.rows if row.loss is not None]
@@ -230,7 +246,7 @@ def summary(curve: Curve) -> dict[str, Any]:
         "tokens_trained": counts.tokens,
         "labelled_tokens_trained": counts.labelled,
         "tokens_per_second": round(counts.tokens / counts.seconds, 1) if counts.seconds else None,
-        "share_of_peak": share(counts.operations, counts.possible),
+        "share_of_peak": peak_share(counts.operations, counts.possible),
         "gemm_gflops": round(counts.possible / counts.seconds / 1e9, 1) if counts.possible else None,
         "train_loss_last": losses[-1] if losses else None,
         "validation_loss_first": held_out[0] if held_out else None,
@@ -240,5 +256,5 @@ def summary(curve: Curve) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is on disk; nothing may ask the network
-    with stoppable():
+    with handle_signals():
         run("train", main, observes=("track",))

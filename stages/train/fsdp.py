@@ -20,7 +20,7 @@ from stages.common.errors import UserError
 Scales = list[tuple[Any, Any]]  # layers of 4 bits, each with its `quant_state`
 
 
-def shard(model: nn.Module, layers: Collection[str], device: str, ranks: int) -> None:
+def shard_model(model: nn.Module, layers: Collection[str], device: str, ranks: int) -> None:
     """Leave this rank its part of each frozen tensor, on `device`, where what trains goes whole.
 
     From then on the model computes when all ranks call it, and only as a whole.
@@ -45,19 +45,19 @@ def shard(model: nn.Module, layers: Collection[str], device: str, ranks: int) ->
         parameter.data = parameter.data.to(device)
     mesh = init_device_mesh(device, (ranks,))
     for unit in (*units, model):
-        scales = scales_of(unit)
+        scales = find_scales(unit)
         fully_shard(unit, mesh=mesh, ignored_params=trained)  # also moves what it cuts to the device
-        unit.register_forward_pre_hook(partial(give_scales, scales))  # after fully_shard's, which gathers
+        unit.register_forward_pre_hook(partial(attach_scales, scales))  # after fully_shard's, which gathers
 
 
-def scales_of(unit: nn.Module) -> Scales:
+def find_scales(unit: nn.Module) -> Scales:
     """Those of the layers below a module that have not been cut yet."""
     linear = [module for module in unit.modules() if isinstance(module, nn.Linear)]
     held = [(layer, getattr(layer.weight, "quant_state", None)) for layer in linear]
     return [(layer, state) for layer, state in held if state is not None]
 
 
-def give_scales(scales: Scales, *_: Any) -> None:
+def attach_scales(scales: Scales, *_: Any) -> None:
     """FSDP gathers into plain tensors; `dense_weight` wants the scales on them."""
     for layer, state in scales:
         layer.weight.quant_state = state
@@ -67,7 +67,7 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def replicated(model: nn.Module) -> nn.Module:
+def wrap_in_ddp(model: nn.Module) -> nn.Module:
     """DDP around a sharded model, for what trains alone."""
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     buffers = [name for name, _ in model.named_buffers()]

@@ -21,13 +21,13 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.model.lora import LoraLinear, row_norm
-from stages.common.model.loss import labelled
+from stages.common.model.lora import LoraLinear, row_norms
+from stages.common.model.loss import labelled_targets
 from stages.common.model.packed_model import PackedModel
-from stages.common.model.packs import Packs, flatten
-from stages.common.model.quantize import SUBTRACTING, Quantization, device, round_trip
-from stages.common.model.trained import PREFIX, BaseWeights, adapted_layers, subtract
-from stages.train.schedule import within
+from stages.common.model.packs import Packs, flatten_packs
+from stages.common.model.quantize import SUBTRACTING, Quantization, compute_device, round_trip
+from stages.common.model.trained import PEFT_PREFIX, BaseWeights, lora_layers, subtract_initial
+from stages.train.schedule import limit_tokens
 
 if TYPE_CHECKING:
     from stages.train.settings import Lora
@@ -56,13 +56,13 @@ def initialise(
         if base is None or quantization is None:
             raise ValueError(f"{lora.init} needs the base in full precision, and how it was quantized")
         weights = BaseWeights(base)
-        for name, layer in adapted_layers(adapted):
+        for name, layer in lora_layers(adapted):
             decompose(layer, name, weights[name], lora, quantization)
             for letter, parts in (("A", layer.lora_A), ("B", layer.lora_B)):
                 start = parts["default"].weight.detach().cpu().clone()
-                adapted.initial[f"{PREFIX}{name}.lora_{letter}.weight"] = start
+                adapted.initial[f"{PEFT_PREFIX}{name}.lora_{letter}.weight"] = start
         if lora.init in SUBTRACTING:
-            subtract(adapted, weights, adapted.initial, quantization, base)
+            subtract_initial(adapted, weights, adapted.initial, quantization, base)
     if lora.dora and lora.init != "default":
         restart_magnitudes(adapted)
 
@@ -75,7 +75,7 @@ def decompose(layer: Any, name: str, weight: torch.Tensor, lora: "Lora", quantiz
             f"train.lora.rank is {lora.rank}: {name} is {tuple(weight.shape)}, and train.lora.init={lora.init} "
             f"takes no more than its smaller side"
         )
-    weight = weight.to(device(), getattr(torch, quantization.dtype)).float()
+    weight = weight.to(compute_device(), getattr(torch, quantization.dtype)).float()
     pair = [parts["default"].weight for parts in (layer.lora_A, layer.lora_B)]
     held = [parameter.data for parameter in pair]
     if lora.init == "loftq":
@@ -117,10 +117,10 @@ def top_of_svd(matrix: torch.Tensor, lora: "Lora") -> tuple[torch.Tensor, torch.
 
 def restart_magnitudes(adapted: nn.Module) -> None:
     """DoRA's magnitudes begin as the norms of the rows of what the layer is now."""
-    for _, layer in adapted_layers(adapted):
+    for _, layer in lora_layers(adapted):
         a, b = (parts["default"].weight for parts in (layer.lora_A, layer.lora_B))
         with torch.no_grad():
-            norm = row_norm(layer.get_base_layer().weight, a, b, layer.scaling["default"])
+            norm = row_norms(layer.get_base_layer().weight, a, b, layer.scaling["default"])
         layer.lora_magnitude_vector["default"].weight.data = norm
 
 
@@ -133,8 +133,8 @@ def eva(adapted: Any, lora: "Lora", rows: Sequence[dict[str, Any]]) -> None:
     from peft import initialize_lora_eva_weights
 
     vectors = 2 * round(lora.rank * lora.eva_rho)  # that peft's SVD looks for, of which it takes half
-    narrowest = min(layer.in_features for _, layer in adapted_layers(adapted))
-    enough = [row for row in rows if len(labelled(row["labels"])[1]) >= vectors]
+    narrowest = min(layer.in_features for _, layer in lora_layers(adapted))
+    enough = [row for row in rows if len(labelled_targets(row["labels"])[1]) >= vectors]
     if vectors > narrowest or not enough:
         raise UserError(
             f"train.lora.init=eva with train.lora.rank={lora.rank} looks for {vectors} singular vectors, and "
@@ -168,5 +168,5 @@ def eva_rows(packs: Packs, order: Sequence[int], lora: "Lora", size: int) -> lis
     """The first packs in training order, up to `lora.eva_tokens` tokens, `size` packs a row; none but for eva."""
     if lora.init != "eva":
         return []
-    chosen = within(order[: len(packs)], packs.tokens, lora.eva_tokens)
-    return [flatten([packs[i] for i in chosen[at : at + size]]) for at in range(0, len(chosen), size)]
+    chosen = limit_tokens(order[: len(packs)], packs.tokens, lora.eva_tokens)
+    return [flatten_packs([packs[i] for i in chosen[at : at + size]]) for at in range(0, len(chosen), size)]

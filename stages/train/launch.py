@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
 from stages.common.stage import one_message
-from stages.train.checkpoints import goes_on
-from stages.train.ranks import is_rank, threads_each
+from stages.train.checkpoints import resume_message
+from stages.train.ranks import is_rank, threads_per_rank
 
 if TYPE_CHECKING:
     from stages.train.settings import TrainSettings
 
-FILES = Path("conf/train/accelerate")  # configurations of `accelerate launch`
-WORD = "CODETUNE_WORD"  # environment: folder in which ranks leave word for the process that started them
-FAILURE, SCRATCH = (
-    "failure",
-    "scratch",
-)  # files there: the message of the first that failed; where checkpoints are
+ACCELERATE_CONFIGS = Path("conf/train/accelerate")  # configurations of `accelerate launch`
+MESSAGES_VARIABLE = (
+    "CODETUNE_WORD"  # environment: folder in which ranks leave word for the process that started them
+)
+# files in that folder: the message of the first rank that failed, and where the checkpoints are
+FAILURE_FILE, CHECKPOINTS_FILE = "failure", "scratch"
 
 
 @dataclass
-class Ended:
+class RankFailure:
     """How ranks ended that did not end well."""
 
     status: int  # exit status for the whole
@@ -55,20 +55,29 @@ def launch(train: "TrainSettings", command: Sequence[str], traceback: bool) -> N
     """
     from accelerate.utils import patch_environment
 
-    ranks = how_many(train)
-    threads = train.threads or threads_each(ranks)
-    options = ["--config_file", str(FILES / f"{train.accelerate}.yaml"), "--num_processes", str(ranks)]
+    ranks = count_ranks(train)
+    threads = train.threads or threads_per_rank(ranks)
+    options = [
+        "--config_file",
+        str(ACCELERATE_CONFIGS / f"{train.accelerate}.yaml"),
+        "--num_processes",
+        str(ranks),
+    ]
     options += ["--num_cpu_threads_per_process", str(threads), "--module", *command]
     with tempfile.TemporaryDirectory() as word:
-        environment = {WORD: word, "HYDRA_FULL_ERROR": str(int(traceback)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        environment = {
+            MESSAGES_VARIABLE: word,
+            "HYDRA_FULL_ERROR": str(int(traceback)),
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+        }
         with patch_environment(**environment):
             ended = accelerate_launch(options)
         if ended is None:
             return
         if ended.stopped:
-            told = Path(word, SCRATCH)
-            raise KeyboardInterrupt(goes_on(Path(told.read_text("utf-8"))) if told.exists() else "")
-        failure = Path(word, FAILURE)
+            told = Path(word, CHECKPOINTS_FILE)
+            raise KeyboardInterrupt(resume_message(Path(told.read_text("utf-8"))) if told.exists() else "")
+        failure = Path(word, FAILURE_FILE)
         if not ended.message and failure.exists():
             ended.message = failure.read_text("utf-8")
     sys.stdout.flush()
@@ -76,7 +85,7 @@ def launch(train: "TrainSettings", command: Sequence[str], traceback: bool) -> N
     sys.exit(ended.status)
 
 
-def how_many(train: "TrainSettings") -> int:
+def count_ranks(train: "TrainSettings") -> int:
     """Processes to start.
 
     Raises:
@@ -97,7 +106,7 @@ def how_many(train: "TrainSettings") -> int:
     return ranks
 
 
-def accelerate_launch(options: Sequence[str]) -> Ended | None:
+def accelerate_launch(options: Sequence[str]) -> RankFailure | None:
     """`accelerate launch` within this process, quietly; None where all ranks ended well."""
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -109,34 +118,34 @@ def accelerate_launch(options: Sequence[str]) -> Ended | None:
     try:
         launch_command(launch_command_parser().parse_args(options))
     except ChildFailedError as error:
-        return how_it_failed({rank: failure.exitcode for rank, failure in error.failures.items()})
+        return explain_failure({rank: failure.exitcode for rank, failure in error.failures.items()})
     except SignalException as error:
-        return Ended(128 + error.sigval, stopped=True)
+        return RankFailure(128 + error.sigval, stopped=True)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return None
 
 
-def how_it_failed(statuses: dict[int, int]) -> Ended:
+def explain_failure(statuses: dict[int, int]) -> RankFailure:
     """Of exit statuses by rank (negative: the signal that ended it)."""
     # the launcher itself ends the others with SIGTERM
     failed = {rank: status for rank, status in statuses.items() if status != -signal.SIGTERM} or statuses
     rank, status = min(failed.items(), key=lambda item: item[1])
     if status > 0:
-        return Ended(status)
+        return RankFailure(status)
     name = signal.Signals(-status).name
     memory = " Linux does so where memory runs out: see train.micro_batch." if name == "SIGKILL" else ""
-    return Ended(128 - status, f"error in stage train: process {rank} was ended by {name}.{memory}")
+    return RankFailure(128 - status, f"error in stage train: process {rank} was ended by {name}.{memory}")
 
 
 @contextlib.contextmanager
-def leaving_word(traceback: bool) -> Iterator[None]:
+def forward_errors(traceback: bool) -> Iterator[None]:
     """In a rank: an error's message goes to the process that started it, if no rank's is there; the rank ends at once.
 
     Other ranks then wait for this one in vain and fail with errors that say nothing: only the first is to be read.
     """
-    word = os.environ.get(WORD)
+    word = os.environ.get(MESSAGES_VARIABLE)
     try:
         yield
     except Exception as error:
@@ -149,21 +158,21 @@ def leaving_word(traceback: bool) -> Iterator[None]:
             one_message("train", traceback),
         ):
             raise error
-        leave_word(FAILURE, told.getvalue())
+        leave_message(FAILURE_FILE, told.getvalue())
         sys.stdout.flush()
         os._exit(1)  # libraries that talk to other ranks would wait for them
 
 
-def leave_word(name: str, text: str) -> None:
+def leave_message(name: str, text: str) -> None:
     """Write a file for the process that started this rank, unless another rank did."""
-    word = os.environ.get(WORD)
+    word = os.environ.get(MESSAGES_VARIABLE)
     if word is not None:
         with contextlib.suppress(FileExistsError), Path(word, name).open("x", encoding="utf-8") as file:
             file.write(text)
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Ctrl-C and SIGTERM end the process with one line, which says where the next run goes on, and 128 + the signal."""
     received: list[int] = []
 

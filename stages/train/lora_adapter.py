@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.model.lora import with_adapter
+from stages.common.model.lora import attach_adapter
 from stages.common.model.quantize import Quantization
-from stages.common.model.trained import CONFIG, INITIAL, WEIGHTS
+from stages.common.model.trained import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INITIAL_WEIGHTS
 from stages.train.initialise import initialise
 
 if TYPE_CHECKING:
     from stages.train.settings import Lora, TrainSettings
 
-BASE = "models/base"  # relative to the repository's root: no path of this machine
+BASE_NAME = "models/base"  # relative to the repository's root: no path of this machine
 
 
 def add_adapter(
@@ -47,7 +47,7 @@ def add_adapter(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=target_modules(model, lora.target_modules),
+        target_modules=resolve_target_modules(model, lora.target_modules),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         init_lora_weights="eva" if eva else True,
@@ -55,12 +55,12 @@ def add_adapter(
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    adapted = with_adapter(model, config)
+    adapted = attach_adapter(model, config)
     initialise(adapted, lora, base, quantization, rows)
     return adapted
 
 
-def target_modules(model: Any, wanted: Any) -> Any:
+def resolve_target_modules(model: Any, wanted: Any) -> Any:
     """`all-linear`, or the names or the pattern after checking that they fit linear layers and nothing else.
 
     The head is no choice: the loss multiplies by its weight alone, without an adapter.
@@ -138,31 +138,35 @@ def save_adapter(model: Any, folder: Path) -> None:
     """
     from peft import get_peft_model_state_dict
 
-    write(get_peft_model_state_dict(model), folder / WEIGHTS)
+    write_tensors(get_peft_model_state_dict(model), folder / ADAPTER_WEIGHTS)
     initial = getattr(model, "initial", {})
     if initial:
-        write(initial, folder / INITIAL)
-    config = plain(model.peft_config["default"].to_dict())
-    base = f"{BASE} less s B0 A0 of {INITIAL}" if getattr(model, "residual_base", False) else BASE
+        write_tensors(initial, folder / INITIAL_WEIGHTS)
+    config = to_json_value(model.peft_config["default"].to_dict())
+    base = (
+        f"{BASE_NAME} less s B0 A0 of {INITIAL_WEIGHTS}"
+        if getattr(model, "residual_base", False)
+        else BASE_NAME
+    )
     config |= {"base_model_name_or_path": base, "inference_mode": True}
     config |= {"init_lora_weights": True, "eva_config": None}
     if not isinstance(config["target_modules"], str):
         config["target_modules"] = sorted(config["target_modules"])  # read again, it is a set
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-def write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({k: v.contiguous().cpu() for k, v in sorted(tensors.items())}, path, {"format": "pt"})
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """Sets as sorted lists, enumerations as their values: nothing whose order changes from run to run."""
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): to_json_value(v) for k, v in value.items()}
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [to_json_value(v) for v in value]
     return getattr(value, "value", value)

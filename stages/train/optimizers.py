@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.optim import AdamW, Muon, Optimizer
 
-from stages.train.ranks import is_first
-from stages.train.schedule import share_of, warmup_steps
+from stages.train.ranks import is_first_rank
+from stages.train.schedule import share_of_steps, warmup_steps
 from stages.train.settings import TrainSettings
 
 Groups = list[dict[str, Any]]
@@ -39,7 +39,7 @@ def make_optimizer(settings: TrainSettings, groups: Groups) -> Optimizer:
         return bitsandbytes.Lion(groups, **usual, betas=LION_BETAS)
     paged = name.startswith("paged_")
     if paged and not torch.cuda.is_available():
-        if is_first():
+        if is_first_rank():
             told = f"train: without CUDA nothing is paged; {name} computes the same and stays in memory"
             print(told, flush=True)
         warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
@@ -96,7 +96,7 @@ def make_scheduler(settings: TrainSettings, optimizer: Optimizer, steps: int) ->
         name = "constant_with_warmup"
     else:
         name = "warmup_stable_decay"
-        decay = min(share_of(settings.decay, steps), steps - warmup)
+        decay = min(share_of_steps(settings.decay, steps), steps - warmup)
         # 1 - sqrt falls fast and ends slowly: better than linear and cosine in arXiv:2405.18392
         options = {"num_decay_steps": decay, "decay_type": "1-sqrt", "min_lr_ratio": floor}
     return get_scheduler(name, optimizer, warmup, steps, options)

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stages.common.model.packs import IGNORED, flatten
-from stages.train.schedule import PlannedPacks
+from stages.common.model.packs import IGNORED, flatten_packs
+from stages.train.schedule import OrderedPacks
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # what a rank without a micro batch computes: one token without a label, whose gradient is zero. It must take part in
 # the exchange of gradients (and under FSDP of weights), or the others would wait for it
-NOTHING = {"input_ids": [0], "labels": [IGNORED], "lengths": [1]}
+EMPTY_PACK = {"input_ids": [0], "labels": [IGNORED], "lengths": [1]}
 
 
 class MicroBatches:
@@ -37,7 +37,7 @@ class MicroBatches:
     """
 
     def __init__(
-        self, packs: PlannedPacks, micro_batch: int, accumulation: int, rank: int = 0, ranks: int = 1
+        self, packs: OrderedPacks, micro_batch: int, accumulation: int, rank: int = 0, ranks: int = 1
     ) -> None:
         self._packs, self._size, self._accumulation = packs, micro_batch, accumulation
         self._rank, self._ranks = rank, ranks
@@ -54,9 +54,9 @@ class MicroBatches:
         number = step * self._accumulation + place
         first = number * self._size
         if place >= self._accumulation or first >= len(self._packs):
-            return {**flatten([NOTHING]), "packs": 0, "number": number}
+            return {**flatten_packs([EMPTY_PACK]), "packs": 0, "number": number}
         chosen = range(first, min(first + self._size, len(self._packs)))
-        return {**flatten([self._packs[i] for i in chosen]), "packs": len(chosen), "number": number}
+        return {**flatten_packs([self._packs[i] for i in chosen]), "packs": len(chosen), "number": number}
 
 
 def micro_batch_seed(seed: int, number: int) -> int:
@@ -70,16 +70,16 @@ def mean_loss_of_ranks(
     """`mean_loss` with the rows dealt out among the ranks; all get the same value."""
     import torch
 
-    from stages.common.model.loss import labelled
+    from stages.common.model.loss import labelled_targets
     from stages.common.model.packed_model import mean_loss
 
     rank, ranks = accelerator.process_index, accelerator.num_processes
     if ranks == 1:
         return mean_loss(model, rows)
     mine = list(rows[rank::ranks])
-    tokens = sum(len(labelled(row["labels"])[1]) for row in mine)
+    tokens = sum(len(labelled_targets(row["labels"])[1]) for row in mine)
     if len(mine) < -(-len(rows) // ranks):
-        mine.append(flatten([NOTHING]))
+        mine.append(flatten_packs([EMPTY_PACK]))
     total = (mean_loss(model, mine) or 0.0) * tokens
     sums = torch.tensor([total, tokens], dtype=torch.float64, device=accelerator.device)
     total, tokens = accelerator.reduce(sums, "sum").tolist()
@@ -91,16 +91,16 @@ def is_rank() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def is_first() -> bool:
+def is_first_rank() -> bool:
     """Whether this process may speak: the first rank, or the only process."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def threads_each(ranks: int) -> int:
+def threads_per_rank(ranks: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // ranks)
 
 
-def join() -> tuple[int, int]:
+def join_ranks() -> tuple[int, int]:
     """This process's rank and how many there are; a rank meets the others here."""
     if not is_rank():
         return 0, 1
@@ -111,7 +111,7 @@ def join() -> tuple[int, int]:
     return state.process_index, state.num_processes
 
 
-def agreed(found: Callable[[], T]) -> T:
+def from_first_rank(found: Callable[[], T]) -> T:
     """What the first rank finds, for all."""
     if not is_rank():
         return found()
@@ -123,7 +123,7 @@ def agreed(found: Callable[[], T]) -> T:
     return values[0]
 
 
-def leave() -> None:
+def leave_ranks() -> None:
     """The end of a rank's part, after which it may not talk to others."""
     if is_rank():
         from accelerate import PartialState

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from stages.train.settings import TrainSettings
 
 
-def plan(tokens: Sequence[int], settings: "TrainSettings") -> list[int]:
+def order_packs(tokens: Sequence[int], settings: "TrainSettings") -> list[int]:
     """Indices of packs in training order, all epochs in one sequence.
 
     Every epoch visits each pack once, in an order of its own. The sequence is cut by `epochs`, `max_tokens` and
@@ -27,14 +27,14 @@ def plan(tokens: Sequence[int], settings: "TrainSettings") -> list[int]:
         shuffled = list(range(len(tokens)))
         random.Random(f"{settings.seed}/{epoch}").shuffle(shuffled)
         order += shuffled
-    return within(order[:wanted], tokens, settings.max_tokens)
+    return limit_tokens(order[:wanted], tokens, settings.max_tokens)
 
 
-def ended_by(tokens: Sequence[int], settings: "TrainSettings") -> str:
+def limiting_budget(tokens: Sequence[int], settings: "TrainSettings") -> str:
     """The budget that cuts the plan: `epochs`, `max_steps` or `max_tokens`; the first named where they agree."""
     allowed = allowed_packs(len(tokens), settings)
     first = min(allowed, key=allowed.__getitem__)
-    return "max_tokens" if len(plan(tokens, settings)) < allowed[first] else first
+    return "max_tokens" if len(order_packs(tokens, settings)) < allowed[first] else first
 
 
 def allowed_packs(packs: int, settings: "TrainSettings") -> dict[str, int]:
@@ -45,7 +45,7 @@ def allowed_packs(packs: int, settings: "TrainSettings") -> dict[str, int]:
     return allowed
 
 
-def within(order: Sequence[int], tokens: Sequence[int], max_tokens: int) -> list[int]:
+def limit_tokens(order: Sequence[int], tokens: Sequence[int], max_tokens: int) -> list[int]:
     """The longest beginning of `order` with at most `max_tokens` tokens (0: all of it), one pack at least."""
     kept: list[int] = []
     total = 0
@@ -64,10 +64,10 @@ def step_count(packs: int, settings: "TrainSettings") -> int:
 
 def warmup_steps(settings: "TrainSettings", steps: int) -> int:
     """`train.warmup_steps`, or the share `train.warmup` of all steps, rounded up; the last step is none of them."""
-    return settings.warmup_steps or min(share_of(settings.warmup, steps), steps - 1)
+    return settings.warmup_steps or min(share_of_steps(settings.warmup, steps), steps - 1)
 
 
-def share_of(share: float, steps: int) -> int:
+def share_of_steps(share: float, steps: int) -> int:
     """A share of the steps, rounded up: 0.07 of 100 is 7, which a computer's 0.07 x 100 is a little over."""
     return math.ceil(share * steps - 1e-9)
 
@@ -92,7 +92,7 @@ def refuse_impossible(settings: "TrainSettings", steps: int, validation_packs: i
         )
 
 
-class PlannedPacks:
+class OrderedPacks:
     """The packs in training order, as the data set that the Trainer reads from front to back."""
 
     def __init__(self, packs: Packs, order: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from stages.common.settings import require
 
 QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
 INITIALISATIONS = ("default", "pissa", "olora", "eva", "loftq")
-DTYPES = ("bfloat16", "float32")
+COMPUTE_DTYPES = ("bfloat16", "float32")
 ATTENTIONS = ("auto", "dense", "sdpa", "flex", "flash")
 LAUNCHERS = ("python", "accelerate")
 ACCELERATE = ("ddp", "fsdp")
@@ -131,7 +131,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for key, allowed in (
             ("quantization", QUANTIZATIONS),
-            ("dtype", DTYPES),
+            ("dtype", COMPUTE_DTYPES),
             ("attention", ATTENTIONS),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),

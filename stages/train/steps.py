@@ -9,7 +9,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from stages.common.errors import UserError
-from stages.train.best import best_step, without_improvement
+from stages.train.best import best_step, evaluations_since_improvement
 from stages.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class StepCallback(TrainerCallback):
             raise UserError(trainer.broken("the validation loss is not finite", step))
         if self.settings.keep_best and best_step(self.curve.rows) == step:
             trainer.best = trainer.adapter()
-        passed = without_improvement(self.curve.rows, self.settings.early_stopping_min_delta)
+        passed = evaluations_since_improvement(self.curve.rows, self.settings.early_stopping_min_delta)
         if patience and passed >= patience and not last:
             trainer.stopped_early = control.should_training_stop = True
             # a run that goes on from here would train a step more; one that goes on from before stops here again

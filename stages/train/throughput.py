@@ -15,7 +15,7 @@ Operations = Callable[[Sequence[int], int], float]
 
 
 @dataclass(frozen=True)
-class Machine:
+class MeasuredPeak:
     """A device and a model on it."""
 
     rate: float  # operations a second of a matrix product, measured
@@ -24,7 +24,9 @@ class Machine:
     )  # useful ones of documents' lengths and labelled tokens; None: shapes unknown
 
 
-def measure(model: "nn.Module", config: dict[str, Any], dtype: str, seconds: float = 1.0) -> Machine | None:
+def measure_peak(
+    model: "nn.Module", config: dict[str, Any], dtype: str, seconds: float = 1.0
+) -> MeasuredPeak | None:
     """Time a matrix product where the model is, of the dtype that is multiplied there; takes about `seconds`.
 
     With 0 seconds: None.
@@ -37,11 +39,11 @@ def measure(model: "nn.Module", config: dict[str, Any], dtype: str, seconds: flo
     if not seconds:
         return None
     device = next(model.parameters()).device
-    rate = gemm_rate(products_in(dtype, device), device.type, seconds)
-    return Machine(rate, useful_operations(model, config))
+    rate = gemm_rate(product_dtype_name(dtype, device), device.type, seconds)
+    return MeasuredPeak(rate, useful_operations(model, config))
 
 
-def products_in(dtype: str, device: "torch.device") -> str:
+def product_dtype_name(dtype: str, device: "torch.device") -> str:
     """The dtype, as torch names it, in which matrices of `dtype` are multiplied on `device`."""
     import torch
 

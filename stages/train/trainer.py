@@ -12,27 +12,28 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from stages.common.errors import UserError
 from stages.common.files import remove
-from stages.common.model.loss import labelled
+from stages.common.model.loss import labelled_targets
 from stages.common.model.packed_model import PackedModel
+from stages.common.model.trained import ADAPTER_WEIGHTS
 from stages.train.checkpoints import (
     INCOMPLETE,
-    cannot_write,
-    goes_on,
-    keep_only,
+    is_disk_failure,
     last_checkpoint,
-    publish,
+    publish_checkpoint,
+    remove_other_checkpoints,
+    resume_message,
 )
-from stages.train.fsdp import is_sharded, replicated
-from stages.train.lora_adapter import WEIGHTS, parameter_groups, save_adapter
+from stages.train.fsdp import is_sharded, wrap_in_ddp
+from stages.train.lora_adapter import parameter_groups, save_adapter
 from stages.train.neftune import EmbeddingNoise
 from stages.train.optimizers import make_optimizer, make_scheduler
 from stages.train.ranks import MicroBatches, micro_batch_seed
-from stages.train.schedule import PlannedPacks
+from stages.train.schedule import OrderedPacks
 from stages.train.settings import TrainSettings
 from stages.train.training_curve import Curve
 
 CURVE_STATE = "curve.json"
-BEST = "best.safetensors"  # in a checkpoint: the adapter of the lowest validation loss so far
+BEST_ADAPTER = "best.safetensors"  # in a checkpoint: the adapter of the lowest validation loss so far
 
 
 def training_arguments(settings: TrainSettings, scratch: Path) -> TrainingArguments:
@@ -81,7 +82,7 @@ class PackTrainer(Trainer):
     def __init__(
         self,
         model: PackedModel,
-        packs: PlannedPacks,
+        packs: OrderedPacks,
         settings: TrainSettings,
         scratch: Path,
         curve: Curve,
@@ -114,12 +115,12 @@ class PackTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """This rank's micro batches; accelerate must not deal them out again."""
-        return DataLoader(self.batches, batch_size=1, collate_fn=only, num_workers=0)  # type: ignore[arg-type]
+        return DataLoader(self.batches, batch_size=1, collate_fn=only_row, num_workers=0)  # type: ignore[arg-type]
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         """Around a sharded model goes our DDP, as accelerate's would send all its tensors to all ranks."""
         if training and is_sharded(model):
-            return replicated(model)
+            return wrap_in_ddp(model)
         return super()._wrap_model(model, training, dataloader)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -150,7 +151,7 @@ class PackTrainer(Trainer):
             self.noise.lengths = inputs["lengths"]
         summed = model(**inputs)
         if packs:
-            labels, lengths = len(labelled(inputs["labels"])[1]), inputs["lengths"]
+            labels, lengths = len(labelled_targets(inputs["labels"])[1]), inputs["lengths"]
             counts = [sum(lengths), labels, packs, self.curve.operations(lengths, labels)]
             self.seen[0] += summed.detach()
             self.seen[1:] += torch.tensor(counts, dtype=torch.float64).to(self.seen.device)
@@ -208,17 +209,17 @@ class PackTrainer(Trainer):
         try:
             self._write_checkpoint(model, trial, aside)
             if self.args.should_save:
-                publish(aside / name, scratch / name)
+                publish_checkpoint(aside / name, scratch / name)
         except Exception as error:
-            if not cannot_write(error):
+            if not is_disk_failure(error):
                 raise
             remove(aside)
             raise UserError(
                 f"step {self.state.global_step}: the checkpoint cannot be written, the disk is full or fails "
-                f"({error}). Free space and run it again. {goes_on(scratch)}"
+                f"({error}). Free space and run it again. {resume_message(scratch)}"
             ) from error
         if self.args.should_save:
-            keep_only(scratch, scratch / name)
+            remove_other_checkpoints(scratch, scratch / name)
 
     def _write_checkpoint(self, model: torch.nn.Module, trial: Any, folder: Path) -> None:
         scratch, self.args.output_dir = self.args.output_dir, str(folder)
@@ -230,7 +231,7 @@ class PackTrainer(Trainer):
             written = folder / f"checkpoint-{self.state.global_step}"
             self.curve.save(written / CURVE_STATE)
             if self.best is not None:
-                save_file(self.best, written / BEST)
+                save_file(self.best, written / BEST_ADAPTER)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Nothing to keep: what is drawn follows from the seed and the micro batch's number."""
@@ -249,10 +250,10 @@ class PackTrainer(Trainer):
         from peft import set_peft_model_state_dict
 
         folder = Path(resume_from_checkpoint)
-        set_peft_model_state_dict(self.model.model, load_file(folder / WEIGHTS))
+        set_peft_model_state_dict(self.model.model, load_file(folder / ADAPTER_WEIGHTS))
         self.curve.load(folder / CURVE_STATE)
-        self.best = load_file(folder / BEST) if (folder / BEST).exists() else None
+        self.best = load_file(folder / BEST_ADAPTER) if (folder / BEST_ADAPTER).exists() else None
 
 
-def only(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def only_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return rows[0]

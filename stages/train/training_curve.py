@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages.common.curve import CURVE_COLUMNS, CurveRow
 from stages.common.files import replacing
-from stages.train.throughput import Machine, memory_mib
+from stages.train.throughput import MeasuredPeak, memory_mib
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Curve:
     rows: list[CurveRow] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     listeners: list[Callable[[CurveRow], None]] = field(default_factory=list)
-    machine: Machine | None = None  # None: no share of the peak
+    machine: MeasuredPeak | None = None  # None: no share of the peak
 
     def operations(self, lengths: Sequence[int], labelled: int) -> float:
         """Useful ones of a pass over documents of these lengths; 0 where their number is not known."""
@@ -96,7 +96,7 @@ class Curve:
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             tokens_per_second=round(c.row_tokens / c.row_seconds, 1) if c.row_seconds else None,
-            share_of_peak=share(c.row_operations, c.row_possible),
+            share_of_peak=peak_share(c.row_operations, c.row_possible),
             memory_mib=memory_mib(),
             validation_loss=validation_loss,
         )
@@ -123,6 +123,6 @@ class Curve:
         self.counts = Counts(**state["counts"])
 
 
-def share(operations: float, possible: float) -> float | None:
+def peak_share(operations: float, possible: float) -> float | None:
     """Of the peak; None where either was not measured."""
     return round(operations / possible, 4) if operations and possible else None

@@ -12,13 +12,13 @@ from stages.train.training_curve import Counts, Curve
 
 PLAIN_SECONDS = 15.0  # between two lines where no terminal shows a bar
 DRAW_SECONDS = 0.1  # between two drawings of the bar
-RECENT = 20  # rows that the pace is taken from
-BAR = 6  # columns of the bar at least
+RECENT_ROWS = 20  # rows that the pace is taken from
+MIN_BAR_COLUMNS = 6  # columns of the bar at least
 # what a line holds as far as there is room, most wanted first
-WANTED = ("loss", "left", "speed", "share", "memory", "validation", "bar")
+BAR_PRIORITY = ("loss", "left", "speed", "share", "memory", "validation", "bar")
 
 
-class Progress:
+class TrainingProgress:
     """A listener of a curve: loss, tokens a second, share of the peak, memory, time left.
 
     Args:
@@ -47,12 +47,12 @@ class Progress:
         self._told = now
         left = seconds_left(self._curve.rows, self._curve.counts, self._steps, self._done, self._every)
         if self._bar is None:
-            said = parts(row, row.validation_loss, left)
+            said = describe_row(row, row.validation_loss, left)
             print(", ".join([f"train: step {row.step} of {self._steps}", *said.values()]), flush=True)
         else:
-            said = parts(row, self._validation, left)
+            said = describe_row(row, self._validation, left)
             self._bar.n, self._bar.ncols = row.step, terminal_columns()
-            self._bar.bar_format = line(row.step, self._steps, said, self._bar.ncols)
+            self._bar.bar_format = format_bar(row.step, self._steps, said, self._bar.ncols)
             self._bar.refresh()
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ def new_bar(steps: int, done: int) -> Any:
 
     columns = terminal_columns()
     said = {} if done else {"validation": "validation comes first"}
-    return tqdm(total=steps, initial=done, bar_format=line(done, steps, said, columns), ncols=columns)
+    return tqdm(total=steps, initial=done, bar_format=format_bar(done, steps, said, columns), ncols=columns)
 
 
 def terminal_columns() -> int:
@@ -77,7 +77,7 @@ def terminal_columns() -> int:
         return 79
 
 
-def parts(row: CurveRow, validation: float | None, left: float | None) -> dict[str, str]:
+def describe_row(row: CurveRow, validation: float | None, left: float | None) -> dict[str, str]:
     """What is said of a row, in the order in which it is said; what was not measured is left out."""
     said = {
         "loss": row.loss is not None and f"loss {row.loss:.3f}",
@@ -85,24 +85,24 @@ def parts(row: CurveRow, validation: float | None, left: float | None) -> dict[s
         "speed": row.tokens_per_second is not None and f"{row.tokens_per_second:,.0f} tokens/s",
         "share": row.share_of_peak is not None and f"{row.share_of_peak:.0%} of peak",
         "memory": row.memory_mib is not None and f"{row.memory_mib / 1024:.1f} GiB",
-        "left": left is not None and f"{duration(left)} left",
+        "left": left is not None and f"{format_time_left(left)} left",
     }
     return {name: text for name, text in said.items() if text}
 
 
-def line(step: int, steps: int, said: dict[str, str], columns: int) -> str:
+def format_bar(step: int, steps: int, said: dict[str, str], columns: int) -> str:
     """What tqdm draws, `{bar}` in it; without what matters least where not all fits into `columns`."""
     head = f"train {step}/{steps} "
     kept: set[str] = set()
-    for name in WANTED:
+    for name in BAR_PRIORITY:
         tried = kept | {name}
-        bar = (BAR + 3) * ("bar" in tried)
-        if len(head) + bar + len(together(said, tried)) <= columns:
+        bar = (MIN_BAR_COLUMNS + 3) * ("bar" in tried)
+        if len(head) + bar + len(join_parts(said, tried)) <= columns:
             kept = tried
-    return head + ("|{bar}| " if "bar" in kept else "") + together(said, kept)
+    return head + ("|{bar}| " if "bar" in kept else "") + join_parts(said, kept)
 
 
-def together(said: dict[str, str], kept: Container[str]) -> str:
+def join_parts(said: dict[str, str], kept: Container[str]) -> str:
     return ", ".join(text for name, text in said.items() if name in kept)
 
 
@@ -115,7 +115,7 @@ def seconds_left(rows: Sequence[CurveRow], counts: Counts, steps: int, done: int
     """
     if not rows or rows[-1].step >= steps:
         return None
-    recent = rows[-RECENT - 1 :]
+    recent = rows[-RECENT_ROWS - 1 :]
     own = [row for row in recent if row.step >= done]
     seen = sorted(step_seconds(own if len(own) > 3 else recent))
     if not seen:
@@ -141,7 +141,7 @@ def validations_left(step: int, steps: int, every: int) -> int:
     return (steps // every - step // every if every else 0) + (not every or steps % every > 0)
 
 
-def duration(seconds: float) -> str:
+def format_time_left(seconds: float) -> str:
     """`45 s`, `12 min`, `3 h 20 min`, `2 d 5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"

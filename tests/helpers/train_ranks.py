@@ -17,10 +17,10 @@ UNEVEN = {"micro_batch": 1, "accumulation": 3, "quantization": "none", "dtype": 
 def save_gradients(**changes: Any) -> None:
     """Gradients of every step before the optimizer's, of a model that stays as it is, in gradients<ranks>.pt."""
     from stages.train import __main__ as stage
-    from stages.train.ranks import join
+    from stages.train.ranks import join_ranks
     from stages.train.trainer import PackTrainer
 
-    rank, ranks = join()
+    rank, ranks = join_ranks()
     seen: list[list[torch.Tensor]] = []
 
     def keep(self: Any, model: Any, grad_norm: Any = None) -> float:
@@ -80,21 +80,21 @@ def save_beginning(**changes: Any) -> None:
     from peft import get_peft_model_state_dict
 
     from stages.common.model.quantize import dense_weight
-    from stages.common.model.trained import adapted_layers
+    from stages.common.model.trained import lora_layers
     from stages.train import __main__ as stage
     from stages.train import lora_adapter
-    from stages.train.ranks import join
+    from stages.train.ranks import join_ranks
 
     def start(*arguments: Any) -> Any:
         adapted = add(*arguments)
         tensors = {f"adapter {n}": t.clone() for n, t in get_peft_model_state_dict(adapted).items()}
         tensors |= {f"initial {name}": tensor for name, tensor in adapted.initial.items()}
-        layers = {name: layer.get_base_layer().weight for name, layer in adapted_layers(adapted)}
+        layers = {name: layer.get_base_layer().weight for name, layer in lora_layers(adapted)}
         tensors |= {f"base {name}": dense_weight(weight, torch.float32) for name, weight in layers.items()}
         torch.save(tensors, f"beginning{ranks}-{rank}.pt")
         return adapted
 
-    rank, ranks = join()
+    rank, ranks = join_ranks()
     add, lora_adapter.add_adapter = lora_adapter.add_adapter, start
     stage.train_here(train_settings(**changes))
 
@@ -107,7 +107,7 @@ def go_wrong(what: str, on: int, **changes: Any) -> None:
     """
     from stages.common.model.packed_model import PackedModel
     from stages.train.__main__ import main
-    from stages.train.launch import WORD
+    from stages.train.launch import MESSAGES_VARIABLE
 
     if int(os.environ["RANK"]) == on:
         forward, save, steps, saved = PackedModel.forward, torch.save, [0], [0]
@@ -126,5 +126,5 @@ def go_wrong(what: str, on: int, **changes: Any) -> None:
             save(value, "/dev/full" if what == "disk" and saved[0] == 2 else path)
 
         PackedModel.forward, torch.save = spoiled, full  # type: ignore[method-assign]
-    os.environ[WORD] = "word"
+    os.environ[MESSAGES_VARIABLE] = "word"
     main(train_settings(**changes))

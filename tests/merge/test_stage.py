@@ -16,7 +16,7 @@ from torch import nn
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder, write_json
 from stages.common.model.load import load_model
-from stages.common.model.lora import low_rank
+from stages.common.model.lora import low_rank_update
 from stages.common.model.quantize import Quantization, dense_weight, round_trip
 from stages.common.model.trained import load_trained
 from stages.common.stage import Settings
@@ -232,7 +232,7 @@ def test_gate_fails_when_the_merge_is_wrong(
 ) -> None:
     def wrong(recipe: Recipe, name: str, weight: torch.Tensor) -> torch.Tensor:
         update = recipe.updates[name]
-        delta = low_rank(update.a, update.b, update.scale)
+        delta = low_rank_update(update.a, update.b, update.scale)
         if mistake == "original base":
             return weight.float() + delta
         return right(recipe, name, weight) + (delta if mistake == "adapter twice" else -delta)

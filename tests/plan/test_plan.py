@@ -409,20 +409,20 @@ def test_activations_are_those_that_a_forward_pass_keeps(dropout: float, tiny_mo
     """Every storage that autograd saves, once, parameters left out: within the 15% that the plan promises."""
     import torch
 
-    from stages.common.model.fused import fuse
+    from stages.common.model.fused import fuse_norms
     from stages.common.model.load import load_model
     from stages.common.model.packed_model import PackedModel
-    from stages.common.model.packs import flatten
+    from stages.common.model.packs import flatten_packs
     from stages.common.model.quantize import Quantization
     from stages.train.lora_adapter import add_adapter
 
     train = TrainSettings(lora=Lora(rank=4, alpha=8, dropout=dropout))
     base = load_model(tiny_model, Quantization("none", False, "bfloat16"))
-    fuse(base)
+    fuse_norms(base)
     model = PackedModel(add_adapter(base, train.lora, 0)).train()
     lengths = [150, 60, 40]
     labels = [-100] * (sum(lengths) - 1) + [1]
-    row = flatten([{"input_ids": [1] * sum(lengths), "labels": labels, "lengths": lengths}])
+    row = flatten_packs([{"input_ids": [1] * sum(lengths), "labels": labels, "lengths": lengths}])
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, torch.UntypedStorage] = {}
 

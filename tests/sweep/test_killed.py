@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from stages.sweep.clone import POINT
-from stages.train.checkpoints import SCRATCH as CHECKPOINTS
+from stages.train.checkpoints import CHECKPOINTS_FOLDER as CHECKPOINTS
 from tests.helpers.judge_samples import wait_for
 from tests.helpers.tiny_project import Project, environment
 from tests.helpers.toy_pipeline import WAIT, experiments, made, rows, short, sweep

@@ -18,12 +18,12 @@ from torch.nn.functional import linear
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
 from stages.common.model.load import load_model
-from stages.common.model.lora import LoraLinear, freeze, low_rank
+from stages.common.model.lora import LoraLinear, low_rank_update, replace_linear_forwards
 from stages.common.model.packed_model import PackedModel, mean_loss
-from stages.common.model.packs import batches, read_packs
+from stages.common.model.packs import batch_packs, read_packs
 from stages.common.model.products import product_dtype
 from stages.common.model.quantize import Quantization, dense_weight, quantized_weight, round_trip
-from stages.common.model.trained import INITIAL, WEIGHTS, adapted_layers, load_trained
+from stages.common.model.trained import ADAPTER_WEIGHTS, INITIAL_WEIGHTS, load_trained, lora_layers
 from stages.train import steps
 from stages.train.__main__ import ADAPTER, BASE, main
 from stages.train.initialise import eva_rows
@@ -55,7 +55,7 @@ def place(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def rows(root: Path, split: str = "train") -> list[dict[str, Any]]:
-    return batches(read_packs(root / f"data/packed/{split}.arrow"), 2)
+    return batch_packs(read_packs(root / f"data/packed/{split}.arrow"), 2)
 
 
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -204,7 +204,7 @@ def test_gradients_are_those_of_autograd(kind: str, dora: bool, dropout: float) 
 def test_gradient_through_a_layer_without_adapter(kind: str) -> None:
     base = quantized_linear(Quantization(kind, True, "float32"))
     model = nn.Sequential(base)
-    freeze(model)
+    replace_linear_forwards(model)
     torch.manual_seed(5)
     start, dy = torch.randn(2, 9, 48), torch.randn(2, 9, 40)
     found = []
@@ -270,7 +270,7 @@ def test_dora_begins_as_the_base(tiny_model: Path, kind: str, dtype: str) -> Non
 def test_scale_is_alpha_over_rank_or_its_root(tiny_model: Path, rslora: bool, scale: float) -> None:
     model = load_model(tiny_model, Quantization("none", True, "float32"))
     lora = Lora(rank=9, alpha=12, rslora=rslora, target_modules=["q_proj"])
-    _, layer = next(adapted_layers(add_adapter(model, lora, seed=0)))
+    _, layer = next(lora_layers(add_adapter(model, lora, seed=0)))
     nn.init.normal_(layer.lora_B["default"].weight)
     a, b = (parts["default"].weight.detach() for parts in (layer.lora_A, layer.lora_B))
     assert a.shape == (9, 64)
@@ -295,7 +295,7 @@ def test_dropout_drops_its_share_of_the_adapter_s_input_in_training_only() -> No
 
 def targets(model: Any, wanted: Any) -> set[str]:
     adapted = add_adapter(model, Lora(rank=2, target_modules=wanted), seed=0)
-    return {name for name, _ in adapted_layers(adapted)}
+    return {name for name, _ in lora_layers(adapted)}
 
 
 def test_target_modules_are_all_a_list_or_a_pattern(tiny_model: Path) -> None:
@@ -399,7 +399,7 @@ def test_loraplus_is_what_training_does(place: Path) -> None:
             learning_rate=1e-3, max_grad_norm=0.0,
         )
     )  # fmt: skip
-    before, after = (load_file(ADAPTER / name) for name in (INITIAL, WEIGHTS))
+    before, after = (load_file(ADAPTER / name) for name in (INITIAL_WEIGHTS, ADAPTER_WEIGHTS))
     for name, tensor in after.items():
         step = (tensor - before[name]).abs().median().item()
         assert step == pytest.approx(1e-3 if "lora_A" in name else 8e-3, rel=2e-2), name
@@ -420,7 +420,7 @@ def errors(root: Path, model: Any) -> tuple[float, float]:
     """Squared Frobenius norm of W less what the layers are, over all layers with an adapter: with and without it."""
     file = load_file(root / "models/base/model.safetensors")
     with_, without = 0.0, 0.0
-    for name, layer in adapted_layers(model):
+    for name, layer in lora_layers(model):
         weight = file[f"{name}.weight"].float()
         with_ += float((weight - layer.trained_weight()).square().sum())
         without += float((weight - dense_weight(layer.base_layer.weight, torch.float32)).square().sum())
@@ -443,11 +443,11 @@ def test_pissa_is_the_top_of_the_spectrum_and_the_base_the_rest(packed: Path, rs
     lora = Lora(rank=4, alpha=12, init="pissa", rslora=rslora)
     model = initialised(packed, lora, Quantization("none", True, "float32"))
     file = load_file(packed / "models/base/model.safetensors")
-    for name, layer in adapted_layers(model):
+    for name, layer in lora_layers(model):
         u, s, vh = torch.linalg.svd(file[f"{name}.weight"].float(), full_matrices=False)
         a, b = (parts["default"].weight.detach() for parts in (layer.lora_A, layer.lora_B))
         torch.testing.assert_close(
-            low_rank(a, b, layer.scaling["default"]), u[:, :4] * s[:4] @ vh[:4], rtol=1e-4, atol=1e-5
+            low_rank_update(a, b, layer.scaling["default"]), u[:, :4] * s[:4] @ vh[:4], rtol=1e-4, atol=1e-5
         )
         assert float(torch.linalg.matrix_norm(layer.base_layer.weight, 2)) == pytest.approx(
             float(s[4]), rel=1e-4
@@ -461,7 +461,7 @@ def test_loftq_leaves_the_tail_of_what_was_lost_and_keeps_the_base(packed: Path)
     quantization = Quantization("nf4", True, "float32")
     model = initialised(packed, Lora(rank=4, alpha=12, init="loftq"), quantization)
     file = load_file(packed / "models/base/model.safetensors")
-    for name, layer in adapted_layers(model):
+    for name, layer in lora_layers(model):
         weight = file[f"{name}.weight"].float()
         assert torch.equal(
             dense_weight(layer.base_layer.weight, torch.float32), round_trip(weight, quantization)
@@ -474,7 +474,7 @@ def test_loftq_leaves_the_tail_of_what_was_lost_and_keeps_the_base(packed: Path)
 def test_olora_is_orthonormal_and_its_residual_is_the_base(packed: Path) -> None:
     model = initialised(packed, Lora(rank=4, alpha=12, init="olora"), Quantization("none", True, "float32"))
     file = load_file(packed / "models/base/model.safetensors")
-    for name, layer in adapted_layers(model):
+    for name, layer in lora_layers(model):
         a, b = (parts["default"].weight.detach() for parts in (layer.lora_A, layer.lora_B))
         torch.testing.assert_close(b.t() @ b, torch.eye(4), rtol=1e-5, atol=1e-5)
         weight = file[f"{name}.weight"].float()
@@ -491,14 +491,14 @@ def test_eva_spans_the_principal_directions_of_the_inputs(packed: Path) -> None:
     packs = read_packs(packed / "data/packed/train.arrow")
     chosen = eva_rows(packs, list(range(len(packs))), lora, 4)
     assert 300 < sum(row["input_ids"].numel() for row in chosen) <= 600
-    inputs: dict[str, list[torch.Tensor]] = {name: [] for name, _ in adapted_layers(model)}
+    inputs: dict[str, list[torch.Tensor]] = {name: [] for name, _ in lora_layers(model)}
     labels = [row["labels"][0] != -100 for row in chosen]
-    for name, layer in adapted_layers(model):
+    for name, layer in lora_layers(model):
         layer.register_forward_hook(lambda m, x, y, name=name: inputs[name].append(x[0][0]))
     with torch.no_grad():
         for row in chosen:
             PackedModel(model).hidden(row["input_ids"], row["position_ids"], row["lengths"])
-    for name, layer in adapted_layers(model):
+    for name, layer in lora_layers(model):
         a = layer.lora_A["default"].weight.detach()
         assert not layer.lora_B["default"].weight.any()
         torch.testing.assert_close(a @ a.t(), torch.eye(4), rtol=1e-3, atol=1e-3)
@@ -513,15 +513,15 @@ def test_eva_spans_the_principal_directions_of_the_inputs(packed: Path) -> None:
 def test_eva_gives_more_rank_to_layers_that_need_it(packed: Path, tmp_path: Path) -> None:
     lora = Lora(rank=4, alpha=8, init="eva", eva_tokens=600, eva_rho=2.0)
     model = initialised(packed, lora, Quantization("none", True, "bfloat16"))
-    ranks = {n: layer.lora_A["default"].weight.shape[0] for n, layer in adapted_layers(model)}
+    ranks = {n: layer.lora_A["default"].weight.shape[0] for n, layer in lora_layers(model)}
     assert sum(ranks.values()) == 4 * 14
     assert 4 < max(ranks.values()) <= 8
-    assert all(layer.scaling["default"] == pytest.approx(2.0) for _, layer in adapted_layers(model))
+    assert all(layer.scaling["default"] == pytest.approx(2.0) for _, layer in lora_layers(model))
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
     save_adapter(model, tmp_path)
     Quantization("none", True, "bfloat16", initialisation="eva").save(tmp_path)
     again = load_trained(packed / "models/base", tmp_path)
-    assert {n: layer.lora_A["default"].weight.shape[0] for n, layer in adapted_layers(again)} == ranks
+    assert {n: layer.lora_A["default"].weight.shape[0] for n, layer in lora_layers(again)} == ranks
 
 
 @pytest.mark.parametrize(
@@ -570,10 +570,10 @@ def test_killed_or_not_the_same_bytes_and_rebuilt_the_same_function(
     assert metrics["validation_loss_last"] < metrics["validation_loss_first"]
     whole = sha256_folder(ADAPTER)
     rebuilt = PackedModel(load_trained(BASE, ADAPTER))
-    again = mean_loss(rebuilt, batches(read_packs("data/packed/validation.arrow"), 2))
+    again = mean_loss(rebuilt, batch_packs(read_packs("data/packed/validation.arrow"), 2))
     assert again == pytest.approx(metrics["validation_loss_last"], rel=1e-6)  # norms of training are fused
     init = options.get("init", "default")
-    assert (ADAPTER / INITIAL).exists() == (init in ("pissa", "olora", "loftq"))
+    assert (ADAPTER / INITIAL_WEIGHTS).exists() == (init in ("pissa", "olora", "loftq"))
     assert json.loads((ADAPTER / "quantization.json").read_text("utf-8"))["initialisation"] == init
 
     shutil.rmtree(ADAPTER)
@@ -617,21 +617,21 @@ def test_peft_needs_the_residual_base_and_computes_the_same_over_it(place: Path,
     main(train_settings(quantization="none", dtype="float32", max_steps=3, save_every=0, init=init))
     ours = load_trained(BASE, ADAPTER)
     base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-    start = load_file(ADAPTER / INITIAL)
-    for name, layer in adapted_layers(ours):
+    start = load_file(ADAPTER / INITIAL_WEIGHTS)
+    for name, layer in lora_layers(ours):
         a, b = (start[f"base_model.model.{name}.lora_{x}.weight"] for x in "AB")
-        base.get_submodule(name).weight.data -= low_rank(a, b, layer.scaling["default"])
+        base.get_submodule(name).weight.data -= low_rank_update(a, b, layer.scaling["default"])
     ids = torch.arange(1, 20)[None]
     with torch.no_grad():
         theirs = PeftModel.from_pretrained(base, str(ADAPTER))(ids).logits
         torch.testing.assert_close(logits(ours, ids), theirs, rtol=1e-4, atol=1e-4)
     config = json.loads((ADAPTER / "adapter_config.json").read_text("utf-8"))
-    assert INITIAL in config["base_model_name_or_path"]
+    assert INITIAL_WEIGHTS in config["base_model_name_or_path"]
 
 
 def test_an_adapter_without_its_beginning_is_refused(place: Path) -> None:
     main(train_settings(max_steps=1, save_every=0, init="pissa"))
-    assert set(load_file(ADAPTER / INITIAL)) == set(load_file(ADAPTER / WEIGHTS))
-    (ADAPTER / INITIAL).unlink()
+    assert set(load_file(ADAPTER / INITIAL_WEIGHTS)) == set(load_file(ADAPTER / ADAPTER_WEIGHTS))
+    (ADAPTER / INITIAL_WEIGHTS).unlink()
     with pytest.raises(UserError, match=r"initial\.safetensors: nothing for model\.layers\.0"):
         load_trained(BASE, ADAPTER)

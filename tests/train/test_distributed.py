@@ -16,11 +16,11 @@ import yaml
 
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_folder
-from stages.common.model.packs import flatten
-from stages.train.checkpoints import SCRATCH, training_key
-from stages.train.launch import FAILURE, FILES, how_it_failed, launch
-from stages.train.ranks import NOTHING, MicroBatches
-from stages.train.schedule import PlannedPacks
+from stages.common.model.packs import flatten_packs
+from stages.train.checkpoints import CHECKPOINTS_FOLDER, training_key
+from stages.train.launch import ACCELERATE_CONFIGS, FAILURE_FILE, explain_failure, launch
+from stages.train.ranks import EMPTY_PACK, MicroBatches
+from stages.train.schedule import OrderedPacks
 from stages.train.settings import ACCELERATE
 from tests.helpers.fork_server import Forks
 from tests.helpers.tiny_project import REPOSITORY
@@ -78,7 +78,7 @@ def test_a_checkpoint_of_two_ranks_goes_on_on_one_and_back(place: Path, forks: F
         shutil.rmtree("models/adapter")
         killed = forks.run("tests.helpers.train_ranks:train", place, before, kill_after=5, **changes)
         assert killed == [-signal.SIGKILL] * before
-        assert [p.name for p in SCRATCH.glob("*/checkpoint-*")] == ["checkpoint-4"]
+        assert [p.name for p in CHECKPOINTS_FOLDER.glob("*/checkpoint-*")] == ["checkpoint-4"]
         assert forks.run("tests.helpers.train_ranks:train", place, after, **changes) == [0] * after
         assert "goes on after step 4 of 8" in Path("rank0.log").read_text("utf-8")
         assert_close(alone, adapter())
@@ -94,7 +94,7 @@ def test_the_first_rank_alone_writes_and_speaks(place: Path, forks: Forks) -> No
     assert forks.run("tests.helpers.train_ranks:train", place, 2, max_steps=2, **UNEVEN) == [0, 0]
     assert "step 2 of 2" in Path("rank0.log").read_text("utf-8")
     assert Path("rank1.log").read_text("utf-8") == ""
-    assert not list(SCRATCH.glob("*"))
+    assert not list(CHECKPOINTS_FOLDER.glob("*"))
 
 
 def test_ranks_do_not_change_the_key_of_a_training(place: Path) -> None:
@@ -135,7 +135,7 @@ def test_more_processes_than_micro_batches_are_refused() -> None:
 def test_accelerate_reads_its_files(name: str) -> None:
     from accelerate.commands.config import load_config_from_file
 
-    config = load_config_from_file(str(REPOSITORY / FILES / f"{name}.yaml"))
+    config = load_config_from_file(str(REPOSITORY / ACCELERATE_CONFIGS / f"{name}.yaml"))
     assert config.distributed_type.value == "MULTI_GPU"  # FSDP would let accelerate cut the model its own way
 
 
@@ -150,7 +150,7 @@ def test_accelerate_reads_its_files(name: str) -> None:
     ],
 )
 def test_how_ranks_failed(statuses: dict[int, int], status: int, message: str) -> None:
-    ended = how_it_failed(statuses)
+    ended = explain_failure(statuses)
     assert ended.status == status
     assert message in ended.message
     assert bool(ended.message) == bool(message)
@@ -159,16 +159,16 @@ def test_how_ranks_failed(statuses: dict[int, int], status: int, message: str) -
 ENDINGS = """
 import os, signal, sys, time
 from stages.common.errors import UserError
-from stages.train.launch import leave_word, leaving_word
+from stages.train.launch import forward_errors, leave_message
 rank, how = int(os.environ["RANK"]), sys.argv[1]
-with leaving_word(False):
+with forward_errors(False):
     if how == "raises" and rank == 1:
         raise UserError("rank one says why")
     if how == "raises":
         time.sleep(0.2)
         raise RuntimeError("connection closed by peer")
     if how == "stopped" and rank == 1:
-        leave_word("scratch", "nowhere")
+        leave_message("scratch", "nowhere")
         os.kill(os.getppid(), signal.SIGTERM)
     if how == "dies" and rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -239,12 +239,14 @@ def test_what_goes_wrong_on_one_rank_ends_both_with_one_message(
     wrong = {**ALIKE, "accelerate": accelerate}
     assert forks.run("tests.helpers.train_ranks:go_wrong", place, 2, what=what, on=on, **wrong) == [1, 1]
     assert time.monotonic() - before < 30  # a rank that waited for the other would be ended after 60
-    message = (place / "word" / FAILURE).read_text("utf-8")  # what `launch` prints, and all that it prints
+    message = (place / "word" / FAILURE_FILE).read_text(
+        "utf-8"
+    )  # what `launch` prints, and all that it prints
     assert message.startswith(f"error in stage train: {told}")
     assert len(message.splitlines()) == 1
     assert "checkpoint-2" in message if what == "disk" else "no adapter was written" in message
     assert not (place / "models/adapter").exists()
-    assert [p.name for p in SCRATCH.glob("*/checkpoint-*")] == ["checkpoint-2"]
+    assert [p.name for p in CHECKPOINTS_FOLDER.glob("*/checkpoint-*")] == ["checkpoint-2"]
     assert forks.run("tests.helpers.train_ranks:train", place, 2, **wrong) == [0, 0]
     assert "goes on after step 2 of 5" in Path("rank0.log").read_text("utf-8")
     assert sha256_folder("models/adapter") == untroubled
@@ -280,11 +282,11 @@ def test_nothing_is_a_micro_batch_without_a_gradient(tiny_model: Path) -> None:
     model = PackedModel(
         add_adapter(load_model(tiny_model, Quantization("none", True, "float32")), TRAIN.lora, 0)
     )
-    loss = model(**flatten([NOTHING]))
+    loss = model(**flatten_packs([EMPTY_PACK]))
     loss.backward()
     assert loss.item() == 0
     assert all(not p.grad.any() for p in model.parameters() if p.requires_grad)
-    planned: Any = PlannedPacks([NOTHING] * 2, [0, 1])  # type: ignore[arg-type]
+    planned: Any = OrderedPacks([EMPTY_PACK] * 2, [0, 1])  # type: ignore[arg-type]
     assert MicroBatches(planned, 1, 3, rank=2, ranks=3)[0]["packs"] == 0
 
 
@@ -297,7 +299,7 @@ def test_the_command_starts_ranks_and_writes_what_they_trained(
         TRAIN, launcher="accelerate", accelerate=accelerate, processes=2, accumulation=2, max_steps=3
     )
     shutil.copy(REPOSITORY / "dvc.yaml", place)
-    shutil.copytree(REPOSITORY / FILES, place / FILES)
+    shutil.copytree(REPOSITORY / ACCELERATE_CONFIGS, place / ACCELERATE_CONFIGS)
     sections = {"train": asdict(settings), "track": asdict(TRACK)}
     (place / "reports").mkdir(exist_ok=True)
     (place / "reports/config.yaml").write_text(yaml.safe_dump(sections), "utf-8")

@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
-from stages.train.checkpoints import SCRATCH
-from stages.train.fsdp import shard
+from stages.train.checkpoints import CHECKPOINTS_FOLDER
+from stages.train.fsdp import shard_model
 from tests.helpers.fork_server import Forks
 from tests.helpers.train_ranks import UNEVEN, adapter, assert_close, curve
 from tests.helpers.train_workplace import train_settings
@@ -82,7 +82,7 @@ def test_checkpoints_go_on_on_one_process_on_ddp_and_back(place: Path, forks: Fo
             "tests.helpers.train_ranks:train", place, before, kill_after=5, **{**changes, "accelerate": how}
         )
         assert killed == [-signal.SIGKILL] * before
-        assert [p.name for p in SCRATCH.glob("*/checkpoint-*")] == ["checkpoint-4"]
+        assert [p.name for p in CHECKPOINTS_FOLDER.glob("*/checkpoint-*")] == ["checkpoint-4"]
         run(forks, place, after, **{**changes, "accelerate": other})
         assert "goes on after step 4 of 6" in Path("rank0.log").read_text("utf-8")
         assert_close(alone, adapter())
@@ -119,7 +119,7 @@ def hold_parts(dtype: str) -> None:
 
         second.register_forward_pre_hook(look)
 
-    cut, fsdp.shard = fsdp.shard, checked
+    cut, fsdp.shard_model = fsdp.shard_model, checked
     train_here(train_settings(accelerate="fsdp", accumulation=2, max_steps=1, dtype=dtype))
     assert not any(isinstance(weight, DTensor) or weight.untyped_storage().nbytes() for weight in gathered)
     assert len(gathered) > 2
@@ -136,4 +136,4 @@ def test_what_cannot_be_cut_is_refused() -> None:
         train_settings(launcher="accelerate", accelerate="fsdp", quantization="int8")
     assert train_settings(accelerate="fsdp", quantization="int8")  # of one process there are no parts
     with pytest.raises(UserError, match=r"which of its modules are layers.*train\.accelerate=ddp"):
-        shard(nn.Linear(2, 2), {"LlamaDecoderLayer"}, "cpu", 2)
+        shard_model(nn.Linear(2, 2), {"LlamaDecoderLayer"}, "cpu", 2)

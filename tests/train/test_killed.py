@@ -18,7 +18,13 @@ import pytest
 import torch
 
 from stages.common.files import sha256_folder
-from stages.train.checkpoints import MANIFEST, SCRATCH, is_whole, last_checkpoint, publish
+from stages.train.checkpoints import (
+    CHECKPOINT_MANIFEST,
+    CHECKPOINTS_FOLDER,
+    is_complete,
+    last_checkpoint,
+    publish_checkpoint,
+)
 from tests.helpers.fork_server import Forks
 from tests.helpers.train_workplace import train_settings, workplace
 
@@ -30,7 +36,7 @@ FILES = (
     "scheduler.pt",
     "trainer_state.json",
     "curve.json",
-    MANIFEST,
+    CHECKPOINT_MANIFEST,
 )
 
 
@@ -75,8 +81,8 @@ def at_file(name: str, act: Callable[..., None], count: int) -> None:
         patch(TrainerState, "save_to_json", always, act, count)
     elif name == "curve.json":
         patch(Curve, "save", always, act, count)
-    elif name == MANIFEST:
-        patch(Path, "write_text", lambda path, *_: path.name == MANIFEST, act, count)
+    elif name == CHECKPOINT_MANIFEST:
+        patch(Path, "write_text", lambda path, *_: path.name == CHECKPOINT_MANIFEST, act, count)
     else:
         patch(torch, "save", lambda value, path, *_: str(path).endswith(name), act, count)
 
@@ -87,7 +93,7 @@ def train(point: str = "", name: str = "") -> None:
     from stages.common.stage import one_message
     from stages.train import checkpoints, lora_adapter, steps, trainer
     from stages.train.__main__ import train_here
-    from stages.train.launch import stoppable
+    from stages.train.launch import handle_signals
 
     def at_step(number: int) -> Callable[..., bool]:
         return lambda callback, args, state, control, **_: state.global_step == number
@@ -99,7 +105,7 @@ def train(point: str = "", name: str = "") -> None:
     elif point == "file":
         at_file(name, cut, count=2)
     elif point == "renamed":
-        patch(checkpoints, "sync", lambda path: path.parent == SCRATCH, die, count=2)
+        patch(checkpoints, "sync_to_disk", lambda path: path.parent == CHECKPOINTS_FOLDER, die, count=2)
     elif point == "adapter":
         patch(lora_adapter, "save_adapter", lambda *_: True, cut)
     elif point == "full":
@@ -113,7 +119,7 @@ def train(point: str = "", name: str = "") -> None:
     elif point == "signal":
         number = getattr(signal, name)
         patch(steps.StepCallback, "on_step_end", at_step(5), lambda *_, **__: os.kill(os.getpid(), number))
-    with stoppable(), one_message("train"):
+    with handle_signals(), one_message("train"):
         train_here(train_settings(**CHANGES))
 
 
@@ -156,7 +162,7 @@ def ends_as_if_nothing_happened(forks: Forks, place: Path, whole: Any, step: int
     assert status == 0, told
     assert f"goes on after step {step} of 12" in told
     assert (sha256_folder(place / "models/adapter"), rows(place)) == whole
-    assert not list((place / SCRATCH).glob("*"))
+    assert not list((place / CHECKPOINTS_FOLDER).glob("*"))
 
 
 @pytest.mark.parametrize(
@@ -176,13 +182,13 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(
     assert status == -ended, told
     assert not Path("models/adapter").exists()
     if point == "file":
-        assert list(SCRATCH.glob("*/incomplete/checkpoint-6"))  # that is where it was cut
+        assert list(CHECKPOINTS_FOLDER.glob("*/incomplete/checkpoint-6"))  # that is where it was cut
     ends_as_if_nothing_happened(forks, place, whole, step)
 
 
 def test_a_checkpoint_cut_by_a_power_loss_is_not_used(forks: Forks, place: Path, whole: Any) -> None:
     assert run(forks, place, "renamed")[0] == -signal.SIGKILL
-    (last,) = SCRATCH.glob("*/checkpoint-6")
+    (last,) = CHECKPOINTS_FOLDER.glob("*/checkpoint-6")
     os.truncate(last / "optimizer.pt", (last / "optimizer.pt").stat().st_size // 2)
     ends_as_if_nothing_happened(forks, place, whole, 3)
 
@@ -244,11 +250,11 @@ def damage_missing(folder: Path) -> None:
 
 
 def damage_manifest(folder: Path) -> None:
-    os.truncate(folder / MANIFEST, 0)
+    os.truncate(folder / CHECKPOINT_MANIFEST, 0)
 
 
 def damage_no_manifest(folder: Path) -> None:
-    (folder / MANIFEST).unlink()
+    (folder / CHECKPOINT_MANIFEST).unlink()
 
 
 @pytest.mark.parametrize(
@@ -261,10 +267,10 @@ def test_the_last_checkpoint_is_the_last_that_is_whole(damage: Any, tmp_path: Pa
         aside.mkdir(parents=True)
         (aside / "weights").write_bytes(b"1234")
         (aside / "state").write_bytes(b"")
-        publish(aside, tmp_path / aside.name)
+        publish_checkpoint(aside, tmp_path / aside.name)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
     damage(tmp_path / "checkpoint-100")
-    assert not is_whole(tmp_path / "checkpoint-100")
+    assert not is_complete(tmp_path / "checkpoint-100")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
     shutil.rmtree(tmp_path / "checkpoint-20")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"

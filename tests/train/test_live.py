@@ -23,13 +23,13 @@ from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.files import sha256_folder
 from stages.common.stage import Settings
 from stages.train.__main__ import ADAPTER, main
-from stages.train.throughput import Machine, useful_operations
+from stages.train.throughput import MeasuredPeak, useful_operations
 from stages.train.training_curve import Counts, Curve
 from stages.train.training_progress import (
-    Progress,
-    duration,
-    line,
-    parts,
+    TrainingProgress,
+    describe_row,
+    format_bar,
+    format_time_left,
     seconds_left,
     terminal_columns,
     validations_left,
@@ -82,7 +82,7 @@ def test_validations_left(step: int, steps: int, every: int, expected: int) -> N
 
 def test_durations() -> None:
     seconds = (0.4, 89, 91, 5399, 5400, 12000, 200000)
-    assert [duration(s) for s in seconds] == [
+    assert [format_time_left(s) for s in seconds] == [
         "0 s",
         "89 s",
         "2 min",
@@ -94,20 +94,20 @@ def test_durations() -> None:
 
 
 def test_a_narrow_terminal_is_told_loss_and_time_first() -> None:
-    said = parts(row(29), 0.88, 178.0)
+    said = describe_row(row(29), 0.88, 178.0)
     assert ", ".join(said.values()) == (
         "loss 1.250, validation 0.880, 500 tokens/s, 61% of peak, 3.9 GiB, 3 min left"
     )
     shown = "loss 1.250, 500 tokens/s, 61% of peak, 3.9 GiB, 3 min left"
-    assert line(29, 63, said, 119) == f"train 29/63 |{{bar}}| {', '.join(said.values())}"
-    assert line(29, 63, said, 79) == f"train 29/63 |{{bar}}| {shown}"
-    assert line(29, 63, said, 72) == f"train 29/63 {shown}"
-    assert line(29, 63, said, 50) == "train 29/63 loss 1.250, 500 tokens/s, 3 min left"
-    assert line(29, 63, said, 40) == "train 29/63 loss 1.250, 3 min left"
-    last = parts(row(63), 0.88, None)
-    assert line(63, 63, last, 79) == f"train 63/63 {', '.join(last.values())}"
-    assert line(0, 63, {}, 79) == "train 0/63 |{bar}| "
-    assert parts(FIRST, None, None) == {}
+    assert format_bar(29, 63, said, 119) == f"train 29/63 |{{bar}}| {', '.join(said.values())}"
+    assert format_bar(29, 63, said, 79) == f"train 29/63 |{{bar}}| {shown}"
+    assert format_bar(29, 63, said, 72) == f"train 29/63 {shown}"
+    assert format_bar(29, 63, said, 50) == "train 29/63 loss 1.250, 500 tokens/s, 3 min left"
+    assert format_bar(29, 63, said, 40) == "train 29/63 loss 1.250, 3 min left"
+    last = describe_row(row(63), 0.88, None)
+    assert format_bar(63, 63, last, 79) == f"train 63/63 {', '.join(last.values())}"
+    assert format_bar(0, 63, {}, 79) == "train 0/63 |{bar}| "
+    assert describe_row(FIRST, None, None) == {}
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_one_line_on_a_terminal(
     drawn = terminal(columns)
     assert terminal_columns() == columns - 1
     curve = Curve()
-    progress = Progress(curve, steps=3000, done=0, eval_every=0)
+    progress = TrainingProgress(curve, steps=3000, done=0, eval_every=0)
     for made in (replace(FIRST, memory_mib=3000.0), *(row(step) for step in range(1, 2901))):
         curve.rows.append(made)
         if made.step % 100 == 0:
@@ -172,7 +172,7 @@ def test_plain_lines_now_and_then(
 ) -> None:
     curve, now = Curve(), [100.0]
     monkeypatch.setattr("stages.train.training_progress.time.monotonic", lambda: now[0])
-    progress = Progress(curve, steps=20, done=0, eval_every=10)
+    progress = TrainingProgress(curve, steps=20, done=0, eval_every=10)
     for step in range(21):
         made = FIRST if not step else row(step, validation=0.9 if step in (10, 20) else None)
         curve.rows.append(made)
@@ -193,7 +193,7 @@ def test_what_is_said_in_between_stands_on_lines_of_its_own(
 ) -> None:
     drawn = terminal(100)
     curve = Curve(rows=[FIRST, row(1), row(2, validation=1.8)])
-    progress = Progress(curve, steps=20, done=0, eval_every=2)
+    progress = TrainingProgress(curve, steps=20, done=0, eval_every=2)
     progress(curve.rows[-1])
     tqdm.write("train: 2 validation losses without improvement: ended early", file=sys.stderr)
     progress.close()
@@ -205,7 +205,7 @@ def test_what_is_said_in_between_stands_on_lines_of_its_own(
 
 def test_share_of_peak_is_useful_operations_over_those_of_a_product_in_the_same_time(tmp_path: Path) -> None:
     operations = lambda lengths, labelled: 1e6 * sum(lengths)  # noqa: E731
-    curve = Curve(machine=Machine(1e9, operations))
+    curve = Curve(machine=MeasuredPeak(1e9, operations))
     seen(curve, (100, 150))
     seen(curve, (50,))
     curve.add_seconds(0.5)
@@ -214,7 +214,7 @@ def test_share_of_peak_is_useful_operations_over_those_of_a_product_in_the_same_
     assert first.memory_mib is not None
     assert 10 < first.memory_mib < 100_000
     curve.save(tmp_path / "curve.json")
-    resumed = Curve(machine=Machine(3e9, operations))  # on a machine three times as fast
+    resumed = Curve(machine=MeasuredPeak(3e9, operations))  # on a machine three times as fast
     resumed.load(tmp_path / "curve.json")
     seen(resumed, (600,))
     resumed.add_seconds(0.5)
@@ -229,7 +229,7 @@ def seen(curve: Curve, lengths: tuple[int, ...]) -> None:
 
 
 def test_without_a_measured_rate_there_is_no_share() -> None:
-    for machine in (None, Machine(1e9, None)):
+    for machine in (None, MeasuredPeak(1e9, None)):
         curve = Curve(machine=machine)
         seen(curve, (100,))
         curve.add_seconds(1.0)

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from stages.common.errors import UserError
-from stages.common.model.fused import fuse
+from stages.common.model.fused import fuse_norms
 from stages.common.model.load import load_model
 from stages.common.model.lora_matmul import LoraMatmul
-from stages.common.model.loss import HeadLoss, labelled
+from stages.common.model.loss import HeadLoss, labelled_targets
 from stages.common.model.packed_model import PackedModel, mean_loss
-from stages.common.model.packs import IGNORED, flatten, read_packs
+from stages.common.model.packs import IGNORED, flatten_packs, read_packs
 from stages.common.model.quantize import Quantization
-from stages.common.model.trained import adapted_layers
+from stages.common.model.trained import lora_layers
 from stages.train.lora_adapter import add_adapter
-from stages.train.schedule import PlannedPacks, plan
+from stages.train.schedule import OrderedPacks, order_packs
 from stages.train.settings import Lora
 from stages.train.trainer import PackTrainer
 from stages.train.training_curve import Curve
@@ -35,7 +35,7 @@ def float32_model(tiny_model: Path) -> Any:
 
 
 def test_rows_of_several_packs_are_laid_end_to_end() -> None:
-    row = flatten([pack([3, 2]), pack([4])])
+    row = flatten_packs([pack([3, 2]), pack([4])])
     assert row["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2, 3]]
     assert row["lengths"] == (3, 2, 4)
     assert row["input_ids"].shape == row["labels"].shape == (1, 9)
@@ -47,7 +47,7 @@ def test_loss_is_that_of_labelled_tokens_and_eos_is_one() -> None:
     labels = torch.randint(0, 50, (1, 600))
     labels[0, :200] = IGNORED
     labels[0, 400:450] = IGNORED
-    positions, targets = labelled(labels)
+    positions, targets = labelled_targets(labels)
     assert positions[0] == 199  # the token before the first label predicts it
     loss = HeadLoss.apply(hidden[positions], weight, targets, True)
     loss.backward()
@@ -71,7 +71,7 @@ def step_gradients(
     changes = {"max_steps": 1, "save_every": 0, "max_grad_norm": 0.0, **changes}
     settings = train_settings(micro_batch=micro_batch, accumulation=accumulation, **changes).train
     packs = read_packs(root / "data/packed/train.arrow")
-    planned = PlannedPacks(packs, plan(packs.tokens, settings))
+    planned = OrderedPacks(packs, order_packs(packs.tokens, settings))
     trainer = PackTrainer(PackedModel(model), planned, settings, root / "scratch", Curve())
     seen: list[torch.Tensor] = []
 
@@ -109,11 +109,11 @@ def test_step_gradient_is_that_of_the_mean_over_its_labelled_tokens(
     root = workplace(tmp_path / "place", tiny_model)
     stepped = step_gradients(float32_model, root, 1, 4)
     packs = read_packs(root / "data/packed/train.arrow")
-    chosen = [packs[i] for i in plan(packs.tokens, TRAIN)[:4]]
+    chosen = [packs[i] for i in order_packs(packs.tokens, TRAIN)[:4]]
     model = PackedModel(float32_model)
-    row = flatten(chosen)
+    row = flatten_packs(chosen)
     model.zero_grad()
-    (model(**row) / len(labelled(row["labels"])[1])).backward()
+    (model(**row) / len(labelled_targets(row["labels"])[1])).backward()
     assert_close(stepped, gradients(model))
 
 
@@ -125,11 +125,11 @@ def test_a_last_step_that_is_not_full_is_the_mean_over_its_own_tokens(
     changes = {"max_steps": 0, "epochs": 1.0}
     stepped = step_gradients(float32_model, root, micro_batch, accumulation, **changes)
     packs = read_packs(root / "data/packed/train.arrow")
-    order = plan(packs.tokens, train_settings(**changes).train)
+    order = order_packs(packs.tokens, train_settings(**changes).train)
     left = len(order) % (micro_batch * accumulation)
     assert 0 < left < micro_batch * accumulation
-    row, model = flatten([packs[i] for i in order[-left:]]), PackedModel(float32_model)
-    (model(**row) / len(labelled(row["labels"])[1])).backward()
+    row, model = flatten_packs([packs[i] for i in order[-left:]]), PackedModel(float32_model)
+    (model(**row) / len(labelled_targets(row["labels"])[1])).backward()
     assert_close(stepped, gradients(model))
 
 
@@ -137,7 +137,7 @@ def test_four_bit_layer_with_adapter_is_peft_s_own(tiny_model: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     quantization = Quantization("nf4", True, "float32")
-    row = flatten([pack(LENGTHS)])
+    row = flatten_packs([pack(LENGTHS)])
     results = []
     for ours in (True, False):
         model = load_model(tiny_model, quantization)
@@ -163,7 +163,7 @@ def test_four_bit_layer_with_adapter_is_peft_s_own(tiny_model: Path) -> None:
 def test_evaluation_leaves_the_weights_as_training_had_them(tiny_model: Path) -> None:
     model = load_model(tiny_model, Quantization("nf4", True, "bfloat16"))
     packed = PackedModel(add_adapter(model, Lora(target_modules=["q_proj"], dropout=0.5), seed=0)).train()
-    rows = [flatten([pack(LENGTHS)])]
+    rows = [flatten_packs([pack(LENGTHS)])]
     with torch.no_grad():
         before = {n: p.clone() for n, p in packed.named_parameters()}
         losses = [mean_loss(packed, rows) for _ in range(2)]
@@ -179,11 +179,11 @@ def test_evaluation_leaves_the_weights_as_training_had_them(tiny_model: Path) ->
 
 def test_fused_norms_are_transformers_own(float32_model: Any) -> None:
     model = PackedModel(float32_model).train()
-    row = flatten([pack(LENGTHS)])
+    row = flatten_packs([pack(LENGTHS)])
     results = []
     for count in (0, 5):
         if count:
-            assert fuse(float32_model) == count
+            assert fuse_norms(float32_model) == count
         loss = model(**row)
         loss.backward()
         results.append([loss.detach(), *gradients(model)])
@@ -195,15 +195,15 @@ def test_order_of_packs_is_a_function_of_the_seed() -> None:
 
     tokens = [10] * 50
     one = replace(TRAIN, epochs=2.0)
-    order = plan(tokens, one)
-    assert order == plan(tokens, one)
-    assert order != plan(tokens, replace(one, seed=1))
+    order = order_packs(tokens, one)
+    assert order == order_packs(tokens, one)
+    assert order != order_packs(tokens, replace(one, seed=1))
     assert sorted(order[:50]) == sorted(order[50:]) == list(range(50))
     assert order[:50] != order[50:]
-    assert plan(tokens, replace(one, epochs=0.5)) == order[:25]
-    assert plan(tokens, replace(one, max_tokens=75)) == order[:7]
-    assert plan(tokens, replace(one, max_steps=3, micro_batch=2, accumulation=4)) == order[:24]
-    assert plan(tokens, replace(one, max_tokens=5)) == order[:1]
+    assert order_packs(tokens, replace(one, epochs=0.5)) == order[:25]
+    assert order_packs(tokens, replace(one, max_tokens=75)) == order[:7]
+    assert order_packs(tokens, replace(one, max_steps=3, micro_batch=2, accumulation=4)) == order[:24]
+    assert order_packs(tokens, replace(one, max_tokens=5)) == order[:1]
 
 
 def test_a_document_whose_first_token_has_a_label_is_refused(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_layers_that_read_one_input_compute_together(
         return apply(x, dropped, layers, *adapters)
 
     monkeypatch.setattr(LoraMatmul, "apply", counted)
-    model, row = PackedModel(float32_model), flatten([pack(LENGTHS)])
+    model, row = PackedModel(float32_model), flatten_packs([pack(LENGTHS)])
     layers = model.causal.config.num_hidden_layers
 
     def found() -> tuple[list[torch.Tensor], list[int]]:
@@ -238,7 +238,7 @@ def test_layers_that_read_one_input_compute_together(
 
     together, counts = found()
     assert counts == [3, 1, 2, 1] * layers  # q, k, v; o; gate, up; down
-    adapted = [module for _, module in adapted_layers(float32_model)]
+    adapted = [module for _, module in lora_layers(float32_model)]
     for layer in adapted:
         layer.shared = None
     alone, counts = found()

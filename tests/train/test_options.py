@@ -14,13 +14,13 @@ from torch import nn
 from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
-from stages.common.model.packs import flatten
+from stages.common.model.packs import flatten_packs
 from stages.train.__main__ import ADAPTER, main
-from stages.train.best import best_step, evaluations, without_improvement
-from stages.train.checkpoints import SCRATCH
+from stages.train.best import best_step, evaluated_steps, evaluations_since_improvement
+from stages.train.checkpoints import CHECKPOINTS_FOLDER
 from stages.train.neftune import EmbeddingNoise
 from stages.train.optimizers import make_optimizer, make_scheduler
-from stages.train.schedule import ended_by, plan
+from stages.train.schedule import limiting_budget, order_packs
 from stages.train.settings import OPTIMIZERS, TrainSettings
 from tests.helpers.train_workplace import TRAIN, train_settings, write_packs
 
@@ -263,7 +263,7 @@ def test_noise_is_in_training_alone(place: Path) -> None:
     from stages.common.model.quantize import Quantization
 
     model = PackedModel(load_model(Path("models/base"), Quantization("none", True, "float32")))
-    row = flatten([{"input_ids": list(range(1, 9)), "labels": [-100, *range(2, 9)], "lengths": [8]}])
+    row = flatten_packs([{"input_ids": list(range(1, 9)), "labels": [-100, *range(2, 9)], "lengths": [8]}])
     silent = mean_loss(model, [row])
     noise = EmbeddingNoise(model.causal.get_input_embeddings(), 5.0)
     noise.lengths = row["lengths"]
@@ -318,8 +318,8 @@ def test_the_first_budget_that_is_reached_ends_the_training() -> None:
         ({"max_steps": 13, "micro_batch": 2, "accumulation": 4}, "epochs"),
     ]
     for changes, wanted in cases:
-        assert ended_by(tokens, replace(two, **changes)) == wanted, changes
-    assert len(plan(tokens, replace(two, max_tokens=979, max_steps=98))) == 97
+        assert limiting_budget(tokens, replace(two, **changes)) == wanted, changes
+    assert len(order_packs(tokens, replace(two, max_tokens=979, max_steps=98))) == 97
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def curve_of(*losses: float | None) -> list[CurveRow]:
 
 def test_the_best_step_and_the_evaluations_since_an_improvement() -> None:
     curve = curve_of(0.5, 4.0, None, 3.0, 3.0, 3.05, 2.95)
-    assert evaluations(curve) == [
+    assert evaluated_steps(curve) == [
         (1, 4.0),
         (3, 3.0),
         (4, 3.0),
@@ -363,10 +363,10 @@ def test_the_best_step_and_the_evaluations_since_an_improvement() -> None:
         (6, 2.95),
     ]  # not the untrained model
     assert [best_step(curve[:end]) for end in (1, 2, 4, 5, 7)] == [None, 1, 3, 3, 6]
-    assert [without_improvement(curve[:end], 0.0) for end in range(1, 8)] == [0, 0, 0, 0, 1, 2, 0]
-    assert without_improvement(curve, 0.1) == 3  # 2.95 is not lower than 3.0 by more than 0.1
+    assert [evaluations_since_improvement(curve[:end], 0.0) for end in range(1, 8)] == [0, 0, 0, 0, 1, 2, 0]
+    assert evaluations_since_improvement(curve, 0.1) == 3  # 2.95 is not lower than 3.0 by more than 0.1
     falling = curve_of(None, 3.0, 2.94, 2.88)
-    assert [without_improvement(falling[:end], 0.1) for end in (2, 3, 4)] == [0, 1, 0]  # added up
+    assert [evaluations_since_improvement(falling[:end], 0.1) for end in (2, 3, 4)] == [0, 1, 0]  # added up
 
 
 OVERSHOOTING: dict[str, Any] = {
@@ -456,7 +456,7 @@ def test_interrupted_and_resumed_is_the_same_bytes(
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             main(settings)
-        assert list(SCRATCH.glob("*/checkpoint-*"))
+        assert list(CHECKPOINTS_FOLDER.glob("*/checkpoint-*"))
     resumed = main(settings)
     assert sha256_folder(ADAPTER) == adapter
     assert [timeless(row) for row in rows()] == curve
@@ -501,7 +501,7 @@ def test_what_is_not_finite_never_reaches_the_optimizer_and_the_checkpoint_befor
         main(settings)
     assert stepped == [4]
     assert not ADAPTER.exists()
-    assert [path.name for path in SCRATCH.glob("*/checkpoint-*")] == ["checkpoint-3"]
+    assert [path.name for path in CHECKPOINTS_FOLDER.glob("*/checkpoint-*")] == ["checkpoint-3"]
     monkeypatch.setattr(PackedModel, "forward", forward)
     main(settings)
     assert sha256_folder(ADAPTER) == adapter
@@ -514,14 +514,14 @@ def test_weights_that_are_not_finite_are_never_saved(place: Path) -> None:
         with pytest.raises(UserError, match=message):
             main(train_settings(learning_rate=1e39, warmup=0.0, max_steps=steps, save_every=save_every))
         assert not ADAPTER.exists()
-        assert not list(SCRATCH.glob("*/*"))
+        assert not list(CHECKPOINTS_FOLDER.glob("*/*"))
 
 
 def test_a_validation_loss_that_is_not_finite_ends_the_training(place: Path) -> None:
     with pytest.raises(UserError, match="step 1: the validation loss is not finite"):
         main(train_settings(learning_rate=1e30, warmup=0.0, max_steps=1, save_every=1))
     assert not ADAPTER.exists()
-    assert not list(SCRATCH.glob("*/checkpoint-*"))
+    assert not list(CHECKPOINTS_FOLDER.glob("*/checkpoint-*"))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from stages.common.curve import CURVE_COLUMNS, CURVE_FILE, MEASURED
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
 from stages.train.__main__ import ADAPTER, main
-from stages.train.checkpoints import SCRATCH
+from stages.train.checkpoints import CHECKPOINTS_FOLDER
 from tests.helpers.tiny_project import REPOSITORY
 from tests.helpers.train_workplace import train_settings
 
@@ -59,7 +59,7 @@ def test_trains_and_writes_adapter_curve_and_metrics(place: Path) -> None:
     assert [bool(row["validation_loss"]) for row in curve] == [True, *[False] * 31, True]
     assert int(curve[-1]["tokens"]) == metrics["tokens_trained"]
     assert float(curve[1]["learning_rate"]) < float(curve[2]["learning_rate"])  # the warmup
-    assert not list(SCRATCH.glob("*"))
+    assert not list(CHECKPOINTS_FOLDER.glob("*"))
     config = (ADAPTER / "adapter_config.json").read_text("utf-8")
     assert str(place) not in config
     assert json.loads(config)["target_modules"] == sorted(json.loads(config)["target_modules"])
@@ -90,7 +90,7 @@ def test_goes_on_after_kill_9_and_ends_with_the_same_bytes(place: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED], cwd=place, env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not ADAPTER.exists()
-    checkpoint = next(SCRATCH.glob("*/checkpoint-*"))
+    checkpoint = next(CHECKPOINTS_FOLDER.glob("*/checkpoint-*"))
     assert checkpoint.name == "checkpoint-3"
     incomplete = checkpoint.parent / "incomplete" / "checkpoint-6"
     incomplete.mkdir(parents=True)  # as if killed while it was written
@@ -99,7 +99,7 @@ def test_goes_on_after_kill_9_and_ends_with_the_same_bytes(place: Path) -> None:
     assert sha256_folder(ADAPTER) == whole
     kept = [{k: v for k, v in row.items() if k not in MEASURED} for row in rows()]
     assert kept == [{k: v for k, v in row.items() if k not in MEASURED} for row in whole_rows]
-    assert not list(SCRATCH.glob("*"))
+    assert not list(CHECKPOINTS_FOLDER.glob("*"))
 
 
 def test_goes_on_from_the_checkpoint_not_from_the_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_loss_that_is_not_finite_stops_and_writes_nothing(place: Path) -> None
         main(train_settings(learning_rate=1e30, max_grad_norm=0.0, save_every=1, warmup=0.0))
     assert not ADAPTER.exists()
     assert not list(ADAPTER.parent.glob(".adapter*"))
-    assert len(list(SCRATCH.glob("*/checkpoint-*"))) == 1
+    assert len(list(CHECKPOINTS_FOLDER.glob("*/checkpoint-*"))) == 1
 
 
 def test_budget_in_tokens(place: Path) -> None:

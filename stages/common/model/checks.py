@@ -6,13 +6,13 @@ from typing import Any
 import torch
 
 from stages.common.errors import UserError
-from stages.common.model.attention.interface import IMPLEMENTATIONS, advice, lacking
-from stages.common.model.attention.kernels import FLASH_SIZES, Documents, flash_runs_on
+from stages.common.model.attention.interface import IMPLEMENTATIONS, missing_features, suggest_attention
+from stages.common.model.attention.kernels import FLASH_LARGEST_HEAD, AttentionSpec, flash_available_on
 from stages.common.model.packed_model import PackedModel
 
-LAYERS = {"full_attention", "sliding_attention"}
-CUDA_TRAINS = ("sdpa", "flex", "flash")
-CPU_TRAINS = ("dense", "sdpa")  # PyTorch's FlexAttention has no backward pass on a CPU
+KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
+CUDA_ATTENTIONS = ("sdpa", "flex", "flash")
+CPU_ATTENTIONS = ("dense", "sdpa")  # PyTorch's FlexAttention has no backward pass on a CPU
 # of the change that tokens see in their own document, or of the largest logit; experts, which take the tokens of a
 # row together, round a little differently, and nothing else does
 TOLERANCE = 0.05
@@ -31,11 +31,11 @@ def refuse_attention(folder: Path, config: Any, attention: str, dtype: str) -> N
     """
     if getattr(config, "attention_chunk_size", None) is not None:
         raise UserError(f"{folder}: config.json sets attention_chunk_size, which training does not do")
-    others = set(getattr(config, "layer_types", None) or ()) - LAYERS
+    others = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYER_TYPES
     if others:
         raise UserError(
             f"{folder}: config.json has layers of {', '.join(sorted(others))}, in which documents of a pack see each "
-            f"other. Training knows {' and '.join(sorted(LAYERS))}."
+            f"other. Training knows {' and '.join(sorted(KNOWN_LAYER_TYPES))}."
         )
     cuda = torch.cuda.is_available()
     if attention in ("flex", "flash") and not cuda:
@@ -44,19 +44,19 @@ def refuse_attention(folder: Path, config: Any, attention: str, dtype: str) -> N
         )
     if attention == "dense" and cuda:
         raise UserError("train.attention=dense computes on a CPU alone. Set train.attention=auto.")
-    needed = Documents(
+    needed = AttentionSpec(
         lengths=(1,),
         scale=1.0,
         dropout=getattr(config, "attention_dropout", None) or 0.0,
         softcap=getattr(config, "attn_logit_softcapping", None),
     )
-    able = [name for name in IMPLEMENTATIONS if not lacking(name, needed)]
-    candidates = [attention] if attention != "auto" else list(CUDA_TRAINS if cuda else CPU_TRAINS)
+    able = [name for name in IMPLEMENTATIONS if not missing_features(name, needed)]
+    candidates = [attention] if attention != "auto" else list(CUDA_ATTENTIONS if cuda else CPU_ATTENTIONS)
     if not set(able) & set(candidates):
-        needs = " and ".join(lacking(candidates[-1], needed))
+        needs = " and ".join(missing_features(candidates[-1], needed))
         raise UserError(
             f"train.attention={attention} on {'CUDA' if cuda else 'a CPU'} does not do {needs}, which {folder} needs. "
-            f"{advice(needed)}"
+            f"{suggest_attention(needed)}"
         )
     if attention == "flash":
         refuse_flash(config, dtype)
@@ -66,9 +66,10 @@ def refuse_flash(config: Any, dtype: str) -> None:
     """Raises UserError where FlashAttention-2 does not run on this GPU, in this precision, with heads of this size."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     reasons = {
-        "a GPU of compute capability 8.0 or more": flash_runs_on(torch.device("cuda", 0)),
+        "a GPU of compute capability 8.0 or more": flash_available_on(torch.device("cuda", 0)),
         "train.dtype=bfloat16": dtype != "float32",
-        f"heads of a multiple of 8 up to {FLASH_SIZES}, not of {size}": size % 8 == 0 and size <= FLASH_SIZES,
+        f"heads of a multiple of 8 up to {FLASH_LARGEST_HEAD}, not of {size}": size % 8 == 0
+        and size <= FLASH_LARGEST_HEAD,
     }
     missing = [reason for reason, given in reasons.items() if not given]
     if missing:
@@ -92,7 +93,7 @@ def try_model(model: PackedModel, folder: Path) -> None:
             f"{folder}: the loss does not know the head of {name}: it has a bias, or there is none"
         )
     try:
-        leak, error = measured(model)
+        leak, error = measure_leak_and_head_error(model)
     except UserError:
         raise
     except Exception as problem:
@@ -107,7 +108,7 @@ def try_model(model: PackedModel, folder: Path) -> None:
 
 
 @torch.no_grad()
-def measured(model: PackedModel) -> tuple[float, float]:
+def measure_leak_and_head_error(model: PackedModel) -> tuple[float, float]:
     """How far the row's first and last tokens reach tokens that must not see them, as a share of how far the first
     reaches those that do; how far logits of states and head are from the model's own, as a share of the largest.
     """

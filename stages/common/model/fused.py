@@ -14,7 +14,7 @@ from torch.autograd import Function
 NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
-def fuse(model: nn.Module) -> int:
+def fuse_norms(model: nn.Module) -> int:
     """Give the norms of `model` the short forward pass; how many there were."""
     found = [m for m in model.modules() if type(m).__name__ in NORMS and m.weight is not None]
     for norm in found:

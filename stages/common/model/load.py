@@ -7,20 +7,20 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.model.attention.interface import NAME, register
+from stages.common.model.attention.interface import ATTENTION_NAME, register_attention
 from stages.common.model.checks import refuse_attention, try_model
-from stages.common.model.lora import freeze
+from stages.common.model.lora import replace_linear_forwards
 from stages.common.model.packed_model import PackedModel
 from stages.common.model.quantize import (
     FOUR_BITS,
     Quantization,
-    device,
+    compute_device,
 )
 
 UNSUPPORTED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
-def quiet() -> None:
+def silence_transformers() -> None:
     """Leave transformers' bars and advice away; what it says of this project's settings is known."""
     from transformers.utils import logging as transformers_logging
 
@@ -43,9 +43,9 @@ def load_model(
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    quiet()
-    register()
-    place = "cpu" if on_host else device()
+    silence_transformers()
+    register_attention()
+    place = "cpu" if on_host else compute_device()
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no model here (config.json is missing). `dvc repro base` makes it.")
     try:
@@ -54,13 +54,13 @@ def load_model(
         refuse_attention(folder, config, attention, quantization.dtype)
         options = load_options(quantization)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation=NAME, device_map={"": place}, **options
+            folder, attn_implementation=ATTENTION_NAME, device_map={"": place}, **options
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{folder}: the model does not load: {error}") from error
-    never_repack(model)
-    freeze(model)
-    try_model(PackedModel(model, attention if place == device() else "auto"), folder)
+    disable_repacking(model)
+    replace_linear_forwards(model)
+    try_model(PackedModel(model, attention if place == compute_device() else "auto"), folder)
     return model.requires_grad_(False)
 
 
@@ -89,7 +89,7 @@ def refuse_unknown_head(folder: Path, config: Any) -> None:
             raise UserError(f"{folder}: config.json sets {name}, which the loss does not know yet")
 
 
-def never_repack(model: nn.Module) -> None:
+def disable_repacking(model: nn.Module) -> None:
     """Keep 4-bit weights as they are in `eval()`.
 
     With AVX512-BF16 bitsandbytes repacks them in place at the first evaluation, for a kernel that computes

@@ -26,7 +26,7 @@ from stages.common.model.quantize import (
 SHARING = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # read one input, in Llama-like layers
 
 
-def with_adapter(model: nn.Module, config: LoraConfig) -> Any:
+def attach_adapter(model: nn.Module, config: LoraConfig) -> Any:
     """Put a new adapter on the layers that `config` names, through peft, with `LoraLinear` as its layer."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from peft import get_peft_model
@@ -42,7 +42,7 @@ def with_adapter(model: nn.Module, config: LoraConfig) -> Any:
     return adapted
 
 
-def low_rank(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+def low_rank_update(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
     """s B A, float32 (out, in), of A (rank, in) and B (out, rank)."""
     return (b.detach().float() @ a.detach().float()).mul_(scale)
 
@@ -63,13 +63,13 @@ def updated_weight(
     Returns:
         float32 (out, in).
     """
-    updated = low_rank(a, b, scale).add_(weight)
+    updated = low_rank_update(a, b, scale).add_(weight)
     if magnitude is not None:
         updated.mul_((magnitude.detach() / updated.norm(dim=1))[:, None])
     return updated
 
 
-def freeze(model: nn.Module) -> None:
+def replace_linear_forwards(model: nn.Module) -> None:
     """Let quantized layers multiply by `dense_weight`, in training and evaluation alike; others where it is widened.
 
     bitsandbytes' own layers do not: int8 quantizes the inputs too, though on a CPU in evaluation only. PyTorch's
@@ -210,7 +210,7 @@ class LoraLinear(nn.Module, LoraLayer):
         """
         base = self.get_base_layer()
         with torch.no_grad():
-            norm = row_norm(base.weight, *self.adapter, self.scale)
+            norm = row_norms(base.weight, *self.adapter, self.scale)
         (y,) = lora_matmul([self], x, dropped, bias=False)
         inner = y if dropped is None else lora_matmul([self], dropped, None, bias=False)[0]
         y = y + (magnitude / norm - 1).to(x.dtype) * inner
@@ -222,9 +222,9 @@ class LoraLinear(nn.Module, LoraLayer):
         return updated_weight(weight, *self.adapter, self.scale, self.magnitude)
 
 
-def row_norm(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+def row_norms(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
     """Norm of each row of W + s B A, float32 (out,); W may be quantized."""
-    return low_rank(a, b, scale).add_(dense_weight(weight, torch.float32)).norm(dim=1)
+    return low_rank_update(a, b, scale).add_(dense_weight(weight, torch.float32)).norm(dim=1)
 
 
 class DoraVariant(LoraVariant):
@@ -235,12 +235,12 @@ class DoraVariant(LoraVariant):
         magnitude = DoraLinearLayer(fan_in_fan_out=False)
         a, b = module.lora_A[adapter_name].weight, module.lora_B[adapter_name].weight
         with torch.no_grad():
-            norm = row_norm(module.get_base_layer().weight, a, b, module.scaling[adapter_name])
+            norm = row_norms(module.get_base_layer().weight, a, b, module.scaling[adapter_name])
         magnitude.weight = nn.Parameter(norm)
         module.lora_magnitude_vector[adapter_name] = magnitude
 
 
-def residual(
+def residual_weight(
     weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, quantization: Quantization
 ) -> torch.Tensor:
     """W - s B0 A0, which PiSSA and OLoRA leave of a base weight before it is quantized.
@@ -248,4 +248,4 @@ def residual(
     Subtracted in float32 from what is loaded, and rounded once to the dtype of computation.
     """
     dtype = getattr(torch, quantization.dtype)
-    return (weight.to(dtype).float() - low_rank(a, b, scale)).to(dtype)
+    return (weight.to(dtype).float() - low_rank_update(a, b, scale)).to(dtype)

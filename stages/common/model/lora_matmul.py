@@ -12,9 +12,9 @@ from torch.autograd import Function
 from torch.nn.functional import linear
 
 from stages.common.model.products import product_dtype
-from stages.common.model.quantize import factor_weight
+from stages.common.model.quantize import product_weight
 
-Frozen = tuple[torch.Tensor, torch.Tensor | None, float]  # of a layer: weight, bias, scale of its update
+FrozenLayer = tuple[torch.Tensor, torch.Tensor | None, float]  # of a layer: weight, bias, scale of its update
 Gradient = torch.Tensor | None
 
 
@@ -24,13 +24,13 @@ class FrozenMatmul(Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.weight = weight
-        wide = factor_weight(weight, x)
-        return linear(x.to(wide.dtype), wide, like(bias, wide)).to(x.dtype)
+        wide = product_weight(weight, x)
+        return linear(x.to(wide.dtype), wide, cast_bias(bias, wide)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Gradient, ...]:
         dy = gradients[0]
-        weight = factor_weight(ctx.weight, dy)
+        weight = product_weight(ctx.weight, dy)
         return (dy.to(weight.dtype) @ weight).to(dy.dtype), None, None
 
 
@@ -46,7 +46,7 @@ class LoraMatmul(Function):
         ctx: Any,
         x: torch.Tensor,
         dropped: torch.Tensor | None,
-        layers: Sequence[Frozen],
+        layers: Sequence[FrozenLayer],
         *adapters: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         """One y a layer.
@@ -62,8 +62,8 @@ class LoraMatmul(Function):
         bs = [matrix.to(kind) for matrix in adapters[1::2]]
         low = (factor if dropped is None else low_rows.to(kind)) @ a.t()
         outputs = []
-        for (weight, bias, scale), own, b in zip(layers, by_layer(low, bs), bs, strict=True):
-            y = linear(factor, factor_weight(weight, x), like(bias, factor))
+        for (weight, bias, scale), own, b in zip(layers, split_by_layer(low, bs), bs, strict=True):
+            y = linear(factor, product_weight(weight, x), cast_bias(bias, factor))
             outputs.append(y.addmm_(own, b.t(), alpha=scale).to(x.dtype).view(*x.shape[:-1], -1))
         ctx.save_for_backward(low_rows, low, a, *bs)
         ctx.layers, ctx.shape, ctx.shared = layers, x.shape, dropped is None
@@ -73,7 +73,7 @@ class LoraMatmul(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
         low_rows, low, a, *bs = ctx.saved_tensors
-        given, lows = gradients[0], by_layer(low, bs)
+        given, lows = gradients[0], split_by_layer(low, bs)
         d_x: Gradient = None
         d_lows, d_bs = [], []
         for (weight, _, scale), d_output, own, b in zip(ctx.layers, gradients, lows, bs, strict=True):
@@ -81,7 +81,7 @@ class LoraMatmul(Function):
             d_lows.append((dy @ b).mul_(scale))
             d_bs.append((own.t() @ dy).t().to(ctx.dtype).mul_(scale))
             if ctx.needs_input_grad[0]:
-                wide = factor_weight(weight, d_output)
+                wide = product_weight(weight, d_output)
                 d_x = dy @ wide if d_x is None else d_x.addmm_(dy, wide)
         d_low = d_lows[0] if len(d_lows) == 1 else torch.cat(d_lows, dim=1)
         d_dropped: Gradient = None
@@ -95,10 +95,10 @@ class LoraMatmul(Function):
         return (None if d_x is None else d_x.to(given.dtype).view(ctx.shape)), d_dropped, None, *pairs
 
 
-def by_layer(low: torch.Tensor, bs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def split_by_layer(low: torch.Tensor, bs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The part of each layer of x A^T (rows, ranks of all layers)."""
     return low.split([b.shape[1] for b in bs], dim=1)
 
 
-def like(bias: torch.Tensor | None, factor: torch.Tensor) -> torch.Tensor | None:
+def cast_bias(bias: torch.Tensor | None, factor: torch.Tensor) -> torch.Tensor | None:
     return None if bias is None else bias.to(factor.dtype)

@@ -9,7 +9,7 @@ from stages.common.model.packs import IGNORED
 
 # tokens whose logits exist at a time: 128 x 49,152 x 4 bytes is 25 MB; from 32 MB on the C library asks the system for
 # memory that is new each time
-CHUNK = 128
+CHUNK_TOKENS = 128
 
 
 class HeadLoss(Function):
@@ -25,15 +25,18 @@ class HeadLoss(Function):
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if needed else None
-        products = weight.new_empty((min(CHUNK, len(targets)), len(weight)))
-        for at in range(0, len(targets), CHUNK):
-            part, wanted = hidden[at : at + CHUNK].to(weight.dtype), targets[at : at + CHUNK, None]
+        products = weight.new_empty((min(CHUNK_TOKENS, len(targets)), len(weight)))
+        for at in range(0, len(targets), CHUNK_TOKENS):
+            part, wanted = (
+                hidden[at : at + CHUNK_TOKENS].to(weight.dtype),
+                targets[at : at + CHUNK_TOKENS, None],
+            )
             logits = torch.mm(part, weight.t(), out=products[: len(part)])
             log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
             total -= log_p.gather(1, wanted).sum()
             if gradient is not None:  # of the logits: p - 1 for the token that came, p for the others
                 d_logits = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0))
-                gradient[at : at + CHUNK] = d_logits.to(weight.dtype) @ weight
+                gradient[at : at + CHUNK_TOKENS] = d_logits.to(weight.dtype) @ weight
         ctx.gradient = gradient
         return total
 
@@ -44,7 +47,7 @@ class HeadLoss(Function):
         return (ctx.gradient * gradients[0]).to(ctx.gradient.dtype), None, None, None
 
 
-def labelled(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def labelled_targets(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Positions whose next token has a label, and these labels, of a row (1, tokens).
 
     The token at position i is predicted at i - 1; no document's first token has a label, so none is predicted from

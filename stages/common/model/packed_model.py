@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.common.model.loss import HeadLoss, labelled
+from stages.common.model.loss import HeadLoss, labelled_targets
 from stages.common.model.products import is_widened, product_dtype
 
 
@@ -49,7 +49,7 @@ class PackedModel(nn.Module):
         labels: torch.Tensor,
     ) -> torch.Tensor:
         """Cross entropy summed over the labelled tokens, float32, in nats."""
-        positions, targets = labelled(labels.to(self.device))
+        positions, targets = labelled_targets(labels.to(self.device))
         states = self.hidden(input_ids, position_ids, lengths)[0, positions]
         return HeadLoss.apply(states, self.head(), targets, torch.is_grad_enabled())
 
@@ -69,7 +69,7 @@ def mean_loss(model: PackedModel, rows: Sequence[dict[str, Any]]) -> float | Non
     was_training = model.training
     model.eval()
     try:
-        tokens = sum(len(labelled(row["labels"])[1]) for row in rows)
+        tokens = sum(len(labelled_targets(row["labels"])[1]) for row in rows)
         total = sum(float(model(**row)) for row in rows)
     finally:
         model.train(was_training)

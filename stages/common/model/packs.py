@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IGNORED = -100  # label of a token without loss
-COLUMNS = ("input_ids", "labels", "lengths")
+PACK_COLUMNS = ("input_ids", "labels", "lengths")
 
 
 class Packs:
@@ -18,8 +18,8 @@ class Packs:
 
     def __init__(self, path: Path, table: "pa.Table") -> None:
         self.path = path
-        self._columns = {name: table[name] for name in COLUMNS}
-        self.tokens = lengths_of(self._columns["input_ids"])
+        self._columns = {name: table[name] for name in PACK_COLUMNS}
+        self.tokens = list_lengths(self._columns["input_ids"])
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -29,23 +29,23 @@ class Packs:
         pack = {name: column[index].as_py() for name, column in self._columns.items()}
         starts = document_starts(pack["lengths"])
         if not len(pack["input_ids"]) == len(pack["labels"]) == sum(pack["lengths"]):
-            raise UserError(f"{self.path}, pack {index}: input_ids, labels and lengths disagree. {AGAIN}")
+            raise UserError(f"{self.path}, pack {index}: input_ids, labels and lengths disagree. {REPACK}")
         if any(pack["labels"][start] != IGNORED for start in starts):
             raise UserError(
                 f"{self.path}, pack {index}: the first label of a document is not {IGNORED}, so it would be "
-                f"predicted from another document. {AGAIN}"
+                f"predicted from another document. {REPACK}"
             )
         return pack
 
 
-def lengths_of(column: "pa.ChunkedArray") -> list[int]:
+def list_lengths(column: "pa.ChunkedArray") -> list[int]:
     """Values in each list of a column, from its offsets: nothing else of a memory-mapped file is read."""
     import pyarrow.compute as pc
 
     return pc.list_value_length(column).to_pylist()
 
 
-AGAIN = "Remove data/packed and run `dvc repro pack`."
+REPACK = "Remove data/packed and run `dvc repro pack`."
 
 
 def read_packs(path: str | Path) -> Packs:
@@ -63,10 +63,10 @@ def read_packs(path: str | Path) -> Packs:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. `dvc repro pack` makes it.") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not readable as an Arrow stream ({error}). {AGAIN}") from None
-    missing = [name for name in COLUMNS if name not in table.column_names]
+        raise UserError(f"{path}: not readable as an Arrow stream ({error}). {REPACK}") from None
+    missing = [name for name in PACK_COLUMNS if name not in table.column_names]
     if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}. {AGAIN}")
+        raise UserError(f"{path}: no column {', '.join(missing)}. {REPACK}")
     return Packs(path, table)
 
 
@@ -79,7 +79,7 @@ def document_starts(lengths: Sequence[int]) -> list[int]:
     return starts
 
 
-def flatten(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
+def flatten_packs(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
     """Lay packs one after another into one row: no padding, whatever their lengths.
 
     Returns:
@@ -97,7 +97,7 @@ def flatten(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
     return {**row, "position_ids": positions, "lengths": tuple(lengths)}
 
 
-def batches(packs: Packs, size: int, max_tokens: int = 0) -> list[dict[str, Any]]:
+def batch_packs(packs: Packs, size: int, max_tokens: int = 0) -> list[dict[str, Any]]:
     """The packs in their order, `size` to a row, up to `max_tokens` tokens (0: all; one pack at least)."""
     chosen: list[int] = []
     tokens = 0
@@ -106,4 +106,4 @@ def batches(packs: Packs, size: int, max_tokens: int = 0) -> list[dict[str, Any]
             break
         chosen.append(index)
         tokens += length
-    return [flatten([packs[i] for i in chosen[at : at + size]]) for at in range(0, len(chosen), size)]
+    return [flatten_packs([packs[i] for i in chosen[at : at + size]]) for at in range(0, len(chosen), size)]

@@ -33,7 +33,7 @@ def dense_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return dequantize_4bit(weight.data.view(-1, 1), state)
 
 
-def factor_weight(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def product_weight(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """`dense_weight` as a factor of a product with x: in the dtype that such products are made in."""
     return dense_weight(weight, product_dtype(x.dtype, x.device))
 
@@ -91,18 +91,18 @@ def quantized_weight(weight: torch.Tensor, quantization: Quantization) -> torch.
     cast = weight.to(getattr(torch, quantization.dtype)).contiguous()
     kind = quantization.quantization
     if kind == "none":
-        return nn.Parameter(cast.to(device()), requires_grad=False)
+        return nn.Parameter(cast.to(compute_device()), requires_grad=False)
     from bitsandbytes.nn import Int8Params, Params4bit
 
     if kind == "int8":
-        return Int8Params(cast, requires_grad=False).to(device())
+        return Int8Params(cast, requires_grad=False).to(compute_device())
     return Params4bit(
         cast,
         requires_grad=False,
         quant_type=kind,
         compress_statistics=quantization.double_quantization,
         quant_storage=getattr(torch, quantization.quant_storage),
-    ).to(device())
+    ).to(compute_device())
 
 
 def round_trip(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
@@ -110,5 +110,5 @@ def round_trip(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor
     return dense_weight(quantized_weight(weight, quantization), torch.float32)
 
 
-def device() -> str:
+def compute_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"

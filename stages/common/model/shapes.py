@@ -10,9 +10,9 @@ from typing import Any
 from stages.common.errors import UserError
 
 Shapes = dict[str, tuple[int, int]]
-NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
-GEMM = {"cpu": 2048, "cuda": 8192}  # rows and columns of the product that `gemm_rate` times
-EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+REQUIRED_KEYS = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
+GEMM_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the product that `gemm_rate` times
+EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,12 +22,12 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
         UserError: a key is missing, or the model is not a Llama-like one of dense layers.
     """
     found = {**config, **(config.get("text_config") or {})}
-    missing = [key for key in NEEDED if not found.get(key)]
+    missing = [key for key in REQUIRED_KEYS if not found.get(key)]
     if missing:
         raise UserError(
             f"config.json lacks {', '.join(missing)}: shapes of Llama-like models are known alone"
         )
-    experts = next((key for key in EXPERTS if found.get(key)), None)
+    experts = next((key for key in EXPERT_KEYS if found.get(key)), None)
     if experts:
         raise UserError(f"config.json sets {experts}: shapes of a mixture of experts are not known here")
     heads = found["num_attention_heads"]
@@ -109,7 +109,7 @@ def gemm_rate(dtype: str, device: str = "cpu", seconds: float = 1.0) -> float:
     """
     import torch
 
-    size = GEMM[device]
+    size = GEMM_SIZE[device]
     generator = torch.Generator(device).manual_seed(0)
     a, b = (
         torch.randn(size, size, generator=generator, device=device, dtype=getattr(torch, dtype))

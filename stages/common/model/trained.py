@@ -14,14 +14,14 @@ from torch import nn
 
 from stages.common.errors import UserError
 from stages.common.model.load import load_model
-from stages.common.model.lora import LoraLinear, residual, with_adapter
+from stages.common.model.lora import LoraLinear, attach_adapter, residual_weight
 from stages.common.model.quantize import Quantization, quantized_weight
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-INITIAL = "initial.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+INITIAL_WEIGHTS = "initial.safetensors"
 BASE_FILE = "base.json"  # sha256 of each weight file of the base
-PREFIX = "base_model.model."  # what peft puts before the names of the base
+PEFT_PREFIX = "base_model.model."  # what peft puts before the names of the base
 
 
 def load_trained(base: Path, adapter: Path) -> Any:
@@ -31,10 +31,10 @@ def load_trained(base: Path, adapter: Path) -> Any:
         UserError: a folder is missing or cut, or the adapter does not fit the base.
     """
     quantization = Quantization.load(adapter)
-    return with_trained_adapter(load_model(base, quantization), base, adapter, quantization)
+    return attach_trained_adapter(load_model(base, quantization), base, adapter, quantization)
 
 
-def with_trained_adapter(
+def attach_trained_adapter(
     model: nn.Module, base: Path, adapter: Path, quantization: Quantization, trainable: bool = False
 ) -> Any:
     """Put the adapter of a folder on the base that `load_model(base, quantization)` gave.
@@ -56,9 +56,9 @@ def with_trained_adapter(
         config = LoraConfig.from_pretrained(str(adapter))
         config.inference_mode = not trainable
         config.base_model_name_or_path = None  # peft warns of every folder but this machine's
-        trained = with_adapter(model, config)
-        initial = load_file(adapter / INITIAL) if (adapter / INITIAL).exists() else {}
-        found = set_peft_model_state_dict(trained, load_file(adapter / WEIGHTS))
+        trained = attach_adapter(model, config)
+        initial = load_file(adapter / INITIAL_WEIGHTS) if (adapter / INITIAL_WEIGHTS).exists() else {}
+        found = set_peft_model_state_dict(trained, load_file(adapter / ADAPTER_WEIGHTS))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{adapter}: the adapter does not load ({error}). Run `dvc repro train`.") from error
     missing = [name for name in found.missing_keys if "lora_" in name] + list(found.unexpected_keys)
@@ -67,12 +67,12 @@ def with_trained_adapter(
             f"{adapter}: the adapter does not fit the base: {missing[0]} ({len(missing)} tensors)"
         )
     if quantization.subtracts:
-        subtract(trained, BaseWeights(base), initial, quantization, adapter / INITIAL)
+        subtract_initial(trained, BaseWeights(base), initial, quantization, adapter / INITIAL_WEIGHTS)
     trained.initial = initial
     return trained
 
 
-def subtract(
+def subtract_initial(
     trained: Any,
     weights: "BaseWeights",
     initial: dict[str, torch.Tensor],
@@ -80,35 +80,37 @@ def subtract(
     path: Path,
 ) -> None:
     """Make the base of each layer with an adapter Q(W - s B0 A0); memory beyond the model is that of a layer."""
-    for name, layer in adapted_layers(trained):
-        pair = [initial.get(f"{PREFIX}{name}.lora_{x}.weight") for x in "AB"]
+    for name, layer in lora_layers(trained):
+        pair = [initial.get(f"{PEFT_PREFIX}{name}.lora_{x}.weight") for x in "AB"]
         if pair[0] is None or pair[1] is None:
             raise UserError(f"{path}: nothing for {name}. Run `dvc repro train`.")
         scale = layer.scaling[layer.active_adapters[0]]
-        set_base(layer, residual(weights[name], pair[0], pair[1], scale, quantization), quantization)
+        replace_base_weight(
+            layer, residual_weight(weights[name], pair[0], pair[1], scale, quantization), quantization
+        )
     trained.residual_base = True  # told in adapter_config.json
 
 
-def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     """Layers with an adapter, under the names that they have in the base."""
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
-            yield name.removeprefix(PREFIX), module
+            yield name.removeprefix(PEFT_PREFIX), module
 
 
 @torch.no_grad()
-def set_base(layer: LoraLinear, weight: torch.Tensor, quantization: Quantization) -> None:
+def replace_base_weight(layer: LoraLinear, weight: torch.Tensor, quantization: Quantization) -> None:
     """Give a layer another frozen weight (out, in), quantized into the memory that the old one has.
 
     New memory in its place would lie between that of the large tensors it is made from, which then cannot be reused:
     a SmolLM2-135M grew by its size in float32 [measured].
     """
-    held = parts(layer.get_base_layer().weight)
-    for old, new in zip(held, parts(quantized_weight(weight, quantization)), strict=True):
+    held = weight_tensors(layer.get_base_layer().weight)
+    for old, new in zip(held, weight_tensors(quantized_weight(weight, quantization)), strict=True):
         old.copy_(new)
 
 
-def parts(weight: Any) -> list[torch.Tensor]:
+def weight_tensors(weight: Any) -> list[torch.Tensor]:
     """The tensors that a weight consists of: the bits, and the scales that are of this weight alone."""
     state = getattr(weight, "quant_state", None)
     nested = getattr(state, "state2", None)

@@ -16,19 +16,19 @@ from torch.nn.functional import cross_entropy
 
 from stages.common.errors import UserError
 from stages.common.model.attention import kernels
-from stages.common.model.attention.dense import BLOCK_TOKENS, together
+from stages.common.model.attention.dense import BLOCK_TOKENS, lay_out_documents
 from stages.common.model.attention.interface import (
+    ATTENTION_NAME,
     DENSE_TOKENS,
-    DOES,
     IMPLEMENTATIONS,
-    NAME,
-    chosen,
+    SUPPORTED_FEATURES,
+    choose_attention,
     document_attention,
 )
-from stages.common.model.attention.kernels import Documents, block_mask, boundaries
+from stages.common.model.attention.kernels import AttentionSpec, block_mask, document_boundaries
 from stages.common.model.loss import HeadLoss
 from stages.common.model.packed_model import PackedModel
-from stages.common.model.packs import IGNORED, flatten
+from stages.common.model.packs import IGNORED, flatten_packs
 from stages.train.settings import ATTENTIONS, TrainSettings
 from tests.helpers.lora_gradients import LENGTHS, adapted_model, assert_close, gradients, pack, solo_packs
 
@@ -39,7 +39,7 @@ def runs_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *tensors: None)
     monkeypatch.setattr(kernels, "flash_function", lambda: flash_stand_in)
     yield
-    for cached in (block_mask, boundaries, kernels.window_mask):
+    for cached in (block_mask, document_boundaries, kernels.window_mask):
         cached.cache_clear()
 
 
@@ -68,11 +68,11 @@ def flash_stand_in(
     assert right == 0  # causal
     window = None if left < 0 else left + 1
     heads = [t.transpose(0, 1)[None] for t in (query, key, value)]
-    return defined(*heads, Documents(tuple(lengths), scale, window))[0]
+    return defined(*heads, AttentionSpec(tuple(lengths), scale, window))[0]
 
 
 def defined(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
 ) -> torch.Tensor:
     """softmax(mask(cap(scale Q K^T))) V over the whole row, (1, tokens, heads, size)."""
     number = torch.repeat_interleave(torch.arange(len(documents.lengths)), torch.tensor(documents.lengths))
@@ -111,12 +111,17 @@ SHAPES: list[
 
 @pytest.mark.parametrize(
     ("name", "lengths", "heads", "groups", "asked"),
-    [(name, *shape) for name in IMPLEMENTATIONS for shape in SHAPES if set(shape[3]) <= set(DOES[name])],
+    [
+        (name, *shape)
+        for name in IMPLEMENTATIONS
+        for shape in SHAPES
+        if set(shape[3]) <= set(SUPPORTED_FEATURES[name])
+    ],
 )
 def test_values_and_gradients_are_those_of_the_definition(
     name: str, lengths: list[int], heads: int, groups: int, asked: dict[str, Any]
 ) -> None:
-    documents = Documents(tuple(lengths), 0.3, **asked)
+    documents = AttentionSpec(tuple(lengths), 0.3, **asked)
     inputs = [t.requires_grad_() for t in projections(sum(lengths), heads, groups, 16)]
     wanted = defined(*inputs, documents)
     given = torch.randn_like(wanted)
@@ -129,7 +134,7 @@ def test_values_and_gradients_are_those_of_the_definition(
 
 
 def test_documents_of_about_one_length_are_computed_together() -> None:
-    order = together((90, 3, 71, 132, 90, 131, 1))
+    order = lay_out_documents((90, 3, 71, 132, 90, 131, 1))
     assert [(part.documents, part.length) for part in order.alike] == [(2, 132), (3, 90), (2, 3)]
     assert [part.start for part in order.alike] == [0, 264, 534]
     tokens = torch.arange(1.0, 519.0)[None, None, :, None]
@@ -137,7 +142,7 @@ def test_documents_of_about_one_length_are_computed_together() -> None:
     assert laid.shape == (540, 1, 1)
     assert (laid == 0).sum() == 540 - 518  # padding is zero
     assert torch.equal(order.taken(laid), tokens.transpose(1, 2))
-    one = together((40, 40))
+    one = lay_out_documents((40, 40))
     assert [(part.documents, part.length) for part in one.alike] == [(2, 40)]
     own = tokens[:, :, :80].contiguous()
     assert one.laid(own).data_ptr() == own.data_ptr()  # nothing to pad or to move
@@ -145,7 +150,7 @@ def test_documents_of_about_one_length_are_computed_together() -> None:
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_bfloat16_is_as_near_as_its_rounding(name: str) -> None:
-    documents = Documents(tuple(LENGTHS), 0.3)
+    documents = AttentionSpec(tuple(LENGTHS), 0.3)
     inputs = projections(sum(LENGTHS), 6, 2, 16)
     wanted = defined(*inputs, documents)
     ours = IMPLEMENTATIONS[name](*(t.bfloat16() for t in inputs), documents)
@@ -173,7 +178,7 @@ def alone(model: Any, whole: dict[str, list[int]]) -> tuple[torch.Tensor, torch.
         losses.append(cross_entropy(out[:-1], labels, ignore_index=IGNORED, reduction="sum"))
         losses[-1].backward()
         logits.append(out.detach())
-    causal.set_attn_implementation(NAME)
+    causal.set_attn_implementation(ATTENTION_NAME)
     return torch.cat(logits), torch.stack(losses).sum().detach()
 
 
@@ -188,19 +193,19 @@ def test_a_pack_gives_what_its_documents_give(
         monkeypatch.setattr("stages.common.model.attention.interface.DENSE_TOKENS", 4)
     model = PackedModel(trained.model, name.split()[0].strip(","))
     with checkpointed(model, checkpointing):
-        row = flatten([trained.pack])
+        row = flatten_packs([trained.pack])
         with torch.no_grad():
             states = model.hidden(row["input_ids"], row["position_ids"], row["lengths"])[0]
             logits = states @ model.causal.get_output_embeddings().weight.t()
         loss = model(**row)
         loss.backward()
-        together = gradients(model)
+        whole = gradients(model)
         for part in solo_packs(trained.pack):
-            model(**flatten([part])).backward()
+            model(**flatten_packs([part])).backward()
         one_by_one = gradients(model)
     torch.testing.assert_close(logits, trained.logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(loss.detach(), trained.loss, rtol=1e-5, atol=0)
-    assert_close(together, trained.gradients)
+    assert_close(whole, trained.gradients)
     assert_close(one_by_one, trained.gradients)
 
 
@@ -229,8 +234,8 @@ def test_checkpointing_computes_each_layer_twice_and_keeps_no_probabilities(
         calls.append(module.layer_idx)
         return document_attention(module, *inputs, **options)
 
-    monkeypatch.setitem(AttentionInterface._global_mapping, NAME, counted)
-    model, row = PackedModel(trained.model, "dense"), flatten([trained.pack])
+    monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION_NAME, counted)
+    model, row = PackedModel(trained.model, "dense"), flatten_packs([trained.pack])
     layers = model.causal.config.num_hidden_layers
     kept: list[list[torch.Size]] = []
 
@@ -258,8 +263,8 @@ def test_checkpointing_computes_each_layer_twice_and_keeps_no_probabilities(
 
 
 def test_what_depends_on_the_lengths_is_made_once_a_row(trained: Any) -> None:
-    row = flatten([trained.pack])
-    for name, made in (("flash", boundaries), ("flex", block_mask)):
+    row = flatten_packs([trained.pack])
+    for name, made in (("flash", document_boundaries), ("flex", block_mask)):
         made.cache_clear()
         PackedModel(trained.model, name)(**row).backward()
         assert made.cache_info().misses == 1
@@ -269,7 +274,7 @@ def test_what_depends_on_the_lengths_is_made_once_a_row(trained: Any) -> None:
 def test_a_token_does_not_reach_the_next_document(trained: Any) -> None:
     for name in ("dense", "sdpa", "flex"):
         model = PackedModel(trained.model, name)
-        first, second = flatten([trained.pack]), flatten([trained.pack])
+        first, second = flatten_packs([trained.pack]), flatten_packs([trained.pack])
         second["input_ids"][0, : LENGTHS[0]] += 7
         with torch.no_grad():
             a, b = (model.hidden(r["input_ids"], r["position_ids"], r["lengths"])[0] for r in (first, second))
@@ -278,7 +283,7 @@ def test_a_token_does_not_reach_the_next_document(trained: Any) -> None:
 
 
 def test_dropout_is_done_or_refused(trained: Any) -> None:
-    row = flatten([trained.pack])
+    row = flatten_packs([trained.pack])
     layers = [m for m in trained.model.modules() if hasattr(m, "attention_dropout")]
     for layer in layers:
         layer.attention_dropout = 0.5
@@ -335,8 +340,11 @@ def test_auto_takes_what_goes(
     wanted: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kernels, "flash_runs_on", lambda device: ampere)
-    assert chosen("auto", queries(device, dtype, size), Documents((longest,), 1.0, **asked)) == wanted
+    monkeypatch.setattr(kernels, "flash_available_on", lambda device: ampere)
+    assert (
+        choose_attention("auto", queries(device, dtype, size), AttentionSpec((longest,), 1.0, **asked))
+        == wanted
+    )
 
 
 def test_what_is_not_done_is_an_error() -> None:
@@ -378,12 +386,12 @@ def test_flash_is_called_as_pytorch_declares_it(trained: Any, monkeypatch: pytes
     monkeypatch.setattr(kernels, "flash_function", lambda: varlen_attn)
     q, k, v = (t.to("meta", torch.bfloat16).requires_grad_() for t in projections(sum(LENGTHS), 6, 2, 16))
     for window in (None, 7):
-        out = kernels.flash(q, k, v, Documents(tuple(LENGTHS), 0.25, window))
+        out = kernels.flash(q, k, v, AttentionSpec(tuple(LENGTHS), 0.25, window))
         assert (out.shape, out.dtype) == ((1, sum(LENGTHS), 6, 16), torch.bfloat16)
         out.sum().backward()
         assert k.grad is not None
         assert k.grad.shape == k.shape
-    starts = boundaries(tuple(LENGTHS), torch.device("cpu"))
+    starts = document_boundaries(tuple(LENGTHS), torch.device("cpu"))
     assert starts.tolist() == [0, 5, 6, 23, 32, 72]
 
 
@@ -395,9 +403,9 @@ def test_every_row_reaches_the_device_of_the_model(tiny_model: Any, monkeypatch:
     monkeypatch.setattr(kernels, "flash_function", lambda: varlen_attn)
     with torch.device("meta"):
         causal = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(tiny_model), attn_implementation=NAME, dtype=torch.bfloat16
+            AutoConfig.from_pretrained(tiny_model), attn_implementation=ATTENTION_NAME, dtype=torch.bfloat16
         )
-    row, seen = flatten([pack(LENGTHS)]), []
+    row, seen = flatten_packs([pack(LENGTHS)]), []
     causal.base_model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.extend(
             t.device.type for t in kwargs.values() if torch.is_tensor(t)
@@ -428,7 +436,7 @@ def test_labels_of_rows_reach_the_device_of_the_model(trained: Any) -> None:
             assert device == torch.device("cpu")
             return self.tensor
 
-    row = flatten([trained.pack])
+    row = flatten_packs([trained.pack])
     moved = {name: Elsewhere(t) if torch.is_tensor(t) else t for name, t in row.items()}
     model = PackedModel(trained.model)
     with torch.no_grad():

@@ -9,11 +9,11 @@ from torch.nn.functional import cross_entropy
 
 from stages.common.errors import UserError
 from stages.common.model import checks
-from stages.common.model.attention.interface import NAME, register
+from stages.common.model.attention.interface import ATTENTION_NAME, register_attention
 from stages.common.model.checks import refuse_attention, try_model
 from stages.common.model.load import load_model
 from stages.common.model.packed_model import PackedModel
-from stages.common.model.packs import IGNORED, flatten
+from stages.common.model.packs import IGNORED, flatten_packs
 from stages.common.model.quantize import Quantization
 from tests.helpers.lora_gradients import LENGTHS, pack, solo_packs
 from tests.helpers.train_workplace import train_settings, workplace
@@ -59,9 +59,9 @@ def model_of(config: Any) -> Any:
     """Random weights; what a model begins with as zeros or ones is moved, so that it counts."""
     from transformers import AutoModelForCausalLM
 
-    register()
+    register_attention()
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=NAME, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION_NAME, dtype=torch.float32)
     for parameter in model.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, mean=float(parameter.mean()), std=0.1)
@@ -77,7 +77,7 @@ def test_a_pack_gives_what_transformers_gives_for_each_document(kind: str, chang
     model.train()
     trained = [p for name, p in model.named_parameters() if "layers." in name]
     whole = pack(LENGTHS, vocabulary=96)
-    loss = model(**flatten([whole]))
+    loss = model(**flatten_packs([whole]))
     ours = torch.autograd.grad(loss, trained, allow_unused=True)
 
     model.causal.set_attn_implementation("eager")
@@ -150,7 +150,7 @@ def test_attention_that_cannot_run_here_is_refused_before_the_model_is_loaded(
 def test_flash_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path("models/base")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(checks, "flash_runs_on", lambda device: True)
+    monkeypatch.setattr(checks, "flash_available_on", lambda device: True)
     config = configuration("llama", {})
     refuse_attention(folder, config, "flash", "bfloat16")
     with pytest.raises(UserError, match=r"dense computes on a CPU alone"):
@@ -165,6 +165,6 @@ def test_flash_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_attention(folder, dropped, "auto", "bfloat16")
     capped = configuration("gemma2", {"head_dim": 16})
     refuse_attention(folder, capped, "auto", "bfloat16")  # flex does it
-    monkeypatch.setattr(checks, "flash_runs_on", lambda device: False)
+    monkeypatch.setattr(checks, "flash_available_on", lambda device: False)
     with pytest.raises(UserError, match=r"compute capability 8\.0"):
         refuse_attention(folder, config, "flash", "bfloat16")

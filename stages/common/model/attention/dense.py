@@ -8,17 +8,19 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
-from stages.common.model.attention.kernels import ROWS, Documents
+from stages.common.model.attention.kernels import CACHED_ROWS, AttentionSpec
 from stages.common.model.packs import document_starts
 from stages.common.model.products import product_dtype
 
 # queries at a time: with fewer, less is computed that the causal mask removes, and probabilities stay small
 BLOCK_TOKENS = 128
 # documents are padded to one length where that adds fewer probabilities a head: about what the calls for one cost
-PADDING = 4096
+MAX_PADDING = 4096
 
 
-def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
+def dense(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
+) -> torch.Tensor:
     return DenseDocuments.apply(query, key, value, documents.lengths, documents.scale)
 
 
@@ -40,7 +42,7 @@ class DenseDocuments(Function):
         lengths: tuple[int, ...],
         scale: float,
     ) -> torch.Tensor:
-        order, groups = together(lengths), key.shape[1]
+        order, groups = lay_out_documents(lengths), key.shape[1]
         rows = [order.laid(heads) for heads in (query, key, value)]
         output = torch.empty_like(rows[0])
         probabilities = []
@@ -61,7 +63,7 @@ class DenseDocuments(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, *probabilities = ctx.saved_tensors
-        order, groups = together(ctx.lengths), key.shape[1]
+        order, groups = lay_out_documents(ctx.lengths), key.shape[1]
         rows = [order.laid(heads) for heads in (query, key, value, gradients[0].transpose(1, 2))]
         found, kept = [torch.empty_like(heads) for heads in rows[:3]], iter(probabilities)
         for alike in order.alike:
@@ -82,7 +84,7 @@ class DenseDocuments(Function):
 
 
 @dataclass(frozen=True)
-class Alike:
+class PaddedGroup:
     """Documents that are computed together, each padded to the length of the longest.
 
     Padding lies behind a document's tokens, where the causal mask hides it from them; it is zero, so that it adds nothing
@@ -121,14 +123,14 @@ class Alike:
         """
         for at in range(0, self.length, BLOCK_TOKENS):
             end = min(at + BLOCK_TOKENS, self.length)
-            yield slice(at * shared, end * shared), slice(0, end), future(end - at, shared, like.dtype)
+            yield slice(at * shared, end * shared), slice(0, end), causal_mask(end - at, shared, like.dtype)
 
 
 @dataclass(frozen=True)
-class Together:
+class DocumentLayout:
     """A row's documents in another order, those that are alike beside each other and padded."""
 
-    alike: tuple[Alike, ...]
+    alike: tuple[PaddedGroup, ...]
     _into: torch.Tensor | None  # the token that each laid token is; None: the row is laid as it is
     _padding: torch.Tensor | None  # laid tokens that are none
     _back: torch.Tensor | None  # where each token lies
@@ -145,23 +147,23 @@ class Together:
         return (rows if self._back is None else rows.index_select(0, self._back))[None]
 
 
-@lru_cache(maxsize=ROWS)
-def together(lengths: tuple[int, ...]) -> Together:
+@lru_cache(maxsize=CACHED_ROWS)
+def lay_out_documents(lengths: tuple[int, ...]) -> DocumentLayout:
     """Which documents are computed together: those whose padding costs less than a call of its own would."""
     starts = document_starts(lengths)
     longest_first = sorted(range(len(lengths)), key=lambda number: -lengths[number])
     parts: list[list[int]] = []
     for number in longest_first:
-        if not parts or lengths[parts[-1][0]] ** 2 - lengths[number] ** 2 > PADDING:
+        if not parts or lengths[parts[-1][0]] ** 2 - lengths[number] ** 2 > MAX_PADDING:
             parts.append([])
         parts[-1].append(number)
-    alike: list[Alike] = []
+    alike: list[PaddedGroup] = []
     into: list[int] = []
     padding: list[int] = []
     back, start = torch.empty(sum(lengths), dtype=torch.int64), 0
     for part in parts:
         length = lengths[part[0]]
-        alike.append(Alike(start, len(part), length))
+        alike.append(PaddedGroup(start, len(part), length))
         for number in part:
             token, own = starts[number], lengths[number]
             back[token : token + own] = torch.arange(start, start + own)
@@ -169,12 +171,12 @@ def together(lengths: tuple[int, ...]) -> Together:
             padding += range(start + own, start + length)
             start += length
     if into == list(range(len(into))):
-        return Together(tuple(alike), None, None, None)
-    return Together(tuple(alike), torch.tensor(into), torch.tensor(padding, dtype=torch.int64), back)
+        return DocumentLayout(tuple(alike), None, None, None)
+    return DocumentLayout(tuple(alike), torch.tensor(into), torch.tensor(padding, dtype=torch.int64), back)
 
 
 @lru_cache(maxsize=2 * BLOCK_TOKENS)
-def future(length: int, shared: int, dtype: torch.dtype) -> torch.Tensor:
+def causal_mask(length: int, shared: int, dtype: torch.dtype) -> torch.Tensor:
     """(length * shared, length): minus infinity where a query would look ahead, 0 elsewhere."""
     mask = torch.full((length, length), float("-inf"), dtype=dtype).triu_(1)
     return mask.repeat_interleave(shared, dim=0)

@@ -17,28 +17,28 @@ import torch
 
 from stages.common.errors import UserError
 from stages.common.model.attention.dense import dense
-from stages.common.model.attention.kernels import Documents, flash, flash_takes, flex, sdpa
+from stages.common.model.attention.kernels import AttentionSpec, flash, flash_supports, flex, sdpa
 
-NAME = "documents"
+ATTENTION_NAME = "documents"
 # a row with a longer document goes to PyTorch's kernel: the probabilities kept for backward would be too many
 DENSE_TOKENS = 1024
 
 IMPLEMENTATIONS = {"dense": dense, "sdpa": sdpa, "flex": flex, "flash": flash}
-DOES = {  # of the fields of Documents that not every one does
+SUPPORTED_FEATURES = {  # of the fields of Documents that not every one does
     "dense": (),
     "sdpa": ("window", "dropout"),
     "flex": ("window", "softcap"),
     "flash": ("window",),
 }
 # what else models ask of their attention
-UNKNOWN_OPTIONS = ("position_bias", "s_aux", "attention_chunk_size")
+UNSUPPORTED_OPTIONS = ("position_bias", "s_aux", "attention_chunk_size")
 
 
-def register() -> None:
+def register_attention() -> None:
     """Make `attn_implementation="documents"` known to transformers."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, document_attention)
+    AttentionInterface.register(ATTENTION_NAME, document_attention)
 
 
 def document_attention(
@@ -73,24 +73,24 @@ def document_attention(
         raise ValueError("attention `documents` takes no mask: documents are told by `lengths`")
     if lengths is None or sum(lengths) != query.shape[2]:
         raise ValueError(f"attention `documents` needs the lengths of a row of {query.shape[2]} tokens")
-    for option in UNKNOWN_OPTIONS:
+    for option in UNSUPPORTED_OPTIONS:
         if options.get(option) is not None:
             raise UserError(f"models/base: its attention uses {option}, which training does not do")
     causal = options.get("is_causal")
     if not (getattr(module, "is_causal", True) if causal is None else causal):
         raise UserError("models/base: its attention looks ahead, which training does not do")
     window = options.get("sliding_window")
-    documents = Documents(
+    documents = AttentionSpec(
         lengths=tuple(lengths),
         scale=scaling if scaling is not None else query.shape[-1] ** -0.5,
         window=window if window is not None and max(lengths) > window else None,
         dropout=dropout,
         softcap=options.get("softcap"),
     )
-    return IMPLEMENTATIONS[chosen(attention, query, documents)](query, key, value, documents), None
+    return IMPLEMENTATIONS[choose_attention(attention, query, documents)](query, key, value, documents), None
 
 
-def chosen(attention: str, query: torch.Tensor, documents: Documents) -> str:
+def choose_attention(attention: str, query: torch.Tensor, documents: AttentionSpec) -> str:
     """The implementation for these queries: the one that was asked for, or for auto the fastest that does what the
     layer needs.
 
@@ -103,31 +103,31 @@ def chosen(attention: str, query: torch.Tensor, documents: Documents) -> str:
     if attention != "auto":
         candidates = [attention]
     elif query.device.type == "cuda":
-        candidates = [*(["flash"] if flash_takes(query) else []), "sdpa", "flex"]
+        candidates = [*(["flash"] if flash_supports(query) else []), "sdpa", "flex"]
     else:
         candidates = [*(["dense"] if max(documents.lengths) <= DENSE_TOKENS else []), "sdpa"]
     for candidate in candidates:
-        if not lacking(candidate, documents):
+        if not missing_features(candidate, documents):
             return candidate
-    needs = ", ".join(lacking(candidates[-1], documents))
+    needs = ", ".join(missing_features(candidates[-1], documents))
     raise UserError(
         f"train.attention={attention} on {query.device.type} does not do {needs}, which models/base needs for a row "
-        f"whose longest document has {max(documents.lengths)} tokens. {advice(documents)}"
+        f"whose longest document has {max(documents.lengths)} tokens. {suggest_attention(documents)}"
     )
 
 
-def lacking(attention: str, documents: Documents) -> list[str]:
+def missing_features(attention: str, documents: AttentionSpec) -> list[str]:
     """What the layer needs and the implementation does not do."""
     needed = {
         "window": documents.window is not None,
         "dropout": documents.dropout > 0,
         "softcap": documents.softcap is not None,
     }
-    return [name for name, needs in needed.items() if needs and name not in DOES[attention]]
+    return [name for name, needs in needed.items() if needs and name not in SUPPORTED_FEATURES[attention]]
 
 
-def advice(documents: Documents) -> str:
-    able = [name for name in IMPLEMENTATIONS if not lacking(name, documents)]
+def suggest_attention(documents: AttentionSpec) -> str:
+    able = [name for name in IMPLEMENTATIONS if not missing_features(name, documents)]
     if able:
         return f"These do: {', '.join(able)} (flex and flash on CUDA alone)."
     return "None does: set attention_dropout to 0 in its config.json."

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-ROWS = 8  # rows whose masks and boundaries are kept: those of the micro batches in flight
-FLASH_SIZES = 256  # largest head FlashAttention takes, in multiples of 8
+CACHED_ROWS = 8  # rows whose masks and boundaries are kept: those of the micro batches in flight
+FLASH_LARGEST_HEAD = 256  # largest head FlashAttention takes, in multiples of 8
 
 
 @dataclass(frozen=True)
-class Documents:
+class AttentionSpec:
     """What a layer asks of the attention."""
 
     lengths: tuple[int, ...]  # tokens of each document, in order
@@ -31,7 +31,9 @@ class Documents:
     softcap: float | None = None  # scores are softcap * tanh(score / softcap)
 
 
-def sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
+def sdpa(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
+) -> torch.Tensor:
     """PyTorch's scaled_dot_product_attention, one document after another."""
     parts = zip(*(t.split(documents.lengths, dim=2) for t in (query, key, value)), strict=True)
     outputs = [block for q, k, v in parts for block in sdpa_blocks(q, k, v, documents)]
@@ -39,7 +41,7 @@ def sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents:
 
 
 def sdpa_blocks(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
 ) -> Iterator[torch.Tensor]:
     """Outputs of one document; past its window, a window of queries at a time with the keys these may see."""
     options: dict[str, Any] = {
@@ -60,7 +62,7 @@ def sdpa_blocks(
         )
 
 
-@lru_cache(maxsize=ROWS)
+@lru_cache(maxsize=CACHED_ROWS)
 def window_mask(rows: int, columns: int, window: int, device: torch.device) -> torch.Tensor:
     """(rows, columns), for the last `rows` of `columns` tokens: True where the distance back is 0 to window - 1."""
     at = torch.arange(columns, device=device)
@@ -68,7 +70,9 @@ def window_mask(rows: int, columns: int, window: int, device: torch.device) -> t
     return (distance >= 0) & (distance < window)
 
 
-def flex(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
+def flex(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
+) -> torch.Tensor:
     """PyTorch's FlexAttention with a mask of blocks: blocks in which no token sees another are left out.
 
     Compiled on CUDA. On a CPU PyTorch computes it uncompiled, with all scores of the row, and without a backward pass.
@@ -77,7 +81,7 @@ def flex(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents:
         query,
         key,
         value,
-        score_mod=None if documents.softcap is None else softcapped(documents.softcap),
+        score_mod=None if documents.softcap is None else softcap_score_mod(documents.softcap),
         block_mask=block_mask(documents.lengths, documents.window, query.device),
         scale=documents.scale,
         enable_gqa=query.shape[1] != key.shape[1],
@@ -94,7 +98,7 @@ def flex_function(device: str) -> Callable[..., Any]:
     return flex_attention
 
 
-@lru_cache(maxsize=ROWS)
+@lru_cache(maxsize=CACHED_ROWS)
 def block_mask(lengths: tuple[int, ...], window: int | None, device: torch.device) -> Any:
     """FlexAttention's mask of a row. While it is made it takes tokens^2 bytes: 270 MB for 16,384 tokens."""
     from torch.nn.attention.flex_attention import create_block_mask
@@ -110,7 +114,7 @@ def block_mask(lengths: tuple[int, ...], window: int | None, device: torch.devic
 
 
 @cache
-def softcapped(cap: float) -> Callable[..., Any]:
+def softcap_score_mod(cap: float) -> Callable[..., Any]:
     """FlexAttention's score_mod for a cap; one function a cap, so that nothing is compiled twice."""
 
     def score_mod(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
@@ -119,10 +123,12 @@ def softcapped(cap: float) -> Callable[..., Any]:
     return score_mod
 
 
-def flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
+def flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
+) -> torch.Tensor:
     """FlashAttention-2 over documents of several lengths, from PyTorch itself: bfloat16 or float16, on CUDA."""
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # (tokens, heads, size)
-    starts, longest = boundaries(documents.lengths, query.device), max(documents.lengths)
+    starts, longest = document_boundaries(documents.lengths, query.device), max(documents.lengths)
     back = -1 if documents.window is None else documents.window - 1  # tokens before its own; -1: all
     output = flash_function()(
         q,
@@ -146,26 +152,26 @@ def flash_function() -> Callable[..., Any]:
     return varlen_attn
 
 
-@lru_cache(maxsize=ROWS)
-def boundaries(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+@lru_cache(maxsize=CACHED_ROWS)
+def document_boundaries(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """(documents + 1,), int32: the token at which each document starts, and the row's tokens."""
     return torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
 
 
-def flash_takes(query: torch.Tensor) -> bool:
+def flash_supports(query: torch.Tensor) -> bool:
     """Whether FlashAttention-2 computes these queries on this device."""
     size = query.shape[-1]
     return (
         query.device.type == "cuda"
         and query.dtype in (torch.bfloat16, torch.float16)
         and size % 8 == 0
-        and size <= FLASH_SIZES
-        and flash_runs_on(query.device)
+        and size <= FLASH_LARGEST_HEAD
+        and flash_available_on(query.device)
     )
 
 
 @cache
-def flash_runs_on(device: torch.device) -> bool:
+def flash_available_on(device: torch.device) -> bool:
     """Ampere or newer, and a PyTorch that was built with FlashAttention."""
     return torch.backends.cuda.is_flash_attention_available() and (
         torch.cuda.get_device_capability(device) >= (8, 0)
