@@ -5,31 +5,31 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.page.formats import chances, equals, percent, signed
-from stages.common.statistics import paired_bootstrap, pass_at_k, sign_flip, smallest_detectable
+from stages.common.page.formats import format_chance, format_p_value, format_percent, format_points
+from stages.common.statistics import paired_bootstrap_interval, pass_at_k, sign_flip_test, smallest_detectable
 
-NOISE = 0.05  # p from which a difference counts as noise
-Sample = dict[str, Any]
-Count = tuple[int, int]  # samples, and those that passed
+SIGNIFICANCE_LEVEL = 0.05  # p from which a difference counts as noise
+SampleRow = dict[str, Any]
+PassCount = tuple[int, int]  # samples, and those that passed
 
 
 @dataclass(frozen=True)
-class Pair:
+class ProblemOutcome:
     """One problem with a sample of each model: the first that tells why it was won or lost."""
 
     task_id: str
-    base: Sample
-    tuned: Sample
+    base: SampleRow
+    tuned: SampleRow
     outcome: str  # won | lost | both | neither | equal (several samples, same share passed, not all or none)
-    base_count: Count
-    tuned_count: Count
+    base_count: PassCount
+    tuned_count: PassCount
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Some problems, in the benchmark's order, and whether the two models differ on them in pass@1."""
 
-    pairs: list[Pair]
+    pairs: list[ProblemOutcome]
     p: float  # exact: McNemar's with a sample a problem, the sign-flip test of pass rates with several
     difference: float  # pass@1 of tuned less base
     low: float  # its 95% interval, by the paired bootstrap
@@ -38,20 +38,20 @@ class Comparison:
         float | None
     )  # the least difference beyond noise where as much differs as here; None: no difference is
 
-    def having(self, outcome: str) -> list[Pair]:
+    def having(self, outcome: str) -> list[ProblemOutcome]:
         return [pair for pair in self.pairs if pair.outcome == outcome]
 
     @property
-    def won(self) -> list[Pair]:
+    def won(self) -> list[ProblemOutcome]:
         return self.having("won")
 
     @property
-    def lost(self) -> list[Pair]:
+    def lost(self) -> list[ProblemOutcome]:
         return self.having("lost")
 
     @property
     def beyond_noise(self) -> bool:
-        return self.p < NOISE
+        return self.p < SIGNIFICANCE_LEVEL
 
     @property
     def several(self) -> bool:
@@ -63,7 +63,9 @@ class Comparison:
         return "exact sign-flip test over the problems' pass rates" if self.several else "exact McNemar test"
 
 
-def compare(base: Sequence[Sample], tuned: Sequence[Sample], without: Collection[str] = ()) -> Comparison:
+def compare_models(
+    base: Sequence[SampleRow], tuned: Sequence[SampleRow], without: Collection[str] = ()
+) -> Comparison:
     """Compare two lists of samples over the problems that both hold, but for those in `without`.
 
     A problem is won where the tuned model passes in a greater share of its samples, lost where in a smaller.
@@ -71,14 +73,14 @@ def compare(base: Sequence[Sample], tuned: Sequence[Sample], without: Collection
     Raises:
         ValueError: no problem is left.
     """
-    of_base, of_tuned = by_problem(base), by_problem(tuned)
+    of_base, of_tuned = group_by_problem(base), group_by_problem(tuned)
     tasks = [task for task in of_base if task in of_tuned and task not in without]
     pairs = [pair(task, of_base[task], of_tuned[task]) for task in tasks]
     unit = math.lcm(*(count[0] for p in pairs for count in (p.base_count, p.tuned_count)))
     units = [
         c[1] * unit // c[0] - b[1] * unit // b[0] for b, c in ((p.base_count, p.tuned_count) for p in pairs)
     ]
-    p_value, needed = sign_flip(units, NOISE)
+    p_value, needed = sign_flip_test(units, SIGNIFICANCE_LEVEL)
     low, high = difference_interval(pairs, 1)[1:]
     whole = unit * len(pairs)
     return Comparison(
@@ -86,50 +88,52 @@ def compare(base: Sequence[Sample], tuned: Sequence[Sample], without: Collection
     )
 
 
-def difference_interval(pairs: Sequence[Pair], k: int) -> tuple[float, float, float]:
+def difference_interval(pairs: Sequence[ProblemOutcome], k: int) -> tuple[float, float, float]:
     """Difference in pass@k, tuned less base, and its 95% interval by the paired bootstrap."""
     base, tuned = ([pass_at_k(*c, k) for c in counts(pairs, target)] for target in ("base", "tuned"))
-    return (math.fsum(tuned) - math.fsum(base)) / len(pairs), *paired_bootstrap(base, tuned)
+    return (math.fsum(tuned) - math.fsum(base)) / len(pairs), *paired_bootstrap_interval(base, tuned)
 
 
-def counts(pairs: Sequence[Pair], target: str) -> list[Count]:
+def counts(pairs: Sequence[ProblemOutcome], target: str) -> list[PassCount]:
     return [getattr(pair, f"{target}_count") for pair in pairs]
 
 
-def by_problem(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    groups: dict[str, list[Sample]] = {}
+def group_by_problem(samples: Sequence[SampleRow]) -> dict[str, list[SampleRow]]:
+    groups: dict[str, list[SampleRow]] = {}
     for sample in samples:
         groups.setdefault(sample["task_id"], []).append(sample)
     return groups
 
 
-def pair(task_id: str, base: list[Sample], tuned: list[Sample]) -> Pair:
+def pair(task_id: str, base: list[SampleRow], tuned: list[SampleRow]) -> ProblemOutcome:
     found = [(len(samples), sum(s["verdict"] == PASSED for s in samples)) for samples in (base, tuned)]
     rates = [passed / samples for samples, passed in found]
     if rates[0] == rates[1]:
         outcome = {0.0: "neither", 1.0: "both"}.get(rates[0], "equal")
     else:
         outcome = "won" if rates[1] > rates[0] else "lost"
-    return Pair(task_id, telling(base, outcome == "lost"), telling(tuned, outcome == "won"), outcome, *found)
+    return ProblemOutcome(
+        task_id, pick_sample(base, outcome == "lost"), pick_sample(tuned, outcome == "won"), outcome, *found
+    )
 
 
-def telling(samples: Sequence[Sample], passed: bool) -> Sample:
+def pick_sample(samples: Sequence[SampleRow], passed: bool) -> SampleRow:
     """The first sample that passed, or that did not; the first of all where there is none."""
     return next((s for s in samples if (s["verdict"] == PASSED) == passed), samples[0])
 
 
-def interval(metrics: Mapping[str, Any]) -> str:
+def format_pass_at_1_interval(metrics: Mapping[str, Any]) -> str:
     """The 95% interval of pass@1, as text."""
-    return f"{percent(metrics['pass_at_1_low'])} to {percent(metrics['pass_at_1_high'])}"
+    return f"{format_percent(metrics['pass_at_1_low'])} to {format_percent(metrics['pass_at_1_high'])}"
 
 
-def points(comparison: Comparison) -> str:
+def format_difference(comparison: Comparison) -> str:
     """`+1.2 percentage points, 95% interval -2.4 to +4.9`."""
-    ends = f"{signed(comparison.low)} to {signed(comparison.high)}"
-    return f"{signed(comparison.difference)} percentage points, 95% interval {ends}"
+    ends = f"{format_points(comparison.low)} to {format_points(comparison.high)}"
+    return f"{format_points(comparison.difference)} percentage points, 95% interval {ends}"
 
 
-def verdict(comparison: Comparison) -> str:
+def describe_verdict(comparison: Comparison) -> str:
     """Whether the difference is more than noise, in words that a stranger understands."""
     won, lost, p = len(comparison.won), len(comparison.lost), comparison.p
     if not comparison.difference:
@@ -142,22 +146,22 @@ def verdict(comparison: Comparison) -> str:
         else f"a split at least as uneven as {won} won to {lost} lost"
     )
     chance = (
-        f"If both models were equally good, chance alone would give {split} in {chances(p)} of comparisons "
-        f"({comparison.test}, p {equals(p)})."
+        f"If both models were equally good, chance alone would give {split} in {format_chance(p)} of comparisons "
+        f"({comparison.test}, p {format_p_value(p)})."
     )
     if comparison.beyond_noise:
-        return f"The tuned model is {better}, by more than noise. {chance}{disagreement(comparison)}"
-    return f"The tuned model looks {better}, but the difference is not more than noise. {chance}{disagreement(comparison)}"
+        return f"The tuned model is {better}, by more than noise. {chance}{describe_disagreement(comparison)}"
+    return f"The tuned model looks {better}, but the difference is not more than noise. {chance}{describe_disagreement(comparison)}"
 
 
-def disagreement(comparison: Comparison) -> str:
+def describe_disagreement(comparison: Comparison) -> str:
     """Said where the interval and the test tell different things, as they may where few problems differ."""
     if (comparison.low > 0 or comparison.high < 0) == comparison.beyond_noise:
         return ""
     return " The 95% interval tells otherwise; it is approximate where few problems differ, and the test is exact."
 
 
-def smallest(comparison: Comparison) -> str:
+def describe_smallest_difference(comparison: Comparison) -> str:
     """The smallest difference that this benchmark could have shown: at best, and with as much that differs as here."""
     problems, differing = len(comparison.pairs), len(comparison.won) + len(comparison.lost)
     best = smallest_detectable(problems)

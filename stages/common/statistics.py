@@ -28,7 +28,7 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
     return 1.0 - math.prod(1.0 - k / i for i in range(samples - passed + 1, samples + 1))
 
 
-def pass_at(
+def pass_at_k_interval(
     counts: Sequence[tuple[int, int]], k: int, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
     """pass@k over problems with the ends of its interval: the mean of `pass_at_k`, low, high.
@@ -55,9 +55,9 @@ def pass_at(
     value = math.fsum(values) / len(values)
     alike = values[0] in (0.0, 1.0) and len(set(values)) == 1
     if alike or all(samples == 1 for samples, _ in counts):
-        low, high = wilson(round(math.fsum(values)), len(values), confidence)
+        low, high = wilson_interval(round(math.fsum(values)), len(values), confidence)
     else:
-        low, high = bootstrap(values, confidence, seed=seed)
+        low, high = bootstrap_interval(values, confidence, seed=seed)
     return value, low, high
 
 
@@ -68,7 +68,7 @@ def normal_quantile(probability: float) -> float:
     return NormalDist().inv_cdf(probability)
 
 
-def wilson(passed: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(passed: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927, JASA 22:209); (0, 1) for no trial at all."""
     if not 0 <= passed <= total:
         raise ValueError(f"{passed} of {total}")
@@ -83,7 +83,7 @@ def wilson(passed: int, total: int, confidence: float = 0.95) -> tuple[float, fl
     return low, 1.0 if passed == total else min(1.0, middle + half)
 
 
-def mcnemar(won: int, lost: int) -> float:
+def mcnemar_test(won: int, lost: int) -> float:
     """Two-sided p-value of McNemar's exact test: the sign test on the problems where the two models differ.
 
     Args:
@@ -98,7 +98,7 @@ def mcnemar(won: int, lost: int) -> float:
     return min(1.0, 2 * tail / 2**total)
 
 
-def sign_flip(differences: Sequence[int], level: float = 0.05) -> tuple[float, int | None]:
+def sign_flip_test(differences: Sequence[int], level: float = 0.05) -> tuple[float, int | None]:
     """Two-sided p-value of the exact sign-flip test, and the least sum of such differences that it calls real.
 
     If two models were equally good on every problem, each difference would have had either sign alike. p is the
@@ -129,7 +129,7 @@ def sign_flip(differences: Sequence[int], level: float = 0.05) -> tuple[float, i
     return min(1.0, float(at_least[abs(sum(differences))])), int(real[0]) if len(real) else None
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number, in the same order: Holm's step-down procedure.
 
     The i-th smallest of m is multiplied by m - i + 1, then made at least as large as the one before, at most 1. One
@@ -142,7 +142,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def bootstrap(
+def bootstrap_interval(
     values: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile interval of the mean, values drawn with replacement; the same seed gives the same interval."""
@@ -161,7 +161,7 @@ def bootstrap(
     return float(low), float(high)
 
 
-def paired_bootstrap(
+def paired_bootstrap_interval(
     before: Sequence[float],
     after: Sequence[float],
     confidence: float = 0.95,
@@ -187,11 +187,11 @@ def paired_bootstrap(
         raise ValueError(f"paired scores are wanted, there are {len(before)} and {len(after)}")
     differences = [b - a for a, b in zip(before, after, strict=True)]
     if not any(differences):
-        unseen = wilson(0, len(differences), confidence)[1]
+        unseen = wilson_interval(0, len(differences), confidence)[1]
         return -unseen, unseen
-    return bootstrap(differences, confidence, resamples, seed)
+    return bootstrap_interval(differences, confidence, resamples, seed)
 
 
 def smallest_detectable(total: int, confidence: float = 0.95) -> int:
     """Problems won, with none lost, from which McNemar's test calls a difference more than noise; total + 1: none."""
-    return next((won for won in range(1, total + 1) if mcnemar(won, 0) <= 1 - confidence), total + 1)
+    return next((won for won in range(1, total + 1) if mcnemar_test(won, 0) <= 1 - confidence), total + 1)

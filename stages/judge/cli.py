@@ -16,7 +16,7 @@ from typing import Any
 from stages.common.errors import UserError
 from stages.common.files import read_jsonl, write_jsonl
 from stages.common.schema import Problem
-from stages.common.statistics import wilson
+from stages.common.statistics import wilson_interval
 from stages.judge import benchmark
 from stages.judge.scoring import judge, open_pool
 from stages.judge.settings import JudgeSettings
@@ -117,5 +117,5 @@ def main() -> None:
     rows = ({**row, **{name: getattr(verdict, name) for name in FIELDS}} for (row, *_), verdict in pairs)
     write_jsonl(given.output, rows)
     passed = sum(verdict.verdict == "passed" for verdict in result.verdicts)
-    low, high = wilson(passed, len(samples))
+    low, high = wilson_interval(passed, len(samples))
     print(f"{passed} of {len(samples)} samples passed ({low:.1%} to {high:.1%}): {given.output}")

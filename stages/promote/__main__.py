@@ -19,7 +19,7 @@ from stages.promote.decision import Decision, decide
 from stages.promote.scored import read_scored
 from stages.track.register import CANDIDATE
 from stages.track.settings import TrackSettings
-from stages.track.store import Away, Store, open_store, told_apart
+from stages.track.store import Store, StoreUnavailable, open_store, translate_errors
 
 CHAMPION = "champion"
 HEADING = "\n\nPromotion: "  # in a version's description, before the sentence
@@ -34,9 +34,9 @@ def main(arguments: Sequence[str]) -> int:
         settings: TrackSettings = composed(*checked_overrides(arguments))["track"]
         try:
             store = open_store(settings)
-            with told_apart(store.uri):
+            with translate_errors(store.uri):
                 return promote(store, settings.registered_model)
-        except Away as error:
+        except StoreUnavailable as error:
             raise UserError(f"MLflow: {error}. The champion is as it was; run it again later.") from error
 
 

@@ -2,12 +2,19 @@
 
 from dataclasses import dataclass
 
-from stages.common.comparison import NOISE, PASSED, Comparison, compare, points, smallest
+from stages.common.comparison import (
+    PASSED,
+    SIGNIFICANCE_LEVEL,
+    Comparison,
+    compare_models,
+    describe_smallest_difference,
+    format_difference,
+)
 from stages.common.errors import UserError
-from stages.common.page.formats import equals
+from stages.common.page.formats import format_p_value
 from stages.promote.scored import Scored
 
-RULE = f"refused where pass@1 is lower and the exact paired test, two-sided, has p < {NOISE}"
+RULE = f"refused where pass@1 is lower and the exact paired test, two-sided, has p < {SIGNIFICANCE_LEVEL}"
 # settings that a score depends on: two models that differ in one are not compared
 ALIKE = ("benchmark", "samples", "temperature", "max_new_tokens", "cpu_seconds", "memory_mib")
 # settings that a score does not depend on; of the rest a difference is said
@@ -32,9 +39,11 @@ def decide(champion: Scored | None, candidate: Scored) -> Decision:
     if champion is None:
         return first(candidate)
     notes = differences(champion, candidate)
-    comparison = compare(champion.samples, candidate.samples)
+    comparison = compare_models(champion.samples, candidate.samples)
     promoted = not (comparison.difference < 0 and comparison.beyond_noise)
-    sentence = " ".join([told(champion, candidate, comparison, promoted), smallest(comparison), *notes])
+    sentence = " ".join(
+        [told(champion, candidate, comparison, promoted), describe_smallest_difference(comparison), *notes]
+    )
     tags = {
         "against": champion.version,
         "p": f"{comparison.p:.6g}",
@@ -71,7 +80,7 @@ def told(champion: Scored, candidate: Scored, comparison: Comparison, promoted: 
     problems = len(comparison.pairs)
     return (
         f"{start} Of {problems} problems of {candidate.benchmark} it won {len(comparison.won)} and lost "
-        f"{len(comparison.lost)} ({points(comparison)}; {comparison.test}, p {equals(comparison.p)})."
+        f"{len(comparison.lost)} ({format_difference(comparison)}; {comparison.test}, p {format_p_value(comparison.p)})."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import read_jsonl
-from stages.track.store import Store, told_apart
+from stages.track.store import Store, translate_errors
 
 SAMPLES = "evaluate/tuned/samples.jsonl"
 
@@ -35,7 +35,7 @@ def read_scored(store: Store, name: str, version: str) -> Scored:
     """
     run_id = store.client.get_model_version(name, version).run_id
     try:
-        with told_apart(store.uri), tempfile.TemporaryDirectory() as scratch:
+        with translate_errors(store.uri), tempfile.TemporaryDirectory() as scratch:
             run = store.client.get_run(run_id)
             samples = read_jsonl(Path(store.client.download_artifacts(run_id, SAMPLES, scratch)))
     except (UserError, FileNotFoundError) as error:

@@ -9,14 +9,19 @@ also in reports/plots, but for those that DVC draws from reports/train.csv itsel
 from pathlib import Path
 from typing import Any
 
-from stages.common.comparison import Comparison, compare, smallest, verdict
+from stages.common.comparison import (
+    Comparison,
+    compare_models,
+    describe_smallest_difference,
+    describe_verdict,
+)
 from stages.common.files import replacing
-from stages.common.page.figures import STYLE, figures
-from stages.common.page.plots import picture
+from stages.common.page.figures import STYLE_FOLDER, figure_embedder
+from stages.common.page.plot_style import render_png
 from stages.common.stage import Settings, run
 from stages.report import data_sections, plots, scores, sections
-from stages.report.caveats import cautions
-from stages.report.inputs import TARGETS, Evidence, read_evidence, weak
+from stages.report.caveats import find_caveats
+from stages.report.inputs import TARGETS, ReportInputs, judged_in_weak_sandbox, read_report_inputs
 
 PAGE = Path("reports/index.html")
 PLOTS = Path("reports/plots")
@@ -24,15 +29,15 @@ DRAWN_BY_DVC = {
     "loss",
     "learning_rate",
 }  # dvc.yaml's plots of reports/train.csv: `dvc plots` would show them twice
-TEMPLATES = (Path(__file__).parent, STYLE)
+TEMPLATES = (Path(__file__).parent, STYLE_FOLDER)
 
 
 def main(settings: Settings) -> dict[str, Any]:
-    evidence = read_evidence()
-    comparison = compare(evidence.samples["base"], evidence.samples["tuned"])
-    clean = scores.clean_part(evidence)
-    pictures = draw(evidence)
-    page = render(settings.report.title, evidence, comparison, clean, pictures)
+    evidence = read_report_inputs()
+    comparison = compare_models(evidence.samples["base"], evidence.samples["tuned"])
+    clean = scores.compare_clean_part(evidence)
+    pictures = draw_plots(evidence)
+    page = render_page(settings.report.title, evidence, comparison, clean, pictures)
     with replacing(PLOTS) as folder:
         folder.mkdir()
         for name, png in pictures.items():
@@ -41,45 +46,47 @@ def main(settings: Settings) -> dict[str, Any]:
     with replacing(PAGE) as temporary:
         temporary.write_text(page, "utf-8")
     print(f"report: {PAGE}")
-    return scores.figures(evidence, comparison, clean)
+    return scores.report_metrics(evidence, comparison, clean)
 
 
-def draw(evidence: Evidence) -> dict[str, bytes]:
+def draw_plots(evidence: ReportInputs) -> dict[str, bytes]:
     """All pictures as PNG, by name."""
     metrics, curve = evidence.metrics, evidence.curve
     bars = metrics["pack"]["histograms"]
     counts = {target: metrics[f"evaluate/{target}"]["verdicts"] for target in TARGETS}
-    is_weak = any(weak(metrics[f"evaluate/{target}"]) for target in TARGETS)
-    clean, order = metrics["clean"], data_sections.rules(evidence.config)
-    steps = data_sections.funnel(clean, order)["rules"]
+    is_weak = any(judged_in_weak_sandbox(metrics[f"evaluate/{target}"]) for target in TARGETS)
+    clean, order = metrics["clean"], data_sections.rules_in_order(evidence.config)
+    steps = data_sections.drop_table(clean, order)["rules"]
     pictures = {
-        "pass_at_1": picture(
-            plots.pass_at_1, *(metrics[f"evaluate/{t}"] for t in TARGETS), is_weak, height=1.9
+        "pass_at_1": render_png(
+            plots.plot_pass_at_1, *(metrics[f"evaluate/{t}"] for t in TARGETS), is_weak, height=1.9
         ),
-        "verdicts": picture(plots.verdicts, counts, is_weak, height=1.9),
-        "loss": picture(plots.loss, curve),
-        "learning_rate": picture(plots.learning_rate, curve),
-        "lengths": picture(plots.histogram, bars["tokens"], bars["rows"], "rows"),
-        "packs": picture(plots.histogram, bars["tokens"], bars["packs"], "packs"),
-        "documents": picture(plots.per_pack, bars["packs_by_documents"]),
+        "verdicts": render_png(plots.plot_verdicts, counts, is_weak, height=1.9),
+        "loss": render_png(plots.plot_loss, curve),
+        "learning_rate": render_png(plots.plot_learning_rate, curve),
+        "lengths": render_png(plots.plot_histogram, bars["tokens"], bars["rows"], "rows"),
+        "packs": render_png(plots.plot_histogram, bars["tokens"], bars["packs"], "packs"),
+        "documents": render_png(plots.plot_rows_per_pack, bars["packs_by_documents"]),
     }
     sizes = {rule: groups for rule, groups in clean.get("cluster_sizes", {}).items() if groups}
     if sizes:
-        pictures["clusters"] = picture(plots.clusters, sizes)
+        pictures["clusters"] = render_png(plots.plot_cluster_sizes, sizes)
     if "near" in clean:
         near = clean["near"]
-        pictures["s_curve"] = picture(
-            plots.s_curve, near["bands"], near["rows_a_band"], near["threshold"], near["related"]
+        pictures["s_curve"] = render_png(
+            plots.plot_s_curve, near["bands"], near["rows_a_band"], near["threshold"], near["related"]
         )
     if steps:
-        left = data_sections.remaining(clean, steps)
-        pictures["funnel"] = picture(plots.funnel, left, ["rows in", *steps], height=1.4 + 0.3 * len(steps))
+        left = data_sections.rows_left_by_rule(clean, steps)
+        pictures["funnel"] = render_png(
+            plots.plot_rows_left, left, ["rows in", *steps], height=1.4 + 0.3 * len(steps)
+        )
     return pictures
 
 
-def render(
+def render_page(
     title: str,
-    evidence: Evidence,
+    evidence: ReportInputs,
     comparison: Comparison,
     clean: Comparison | None,
     pictures: dict[str, bytes],
@@ -91,38 +98,38 @@ def render(
     metrics, config = evidence.metrics, evidence.config
     return environment.get_template("page.html.j2").render(
         title=title,
-        model=sections.model(metrics["base"]),
+        model=sections.describe_model(metrics["base"]),
         benchmark=metrics["evaluate/tuned"]["benchmark"],
         several=comparison.several,
-        cards=sections.cards(evidence, comparison),
-        cautions=cautions(evidence),
-        verdict=verdict(comparison),
-        smallest=smallest(comparison),
+        cards=sections.headline_cards(evidence, comparison),
+        cautions=find_caveats(evidence),
+        verdict=describe_verdict(comparison),
+        smallest=describe_smallest_difference(comparison),
         test=comparison.test,
-        scores=scores.score_rows(evidence, comparison, clean),
-        clean_verdict=scores.clean_verdict(clean) if evidence.near else "",
-        clean_words=scores.clean_words(evidence, clean),
-        near=scores.near_rows(evidence),
-        judged=sections.judged(evidence),
+        scores=scores.score_table(evidence, comparison, clean),
+        clean_verdict=scores.describe_clean_verdict(clean) if evidence.near else "",
+        clean_words=scores.describe_clean_part(evidence, clean),
+        near=scores.near_problems_table(evidence),
+        judged=sections.judging_facts(evidence),
         pairs=comparison.pairs,
         changed=[*comparison.won, *comparison.lost],
-        outcome_words=sections.OUTCOMES,
-        same=sections.same(comparison),
-        trained=sections.trained(evidence),
-        merge=sections.merged(metrics["merge"]),
-        merge_words=sections.merged_words(metrics["merge"]),
-        funnel=data_sections.funnel(metrics["clean"], data_sections.rules(config)),
-        cleaned=data_sections.cleaned(metrics["clean"]),
+        outcome_words=sections.OUTCOME_LABELS,
+        same=sections.describe_ties(comparison),
+        trained=sections.training_facts(evidence),
+        merge=sections.merge_facts(metrics["merge"]),
+        merge_words=sections.describe_merge(metrics["merge"]),
+        funnel=data_sections.drop_table(metrics["clean"], data_sections.rules_in_order(config)),
+        cleaned=data_sections.cleaning_facts(metrics["clean"]),
         pack_drops=", ".join(f"{n} ({why})" for why, n in metrics["pack"]["rows_dropped"].items()),
-        packing=data_sections.packing(metrics["pack"]),
-        cost=sections.cost(metrics),
-        sources=data_sections.sources(config, metrics["fetch"]),
-        left_out=data_sections.left_out(metrics["fetch"]),
-        config_hash=sections.config_hash(evidence.config_text),
+        packing=data_sections.packing_table(metrics["pack"]),
+        cost=sections.cost_table(metrics),
+        sources=data_sections.sources_table(config, metrics["fetch"]),
+        left_out=data_sections.rejection_table(metrics["fetch"]),
+        config_hash=sections.text_sha256(evidence.config_text),
         config_text=evidence.config_text,
-        number=sections.number,
+        number=sections.format_number,
         pictures=pictures,
-        figure=figures(pictures),
+        figure=figure_embedder(pictures),
     )
 
 

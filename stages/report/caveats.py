@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stages.report.inputs import TARGETS, Evidence, weak
+from stages.report.inputs import TARGETS, ReportInputs, judged_in_weak_sandbox
 
 SHARE = 0.05  # of the samples, above which it is said
 
 
-def cautions(evidence: Evidence) -> list[str]:
+def find_caveats(evidence: ReportInputs) -> list[str]:
     """Sentences; none where all is well."""
     scored = {target: evidence.metrics[f"evaluate/{target}"] for target in TARGETS}
     return [*sandbox(scored), *merge(evidence.metrics["merge"]), *weak_passes(scored), *shares(scored)]
@@ -24,7 +24,7 @@ def merge(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def sandbox(scored: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    found = [target for target, metrics in scored.items() if weak(metrics)]
+    found = [target for target, metrics in scored.items() if judged_in_weak_sandbox(metrics)]
     levels = {target: metrics["isolation"]["level"] for target, metrics in scored.items()}
     said = []
     if found:
@@ -44,7 +44,10 @@ def weak_passes(scored: Mapping[str, Mapping[str, Any]]) -> list[str]:
     found = [(target, m["weak_passed"], m["passed"]) for target, m in scored.items() if m.get("weak_passed")]
     if not found:
         return []
-    whose = " and ".join(f"{weak} of the {target} model's {passed}" for target, weak, passed in found)
+    whose = " and ".join(
+        f"{judged_in_weak_sandbox} of the {target} model's {passed}"
+        for target, judged_in_weak_sandbox, passed in found
+    )
     return [
         f"{whose} passed samples are weak: their test needs classes of the completion, ran in the sandbox with it, and "
         "could have been answered for instead of passed."

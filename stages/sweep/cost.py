@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stages.common.page.formats import duration
+from stages.common.page.formats import format_duration
 from stages.sweep.comparisons import Finding
 from stages.sweep.results import Point, SweepEvidence
 
@@ -45,10 +45,10 @@ def cost(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, Any]:
         "stages": [stage.replace("@", " ") for stage in stages],
         "lines": lines,
         "spent": [f"{value:,.1f}" for value in spent.values()],
-        "ran": duration(sum(spent.values())) if any(spent.values()) else "",
-        "saved": duration(saved) if saved else "",
+        "ran": format_duration(sum(spent.values())) if any(spent.values()) else "",
+        "saved": format_duration(saved) if saved else "",
         "took": f"{took:,.1f}",
-        "words": duration(took),
+        "words": format_duration(took),
     }
 
 

@@ -14,12 +14,12 @@ from stages.track.store import (
     CONFIG,
     PARENT_TAG,
     SWEEP_TAG,
-    Away,
-    Identity,
+    RunIdentity,
     Store,
+    StoreUnavailable,
     find_runs,
     open_store,
-    told_apart,
+    translate_errors,
 )
 
 EXPERIMENT_TAG = "codetune.dvc_experiment"
@@ -111,15 +111,15 @@ def runs_of(store: Store, plan: Plan, result: Result) -> Sequence[Any] | None:
     if train is None or config is None:
         return None
     key = str(json.loads(train).get("training_key"))
-    return find_runs(store, Identity(key, hashlib.sha256(config).hexdigest()))
+    return find_runs(store, RunIdentity(key, hashlib.sha256(config).hexdigest()))
 
 
 def sent(track: TrackSettings, send: Callable[[Store], Any], otherwise: str) -> Any:
     """What `send` returns; None, and a line on the terminal, where the store does not answer."""
     try:
         store = open_store(track)
-        with told_apart(store.uri):
+        with translate_errors(store.uri):
             return send(store)
-    except Away as error:
+    except StoreUnavailable as error:
         print(f"MLflow: {error}: the sweep's run is not complete. {otherwise}.", flush=True)
         return None

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.files import replacing
-from stages.common.page.figures import STYLE, figures
-from stages.common.page.formats import duration, equals, memory, signed
-from stages.common.page.plots import picture
+from stages.common.page.figures import STYLE_FOLDER, figure_embedder
+from stages.common.page.formats import format_duration, format_memory, format_p_value, format_points
+from stages.common.page.plot_style import render_png
 from stages.sweep import sweep_plots
 from stages.sweep.comparisons import (
     Difference,
@@ -102,7 +102,7 @@ def render(sweep: SweepEvidence, found: Sequence[Finding]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader((HERE, STYLE)),
+        loader=FileSystemLoader((HERE, STYLE_FOLDER)),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -126,7 +126,7 @@ def render(sweep: SweepEvidence, found: Sequence[Finding]) -> str:
         many=sweep_plots.MANY,
         cost=cost(sweep, found),
         unfinished=[line for line in map(unfinished, found) if line],
-        figure=figures(drawn),
+        figure=figure_embedder(drawn),
     )
 
 
@@ -193,9 +193,9 @@ def line(sweep: SweepEvidence, place: int, finding: Finding) -> dict[str, Any]:
         "best": told_difference(finding.best),
         "left_out": finding.left_out,
         "validation": told(train.get("validation_loss_kept"), lambda loss: f"{loss:.4f}"),
-        "training": told(train.get("seconds"), duration),
+        "training": told(train.get("seconds"), format_duration),
         "speed": told(train.get("tokens_per_second"), lambda speed: f"{speed:,.0f} tokens/s"),
-        "memory": memory(train.get("peak_memory_mib")),
+        "memory": format_memory(train.get("peak_memory_mib")),
         "status": point.tried.status,
         "take": f"dvc exp apply {shlex.quote(point.tried.name)}" if point.commit else "",
     }
@@ -209,8 +209,13 @@ def told_difference(difference: Difference | None) -> dict[str, Any] | None:
     """Cells of a difference: points, p, p after Holm's correction."""
     if difference is None:
         return None
-    p, p_holm = (equals(value).removeprefix("= ") for value in (difference.p, difference.p_holm))
-    return {"points": signed(difference.value), "p": p, "p_holm": p_holm, "real": difference.beyond_noise}
+    p, p_holm = (format_p_value(value).removeprefix("= ") for value in (difference.p, difference.p_holm))
+    return {
+        "points": format_points(difference.value),
+        "p": p,
+        "p_holm": p_holm,
+        "real": difference.beyond_noise,
+    }
 
 
 def unfinished(finding: Finding) -> dict[str, str] | None:
@@ -239,7 +244,7 @@ def draw(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, bytes]:
         names = list(curves) if len(curves) <= sweep_plots.MANY else ["best"]
         height = 2.9 + sweep_plots.legend_height([f"{name} (best)" for name in names])
         top = next(f.label for f in finished if f.point is best)
-        drawn["losses"] = picture(sweep_plots.losses, curves, top, values, what, height=height)
+        drawn["losses"] = render_png(sweep_plots.losses, curves, top, values, what, height=height)
     return drawn
 
 
@@ -260,7 +265,7 @@ def over_key(sweep: SweepEvidence, key: str, found: Sequence[Finding], best: Poi
         lines.setdefault(others(sweep, finding.point, key), []).append(dot)
     base, top = base_value(sweep), others(sweep, best, key)
     names = ["base model", *(lines if len(lines) <= sweep_plots.MANY else [top, "mean of all", "others"])]
-    return picture(
+    return render_png(
         sweep_plots.over_key,
         sweep_plots.shortened(key, 60),
         scale,

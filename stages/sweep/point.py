@@ -21,7 +21,7 @@ from stages.sweep.clone import POINT, Pruned, clone_of, end_processes
 from stages.sweep.spec import Plan, dvc_params, swept
 from stages.sweep.study import Watcher
 from stages.track.run_contents import is_number
-from stages.track.store import SWEEP, SWEEP_RUN
+from stages.track.store import SWEEP_RUN_VARIABLE, SWEEP_VARIABLE
 
 WATCH_SECONDS = 1.0
 LOG_LINES = 12
@@ -167,7 +167,7 @@ def environment(plan: Plan, clone: Path) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment["MLFLOW_TRACKING_URI"] = plan.tracking_uri
-    environment |= {SWEEP: plan.name, SWEEP_RUN: plan.run, POINT: str(clone)}
+    environment |= {SWEEP_VARIABLE: plan.name, SWEEP_RUN_VARIABLE: plan.run, POINT: str(clone)}
     return environment
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stages.common.statistics import holm
+from stages.common.statistics import holm_adjusted
 from stages.sweep.point import Result
 
 NOISE = 0.05  # adjusted p from which a difference counts as noise
@@ -35,7 +35,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def adjusted_p(results: Sequence[Result]) -> dict[str, float]:
     """Holm's p by the point's name, over the points that have a p."""
     found = {r.name: r.p for r in results if r.p is not None}
-    return dict(zip(found, holm(list(found.values())), strict=True))
+    return dict(zip(found, holm_adjusted(list(found.values())), strict=True))
 
 
 def told_p(p: float | None) -> str:

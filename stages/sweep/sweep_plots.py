@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from stages.common.curve import CurveCells, column
-from stages.common.page.plots import BASE, INK, SOURCE_COLOURS, TUNED, mark
+from stages.common.page.plot_style import BASE, INK, SOURCE_COLOURS, TUNED, mark_weak_sandbox
 
 COLOURS = [SOURCE_COLOURS[place] for place in (0, 4, 5, 2, 7, 3, 6, 1)]  # neighbours differ
 MANY = len(COLOURS)  # lines above which colours stop telling them apart
@@ -100,7 +100,7 @@ def over_key(
         base: the base model's own value.
         weak: whether points were judged in a weak sandbox.
     """
-    mark(axes, weak)
+    mark_weak_sandbox(axes, weak)
     if base is not None:
         axes.axhline(base, color=BASE, linestyle="--", linewidth=1.2, label="base model")
     many = len(lines) > MANY

@@ -13,17 +13,17 @@ from functools import partial
 
 from stages.common.files import write_json
 from stages.common.stage import Settings, run
-from stages.track.complete import PARTS, the_run
-from stages.track.register import complete_model, registers
-from stages.track.run_contents import MERGED, Facts, existing, gather
+from stages.track.complete_run import RUN_PARTS, find_or_create_run
+from stages.track.register import register_model, should_register
+from stages.track.run_contents import MERGED_MODEL, RunContents, read_run_contents, require_path
 from stages.track.settings import TrackSettings
-from stages.track.store import Away, open_store, told_apart
+from stages.track.store import StoreUnavailable, open_store, translate_errors
 from stages.track.view import add_view
 
 
 def main(settings: Settings) -> None:
-    facts = gather()
-    sent = send(settings.track, facts)
+    facts = read_run_contents()
+    sent = send_run(settings.track, facts)
     write_json(
         "reports/mlflow.json",  # without the run's id: that is another in each store, and this file is in git
         {
@@ -35,29 +35,29 @@ def main(settings: Settings) -> None:
     )
 
 
-def send(settings: TrackSettings, facts: Facts) -> bool:
+def send_run(settings: TrackSettings, facts: RunContents) -> bool:
     """Bring the run to what the facts say; False when the store stopped answering, and what is not sent is printed.
 
     Raises:
         UserError: the store refuses, or its settings are wrong.
     """
-    parts = dict(PARTS)
-    if registers(settings):
-        existing(str(MERGED))
-        parts["model"] = partial(complete_model, name=settings.registered_model)
+    parts = dict(RUN_PARTS)
+    if should_register(settings):
+        require_path(str(MERGED_MODEL))
+        parts["model"] = partial(register_model, name=settings.registered_model)
     left = ["parameters", *parts]
     try:
         store = open_store(settings)
-        with told_apart(store.uri):
+        with translate_errors(store.uri):
             add_view(store)
-            mlflow_run = the_run(store, facts)
+            mlflow_run = find_or_create_run(store, facts)
             left.remove("parameters")
             for part, complete in parts.items():
                 complete(store, mlflow_run, facts)
                 left.remove(part)
             if mlflow_run.info.status != "FINISHED":
                 store.client.set_terminated(mlflow_run.info.run_id, "FINISHED")
-    except Away as error:
+    except StoreUnavailable as error:
         print(f"MLflow: {error}. Not sent: {', '.join(left)}. `dvc repro -f -s track` sends it.")
         return False
     info = mlflow_run.info

@@ -18,19 +18,19 @@ from stages.track.gauges import Gauges
 from stages.track.settings import TrackSettings
 from stages.track.store import (
     METRICS_A_CALL,
-    Away,
-    Identity,
-    Point,
+    MetricPoint,
+    RunIdentity,
+    StoreUnavailable,
     complete_params,
     create_run,
+    curve_history,
     find_runs,
-    history,
     log_points,
     open_store,
     row_points,
     shown_uri,
     store_uri,
-    told_apart,
+    translate_errors,
 )
 
 PAUSES = (5.0, 60.0)  # seconds before a store that did not answer is asked again: at first, and at most
@@ -39,7 +39,7 @@ PAUSES = (5.0, 60.0)  # seconds before a store that did not answer is asked agai
 POLITE = int(os.environ.get("CODETUNE_LIVE_NICE", "19"))
 
 
-class Lines:
+class MessageReader:
     """The messages that come in on a file descriptor."""
 
     def __init__(self, descriptor: int) -> None:
@@ -55,16 +55,16 @@ class Lines:
         return [json.loads(line) for line in lines]
 
 
-class Sender:
+class CurveSender:
     """Keeps what came until the store has taken it. Raises UserError where the store refuses, never `Away`."""
 
     def __init__(self, settings: TrackSettings, training_key: str) -> None:
-        self._settings, self._identity = settings, Identity.of(training_key)
+        self._settings, self._identity = settings, RunIdentity.of(training_key)
         self._uri = store_uri(settings)
         self._store: Any = None  # a Store, once it has answered
         self._run: Any = None
         self._known: set[tuple[str, int]] = set()  # points of an earlier attempt that is resumed
-        self._pending: list[Point] = []
+        self._pending: list[MetricPoint] = []
         self._pause = self._again = 0.0
         self.away = False
 
@@ -72,7 +72,7 @@ class Sender:
         """Seconds until the store may be asked again."""
         return max(0.0, self._again - time.monotonic()) if self.away else PAUSES[1]
 
-    def add(self, points: list[Point]) -> None:
+    def add(self, points: list[MetricPoint]) -> None:
         self._pending += points
 
     def add_gauges(self, values: dict[str, float]) -> None:
@@ -80,21 +80,21 @@ class Sender:
         if self._run is not None and not self.away:
             now = int(time.time() * 1000)
             step = (now - self._run.info.start_time) // 1000
-            self._pending += [Point(name, value, step, now) for name, value in values.items()]
+            self._pending += [MetricPoint(name, value, step, now) for name, value in values.items()]
 
     def send(self) -> None:
         """Send what is pending, unless the store was found away a moment ago."""
         if self.away and self.wait():
             return
         try:
-            with told_apart(self._uri):
+            with translate_errors(self._uri):
                 self._open()
                 while self._pending:
                     part = self._pending[:METRICS_A_CALL]
                     points = [p for p in part if (p.name, p.step) not in self._known]
                     log_points(self._store, self._run.info.run_id, points)
                     del self._pending[: len(part)]
-        except Away as error:
+        except StoreUnavailable as error:
             self._leave(error)
         else:
             if self.away:
@@ -108,9 +108,9 @@ class Sender:
         if self.away or self._run is None:
             return
         try:
-            with told_apart(self._uri):
+            with translate_errors(self._uri):
                 self._store.client.set_terminated(self._run.info.run_id, status)
-        except Away as error:
+        except StoreUnavailable as error:
             self._leave(error)
 
     def _open(self) -> None:
@@ -122,10 +122,12 @@ class Sender:
         run = complete_params(self._store, runs[0]) if runs else create_run(self._store, self._identity)
         if runs:
             self._store.client.update_run(run.info.run_id, status="RUNNING")
-        self._known = {(key, step) for key, steps in history(self._store, run).items() for step in steps}
+        self._known = {
+            (key, step) for key, steps in curve_history(self._store, run).items() for step in steps
+        }
         self._run = run
 
-    def _leave(self, error: Away) -> None:
+    def _leave(self, error: StoreUnavailable) -> None:
         if not self.away:
             say(
                 f"MLflow: {error}; the live curve is not sent until it does, by the track stage at the latest."
@@ -134,12 +136,14 @@ class Sender:
         self._again = time.monotonic() + self._pause
 
 
-def send(settings: TrackSettings, training_key: str, descriptor: int, training: int | None = None) -> None:
+def send_live_curve(
+    settings: TrackSettings, training_key: str, descriptor: int, training: int | None = None
+) -> None:
     """Send what comes in on a file descriptor until it ends, and the gauges of the machine and of the process `training`.
 
     A training that dies without a last word leaves its run KILLED.
     """
-    sender, lines, status = Sender(settings, training_key), Lines(descriptor), "KILLED"
+    sender, lines, status = CurveSender(settings, training_key), MessageReader(descriptor), "KILLED"
     sender.send()
     every = settings.system_seconds
     gauges = Gauges(training) if every and training else None
@@ -157,7 +161,7 @@ def send(settings: TrackSettings, training_key: str, descriptor: int, training: 
     sender.close(status)
 
 
-def step_back() -> None:
+def yield_cores() -> None:
     """Leave the processor to the training, which on a CPU wants every core."""
     os.nice(POLITE)
     with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
@@ -173,10 +177,12 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    step_back()
+    yield_cores()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # it is asked again here, without waiting
     try:
-        send(TrackSettings(**json.loads(sys.argv[1])), sys.argv[2], sys.stdin.fileno(), os.getppid())
+        send_live_curve(
+            TrackSettings(**json.loads(sys.argv[1])), sys.argv[2], sys.stdin.fileno(), os.getppid()
+        )
     except Exception as error:
         say(f"MLflow: the live curve is not sent ({error}); the track stage sends it later.")
         sys.exit(1)

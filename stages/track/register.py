@@ -10,17 +10,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version as installed
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from stages.track.run_contents import MERGED, Facts, digest_of, lock_digests
+from stages.track.run_contents import MERGED_MODEL, RunContents, data_digest, lock_digests
 from stages.track.settings import TrackSettings
-from stages.track.store import SWEEP, Store
+from stages.track.store import SWEEP_VARIABLE, Store
 
 CANDIDATE = "candidate"
-DIGEST_TAG = f"dvc.{MERGED}"
-SERVED = Path(__file__).with_name("served.py")
+DIGEST_TAG = f"dvc.{MERGED_MODEL}"
+SERVED_CODE = Path(__file__).with_name("served.py")
 EXAMPLE = ['def add(a, b):\n    """Return the sum of a and b."""\n']
 REQUIREMENTS = ("mlflow", "torch", "transformers")
 SCORES = ("tuned/pass_at_1", "base/pass_at_1", "comparison/difference", "comparison/p", "merge/mean_kl")
@@ -29,26 +29,26 @@ LINEAGE = ("codetune.", "dvc.models/", "dvc.data/packed", "mlflow.source.git.com
 MEGABYTES_A_SECOND = 10  # a server takes at least, beyond its usual seconds for an answer
 
 
-def registers(settings: TrackSettings) -> bool:
+def should_register(settings: TrackSettings) -> bool:
     """Whether the model goes into the registry: it has a name there, and this is no point of a sweep.
 
     A sweep's points would each leave their weights in the store. `dvc exp apply` of one and then
     `dvc repro -f -s track` registers it.
     """
-    return bool(settings.registered_model) and not os.environ.get(SWEEP)
+    return bool(settings.registered_model) and not os.environ.get(SWEEP_VARIABLE)
 
 
-def complete_model(store: Store, run: Any, facts: Facts, name: str) -> None:
+def register_model(store: Store, run: Any, facts: RunContents, name: str) -> None:
     """Bring the registry to what the files say; what is there is not sent again.
 
     Args:
         name: of the registered model; made where it is missing.
     """
-    digest = digest_of(str(MERGED), lock_digests(Path("dvc.lock")))
+    digest = data_digest(str(MERGED_MODEL), lock_digests(Path("dvc.lock")))
     tags = {**version_tags(facts), DIGEST_TAG: digest}
-    model = ready(store, digest) or upload(store, run, name, tags)
-    link(store, run, model, facts)
-    version, newest = own_version(store, run, name, model.model_id)
+    model = find_ready_model(store, digest) or upload_model(store, run, name, tags)
+    link_model_to_run(store, run, model, facts)
+    version, newest = find_own_version(store, run, name, model.model_id)
     if version is None:
         version = newest = create_version(store, run, name, model.model_id, tags, facts)
     for key, value in tags.items():
@@ -60,7 +60,7 @@ def complete_model(store: Store, run: Any, facts: Facts, name: str) -> None:
         store.client.set_registered_model_alias(name, CANDIDATE, version.version)
 
 
-def version_tags(facts: Facts) -> dict[str, str]:
+def version_tags(facts: RunContents) -> dict[str, str]:
     """Lineage and scores of a version."""
     scores = {f"codetune.{key}": f"{facts.finals[key]:.6g}" for key in SCORES if key in facts.finals}
     lineage = {key: value for key, value in facts.tags.items() if key.startswith(LINEAGE)}
@@ -77,11 +77,11 @@ def models_of(store: Store, digest: str) -> list[Any]:
     return list(store.client.search_logged_models(experiments, f"tags.`{DIGEST_TAG}` = '{digest}'"))
 
 
-def ready(store: Store, digest: str) -> Any:
+def find_ready_model(store: Store, digest: str) -> Any:
     return next((model for model in models_of(store, digest) if model.status == "READY"), None)
 
 
-def upload(store: Store, run: Any, name: str, tags: dict[str, str]) -> Any:
+def upload_model(store: Store, run: Any, name: str, tags: dict[str, str]) -> Any:
     """Send the files; what an upload left that was cut off is filled up."""
     cut = [m for m in models_of(store, tags[DIGEST_TAG]) if m.experiment_id == store.experiment_id]
     model = (
@@ -92,21 +92,21 @@ def upload(store: Store, run: Any, name: str, tags: dict[str, str]) -> Any:
         )
     )
     with tempfile.TemporaryDirectory() as scratch:
-        folder = save(Path(scratch), model, run.info.run_id, tags)
-        largest = max(path.stat().st_size for path in MERGED.iterdir())
-        with setting("MLFLOW_HTTP_REQUEST_TIMEOUT", patience(largest)):
+        folder = save_mlflow_model(Path(scratch), model, run.info.run_id, tags)
+        largest = max(path.stat().st_size for path in MERGED_MODEL.iterdir())
+        with environment_variable("MLFLOW_HTTP_REQUEST_TIMEOUT", upload_timeout(largest)):
             store.client.log_model_artifacts(model.model_id, str(folder))
     return store.client.finalize_logged_model(model.model_id, "READY")
 
 
-def save(scratch: Path, model: Any, run_id: str, tags: dict[str, str]) -> Path:
+def save_mlflow_model(scratch: Path, model: Any, run_id: str, tags: dict[str, str]) -> Path:
     """The model as MLflow wants it, in a new folder below `scratch`; the weights are links, so nothing large is copied."""
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    folder, small = scratch / "model", scratch / MERGED.name
-    weights = sorted(MERGED.glob("*.safetensors"))
-    shutil.copytree(MERGED, small, ignore=shutil.ignore_patterns("*.safetensors"))
+    folder, small = scratch / "model", scratch / MERGED_MODEL.name
+    weights = sorted(MERGED_MODEL.glob("*.safetensors"))
+    shutil.copytree(MERGED_MODEL, small, ignore=shutil.ignore_patterns("*.safetensors"))
     description = Model(
         artifact_path=model.artifact_location,
         run_id=run_id,
@@ -116,23 +116,28 @@ def save(scratch: Path, model: Any, run_id: str, tags: dict[str, str]) -> Path:
     )
     mlflow.pyfunc.save_model(
         folder,
-        python_model=SERVED,
-        artifacts={MERGED.name: str(small)},
-        signature=signature(),
+        python_model=SERVED_CODE,
+        artifacts={MERGED_MODEL.name: str(small)},
+        signature=model_signature(),
         input_example=EXAMPLE,
-        pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
+        pip_requirements=[
+            f"{package}=={installed_version(package).split('+')[0]}" for package in REQUIREMENTS
+        ],
         mlflow_model=description,
     )
     for path in weights:
-        (folder / "artifacts" / MERGED.name / path.name).symlink_to(path.resolve())
+        (folder / "artifacts" / MERGED_MODEL.name / path.name).symlink_to(path.resolve())
     flavor = description.flavors["python_function"]  # paths of this machine are nobody's business
-    flavor["model_code_path"], flavor["artifacts"][MERGED.name]["uri"] = SERVED.name, str(MERGED)
+    flavor["model_code_path"], flavor["artifacts"][MERGED_MODEL.name]["uri"] = (
+        SERVED_CODE.name,
+        str(MERGED_MODEL),
+    )
     description.model_size_bytes += sum(path.stat().st_size for path in weights)
     description.save(folder / "MLmodel")
     return folder
 
 
-def signature() -> Any:
+def model_signature() -> Any:
     """Prompts in, completions out; `max_new_tokens` may be given."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -141,13 +146,13 @@ def signature() -> Any:
     return ModelSignature(texts, texts, ParamSchema([ParamSpec("max_new_tokens", "integer", 256)]))
 
 
-def patience(size: int) -> str:
+def upload_timeout(size: int) -> str:
     """Seconds for a server's answer while a file of `size` bytes goes through it to where it is kept."""
     return str(round(int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + size / 1e6 / MEGABYTES_A_SECOND))
 
 
 @contextmanager
-def setting(name: str, value: str) -> Iterator[None]:
+def environment_variable(name: str, value: str) -> Iterator[None]:
     """An environment variable, which MLflow reads when it needs it."""
     before = os.environ.get(name)
     os.environ[name] = value
@@ -159,7 +164,7 @@ def setting(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def link(store: Store, run: Any, model: Any, facts: Facts) -> None:
+def link_model_to_run(store: Store, run: Any, model: Any, facts: RunContents) -> None:
     """Name the model among the run's outputs, and give it its scores, so that MLflow's UI leads from each to the other."""
     from mlflow.entities import LoggedModelOutput, Metric
 
@@ -176,7 +181,7 @@ def link(store: Store, run: Any, model: Any, facts: Facts) -> None:
             store.client.log_batch(run_id, metrics=[point])
 
 
-def own_version(store: Store, run: Any, name: str, model_id: str) -> tuple[Any, Any]:
+def find_own_version(store: Store, run: Any, name: str, model_id: str) -> tuple[Any, Any]:
     """The run's version of this model, None where there is none; and the newest version of all."""
     versions = sorted(
         store.client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version)
@@ -186,7 +191,7 @@ def own_version(store: Store, run: Any, name: str, model_id: str) -> tuple[Any, 
 
 
 def create_version(
-    store: Store, run: Any, name: str, model_id: str, tags: dict[str, str], facts: Facts
+    store: Store, run: Any, name: str, model_id: str, tags: dict[str, str], facts: RunContents
 ) -> Any:
     from mlflow.exceptions import MlflowException
 
@@ -195,7 +200,7 @@ def create_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    with setting(
+    with environment_variable(
         "MLFLOW_TRACKING_URI", store.uri
     ):  # a database's client looks for the model there, not in its own
         return store.client.create_model_version(

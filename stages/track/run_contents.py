@@ -14,18 +14,18 @@ import yaml
 from stages.common.curve import CURVE_FILE
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
-from stages.track.store import CONFIG, Identity, Point, row_points, sweep_tags
+from stages.track.store import CONFIG, MetricPoint, RunIdentity, row_points, sweep_tags
 
-MERGED = Path("models/merged")
+MERGED_MODEL = Path("models/merged")
 REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned", "report")
-GROUPS = {
+METRIC_GROUPS = {
     "train": "trained",
     "evaluate/base": "base",
     "evaluate/tuned": "tuned",
     "base": "model",
     "report": "comparison",
 }
-NESTED = (
+NESTED_METRICS = (
     ("train", "rows"),
     ("train", "tokens"),
     ("train", "packs"),
@@ -41,19 +41,21 @@ ARTIFACTS = (
     "reports/evaluate/base/samples.jsonl",
     "reports/evaluate/tuned/samples.jsonl",
 )
-SOURCE = {
+SOURCE_TAGS = {
     "mlflow.source.name": "dvc repro",
     "mlflow.source.type": "LOCAL",
 }  # the UI shows the commit beside it
-OUTPUTS = re.compile(r"reports/|models/|data/(?!sources)|dvc\.lock|.*\.gitignore")  # what the pipeline writes
+PIPELINE_OUTPUTS = re.compile(
+    r"reports/|models/|data/(?!sources)|dvc\.lock|.*\.gitignore"
+)  # what the pipeline writes
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunContents:
     """Everything that a complete run holds, but for its parameters."""
 
-    identity: Identity
-    curve: list[Point]
+    identity: RunIdentity
+    curve: list[MetricPoint]
     finals: dict[str, float]
     datasets: list[tuple[str, str, str]]  # path, digest, context
     tags: dict[str, str]
@@ -61,7 +63,7 @@ class Facts:
     origin: dict[str, str]  # of the model: what it was made from, and under which licences
 
 
-def gather() -> Facts:
+def read_run_contents() -> RunContents:
     """Read all facts from the working folder.
 
     Raises:
@@ -73,33 +75,33 @@ def gather() -> Facts:
             "reports/train.json: 'training_key' is missing. `dvc repro -f -s train` makes the file anew."
         )
     digests = lock_digests(Path("dvc.lock"))
-    return Facts(
-        identity=Identity.of(str(metrics["train"]["training_key"])),
-        curve=read_curve(CURVE_FILE),
+    return RunContents(
+        identity=RunIdentity.of(str(metrics["train"]["training_key"])),
+        curve=read_curve_points(CURVE_FILE),
         finals=final_metrics(metrics),
-        datasets=[(path, digest_of(path, digests), context) for path, context in DATASETS.items()],
+        datasets=[(path, data_digest(path, digests), context) for path, context in DATASETS.items()],
         tags={
-            **SOURCE,
+            **SOURCE_TAGS,
             **git_tags(),
             **experiment_tag(),
             **sweep_tags(),
-            **description(metrics),
+            **description_tag(metrics),
             **sandbox_tags(metrics),
             **merge_tags(metrics["merge"]),
             **{f"dvc.{path}": digest for path, digest in digests.items()},
         },
-        artifacts=[existing(path) for path in ARTIFACTS],
-        origin=origin(metrics["base"], yaml.safe_load(CONFIG.read_text("utf-8"))),
+        artifacts=[require_path(path) for path in ARTIFACTS],
+        origin=model_origin(metrics["base"], yaml.safe_load(CONFIG.read_text("utf-8"))),
     )
 
 
-def read_curve(path: Path) -> list[Point]:
+def read_curve_points(path: Path) -> list[MetricPoint]:
     """The points of reports/train.csv: a metric a column over steps, losses over tokens too; empty cells are left out.
 
     Raises:
         UserError: the file is missing, or a cell is no number; names the line.
     """
-    points: list[Point] = []
+    points: list[MetricPoint] = []
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -123,7 +125,7 @@ def final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
     """
     finals: dict[str, float] = {}
     for stage, values in metrics.items():
-        nested = {f"{outer}.{inner}": values.get(outer, {}).get(inner) for outer, inner in NESTED}
+        nested = {f"{outer}.{inner}": values.get(outer, {}).get(inner) for outer, inner in NESTED_METRICS}
         for key, value in {**values, **nested}.items():
             if is_number(value):
                 finals[metric_name(stage, key)] = float(value)
@@ -139,7 +141,7 @@ def metric_name(stage: str, key: str) -> str:
     """A name that MLflow takes; what stands before the slash groups the charts."""
     if key in ("seconds", "peak_memory_mib"):
         return f"{key}/{stage.replace('/', '_')}"
-    return re.sub(r"[^\w\-. :/]", "_", f"{GROUPS.get(stage, stage)}/{key}")
+    return re.sub(r"[^\w\-. :/]", "_", f"{METRIC_GROUPS.get(stage, stage)}/{key}")
 
 
 def lock_digests(path: Path) -> dict[str, str]:
@@ -156,14 +158,14 @@ def lock_digests(path: Path) -> dict[str, str]:
     }
 
 
-def digest_of(path: str, digests: dict[str, str]) -> str:
+def data_digest(path: str, digests: dict[str, str]) -> str:
     """DVC's hash of a folder or file, else the first 32 digits of its sha256 (MLflow takes up to 36)."""
     if path in digests:
         return digests[path]
-    return (sha256_folder if existing(path).is_dir() else sha256_file)(path)[:32]
+    return (sha256_folder if require_path(path).is_dir() else sha256_file)(path)[:32]
 
 
-def existing(path: str) -> Path:
+def require_path(path: str) -> Path:
     if not Path(path).exists():
         raise UserError(f"{path}: no such file or folder. `dvc repro` makes it.")
     return Path(path)
@@ -172,16 +174,16 @@ def existing(path: str) -> Path:
 def git_tags() -> dict[str, str]:
     """Commit, and what differs from it besides what the pipeline itself writes; empty outside git."""
     try:
-        commit = git("rev-parse", "HEAD").strip()
-        changed = [line[3:].strip() for line in git("status", "--porcelain").splitlines()]
+        commit = git_output("rev-parse", "HEAD").strip()
+        changed = [line[3:].strip() for line in git_output("status", "--porcelain").splitlines()]
     except (OSError, subprocess.CalledProcessError):
         return {}
-    changed = [path for path in changed if not OUTPUTS.match(path)]
+    changed = [path for path in changed if not PIPELINE_OUTPUTS.match(path)]
     tags = {"mlflow.source.git.commit": commit, "codetune.git_dirty": str(bool(changed)).lower()}
     return {**tags, "codetune.git_changed": ", ".join(sorted(changed))[:500] or "nothing"}
 
 
-def git(*arguments: str) -> str:
+def git_output(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
@@ -208,7 +210,7 @@ def merge_tags(merge: dict[str, Any]) -> dict[str, str]:
     return {"codetune.merge_base": merge["base"], "codetune.merge_gate": merge["gate"]}
 
 
-def origin(base: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
+def model_origin(base: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
     """The base model, its pin and its licence, licences of the training data, and how prompts are rendered."""
     pin = {key: config["base"].get(key) for key in ("kind", "version", "revision", "path", "sha256")}
     licences = {source["licence"] for source in config["fetch"]["sources"]}
@@ -222,7 +224,7 @@ def origin(base: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def description(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
+def description_tag(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
     """What MLflow's UI shows as the run's description."""
     base, tuned = metrics["evaluate/base"], metrics["evaluate/tuned"]
     noise = "more" if metrics["report"]["more_than_noise"] else "not more"
@@ -230,11 +232,11 @@ def description(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
     if metrics["merge"]["gate"] == "off":
         doubts += " The merged model was not compared with the trained one."
     return {
-        "mlflow.note.content": f"{tuned['benchmark']} pass@1: base {score(base)}, tuned {score(tuned)}; the difference is {noise} "
+        "mlflow.note.content": f"{tuned['benchmark']} pass@1: base {format_passed(base)}, tuned {format_passed(tuned)}; the difference is {noise} "
         f"than noise (p {metrics['report']['p']:.2g}).{doubts} Report: artifact index.html"
     }
 
 
-def score(metrics: dict[str, Any]) -> str:
+def format_passed(metrics: dict[str, Any]) -> str:
     """`8 of 164 (4.9%)`: passed samples of all."""
     return f"{metrics['passed']} of {sum(metrics['verdicts'].values())} ({100 * metrics['pass_at_1']:.1f}%)"

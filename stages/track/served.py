@@ -50,8 +50,8 @@ class Completions(PythonModel):
         return [self.complete(str(prompt), limit) for prompt in model_input.iloc[:, 0]]
 
     def complete(self, prompt: str, limit: int) -> str:
-        header = is_header(prompt)
-        asked = boundary(prompt, header, self.tokenizer)
+        header = ends_with_header(prompt)
+        asked = cut_at_token_end(prompt, header, self.tokenizer)
         inputs = self.tokenizer(asked, return_tensors="pt").to(self.model.device)
         length = inputs["input_ids"].shape[1]
         ended = FunctionEnd(self.tokenizer, length) if header else None
@@ -64,7 +64,7 @@ class Completions(PythonModel):
                 stopping_criteria=[ended] if ended else None,
             )
         text = self.tokenizer.decode(made[0, length:], skip_special_tokens=True)
-        return behind(prompt, asked, body(text) if header else text)
+        return text_after_prompt(prompt, asked, function_body(text) if header else text)
 
 
 class FunctionEnd(StoppingCriteria):
@@ -75,10 +75,10 @@ class FunctionEnd(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         text = self.tokenizer.decode(input_ids[0, self.length :], skip_special_tokens=True)
-        return torch.full((1,), len(body(text)) < len(text), device=input_ids.device)
+        return torch.full((1,), len(function_body(text)) < len(text), device=input_ids.device)
 
 
-def is_header(prompt: str) -> bool:
+def ends_with_header(prompt: str) -> bool:
     """Whether the prompt is Python that lacks only the body of its last function."""
     code = prompt.rstrip()
     last = code[code.rfind("\n") + 1 :]
@@ -90,17 +90,17 @@ def is_header(prompt: str) -> bool:
             continue
         while isinstance(node, ast.Module | ast.ClassDef) and node.body:
             node = node.body[-1]
-        return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and all(map(is_empty, node.body))
+        return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and all(map(is_stub, node.body))
     return False
 
 
-def is_empty(statement: ast.stmt) -> bool:
+def is_stub(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Pass) or (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     )
 
 
-def boundary(prompt: str, header: bool, tokenizer: Any) -> str:
+def cut_at_token_end(prompt: str, header: bool, tokenizer: Any) -> str:
     """The prompt, cut where its tokens end as they did in training.
 
     Many tokenizers have one token for a line break and the indent behind it: behind a bare line break such a model
@@ -113,7 +113,7 @@ def boundary(prompt: str, header: bool, tokenizer: Any) -> str:
     return kept + "\n" if longer[: len(whole)] == whole else kept
 
 
-def body(text: str) -> str:
+def function_body(text: str) -> str:
     """The text up to the first line at the margin behind a function's body."""
     begun, offset = False, 0
     for line in text.splitlines(keepends=True):
@@ -124,7 +124,7 @@ def body(text: str) -> str:
     return text
 
 
-def behind(prompt: str, asked: str, text: str) -> str:
+def text_after_prompt(prompt: str, asked: str, text: str) -> str:
     """The completion as it follows the prompt that was given, white space at that one's end included."""
     whole = asked + text
     return whole[len(prompt) :] if whole.startswith(prompt) else text

@@ -8,7 +8,9 @@ REFUSED = {  # statuses of a server that knows who may do what
     403: "the user may not do this there. Ask for the permission to edit, or set another MLFLOW_TRACKING_USERNAME.",
 }
 # what a database says that answers but will not have this user, password or name
-NOT_AWAY = re.compile(r"authentication failed|does not exist|[Aa]ccess denied|[Uu]nknown database")
+PERMANENT_DATABASE_ERROR = re.compile(
+    r"authentication failed|does not exist|[Aa]ccess denied|[Uu]nknown database"
+)
 NO_DRIVER = "its driver is not installed ({}). For PostgreSQL: pip install psycopg2-binary."
 
 
@@ -23,7 +25,7 @@ def with_driver(uri: str) -> str:
     return uri
 
 
-def status_of(error: Exception) -> int:
+def http_status(error: Exception) -> int:
     """The HTTP status that an error of MLflow, of its database or of the network stands for; 503 where nothing answered."""
     if isinstance(error, OSError):
         return getattr(getattr(error, "response", None), "status_code", 503)

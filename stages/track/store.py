@@ -17,26 +17,30 @@ from typing import Any, NamedTuple
 import yaml
 
 from stages.common.errors import UserError
-from stages.track.server_errors import NO_DRIVER, NOT_AWAY, REFUSED, status_of, with_driver
+from stages.track.server_errors import NO_DRIVER, PERMANENT_DATABASE_ERROR, REFUSED, http_status, with_driver
 from stages.track.settings import TrackSettings
 
 CONFIG = Path("reports/config.yaml")
 KEY_TAG = "codetune.training_key"
 HASH_TAG = "codetune.config_hash"
-CURVE = "train/"  # prefix of the curve's metrics; MLflow's UI groups charts by what is before the slash
-BY_TOKENS = "by_tokens/"  # prefix of those whose step is the number of tokens trained on
+CURVE_PREFIX = (
+    "train/"  # prefix of the curve's metrics; MLflow's UI groups charts by what is before the slash
+)
+BY_TOKENS_PREFIX = "by_tokens/"  # prefix of those whose step is the number of tokens trained on
 LOSSES = (
     "loss",
     "validation_loss",
 )  # what is drawn over tokens too: runs of other batch sizes compare by these
 # The variables by which a sweep says which sweep a point is of, and which run is the parent of its runs
-SWEEP, SWEEP_RUN = "CODETUNE_SWEEP", "CODETUNE_SWEEP_RUN"
+SWEEP_VARIABLE, SWEEP_RUN_VARIABLE = "CODETUNE_SWEEP", "CODETUNE_SWEEP_RUN"
 SWEEP_TAG, PARENT_TAG = "codetune.sweep", "mlflow.parentRunId"
-LONG = 500  # characters from which a parameter becomes a digest (MLflow cuts at 6,000, older servers at 500)
+LONGEST_VALUE = (
+    500  # characters from which a parameter becomes a digest (MLflow cuts at 6,000, older servers at 500)
+)
 PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
 
 
-class Point(NamedTuple):
+class MetricPoint(NamedTuple):
     """A value of a metric; `time` is milliseconds since 1970, None: now."""
 
     name: str
@@ -45,19 +49,19 @@ class Point(NamedTuple):
     time: int | None = None
 
 
-class Away(Exception):
+class StoreUnavailable(Exception):
     """The store does not answer: nothing is wrong with the settings, the rest is sent another time."""
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunIdentity:
     """What makes a run the run of a trained model: how it was trained, and the whole configuration."""
 
     training_key: str
     config_hash: str
 
     @classmethod
-    def of(cls, training_key: str) -> "Identity":
+    def of(cls, training_key: str) -> "RunIdentity":
         """The identity under reports/config.yaml as it stands."""
         return cls(training_key, hashlib.sha256(CONFIG.read_bytes()).hexdigest())
 
@@ -101,12 +105,12 @@ def open_store(settings: TrackSettings) -> Store:
             a deleted experiment, a server that refuses).
         Away: the store does not answer.
     """
-    quiet(settings.timeout)
+    configure_mlflow(settings.timeout)
     uri = store_uri(settings)
     file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file) if file else nullcontext(), told_apart(uri):
+    with lock_sqlite(file) if file else nullcontext(), translate_errors(uri):
         client = connect(uri)
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
@@ -148,7 +152,7 @@ def connect(uri: str) -> Any:
 
 
 @contextmanager
-def told_apart(uri: str) -> Iterator[None]:
+def translate_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow raises into Away (try again later) or UserError (the store or its settings are wrong)."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -161,23 +165,23 @@ def told_apart(uri: str) -> Iterator[None]:
         if isinstance(error, OSError) and not uri.startswith("http"):
             raise  # a file of ours: a full disk, say
         said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        status = status_of(error)
+        status = http_status(error)
         if uri.startswith("http") and status in REFUSED:
             raise UserError(f"MLflow store {shown_uri(uri)}: {REFUSED[status]}") from error
-        if is_away(uri, said, status):
-            raise Away(f"{shown_uri(uri)} does not answer") from error
+        if is_temporary(uri, said, status):
+            raise StoreUnavailable(f"{shown_uri(uri)} does not answer") from error
         raise UserError(
             f"MLflow store {shown_uri(uri)}: {said.rstrip('.')}. Check track.uri and MLFLOW_TRACKING_URI."
         ) from error
 
 
-def is_away(uri: str, said: str, status: int) -> bool:
+def is_temporary(uri: str, said: str, status: int) -> bool:
     """Whether an error will pass by itself: a server that fails, a database that is not reached or is busy."""
     if uri.startswith("sqlite"):
         return "database is locked" in said
     if uri.startswith("http"):
         return status >= 500 or status == 429
-    return status == 503 and not NOT_AWAY.search(said)
+    return status == 503 and not PERMANENT_DATABASE_ERROR.search(said)
 
 
 def shown_uri(uri: str) -> str:
@@ -185,7 +189,7 @@ def shown_uri(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
-def quiet(timeout: float) -> None:
+def configure_mlflow(timeout: float) -> None:
     """Set, before MLflow is imported, what keeps it short-spoken, at home and quick to give up."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
@@ -198,14 +202,14 @@ def quiet(timeout: float) -> None:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
+def lock_sqlite(file: Path) -> Iterator[None]:
     """Hold the lock of a sqlite store: two processes that make its tables at the same time fail."""
     with open(f"{file}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def find_runs(store: Store, identity: Identity) -> list[Any]:
+def find_runs(store: Store, identity: RunIdentity) -> list[Any]:
     """All runs of an identity that are not deleted, oldest first."""
     wanted = f"tags.`{KEY_TAG}` = '{identity.training_key}' and tags.`{HASH_TAG}` = '{identity.config_hash}'"
     return list(
@@ -213,7 +217,7 @@ def find_runs(store: Store, identity: Identity) -> list[Any]:
     )
 
 
-def create_run(store: Store, identity: Identity) -> Any:
+def create_run(store: Store, identity: RunIdentity) -> Any:
     """Create the run of an identity, with its parameters; named after the DVC experiment, if it is in one."""
     tags = {KEY_TAG: identity.training_key, HASH_TAG: identity.config_hash, **sweep_tags()}
     name = os.environ.get("DVC_EXP_NAME") or f"model-{identity.training_key[:8]}-{identity.config_hash[:4]}"
@@ -223,7 +227,7 @@ def create_run(store: Store, identity: Identity) -> Any:
 
 def sweep_tags() -> dict[str, str]:
     """Of a point of a sweep: which one, and the run that its own is nested under; none outside of a sweep."""
-    tags = {SWEEP_TAG: os.environ.get(SWEEP, ""), PARENT_TAG: os.environ.get(SWEEP_RUN, "")}
+    tags = {SWEEP_TAG: os.environ.get(SWEEP_VARIABLE, ""), PARENT_TAG: os.environ.get(SWEEP_RUN_VARIABLE, "")}
     return {name: value for name, value in tags.items() if value}
 
 
@@ -239,47 +243,49 @@ def complete_params(store: Store, run: Any) -> Any:
 
 def run_params() -> dict[str, str]:
     """The parameters of a run: reports/config.yaml, flattened. The only place where parameters are made."""
-    return flatten(yaml.safe_load(CONFIG.read_text("utf-8")))
+    return flatten_config(yaml.safe_load(CONFIG.read_text("utf-8")))
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, str]:
+def flatten_config(value: Any, prefix: str = "") -> dict[str, str]:
     """Dotted keys to text. A list is one value; a long value becomes its length and a sha256, whole in the artifact config.yaml."""
     if isinstance(value, Mapping) and value:
         flat: dict[str, str] = {}
         for key, item in value.items():
-            flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
+            flat |= flatten_config(item, f"{prefix}.{key}" if prefix else str(key))
         return flat
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    if len(text) > LONG:
+    if len(text) > LONGEST_VALUE:
         size = f"{len(value)} entries" if isinstance(value, list) else f"{len(text)} characters"
         text = f"{size}, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return {prefix: text}
 
 
-def row_points(values: Mapping[str, float], step: int, at: int | None = None) -> list[Point]:
+def row_points(values: Mapping[str, float], step: int, at: int | None = None) -> list[MetricPoint]:
     """The points of one row of the curve: each value over steps, the losses over tokens too.
 
     MLflow's charts have steps as their axis: a second series whose step is the tokens is how a run draws over tokens.
     """
-    points = [Point(CURVE + name, float(value), step, at) for name, value in values.items()]
+    points = [MetricPoint(CURVE_PREFIX + name, float(value), step, at) for name, value in values.items()]
     if "tokens" in values:
         tokens = int(values["tokens"])
-        points += [Point(BY_TOKENS + n, float(values[n]), tokens, at) for n in LOSSES if n in values]
+        points += [
+            MetricPoint(BY_TOKENS_PREFIX + n, float(values[n]), tokens, at) for n in LOSSES if n in values
+        ]
     return points
 
 
-def history(store: Store, run: Any) -> dict[str, dict[int, list[float]]]:
+def curve_history(store: Store, run: Any) -> dict[str, dict[int, list[float]]]:
     """The values of each curve metric of a run, by step (by tokens: those named so)."""
     points: dict[str, dict[int, list[float]]] = {}
     for key in run.data.metrics:
-        if key.startswith((CURVE, BY_TOKENS)):
+        if key.startswith((CURVE_PREFIX, BY_TOKENS_PREFIX)):
             steps = points.setdefault(key, {})
             for metric in store.client.get_metric_history(run.info.run_id, key):
                 steps.setdefault(metric.step, []).append(metric.value)
     return points
 
 
-def log_points(store: Store, run_id: str, points: Sequence[Point]) -> None:
+def log_points(store: Store, run_id: str, points: Sequence[MetricPoint]) -> None:
     """Log points; values that are not finite are left out. A point that is logged twice with its time is one point."""
     from mlflow.entities import Metric
 

@@ -12,7 +12,7 @@ from stages.clean.rules.row_rules import RULES
 from stages.clean.rules.settings import Alphanumeric, Blobs, Encoding, Length, LongLines, Repetition
 from stages.clean.rules.text import alphanumeric, blobs, encoding, length, long_lines, repetition
 from stages.clean.settings import CleanSettings, Docstring, Language, Licence
-from stages.report.data_sections import MEANINGS
+from stages.report.data_sections import RULE_MEANINGS
 from tests.helpers.clean_rows import conversation, row
 
 GARBLED = "café — naïve".encode().decode("cp1252")
@@ -190,4 +190,4 @@ def test_every_rule_has_a_meaning_in_the_report() -> None:
     from stages.clean.settings import DUPLICATE_RULES, ROW_RULES
     from stages.clean.write import VALIDATE
 
-    assert set(MEANINGS) == {*ROW_RULES, VALIDATE, *DUPLICATE_RULES}
+    assert set(RULE_MEANINGS) == {*ROW_RULES, VALIDATE, *DUPLICATE_RULES}

@@ -7,15 +7,15 @@ import random
 import pytest
 
 from stages.common.statistics import (
-    bootstrap,
-    holm,
-    mcnemar,
-    paired_bootstrap,
-    pass_at,
+    bootstrap_interval,
+    holm_adjusted,
+    mcnemar_test,
+    paired_bootstrap_interval,
     pass_at_k,
-    sign_flip,
+    pass_at_k_interval,
+    sign_flip_test,
     smallest_detectable,
-    wilson,
+    wilson_interval,
 )
 
 
@@ -41,17 +41,17 @@ def test_wilson_agrees_with_scipy(passed: int, total: int) -> None:
     from scipy.stats import binomtest
 
     other = binomtest(passed, total).proportion_ci(method="wilson")
-    assert wilson(passed, total) == pytest.approx((other.low, other.high), abs=1e-9)
+    assert wilson_interval(passed, total) == pytest.approx((other.low, other.high), abs=1e-9)
 
 
 def test_wilson_golden_and_edges() -> None:
-    low, high = wilson(7, 164)
+    low, high = wilson_interval(7, 164)
     assert (round(low, 4), round(high, 4)) == (0.0208, 0.0855)
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(0, 10)[0] == 0.0
-    assert wilson(10, 10)[1] == 1.0
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+    assert wilson_interval(0, 10)[0] == 0.0
+    assert wilson_interval(10, 10)[1] == 1.0
     with pytest.raises(ValueError, match="11 of 10"):
-        wilson(11, 10)
+        wilson_interval(11, 10)
 
 
 @pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (6, 0), (8, 3), (5, 5), (0, 12), (40, 22)])
@@ -59,8 +59,8 @@ def test_mcnemar_is_the_exact_sign_test(won: int, lost: int) -> None:
     from scipy.stats import binomtest
 
     expected = binomtest(won, won + lost).pvalue if won + lost else 1.0
-    assert mcnemar(won, lost) == pytest.approx(expected, abs=1e-12)
-    assert mcnemar(won, lost) == mcnemar(lost, won)
+    assert mcnemar_test(won, lost) == pytest.approx(expected, abs=1e-12)
+    assert mcnemar_test(won, lost) == mcnemar_test(lost, won)
 
 
 def test_smallest_detectable_difference() -> None:
@@ -70,59 +70,62 @@ def test_smallest_detectable_difference() -> None:
 
 def test_bootstrap_keeps_pairs_together_and_is_seeded() -> None:
     before, after = [0.0] * 164, [1.0] * 16 + [0.0] * 148
-    low, high = paired_bootstrap(before, after)
-    assert (low, high) == paired_bootstrap(before, after)
-    few = [paired_bootstrap(before, after, resamples=20, seed=seed) for seed in range(4)]
+    low, high = paired_bootstrap_interval(before, after)
+    assert (low, high) == paired_bootstrap_interval(before, after)
+    few = [paired_bootstrap_interval(before, after, resamples=20, seed=seed) for seed in range(4)]
     assert len(set(few)) > 1
     half = 1.96 * math.sqrt(0.0976 * 0.9024 / 164)  # the normal approximation of the same interval
     assert low == pytest.approx(16 / 164 - half, abs=0.01)
     assert high == pytest.approx(16 / 164 + half, abs=0.01)
     same = [float(i % 2) for i in range(50)]
-    assert paired_bootstrap(same, same) == (
-        -wilson(0, 50)[1],
-        wilson(0, 50)[1],
+    assert paired_bootstrap_interval(same, same) == (
+        -wilson_interval(0, 50)[1],
+        wilson_interval(0, 50)[1],
     )  # unpaired draws would spread
-    few_differ = paired_bootstrap([0.0] * 50, [1.0] + [0.0] * 49)
+    few_differ = paired_bootstrap_interval([0.0] * 50, [1.0] + [0.0] * 49)
     assert few_differ[0] == 0.0
-    assert 0.02 < few_differ[1] < wilson(3, 50)[1]
+    assert 0.02 < few_differ[1] < wilson_interval(3, 50)[1]
     with pytest.raises(ValueError, match="paired scores"):
-        paired_bootstrap([1.0], [])
+        paired_bootstrap_interval([1.0], [])
 
 
 def test_pass_at_is_the_mean_of_the_estimator() -> None:
     counts = [(5, 0), (5, 1), (5, 5), (8, 3)]
     for k in (1, 3, 5):
-        value, low, high = pass_at(counts, k)
+        value, low, high = pass_at_k_interval(counts, k)
         assert value == pytest.approx(sum(brute_pass_at_k(n, c, k) for n, c in counts) / 4, abs=1e-12)
         assert 0 <= low < value < high <= 1
-    assert pass_at(counts, 3) == pass_at(counts, 3)
-    assert pass_at(counts, 1, seed=1)[0] == pass_at(counts, 1)[0]
+    assert pass_at_k_interval(counts, 3) == pass_at_k_interval(counts, 3)
+    assert pass_at_k_interval(counts, 1, seed=1)[0] == pass_at_k_interval(counts, 1)[0]
 
 
 def test_the_interval_of_one_sample_is_wilson_s() -> None:
     counts = [(1, 1)] * 7 + [(1, 0)] * 157
-    assert pass_at(counts, 1) == (7 / 164, *wilson(7, 164))
-    assert pass_at(counts, 1, confidence=0.8)[1:] == wilson(7, 164, 0.8)
+    assert pass_at_k_interval(counts, 1) == (7 / 164, *wilson_interval(7, 164))
+    assert pass_at_k_interval(counts, 1, confidence=0.8)[1:] == wilson_interval(7, 164, 0.8)
 
 
 def test_the_interval_of_many_samples_is_over_problems() -> None:
     """Samples of a problem that all agree tell no more than one of them."""
     counts = [(50, 50)] * 20 + [(50, 0)] * 80
-    _, low, high = pass_at(counts, 1)
+    _, low, high = pass_at_k_interval(counts, 1)
     half = 1.96 * math.sqrt(0.2 * 0.8 / 100)
     assert low == pytest.approx(0.2 - half, abs=0.015)
     assert high == pytest.approx(0.2 + half, abs=0.015)
-    assert pass_at([(10, 0)] * 164, 5) == (0.0, *wilson(0, 164))  # no draw differs: 0 to 0 would be a claim
-    assert pass_at([(10, 9)] * 30, 5) == (1.0, *wilson(30, 30))
+    assert pass_at_k_interval([(10, 0)] * 164, 5) == (
+        0.0,
+        *wilson_interval(0, 164),
+    )  # no draw differs: 0 to 0 would be a claim
+    assert pass_at_k_interval([(10, 9)] * 30, 5) == (1.0, *wilson_interval(30, 30))
 
 
 def test_k_above_n_is_refused_with_the_number_of_problems() -> None:
     with pytest.raises(
         ValueError, match=r"pass@5 wants at least 5 samples a problem: 2 of 3 problems have fewer"
     ):
-        pass_at([(5, 1), (4, 1), (1, 1)], 5)
+        pass_at_k_interval([(5, 1), (4, 1), (1, 1)], 5)
     with pytest.raises(ValueError, match="0 of 0 problems"):
-        pass_at([], 1)
+        pass_at_k_interval([], 1)
 
 
 def test_bootstrap_is_scipy_s() -> None:
@@ -134,9 +137,9 @@ def test_bootstrap_is_scipy_s() -> None:
     told = other(
         (np.array(values),), np.mean, method="percentile", n_resamples=10_000, rng=1
     ).confidence_interval
-    assert bootstrap(values) == pytest.approx((told.low, told.high), abs=0.004)
-    assert bootstrap(values, resamples=33_333) == pytest.approx(
-        bootstrap(values), abs=0.004
+    assert bootstrap_interval(values) == pytest.approx((told.low, told.high), abs=0.004)
+    assert bootstrap_interval(values, resamples=33_333) == pytest.approx(
+        bootstrap_interval(values), abs=0.004
     )  # in several batches
 
 
@@ -151,14 +154,14 @@ def brute_holm(p_values: list[float]) -> list[float]:
 
 
 def test_holm_is_its_definition() -> None:
-    assert holm([]) == []
-    assert holm([0.03]) == [0.03]
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx(
+    assert holm_adjusted([]) == []
+    assert holm_adjusted([0.03]) == [0.03]
+    assert holm_adjusted([0.01, 0.04, 0.03, 0.005]) == pytest.approx(
         [0.03, 0.06, 0.06, 0.02]
     )  # Holm 1979's scheme by hand
     grid = [0.001, 0.01, 0.02, 0.04, 0.5]
     for p_values in itertools.product(grid, repeat=4):
-        adjusted = holm(list(p_values))
+        adjusted = holm_adjusted(list(p_values))
         assert adjusted == pytest.approx(brute_holm(list(p_values)))
         assert all(a >= p for a, p in zip(adjusted, p_values, strict=True))
 
@@ -170,15 +173,19 @@ def test_sign_flip_is_every_way_to_set_the_signs(seed: int) -> None:
     sums = [sum(signs) for signs in itertools.product(*((d, -d) for d in differences))]
     p = sum(abs(s) >= abs(sum(differences)) for s in sums) / len(sums)
     reach = [s for s in sums if s >= 0 and sum(abs(t) >= s for t in sums) / len(sums) < 0.05]
-    assert sign_flip(differences) == (pytest.approx(p, abs=1e-12), min(reach, default=None))
+    assert sign_flip_test(differences) == (pytest.approx(p, abs=1e-12), min(reach, default=None))
 
 
 @pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (6, 0), (8, 3), (5, 5), (0, 12), (40, 22)])
 def test_sign_flip_of_ones_is_mcnemar(won: int, lost: int) -> None:
-    p, needed = sign_flip([1] * won + [-1] * lost + [0] * 20)
-    assert p == pytest.approx(mcnemar(won, lost), abs=1e-12)
+    p, needed = sign_flip_test([1] * won + [-1] * lost + [0] * 20)
+    assert p == pytest.approx(mcnemar_test(won, lost), abs=1e-12)
     splits = [
-        d for d in range(won + lost, -1, -2) if mcnemar((won + lost + d) // 2, (won + lost - d) // 2) < 0.05
+        d
+        for d in range(won + lost, -1, -2)
+        if mcnemar_test((won + lost + d) // 2, (won + lost - d) // 2) < 0.05
     ]
     assert needed == min(splits, default=None)
-    assert sign_flip([2] * won + [-2] * lost)[0] == pytest.approx(p, abs=1e-12)  # the unit does not matter
+    assert sign_flip_test([2] * won + [-2] * lost)[0] == pytest.approx(
+        p, abs=1e-12
+    )  # the unit does not matter

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from stages.common.git import experiment_ref
-from stages.common.statistics import mcnemar, wilson
+from stages.common.statistics import mcnemar_test, wilson_interval
 from stages.sweep.results import Tried
 
 PROBLEMS = 40
@@ -39,7 +39,7 @@ def commit(root: Path, files: Mapping[str, str]) -> str:
 
 
 def scored(passed: frozenset[int], level: str = "A") -> dict[str, Any]:
-    low, high = wilson(len(passed), PROBLEMS)
+    low, high = wilson_interval(len(passed), PROBLEMS)
     return {
         "benchmark": "humaneval",
         "problems": PROBLEMS,
@@ -110,7 +110,7 @@ def experiment(cache: Path, passed: frozenset[int], loss: float, level: str = "A
         "evaluate/base": scored(BASE),
         "evaluate/tuned": scored(passed, level),
         "report": {
-            "p": mcnemar(won, lost),
+            "p": mcnemar_test(won, lost),
             "difference": (won - lost) / PROBLEMS,
             "weak_sandbox": level == "C",
         },

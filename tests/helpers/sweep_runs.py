@@ -11,14 +11,14 @@ import pytest
 import yaml
 
 from stages.common.stage import Settings
-from stages.common.statistics import wilson
+from stages.common.statistics import wilson_interval
 from stages.report import __main__ as report
 from stages.report.settings import ReportSettings
 from stages.sweep.mlflow_runs import open_run
 from stages.sweep.spec import Plan
 from stages.track import __main__ as track
 from stages.track.settings import TrackSettings
-from stages.track.store import SWEEP, SWEEP_RUN, open_store
+from stages.track.store import SWEEP_RUN_VARIABLE, SWEEP_VARIABLE, open_store
 from tests.helpers.report_files import evaluation, make_reports, metrics, problem_samples
 
 NAME = "ranks"
@@ -32,8 +32,8 @@ def make_sweep(folder: Path, patch: pytest.MonkeyPatch) -> dict[int, str]:
     """A sweep over ranks in the store of `folder`: a parent run, and below it a run a rank; their names by rank."""
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     store = open_store(TrackSettings())
-    patch.setenv(SWEEP, NAME)
-    patch.setenv(SWEEP_RUN, parent := open_run(TrackSettings(), the_plan(folder)))
+    patch.setenv(SWEEP_VARIABLE, NAME)
+    patch.setenv(SWEEP_RUN_VARIABLE, parent := open_run(TrackSettings(), the_plan(folder)))
     names = {rank: f"rank-{rank}-0f3a51c2" for rank in PASSED}
     for rank, name in names.items():
         patch.chdir(make_point(folder / f".cache/sweep/{NAME}/{name}", rank))
@@ -80,7 +80,7 @@ def make_point(folder: Path, rank: int) -> Path:
     (reports / "train.json").write_text(json.dumps(trained), "utf-8")
     for target, solved in (("base", 5), ("tuned", PASSED[rank])):
         samples = problem_samples(set(range(solved)), PROBLEMS)
-        low, high = (round(end, 6) for end in wilson(solved, PROBLEMS))
+        low, high = (round(end, 6) for end in wilson_interval(solved, PROBLEMS))
         scored = {
             **evaluation(samples, low, high, "A"),
             "pass_at_1": round(solved / PROBLEMS, 6),

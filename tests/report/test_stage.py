@@ -12,15 +12,20 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from stages.common.comparison import Comparison, compare, smallest, verdict
+from stages.common.comparison import (
+    Comparison,
+    compare_models,
+    describe_smallest_difference,
+    describe_verdict,
+)
 from stages.common.errors import UserError
 from stages.common.stage import Settings
 from stages.report import data_sections, plots, scores, sections
 from stages.report.__main__ import main
-from stages.report.caveats import cautions
-from stages.report.inputs import Evidence, read_evidence
+from stages.report.caveats import find_caveats
+from stages.report.inputs import ReportInputs, read_report_inputs
 from stages.report.settings import ReportSettings
-from stages.report.summary import summary
+from stages.report.summary import format_summary
 from tests.helpers.report_files import NEAR, SLOT, curve_rows, make_reports, problem_samples
 from tests.helpers.tiny_project import REPOSITORY
 
@@ -181,7 +186,7 @@ def test_pictures_show_the_numbers() -> None:
     rows: list[dict[str, float | None]] = [
         {key: None if value == "" else value for key, value in row.items()} for row in curve_rows()
     ]
-    plots.loss(axes, rows)
+    plots.plot_loss(axes, rows)
     training, validation = axes.lines
     assert list(training.get_xdata()) == list(range(1, 21))
     assert list(validation.get_xdata()) == [10, 20]
@@ -189,16 +194,16 @@ def test_pictures_show_the_numbers() -> None:
 
     axes = Figure().subplots()
     rates = {"pass_at_1": 0.5, "pass_at_1_low": 0.4, "pass_at_1_high": 0.75}
-    plots.pass_at_1(axes, {**rates, "pass_at_1": 0.45}, rates)
+    plots.plot_pass_at_1(axes, {**rates, "pass_at_1": 0.45}, rates)
     assert [bar.get_width() for bar in axes.patches] == [50, 45]
     (segments,) = axes.collections[0].get_segments()
     assert [x for x, _ in segments] == [40, 75]
 
     axes = Figure().subplots()
-    plots.verdicts(axes, {"base": {"passed": 1, "timeout": 9}, "tuned": {"passed": 10}})
+    plots.plot_verdicts(axes, {"base": {"passed": 1, "timeout": 9}, "tuned": {"passed": 10}})
     assert [[bar.get_width() for bar in group] for group in axes.containers] == [[1, 10], [9, 0]]
     axes = Figure().subplots()
-    plots.verdicts(axes, {"base": {"timeout": 1}, "tuned": {"timeout": 1}})
+    plots.plot_verdicts(axes, {"base": {"timeout": 1}, "tuned": {"timeout": 1}})
     assert [group.get_label() for group in axes.containers] == [
         "passed",
         "timeout",
@@ -211,7 +216,7 @@ def sample(task: int, passed: bool, number: int = 0) -> dict[str, Any]:
 
 def comparison(base: set[int], tuned: set[int], problems: int = 30) -> Comparison:
     numbers = range(problems)
-    return compare([sample(i, i in base) for i in numbers], [sample(i, i in tuned) for i in numbers])
+    return compare_models([sample(i, i in base) for i in numbers], [sample(i, i in tuned) for i in numbers])
 
 
 @pytest.mark.parametrize(
@@ -227,7 +232,7 @@ def comparison(base: set[int], tuned: set[int], problems: int = 30) -> Compariso
 )
 def test_the_verdict_in_words(base: set[int], tuned: set[int], beginning: str, p: float) -> None:
     compared = comparison(base, tuned)
-    assert verdict(compared).startswith(beginning)
+    assert describe_verdict(compared).startswith(beginning)
     assert compared.p == pytest.approx(p)
 
 
@@ -242,7 +247,7 @@ def test_with_several_samples_the_share_decides() -> None:
     base = [sample(task, passed, i) for task in (0, 1, 2) for i, passed in enumerate((True, False))]
     tuned = [sample(0, True, i) for i in (0, 1)] + [sample(1, False, i) for i in (0, 1)]
     tuned += [sample(2, passed, i) for i, passed in enumerate((False, True))]
-    compared = compare(base, tuned)
+    compared = compare_models(base, tuned)
     assert [pair.outcome for pair in compared.pairs] == ["won", "lost", "equal"]
     assert compared.won[0].base["verdict"] == "timeout"  # the sample that tells the difference
     assert compared.lost[0].base["verdict"] == "passed"
@@ -284,8 +289,8 @@ def test_missing_and_damaged_files_are_named(
 
 
 def test_the_summary(folder: Path) -> None:
-    evidence = read_evidence()
-    text = summary(evidence, compare(evidence.samples["base"], evidence.samples["tuned"]))
+    evidence = read_report_inputs()
+    text = format_summary(evidence, compare_models(evidence.samples["base"], evidence.samples["tuned"]))
     lines = [re.sub(r" +", " ", line).strip() for line in text.splitlines()]
     assert lines[1:5] == [
         "humaneval pass@1",
@@ -333,16 +338,16 @@ def test_the_funnel_follows_the_rules_order() -> None:
         "dropped": {"ast": 1, "near": 0, "parse": 5},
         "by_source": {"a": {"rows_in": 10, "kept": 4, "ast": 1, "near": 0, "parse": 5}},
     }
-    funnel = data_sections.funnel(clean, ["parse", "near", "ast"])
+    funnel = data_sections.drop_table(clean, ["parse", "near", "ast"])
     assert funnel["rules"] == ["parse", "ast"]
     assert funnel["idle"] == ["near"]
     assert funnel["lines"] == [{"source": "a", "rows_in": 10, "kept": 4, "dropped": [5, 1]}]
-    assert data_sections.remaining(clean, funnel["rules"]) == {"a": [10, 5, 4]}
+    assert data_sections.rows_left_by_rule(clean, funnel["rules"]) == {"a": [10, 5, 4]}
 
 
 def test_the_s_curve_is_that_of_the_bands_and_clusters_stand_in_the_order_of_their_sizes() -> None:
     axes = Figure().subplots()
-    plots.s_curve(axes, 64, 4, 0.7, 0.5)
+    plots.plot_s_curve(axes, 64, 4, 0.7, 0.5)
     similarity, chance = axes.lines[0].get_data()
     assert dict(zip(similarity, chance, strict=True))[0.5] == pytest.approx(1 - (1 - 0.5**4) ** 64)
     assert [text.get_text() for text in axes.texts] == [
@@ -350,7 +355,7 @@ def test_the_s_curve_is_that_of_the_bands_and_clusters_stand_in_the_order_of_the
         "related from here: 98.4%",
     ]
     axes = Figure().subplots()
-    plots.clusters(axes, {"ast": {"2": 9, "10-19": 1}, "near": {"3": 4}})
+    plots.plot_cluster_sizes(axes, {"ast": {"2": 9, "10-19": 1}, "near": {"3": 4}})
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "3", "10-19"]
     assert [[bar.get_height() for bar in bars] for bars in axes.containers] == [[9, 0, 1], [0, 4, 0]]
 
@@ -358,7 +363,7 @@ def test_the_s_curve_is_that_of_the_bands_and_clusters_stand_in_the_order_of_the
 def test_the_funnel_draws_what_is_left_and_sums_up_small_sources() -> None:
     axes = Figure().subplots()
     left = {f"s{i}": [100 - i, 50] for i in range(12)}
-    plots.funnel(axes, left, ["rows in", "parse"])
+    plots.plot_rows_left(axes, left, ["rows in", "parse"])
     assert axes.get_legend_handles_labels()[1] == [*(f"s{i}" for i in range(8)), "4 others"]
     assert [text.get_text() for text in axes.texts] == ["1,134", "600  (-534)"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["rows in", "parse"]
@@ -419,12 +424,12 @@ def test_several_samples_in_a_weak_sandbox(tmp_path: Path, monkeypatch: pytest.M
         "Won: more of the tuned model's completions pass",
     ):
         assert words in page, words
-    evidence = read_evidence()
-    compared = compare(evidence.samples["base"], evidence.samples["tuned"])
-    text = summary(evidence, compared)
+    evidence = read_report_inputs()
+    compared = compare_models(evidence.samples["base"], evidence.samples["tuned"])
+    text = format_summary(evidence, compared)
     assert text.count("WEAK SANDBOX") == 2
     assert "warning     Both models were judged in a weak sandbox" in text
-    found = scores.figures(evidence, compared, scores.clean_part(evidence))
+    found = scores.report_metrics(evidence, compared, scores.compare_clean_part(evidence))
     assert found["weak_sandbox"] is True
     assert found["clean_tuned_pass_at_3"] == 0.5  # 4 of 5 passed: three draws hold one that did
     assert (found["difference"], found["clean_difference"]) == (0.266667, 0.24)
@@ -435,10 +440,10 @@ def test_pictures_of_a_weak_sandbox_say_so() -> None:
     rates = {"pass_at_1": 0.5, "pass_at_1_low": 0.4, "pass_at_1_high": 0.75}
     for weak, title in ((True, "judged in a weak sandbox (level C)"), (False, "")):
         axes = Figure().subplots()
-        plots.pass_at_1(axes, rates, rates, weak)
+        plots.plot_pass_at_1(axes, rates, rates, weak)
         assert axes.get_title() == title
         axes = Figure().subplots()
-        plots.verdicts(axes, {"base": {"passed": 1}}, weak)
+        plots.plot_verdicts(axes, {"base": {"passed": 1}}, weak)
         assert axes.get_title() == title
 
 
@@ -446,7 +451,7 @@ def test_what_makes_a_figure_doubtful_is_said(folder: Path) -> None:
     def change(target: str, **values: Any) -> list[str]:
         path = Path(f"reports/evaluate/{target}.json")
         path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-        return cautions(read_evidence())
+        return find_caveats(read_report_inputs())
 
     change("base", truncated_share=0.05, no_entry_point_share=0.05)
     assert change("tuned", truncated_share=0.05, no_entry_point_share=0.05) == []
@@ -462,12 +467,12 @@ def test_what_makes_a_figure_doubtful_is_said(folder: Path) -> None:
 
 def test_a_merge_that_is_not_the_plain_one_is_said(folder: Path) -> None:
     path = Path("reports/merge.json")
-    metrics, others = json.loads(path.read_text()), cautions(read_evidence())
+    metrics, others = json.loads(path.read_text()), find_caveats(read_report_inputs())
     path.write_text(json.dumps({**metrics, "base": "original"}))
-    assert cautions(read_evidence()) == others
+    assert find_caveats(read_report_inputs()) == others
     assert "merged model is another function than the trained one. These figures compare" in report()
     path.write_text(json.dumps({"base": "dequantized", "gate": "off", "seconds": 2.0}))
-    (said,) = (line for line in cautions(read_evidence()) if line not in others)
+    (said,) = (line for line in find_caveats(read_report_inputs()) if line not in others)
     assert said.startswith(
         "The merged model, which is the tuned one here, was not compared with the trained model"
     )
@@ -487,18 +492,18 @@ def test_models_that_were_sampled_otherwise_are_not_compared(
     path = Path("reports/evaluate/base.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UserError, match=told):
-        read_evidence()
+        read_report_inputs()
 
 
 def test_a_benchmark_that_clean_did_not_compare_has_no_clean_part(folder: Path) -> None:
     path = Path("reports/clean.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "problems_near": {"mbpp": 1}}))
-    evidence = read_evidence()
-    assert scores.clean_part(evidence) is None
+    evidence = read_report_inputs()
+    assert scores.compare_clean_part(evidence) is None
     assert "is not known: clean did not compare them" in report()
-    compared = compare(evidence.samples["base"], evidence.samples["tuned"])
-    assert "clean part  none: not compared" in summary(evidence, compared)
-    assert not any(key.startswith("clean") for key in scores.figures(evidence, compared, None))
+    compared = compare_models(evidence.samples["base"], evidence.samples["tuned"])
+    assert "clean part  none: not compared" in format_summary(evidence, compared)
+    assert not any(key.startswith("clean") for key in scores.report_metrics(evidence, compared, None))
 
 
 def test_where_every_problem_is_near_there_is_no_clean_part(folder: Path) -> None:
@@ -507,12 +512,16 @@ def test_where_every_problem_is_near_there_is_no_clean_part(folder: Path) -> Non
     assert "A training row comes near every problem" in report()
     Path("data/clean/near.jsonl").write_text("")
     assert "No training row comes near a problem of humaneval." in report()
-    assert scores.score_rows(*everything())[1]["problems"] == "12 that no training row is near"
+    assert scores.score_table(*everything())[1]["problems"] == "12 that no training row is near"
 
 
-def everything() -> tuple[Evidence, Comparison, Comparison | None]:
-    evidence = read_evidence()
-    return evidence, compare(evidence.samples["base"], evidence.samples["tuned"]), scores.clean_part(evidence)
+def everything() -> tuple[ReportInputs, Comparison, Comparison | None]:
+    evidence = read_report_inputs()
+    return (
+        evidence,
+        compare_models(evidence.samples["base"], evidence.samples["tuned"]),
+        scores.compare_clean_part(evidence),
+    )
 
 
 @pytest.mark.parametrize(
@@ -532,22 +541,24 @@ def everything() -> tuple[Evidence, Comparison, Comparison | None]:
 )
 def test_the_smallest_difference_in_words(base: int, tuned: int, problems: int, words: str) -> None:
     compared = comparison(set(range(base)), set(range(base, base + tuned)), problems)
-    assert re.search(words, smallest(compared)), smallest(compared)
+    assert re.search(words, describe_smallest_difference(compared)), describe_smallest_difference(compared)
 
 
 def test_interval_and_test_may_tell_different_things() -> None:
     compared = comparison(set(), {1, 2, 3, 4, 5}, 164)
     assert (compared.low > 0, compared.beyond_noise) == (True, False)
-    assert verdict(compared).endswith("it is approximate where few problems differ, and the test is exact.")
-    assert "approximate" not in verdict(comparison(set(), {1, 2, 3}, 164))
+    assert describe_verdict(compared).endswith(
+        "it is approximate where few problems differ, and the test is exact."
+    )
+    assert "approximate" not in describe_verdict(comparison(set(), {1, 2, 3}, 164))
 
 
 def test_with_several_samples_the_size_of_a_difference_counts() -> None:
     def drawn(passed: list[int]) -> list[dict[str, Any]]:
         return [sample(task, i < count, i) for task, count in enumerate(passed) for i in range(10)]
 
-    much = compare(drawn([0] * 8), drawn([9, 9, 9, 9, 9, 9, 9, 0]))
-    torn = compare(drawn([0, 0, 0, 0, 0, 0, 0, 9]), drawn([1, 1, 1, 1, 1, 1, 1, 0]))
+    much = compare_models(drawn([0] * 8), drawn([9, 9, 9, 9, 9, 9, 9, 0]))
+    torn = compare_models(drawn([0, 0, 0, 0, 0, 0, 0, 9]), drawn([1, 1, 1, 1, 1, 1, 1, 0]))
     assert (len(much.won), much.beyond_noise) == (7, True)
     assert (len(torn.won), len(torn.lost), torn.difference) == (7, 1, pytest.approx(-2 / 80))
-    assert verdict(torn).startswith("The tuned model looks worse")
+    assert describe_verdict(torn).startswith("The tuned model looks worse")

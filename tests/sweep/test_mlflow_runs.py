@@ -10,14 +10,14 @@ from stages.sweep.mlflow_runs import best_of, close_run, open_run
 from stages.sweep.point import Result
 from stages.sweep.spec import Plan
 from stages.track.settings import TrackSettings
-from stages.track.store import Identity, create_run, find_runs, open_store
+from stages.track.store import RunIdentity, create_run, find_runs, open_store
 from tests.helpers.sweep_points import commit, git, repository
 
 CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens
 
 TRAIN = '{"training_key": "0123456789abcdef"}'
 CONFIG = "train:\n  lora:\n    rank: 8\n"
-IDENTITY = Identity("0123456789abcdef", hashlib.sha256(CONFIG.encode()).hexdigest())
+IDENTITY = RunIdentity("0123456789abcdef", hashlib.sha256(CONFIG.encode()).hexdigest())
 
 
 @pytest.fixture

@@ -332,22 +332,22 @@ def test_the_served_prompt_ends_where_tokens_do() -> None:
     )  # a line break and its indent are one
     apart = joined(list)
     prompt = 'def add(a, b):\n    """Add."""\n'
-    assert served.boundary(prompt, True, apart) == prompt
-    assert served.boundary(prompt + "    ", True, apart) == prompt
-    assert served.boundary(prompt, True, merging) == prompt.rstrip()
-    assert served.boundary("x = 1 + ", False, merging) == "x = 1 + "
+    assert served.cut_at_token_end(prompt, True, apart) == prompt
+    assert served.cut_at_token_end(prompt + "    ", True, apart) == prompt
+    assert served.cut_at_token_end(prompt, True, merging) == prompt.rstrip()
+    assert served.cut_at_token_end("x = 1 + ", False, merging) == "x = 1 + "
 
 
 def test_the_served_completion_ends_with_the_function_and_follows_the_prompt() -> None:
     text = "\n    if a:\n        return (\nb\n)\n\n    return a\n\n\ndef other():\n    pass\n"
-    assert served.body("\n    return a + b\n\n\nprint(add(1, 2))\n") == "\n    return a + b\n\n\n"
-    assert served.body("\n    return a") == "\n    return a"
-    assert served.body(text).startswith("\n    if a:")
-    assert "other" not in served.body(text)
+    assert served.function_body("\n    return a + b\n\n\nprint(add(1, 2))\n") == "\n    return a + b\n\n\n"
+    assert served.function_body("\n    return a") == "\n    return a"
+    assert served.function_body(text).startswith("\n    if a:")
+    assert "other" not in served.function_body(text)
     prompt = "def add(a, b):\n"
-    assert served.behind(prompt, prompt.rstrip(), "\n    return a\n") == "    return a\n"
-    assert served.behind(prompt + "    ", prompt.rstrip(), "\n    return a\n") == "return a\n"
-    assert served.behind(prompt, prompt.rstrip(), " return a\n") == " return a\n"
+    assert served.text_after_prompt(prompt, prompt.rstrip(), "\n    return a\n") == "    return a\n"
+    assert served.text_after_prompt(prompt + "    ", prompt.rstrip(), "\n    return a\n") == "return a\n"
+    assert served.text_after_prompt(prompt, prompt.rstrip(), " return a\n") == " return a\n"
 
 
 @pytest.mark.parametrize(
@@ -361,4 +361,4 @@ def test_the_served_completion_ends_with_the_function_and_follows_the_prompt() -
     ],
 )
 def test_a_header_is_told_from_other_prompts(prompt: str, expected: bool) -> None:
-    assert served.is_header(prompt) is expected
+    assert served.ends_with_header(prompt) is expected

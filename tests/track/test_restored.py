@@ -10,7 +10,7 @@ import yaml
 
 from stages.common.files import remove
 from stages.track.settings import TrackSettings
-from stages.track.store import flatten, history, open_store
+from stages.track.store import curve_history, flatten_config, open_store
 from tests.helpers.tiny_project import Done, Project
 
 CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens, and a connection is refused at once
@@ -37,8 +37,8 @@ def check_table(project: Project, experiment: str = "codetune", file: str = "mlf
         for name in ("evaluate/tuned", "evaluate/base", "merge", "report", "train")
     }
     assert run.info.status == "FINISHED"
-    assert run.data.params == flatten(yaml.safe_load((reports / "config.yaml").read_text("utf-8")))
-    assert {k: v for k, v in history(store, run).items() if k.startswith("train/")} == curve(reports)
+    assert run.data.params == flatten_config(yaml.safe_load((reports / "config.yaml").read_text("utf-8")))
+    assert {k: v for k, v in curve_history(store, run).items() if k.startswith("train/")} == curve(reports)
     expected = {
         "tuned/pass_at_1": read["evaluate/tuned"]["pass_at_1"],
         "base/pass_at_1": read["evaluate/base"]["pass_at_1"],

@@ -13,9 +13,9 @@ from stages.common.stage import Settings
 from stages.common.tracking import LiveRun
 from stages.promote.__main__ import main as promote
 from stages.track.__main__ import main
-from stages.track.server_errors import status_of, with_driver
+from stages.track.server_errors import http_status, with_driver
 from stages.track.settings import TrackSettings
-from stages.track.store import history, open_store
+from stages.track.store import curve_history, open_store
 from tests.helpers.mlflow_servers import PASSWORD, USER, MlflowServer, Postgres
 from tests.helpers.report_files import STEPS, curve_rows, make_reports
 from tests.helpers.tiny_project import REPOSITORY
@@ -91,7 +91,7 @@ def check_table(experiment: str) -> None:
     """The only run of an experiment holds what the files say."""
     run, store = the_run(experiment), open_store(TrackSettings(experiment=experiment))
     losses = {row["step"]: [row["loss"]] for row in curve_rows()}
-    assert history(store, run)["train/loss"] == losses
+    assert curve_history(store, run)["train/loss"] == losses
     assert len(losses) == STEPS
     assert (run.info.status, run.data.metrics["tuned/pass_at_1"]) == ("FINISHED", 0.5)
     assert run.data.params["train.lora.rank"] == "16"
@@ -228,10 +228,10 @@ def test_the_status_of_what_mlflow_and_requests_raise() -> None:
 
     refused = requests.Response()
     refused.status_code = 401
-    assert status_of(requests.HTTPError(response=refused)) == 401  # of an upload
-    assert status_of(requests.ConnectionError()) == 503
-    assert status_of(MlflowException("API request to endpoint x failed with error code 403 != 200")) == 403
-    assert status_of(MlflowException("x", error_code=RESOURCE_DOES_NOT_EXIST)) == 404
+    assert http_status(requests.HTTPError(response=refused)) == 401  # of an upload
+    assert http_status(requests.ConnectionError()) == 503
+    assert http_status(MlflowException("API request to endpoint x failed with error code 403 != 200")) == 403
+    assert http_status(MlflowException("x", error_code=RESOURCE_DOES_NOT_EXIST)) == 404
 
 
 @pytest.mark.parametrize(

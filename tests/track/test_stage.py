@@ -20,16 +20,16 @@ from stages.common.stage import Settings
 from stages.common.tracking import LiveRun
 from stages.track.__main__ import main
 from stages.track.gauges import Gauges
-from stages.track.live import send
-from stages.track.run_contents import gather, read_curve
+from stages.track.live import send_live_curve
+from stages.track.run_contents import read_curve_points, read_run_contents
 from stages.track.settings import TrackSettings
 from stages.track.store import (
-    LONG,
-    Identity,
+    LONGEST_VALUE,
+    RunIdentity,
     Store,
-    flatten,
-    history,
-    is_away,
+    curve_history,
+    flatten_config,
+    is_temporary,
     open_store,
     row_points,
     store_uri,
@@ -65,7 +65,7 @@ def runs(store: Store | None = None) -> list[Any]:
 
 
 def table(run: Any) -> dict[str, dict[int, list[float]]]:
-    return history(open_store(TrackSettings()), run)
+    return curve_history(open_store(TrackSettings()), run)
 
 
 def the_file() -> dict[str, dict[int, list[float]]]:
@@ -109,7 +109,7 @@ class Training:
 def training(status: str = "FINISHED", process: int | None = None, **changes: Any) -> Iterator[Training]:
     receiving, sending = os.pipe()
     settings = TrackSettings(**changes)
-    sender = threading.Thread(target=send, args=(settings, "0123456789abcdef", receiving, process))
+    sender = threading.Thread(target=send_live_curve, args=(settings, "0123456789abcdef", receiving, process))
     sender.start()
     made = Training(sending)
     try:
@@ -182,19 +182,19 @@ def test_a_weak_sandbox_is_a_tag_and_in_the_description(folder: Path) -> None:
     ):
         path = Path(f"reports/{name}.json")
         path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    tags = gather().tags
+    tags = read_run_contents().tags
     assert (tags["codetune.isolation_level"], tags["codetune.weak_sandbox"]) == ("B, C", "true")
     assert "Judged in a weak sandbox." in tags["mlflow.note.content"]
 
 
 def test_what_was_merged_and_whether_it_was_compared_are_tags(folder: Path) -> None:
-    facts = gather()
+    facts = read_run_contents()
     assert (facts.tags["codetune.merge_base"], facts.tags["codetune.merge_gate"]) == ("dequantized", "passed")
     assert facts.finals["merge/loss_difference"] == 0.0001
     assert "compared" not in facts.tags["mlflow.note.content"]
     path = Path("reports/merge.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "base": "original", "gate": "off"}))
-    tags = gather().tags
+    tags = read_run_contents().tags
     assert (tags["codetune.merge_base"], tags["codetune.merge_gate"]) == ("original", "off")
     assert "The merged model was not compared with the trained one." in tags["mlflow.note.content"]
 
@@ -552,7 +552,7 @@ def test_wrong_settings_are_errors(
 def test_what_passes_by_itself_is_told_from_what_does_not(
     uri: str, said: str, status: int, expected: bool
 ) -> None:
-    assert is_away(uri, said, status) is expected
+    assert is_temporary(uri, said, status) is expected
 
 
 @pytest.mark.parametrize(
@@ -576,7 +576,7 @@ def test_a_folder_as_store_is_refused_by_the_settings() -> None:
 
 def test_long_values_become_digests() -> None:
     sources = [{"name": f"source-{i}", "sha256": "0" * 64} for i in range(9)]
-    flat = flatten(
+    flat = flatten_config(
         {"fetch": {"sources": sources, "empty": []}, "train": {"lora": {"rank": 8}, "why": "x" * 9000}}
     )
     assert flat["train.lora.rank"] == "8"
@@ -584,10 +584,10 @@ def test_long_values_become_digests() -> None:
     assert flat["fetch.sources"].startswith("9 entries, sha256 ")
     assert flat["train.why"].startswith("9000 characters, sha256 ")
     assert (
-        flatten({"s": sources[:-1]})["s"]
-        != flatten({"s": [{**sources[0], "name": "b"}, *sources[1:-1]]})["s"]
+        flatten_config({"s": sources[:-1]})["s"]
+        != flatten_config({"s": [{**sources[0], "name": "b"}, *sources[1:-1]]})["s"]
     )
-    assert max(map(len, flat.values())) < LONG
+    assert max(map(len, flat.values())) < LONGEST_VALUE
 
 
 @pytest.mark.parametrize("place", [".dvc/tmp/exps/tmpabc", ".cache/sweep/ranks/rank-8-0f3a51c2"])
@@ -613,7 +613,7 @@ def test_the_experiment_of_dvc_and_the_commit_are_tags(folder: Path, monkeypatch
     for command in (["init", "-q"], ["add", "code.py"], ["commit", "-q", "-m", "first"]):
         subprocess.run([*git, *command], check=True)
     Path("code.py").write_text("2")
-    tags = gather().tags
+    tags = read_run_contents().tags
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -628,15 +628,15 @@ def test_a_damaged_curve_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text("step,loss\n1,2.5\n2,abc\n")
     with pytest.raises(UserError, match=r"train\.csv, line 3"):
-        read_curve(path)
+        read_curve_points(path)
 
 
 def test_identity_follows_key_and_configuration(folder: Path) -> None:
-    first = Identity.of("a")
-    assert Identity.of("a") == first
-    assert Identity.of("b") != first
+    first = RunIdentity.of("a")
+    assert RunIdentity.of("a") == first
+    assert RunIdentity.of("b") != first
     Path("reports/config.yaml").write_text("{}")
-    assert Identity.of("a") != first
+    assert RunIdentity.of("a") != first
 
 
 def test_live_off_sends_nothing(folder: Path) -> None:

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from stages.common.stage import Settings
 from stages.track.__main__ import main
 from stages.track.settings import TrackSettings
-from stages.track.view import NAME as VIEW
+from stages.track.view import VIEW_NAME as VIEW
 from tests.helpers.fork_server import free_port
 from tests.helpers.sweep_runs import CURVE_STEPS, EVERY, NAME, make_sweep
 from tests.helpers.tiny_project import REPOSITORY, Project, environment

@@ -8,9 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.track.run_contents import gather
+from stages.track.run_contents import read_run_contents
 from stages.track.store import Store, run_params
-from stages.track.view import COLUMNS, FOLDED, NAME, SECTIONS, TAG, add_view, saved_view
+from stages.track.view import (
+    CHART_SECTIONS,
+    FOLDED_SECTIONS,
+    VIEW_COLUMNS,
+    VIEW_NAME,
+    VIEW_TAG,
+    add_view,
+    saved_view,
+)
 from tests.helpers.sweep_runs import make_point
 
 
@@ -31,15 +39,15 @@ def test_a_view_is_written_once_and_what_users_make_of_it_stays() -> None:
     experiment = Experiment()
     store = Store(experiment, "1", "sqlite:///mlflow.db")
     add_view(store)
-    assert experiment.tags == {TAG: saved_view()}
-    experiment.tags[TAG] = "changed"
+    assert experiment.tags == {VIEW_TAG: saved_view()}
+    experiment.tags[VIEW_TAG] = "changed"
     add_view(store)
-    assert experiment.tags == {TAG: "changed"}
+    assert experiment.tags == {VIEW_TAG: "changed"}
 
 
 def test_the_view_is_text_that_the_ui_inflates() -> None:
     view = json.loads(saved_view())
-    assert view["name"] == NAME
+    assert view["name"] == VIEW_NAME
     kind, state = view["state"].split(";")
     assert kind == "deflate"
     made = json.loads(zlib.decompress(base64.b64decode(state)))
@@ -58,11 +66,11 @@ def test_columns_charts_and_folded_sections_are_of_metrics_that_a_run_has(
 ) -> None:
     monkeypatch.chdir(make_point(tmp_path / "point", 8))
     Path("reports/index.html").write_text("page")
-    facts = gather()
+    facts = read_run_contents()
     metrics = {*facts.finals, *(point.name for point in facts.curve)}
     there = {*(f"metrics.`{m}`" for m in metrics), *(f"params.`{p}`" for p in run_params())}
-    assert set(COLUMNS) <= there
-    drawn = {metric for charts in SECTIONS.values() for names in charts.values() for metric in names}
+    assert set(VIEW_COLUMNS) <= there
+    drawn = {metric for charts in CHART_SECTIONS.values() for names in charts.values() for metric in names}
     assert drawn <= metrics
     groups = {metric.split("/")[0] for metric in metrics}
-    assert groups - {"by_tokens"} == set(FOLDED)
+    assert groups - {"by_tokens"} == set(FOLDED_SECTIONS)

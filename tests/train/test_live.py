@@ -275,9 +275,9 @@ def test_measuring_the_machine_changes_no_byte_of_the_adapter(
 def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.track.complete import agrees
-    from stages.track.run_contents import read_curve
-    from stages.track.store import history, open_store
+    from stages.track.complete_run import curve_matches
+    from stages.track.run_contents import read_curve_points
+    from stages.track.store import curve_history, open_store
     from stages.train import steps
 
     root = workplace(tmp_path / "place", tiny_model)
@@ -303,12 +303,12 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     store = open_store(track)
     (killed,) = store.client.search_runs([store.experiment_id])
-    assert (killed.info.status, len(history(store, killed)["train/loss"])) == ("KILLED", 8)
+    assert (killed.info.status, len(curve_history(store, killed)["train/loss"])) == ("KILLED", 8)
     metrics = main(settings)
     (run,) = store.client.search_runs([store.experiment_id])
     assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
-    points = read_curve(CURVE_FILE)
-    assert agrees(store, run, SimpleNamespace(curve=points))
-    sent = {(key, step) for key, steps in history(store, run).items() for step in steps}
+    points = read_curve_points(CURVE_FILE)
+    assert curve_matches(store, run, SimpleNamespace(curve=points))
+    sent = {(key, step) for key, steps in curve_history(store, run).items() for step in steps}
     assert sent == {(p.name, p.step) for p in points}
     assert ("by_tokens/loss", metrics["tokens_trained"]) in sent

@@ -4,10 +4,10 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
-STYLE = Path(__file__).parent  # where templates find style.css
+STYLE_FOLDER = Path(__file__).parent  # where templates find style.css
 
 
-def figures(pictures: dict[str, bytes]) -> Callable[[str, str], str]:
+def figure_embedder(pictures: dict[str, bytes]) -> Callable[[str, str], str]:
     """The template's `figure(name, caption)`: a picture inside the page."""
     from markupsafe import Markup
 

@@ -4,23 +4,23 @@ import json
 from typing import Any
 
 from stages.common.curve import MEASURED
-from stages.track.run_contents import Facts
+from stages.track.run_contents import RunContents
 from stages.track.store import (
-    CURVE,
-    Point,
+    CURVE_PREFIX,
+    MetricPoint,
     Store,
     complete_params,
     create_run,
+    curve_history,
     find_runs,
-    history,
     log_points,
 )
 
 
-def the_run(store: Store, facts: Facts) -> Any:
+def find_or_create_run(store: Store, facts: RunContents) -> Any:
     """The identity's run, with its parameters; runs that hold another curve, and second ones, are deleted."""
     runs = find_runs(store, facts.identity)
-    kept = next((run for run in runs if agrees(store, run, facts)), None)
+    kept = next((run for run in runs if curve_matches(store, run, facts)), None)
     for run in runs:
         if run is not kept:
             store.client.delete_run(run.info.run_id)
@@ -30,7 +30,7 @@ def the_run(store: Store, facts: Facts) -> Any:
     return complete_params(store, kept) if kept else create_run(store, facts.identity)
 
 
-def agrees(store: Store, run: Any, facts: Facts) -> bool:
+def curve_matches(store: Store, run: Any, facts: RunContents) -> bool:
     """Whether each curve point of the run is one of the file, and no step holds two.
 
     Of what was measured, not computed, the file need only have that point: a training that was killed did some steps
@@ -40,26 +40,26 @@ def agrees(store: Store, run: Any, facts: Facts) -> bool:
     return all(
         len(values) == 1
         and (values[0] == curve.get((key, step)) or (key in MEASURED_POINTS and (key, step) in curve))
-        for key, steps in history(store, run).items()
+        for key, steps in curve_history(store, run).items()
         for step, values in steps.items()
     )
 
 
-# what a step trained twice, before a kill and after it, measures twice
-MEASURED_POINTS = {CURVE + name for name in MEASURED}
+# Measured again if a killed and resumed training repeats a step
+MEASURED_POINTS = {CURVE_PREFIX + name for name in MEASURED}
 
 
-def complete_curve(store: Store, run: Any, facts: Facts) -> None:
-    there = {(key, step) for key, steps in history(store, run).items() for step in steps}
+def complete_curve(store: Store, run: Any, facts: RunContents) -> None:
+    there = {(key, step) for key, steps in curve_history(store, run).items() for step in steps}
     log_points(store, run.info.run_id, [p for p in facts.curve if (p.name, p.step) not in there])
 
 
-def complete_finals(store: Store, run: Any, facts: Facts) -> None:
+def complete_finals(store: Store, run: Any, facts: RunContents) -> None:
     changed = {k: v for k, v in facts.finals.items() if run.data.metrics.get(k) != v}
-    log_points(store, run.info.run_id, [Point(key, value, 0) for key, value in changed.items()])
+    log_points(store, run.info.run_id, [MetricPoint(key, value, 0) for key, value in changed.items()])
 
 
-def complete_datasets(store: Store, run: Any, facts: Facts) -> None:
+def complete_datasets(store: Store, run: Any, facts: RunContents) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     inputs = [
@@ -72,14 +72,14 @@ def complete_datasets(store: Store, run: Any, facts: Facts) -> None:
     store.client.log_inputs(run.info.run_id, datasets=inputs)
 
 
-def complete_tags(store: Store, run: Any, facts: Facts) -> None:
+def complete_tags(store: Store, run: Any, facts: RunContents) -> None:
     from mlflow.entities import RunTag
 
     changed = [RunTag(k, v) for k, v in facts.tags.items() if run.data.tags.get(k) != v]
     store.client.log_batch(run.info.run_id, tags=changed)
 
 
-def complete_artifacts(store: Store, run: Any, facts: Facts) -> None:
+def complete_artifacts(store: Store, run: Any, facts: RunContents) -> None:
     for path in facts.artifacts:
         store.client.log_artifact(
             run.info.run_id, str(path), path.parent.as_posix().removeprefix("reports").strip("/")
@@ -87,7 +87,7 @@ def complete_artifacts(store: Store, run: Any, facts: Facts) -> None:
 
 
 # In the order in which they are sent; the names are what a user reads when a server goes away in between.
-PARTS = {
+RUN_PARTS = {
     "curve": complete_curve,
     "figures": complete_finals,
     "data": complete_datasets,

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-WIDTH = 5.4  # inches; shown at half of its pixels
+FIGURE_WIDTH = 5.4  # inches; shown at half of its pixels
 BASE, TUNED, SOFT, INK = "#8a94a6", "#2563eb", "#dbe3f0", "#1f2937"
 PASS_COLOUR = "#16a34a"
 OTHER_COLOURS = ("#94a3b8", "#ef4444", "#f59e0b", "#8b5cf6", "#0ea5e9", "#d946ef", "#84cc16")
@@ -25,7 +25,7 @@ SOURCE_COLOURS = (
     "#8b5cf6",
     "#94a3b8",
 )
-STYLE = {
+PLOT_STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.edgecolor": "#c4cad4",
@@ -41,17 +41,17 @@ STYLE = {
 }
 
 
-def picture(draw: Callable[..., None], *arguments: Any, height: float = 2.5) -> bytes:
+def render_png(draw: Callable[..., None], *arguments: Any, height: float = 2.5) -> bytes:
     """Draw on fresh axes and return a PNG without time or version in it."""
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "Agg", **STYLE}):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "Agg", **PLOT_STYLE}):
+        figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
         draw(figure.subplots(), *arguments)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def mark(axes: Axes, weak: bool) -> None:
+def mark_weak_sandbox(axes: Axes, weak: bool) -> None:
     """Say on a picture that its figures come from a weak sandbox: pictures travel without their page."""
     if weak:
         axes.set_title("judged in a weak sandbox (level C)", color="#b91c1c", fontsize=9, weight="bold")
