@@ -1,4 +1,4 @@
-"""Base against tuned, problem by problem, and in words."""
+"""Compare the base and the tuned model problem by problem, and put the result into words."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -6,96 +6,115 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.common.page.formats import format_chance, format_p_value, format_percent, format_points
-from stages.common.statistics import paired_bootstrap_interval, pass_at_k, sign_flip_test, smallest_detectable
+from stages.common.statistics import (
+    paired_bootstrap_interval,
+    pass_at_k,
+    sign_flip_test,
+    smallest_detectable,
+)
 
-SIGNIFICANCE_LEVEL = 0.05  # p from which a difference counts as noise
-SampleRow = dict[str, Any]
-PassCount = tuple[int, int]  # samples, and those that passed
+COMPARED_TARGETS = ("base", "tuned")
+PASSED = "passed"  # the verdict of a sample whose program passed its tests
+SIGNIFICANCE_LEVEL = 0.05  # a difference with p below this is more than noise
+SampleRow = dict[str, Any]  # a line of samples.jsonl
+PassCount = tuple[int, int]  # samples of a problem, and how many of them passed
 
 
 @dataclass(frozen=True)
 class ProblemOutcome:
-    """One problem with a sample of each model: the first that tells why it was won or lost."""
+    """One problem, with the sample of each model that best shows why it was won or lost."""
 
     task_id: str
     base: SampleRow
     tuned: SampleRow
-    outcome: str  # won | lost | both | neither | equal (several samples, same share passed, not all or none)
+    # won | lost | both | neither | equal (several samples: the same share passed, neither all nor none)
+    outcome: str
     base_count: PassCount
     tuned_count: PassCount
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Some problems, in the benchmark's order, and whether the two models differ on them in pass@1."""
+    """A set of problems in the benchmark's order, and whether the two models' pass@1 differs on them."""
 
-    pairs: list[ProblemOutcome]
-    p: float  # exact: McNemar's with a sample a problem, the sign-flip test of pass rates with several
-    difference: float  # pass@1 of tuned less base
+    problems: list[ProblemOutcome]
+    # Exact: McNemar's test with one sample per problem, the sign-flip test of pass rates with several
+    p: float
+    difference: float  # pass@1, tuned minus base
     low: float  # its 95% interval, by the paired bootstrap
     high: float
-    needed: (
-        float | None
-    )  # the least difference beyond noise where as much differs as here; None: no difference is
+    # Smallest difference beyond noise if as many problems differ as here; None: no difference would be
+    detectable_difference: float | None
 
-    def having(self, outcome: str) -> list[ProblemOutcome]:
-        return [pair for pair in self.pairs if pair.outcome == outcome]
+    def with_outcome(self, outcome: str) -> list[ProblemOutcome]:
+        return [problem for problem in self.problems if problem.outcome == outcome]
 
     @property
     def won(self) -> list[ProblemOutcome]:
-        return self.having("won")
+        return self.with_outcome("won")
 
     @property
     def lost(self) -> list[ProblemOutcome]:
-        return self.having("lost")
+        return self.with_outcome("lost")
 
     @property
     def beyond_noise(self) -> bool:
         return self.p < SIGNIFICANCE_LEVEL
 
     @property
-    def several(self) -> bool:
-        """Whether a problem has several samples."""
-        return any(count[0] > 1 for pair in self.pairs for count in (pair.base_count, pair.tuned_count))
+    def has_several_samples(self) -> bool:
+        """Whether any problem has more than one sample."""
+        return any(
+            count[0] > 1 for problem in self.problems for count in (problem.base_count, problem.tuned_count)
+        )
 
     @property
-    def test(self) -> str:
-        return "exact sign-flip test over the problems' pass rates" if self.several else "exact McNemar test"
+    def test_name(self) -> str:
+        if self.has_several_samples:
+            return "exact sign-flip test over the problems' pass rates"
+        return "exact McNemar test"
 
 
 def compare_models(
     base: Sequence[SampleRow], tuned: Sequence[SampleRow], without: Collection[str] = ()
 ) -> Comparison:
-    """Compare two lists of samples over the problems that both hold, but for those in `without`.
+    """Compare two models' samples on the problems that both have, leaving out those in `without`.
 
-    A problem is won where the tuned model passes in a greater share of its samples, lost where in a smaller.
+    A problem is won if a larger share of the tuned model's samples passes, lost if a smaller share does.
 
     Raises:
         ValueError: no problem is left.
     """
-    of_base, of_tuned = group_by_problem(base), group_by_problem(tuned)
-    tasks = [task for task in of_base if task in of_tuned and task not in without]
-    pairs = [pair(task, of_base[task], of_tuned[task]) for task in tasks]
-    unit = math.lcm(*(count[0] for p in pairs for count in (p.base_count, p.tuned_count)))
-    units = [
-        c[1] * unit // c[0] - b[1] * unit // b[0] for b, c in ((p.base_count, p.tuned_count) for p in pairs)
+    by_task_base, by_task_tuned = group_by_problem(base), group_by_problem(tuned)
+    tasks = [task for task in by_task_base if task in by_task_tuned and task not in without]
+    problems = [compare_problem(task, by_task_base[task], by_task_tuned[task]) for task in tasks]
+    # Pass rates as whole numbers: in units of 1 / (least common multiple of all sample counts)
+    unit = math.lcm(*(count[0] for p in problems for count in (p.base_count, p.tuned_count)))
+    differences = [
+        tuned_count[1] * unit // tuned_count[0] - base_count[1] * unit // base_count[0]
+        for base_count, tuned_count in ((p.base_count, p.tuned_count) for p in problems)
     ]
-    p_value, needed = sign_flip_test(units, SIGNIFICANCE_LEVEL)
-    low, high = difference_interval(pairs, 1)[1:]
-    whole = unit * len(pairs)
+    p_value, detectable = sign_flip_test(differences, SIGNIFICANCE_LEVEL)
+    _, low, high = difference_interval(problems, 1)
+    whole = unit * len(problems)
     return Comparison(
-        pairs, p_value, sum(units) / whole, low, high, None if needed is None else needed / whole
+        problems=problems,
+        p=p_value,
+        difference=sum(differences) / whole,
+        low=low,
+        high=high,
+        detectable_difference=None if detectable is None else detectable / whole,
     )
 
 
-def difference_interval(pairs: Sequence[ProblemOutcome], k: int) -> tuple[float, float, float]:
-    """Difference in pass@k, tuned less base, and its 95% interval by the paired bootstrap."""
-    base, tuned = ([pass_at_k(*c, k) for c in counts(pairs, target)] for target in ("base", "tuned"))
-    return (math.fsum(tuned) - math.fsum(base)) / len(pairs), *paired_bootstrap_interval(base, tuned)
+def difference_interval(problems: Sequence[ProblemOutcome], k: int) -> tuple[float, float, float]:
+    """Return the difference in pass@k (tuned minus base) and its 95% interval, by the paired bootstrap."""
+    base, tuned = ([pass_at_k(*c, k) for c in pass_counts(problems, target)] for target in COMPARED_TARGETS)
+    return (math.fsum(tuned) - math.fsum(base)) / len(problems), *paired_bootstrap_interval(base, tuned)
 
 
-def counts(pairs: Sequence[ProblemOutcome], target: str) -> list[PassCount]:
-    return [getattr(pair, f"{target}_count") for pair in pairs]
+def pass_counts(problems: Sequence[ProblemOutcome], target: str) -> list[PassCount]:
+    return [getattr(problem, f"{target}_count") for problem in problems]
 
 
 def group_by_problem(samples: Sequence[SampleRow]) -> dict[str, list[SampleRow]]:
@@ -105,86 +124,88 @@ def group_by_problem(samples: Sequence[SampleRow]) -> dict[str, list[SampleRow]]
     return groups
 
 
-def pair(task_id: str, base: list[SampleRow], tuned: list[SampleRow]) -> ProblemOutcome:
-    found = [(len(samples), sum(s["verdict"] == PASSED for s in samples)) for samples in (base, tuned)]
-    rates = [passed / samples for samples, passed in found]
-    if rates[0] == rates[1]:
-        outcome = {0.0: "neither", 1.0: "both"}.get(rates[0], "equal")
+def compare_problem(task_id: str, base: list[SampleRow], tuned: list[SampleRow]) -> ProblemOutcome:
+    counts = [(len(samples), sum(s["verdict"] == PASSED for s in samples)) for samples in (base, tuned)]
+    base_rate, tuned_rate = (passed / samples for samples, passed in counts)
+    if base_rate == tuned_rate:
+        outcome = {0.0: "neither", 1.0: "both"}.get(base_rate, "equal")
     else:
-        outcome = "won" if rates[1] > rates[0] else "lost"
+        outcome = "won" if tuned_rate > base_rate else "lost"
     return ProblemOutcome(
-        task_id, pick_sample(base, outcome == "lost"), pick_sample(tuned, outcome == "won"), outcome, *found
+        task_id, pick_sample(base, outcome == "lost"), pick_sample(tuned, outcome == "won"), outcome, *counts
     )
 
 
 def pick_sample(samples: Sequence[SampleRow], passed: bool) -> SampleRow:
-    """The first sample that passed, or that did not; the first of all where there is none."""
+    """Return the first sample that passed (or that did not); the first of all if there is none."""
     return next((s for s in samples if (s["verdict"] == PASSED) == passed), samples[0])
 
 
 def format_pass_at_1_interval(metrics: Mapping[str, Any]) -> str:
-    """The 95% interval of pass@1, as text."""
+    """Return the 95% interval of pass@1 as text."""
     return f"{format_percent(metrics['pass_at_1_low'])} to {format_percent(metrics['pass_at_1_high'])}"
 
 
 def format_difference(comparison: Comparison) -> str:
-    """`+1.2 percentage points, 95% interval -2.4 to +4.9`."""
+    """Return `+1.2 percentage points, 95% interval -2.4 to +4.9`."""
     ends = f"{format_points(comparison.low)} to {format_points(comparison.high)}"
     return f"{format_points(comparison.difference)} percentage points, 95% interval {ends}"
 
 
 def describe_verdict(comparison: Comparison) -> str:
-    """Whether the difference is more than noise, in words that a stranger understands."""
+    """Say whether the difference is more than noise, in words for a reader who knows no statistics."""
     won, lost, p = len(comparison.won), len(comparison.lost), comparison.p
     if not comparison.difference:
-        what = "pass equally often" if comparison.several else "solve the same number of problems"
-        return f"The two models {what if won else 'solve the same problems'}."
+        if not won:
+            return "The two models solve the same problems."
+        if comparison.has_several_samples:
+            return "The two models pass equally often."
+        return "The two models solve the same number of problems."
     better = "better" if comparison.difference > 0 else "worse"
-    split = (
-        f"a difference of at least {100 * abs(comparison.difference):.1f} points, one way or the other,"
-        if comparison.several
-        else f"a split at least as uneven as {won} won to {lost} lost"
+    result = (
+        f"a difference of at least {100 * abs(comparison.difference):.1f} points in either direction"
+        if comparison.has_several_samples
+        else f"a split at least as uneven as {won} won, {lost} lost"
     )
     chance = (
-        f"If both models were equally good, chance alone would give {split} in {format_chance(p)} of comparisons "
-        f"({comparison.test}, p {format_p_value(p)})."
+        f"If the models were equally good, chance alone would produce {result} in {format_chance(p)} of "
+        f"comparisons ({comparison.test_name}, p {format_p_value(p)})."
     )
     if comparison.beyond_noise:
-        return f"The tuned model is {better}, by more than noise. {chance}{describe_disagreement(comparison)}"
-    return f"The tuned model looks {better}, but the difference is not more than noise. {chance}{describe_disagreement(comparison)}"
+        verdict = f"The tuned model is {better}, by more than noise."
+    else:
+        verdict = f"The tuned model looks {better}, but the difference is not more than noise."
+    return f"{verdict} {chance}{describe_disagreement(comparison)}"
 
 
 def describe_disagreement(comparison: Comparison) -> str:
-    """Said where the interval and the test tell different things, as they may where few problems differ."""
+    """Warn if interval and test disagree, as they can when few problems differ; empty if they agree."""
     if (comparison.low > 0 or comparison.high < 0) == comparison.beyond_noise:
         return ""
-    return " The 95% interval tells otherwise; it is approximate where few problems differ, and the test is exact."
+    return " The 95% interval suggests otherwise, but it is approximate when few problems differ; the test is exact."
 
 
 def describe_smallest_difference(comparison: Comparison) -> str:
-    """The smallest difference that this benchmark could have shown: at best, and with as much that differs as here."""
-    problems, differing = len(comparison.pairs), len(comparison.won) + len(comparison.lost)
+    """State the smallest difference this benchmark can show: at best, and with as many differing as here."""
+    problems, differing = len(comparison.problems), len(comparison.won) + len(comparison.lost)
     best = smallest_detectable(problems)
     if best > problems:
-        return f"{problems} problems are too few: no difference on them is more than noise."
-    if comparison.several:
-        first = f"A difference has to show on at least {best} of {problems} problems to be more than noise."
+        return f"{problems} problems are too few: no difference on them can be more than noise."
+    if comparison.has_several_samples:
+        first = f"To be more than noise, a difference must show on at least {best} of {problems} problems."
     else:
         first = (
-            f"The smallest difference that {problems} problems can show as more than noise is {best} won and none lost "
+            f"The smallest difference beyond noise on {problems} problems is {best} won and none lost "
             f"({100 * best / problems:.1f} points)."
         )
     if not differing:
         return first
-    if comparison.needed is None:
-        return f"{first} The two models differ on {differing}, too few for that."
-    needed = f"{100 * comparison.needed:.1f} points"
-    if not comparison.several:
-        more = round(comparison.needed * problems)
-        if more == best == differing:
+    if comparison.detectable_difference is None:
+        return f"{first} The two models differ on only {differing}, too few for that."
+    needed = f"{100 * comparison.detectable_difference:.1f} points"
+    if not comparison.has_several_samples:
+        margin = round(comparison.detectable_difference * problems)  # won minus lost
+        if margin == best == differing:
             return first
-        needed = f"{(differing + more) // 2} to {(differing - more) // 2}, {needed}"
-    return f"{first} Here the two models differ on {differing}: with as many, it takes {needed}."
-
-
-PASSED = "passed"  # the verdict of a sample whose program passed its tests
+        needed = f"{(differing + margin) // 2} won and {(differing - margin) // 2} lost ({needed})"
+    return f"{first} Here the models differ on {differing}; with that many it takes {needed}."

@@ -1,28 +1,28 @@
-"""How sure a score is: pass@k, intervals, and whether two models differ by more than noise."""
+"""pass@k and its uncertainty: intervals, and tests of whether two models differ by more than noise."""
 
 import math
 from collections.abc import Sequence
 
-DRAWS_AT_ONCE = 1_000_000  # of the bootstrap: 16 MB
+DRAWS_AT_ONCE = 1_000_000  # values the bootstrap draws per batch: 16 MB
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """Unbiased estimate of the chance that one of k samples passes: 1 - C(n-c, k) / C(n, k).
+    """Return the unbiased estimate of the chance that at least one of k samples passes: 1 - C(n-c, k) / C(n, k).
 
     Chen et al., "Evaluating Large Language Models Trained on Code" (arXiv:2107.03374), equation 1.
 
     Args:
-        samples: samples drawn for the problem, n.
-        passed: how many of them passed, c.
+        samples: n, the samples drawn for the problem.
+        passed: c, how many of them passed.
         k: at most n.
 
     Raises:
-        ValueError: k is above n (the estimate would be biased) or a count is out of range.
+        ValueError: k exceeds n (the estimate would be biased), or a count is out of range.
     """
     if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} wants at least {k} samples a problem, there are {samples}")
+        raise ValueError(f"pass@{k} needs at least {k} samples per problem, found {samples}")
     if not 0 <= passed <= samples:
-        raise ValueError(f"{passed} of {samples} samples passed")
+        raise ValueError(f"{passed} of {samples} samples passed: expected a count from 0 to {samples}")
     if samples - passed < k:
         return 1.0
     return 1.0 - math.prod(1.0 - k / i for i in range(samples - passed + 1, samples + 1))
@@ -31,30 +31,30 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 def pass_at_k_interval(
     counts: Sequence[tuple[int, int]], k: int, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """pass@k over problems with the ends of its interval: the mean of `pass_at_k`, low, high.
+    """Return mean pass@k over problems with its interval: value, low, high.
 
-    The interval is Wilson's where every problem has one sample. Else it is a percentile bootstrap over problems, since
-    samples of one problem are not independent trials; where no draw could differ (all values 0, or all 1), Wilson's
-    with a problem for a trial.
+    With one sample per problem this is Wilson's interval. With several it is a percentile bootstrap over problems,
+    because samples of one problem are not independent trials. If all values are 0, or all are 1, no bootstrap draw
+    would differ: the interval is then Wilson's with each problem as one trial.
 
     Args:
         counts: samples n and passed samples c of each problem.
-        k: at most every n.
+        k: at most the smallest n.
         confidence: of the interval.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: no problem, k above n for some (says for how many), or a count out of range.
+        ValueError: no problem; k exceeds n for some problems (says how many); or a count is out of range.
     """
-    short = sum(samples < k for samples, _ in counts)
-    if short or not counts:
+    too_few = sum(samples < k for samples, _ in counts)
+    if too_few or not counts:
         raise ValueError(
-            f"pass@{k} wants at least {k} samples a problem: {short} of {len(counts)} problems have fewer"
+            f"pass@{k} needs at least {k} samples per problem: {too_few} of {len(counts)} problems have fewer"
         )
     values = [pass_at_k(samples, passed, k) for samples, passed in counts]
     value = math.fsum(values) / len(values)
-    alike = values[0] in (0.0, 1.0) and len(set(values)) == 1
-    if alike or all(samples == 1 for samples, _ in counts):
+    all_or_none = values[0] in (0.0, 1.0) and len(set(values)) == 1
+    if all_or_none or all(samples == 1 for samples, _ in counts):
         low, high = wilson_interval(round(math.fsum(values)), len(values), confidence)
     else:
         low, high = bootstrap_interval(values, confidence, seed=seed)
@@ -62,16 +62,16 @@ def pass_at_k_interval(
 
 
 def normal_quantile(probability: float) -> float:
-    """Inverse of the standard normal distribution function."""
+    """Return the inverse of the standard normal distribution function."""
     from statistics import NormalDist
 
     return NormalDist().inv_cdf(probability)
 
 
 def wilson_interval(passed: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927, JASA 22:209); (0, 1) for no trial at all."""
+    """Return Wilson's score interval of a share (Wilson 1927, JASA 22:209); (0, 1) without any trial."""
     if not 0 <= passed <= total:
-        raise ValueError(f"{passed} of {total}")
+        raise ValueError(f"{passed} of {total} passed: expected a count from 0 to {total}")
     if total == 0:
         return 0.0, 1.0
     z = normal_quantile(0.5 + confidence / 2)
@@ -84,14 +84,14 @@ def wilson_interval(passed: int, total: int, confidence: float = 0.95) -> tuple[
 
 
 def mcnemar_test(won: int, lost: int) -> float:
-    """Two-sided p-value of McNemar's exact test: the sign test on the problems where the two models differ.
+    """Return the two-sided p-value of McNemar's exact test: a sign test on the problems where two models differ.
 
     Args:
         won: problems that only the second model solves.
         lost: problems that only the first model solves.
 
     Returns:
-        The chance of a split at least as uneven if both were equally likely; 1 where nothing differs.
+        The chance of a split at least this uneven if either outcome were equally likely; 1 if nothing differs.
     """
     total = won + lost
     tail = sum(math.comb(total, i) for i in range(min(won, lost) + 1))
@@ -99,41 +99,42 @@ def mcnemar_test(won: int, lost: int) -> float:
 
 
 def sign_flip_test(differences: Sequence[int], level: float = 0.05) -> tuple[float, int | None]:
-    """Two-sided p-value of the exact sign-flip test, and the least sum of such differences that it calls real.
+    """Return the two-sided p-value of the exact sign-flip test, and the smallest sum that it would call significant.
 
-    If two models were equally good on every problem, each difference would have had either sign alike. p is the
-    share of the 2^n ways to set the signs whose sum lies at least as far from 0 (Fisher 1935; Pitman 1937, Suppl.
-    JRSS 4:119). With differences of -1, 0 and 1 this is McNemar's exact test.
+    If two models were equally good on every problem, both signs of each difference would be equally likely. p is the
+    share of the 2^n sign assignments whose sum lies at least as far from 0 (Fisher 1935; Pitman 1937, Suppl. JRSS
+    4:119). With differences of -1, 0 and 1 this is McNemar's exact test.
 
     Args:
-        differences: of each problem, in whole units (passed samples, say).
-        level: p below which a difference is real.
+        differences: one per problem, in whole units (passed samples, for example).
+        level: p below which a difference is significant.
 
     Returns:
-        p, and the least distance of a sum from 0 with p below `level`; None where no sum gets there.
+        p, and the smallest distance of a sum from 0 with p below `level`; None if no sum reaches it.
     """
     import numpy as np
 
     sizes = [abs(difference) for difference in differences if difference]
-    chances = np.ones(1)  # of each sum from -sum(sizes) on
+    chances = np.ones(1)  # probability of each sum, from -sum(sizes) upwards
     for size in sizes:
         wider = np.zeros(len(chances) + 2 * size)
         wider[: len(chances)] += chances / 2
         wider[2 * size :] += chances / 2
         chances = wider
     middle = sum(sizes)
-    folded = chances[middle:] + chances[middle::-1]  # by distance from 0
+    folded = chances[middle:] + chances[middle::-1]  # probability by distance from 0
     folded[0] /= 2
     at_least = np.cumsum(folded[::-1])[::-1]
-    real = np.flatnonzero((at_least < level) & (folded > 0))
-    return min(1.0, float(at_least[abs(sum(differences))])), int(real[0]) if len(real) else None
+    significant = np.flatnonzero((at_least < level) & (folded > 0))
+    p = min(1.0, float(at_least[abs(sum(differences))]))
+    return p, int(significant[0]) if len(significant) else None
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in the same order: Holm's step-down procedure.
+    """Return p-values adjusted for their number by Holm's step-down procedure, in the same order.
 
-    The i-th smallest of m is multiplied by m - i + 1, then made at least as large as the one before, at most 1. One
-    below 0.05 is more than noise even if all m were looked at (Holm 1979, Scand. J. Statist. 6:65).
+    The i-th smallest of m is multiplied by m - i + 1, raised to at least the one before it, and capped at 1. An
+    adjusted p below 0.05 is more than noise even though m tests were made (Holm 1979, Scand. J. Statist. 6:65).
     """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -145,7 +146,7 @@ def holm_adjusted(p_values: Sequence[float]) -> list[float]:
 def bootstrap_interval(
     values: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the mean, values drawn with replacement; the same seed gives the same interval."""
+    """Return the percentile interval of the mean, drawing values with replacement; reproducible by seed."""
     import numpy as np
 
     drawn = np.asarray(values, dtype=float)
@@ -168,23 +169,23 @@ def paired_bootstrap_interval(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean difference after - before, problems drawn with replacement, pairs kept together.
+    """Return the percentile interval of the mean of after - before, drawing whole problems with replacement.
 
-    Where no problem differs no draw does; the interval is then what Wilson's leaves for the share of problems that
-    differ, to both sides.
+    If no problem differs, no draw does either: the interval is then plus and minus Wilson's upper end for the share
+    of problems that differ.
 
     Args:
         before: a score per problem, 0 to 1.
-        after: a score of the same problems, in the same order.
+        after: scores of the same problems, in the same order.
         confidence: of the interval.
-        resamples: draws.
+        resamples: number of draws.
         seed: of the draws; the same seed gives the same interval.
 
     Raises:
         ValueError: different lengths, or no problem.
     """
     if len(before) != len(after) or not before:
-        raise ValueError(f"paired scores are wanted, there are {len(before)} and {len(after)}")
+        raise ValueError(f"paired scores must match one to one: {len(before)} before, {len(after)} after")
     differences = [b - a for a, b in zip(before, after, strict=True)]
     if not any(differences):
         unseen = wilson_interval(0, len(differences), confidence)[1]
@@ -193,5 +194,5 @@ def paired_bootstrap_interval(
 
 
 def smallest_detectable(total: int, confidence: float = 0.95) -> int:
-    """Problems won, with none lost, from which McNemar's test calls a difference more than noise; total + 1: none."""
+    """Return the fewest problems won, none lost, that McNemar's test calls more than noise; total + 1 if none is."""
     return next((won for won in range(1, total + 1) if mcnemar_test(won, 0) <= 1 - confidence), total + 1)

@@ -77,10 +77,10 @@ def told(champion: Scored, candidate: Scored, comparison: Comparison, promoted: 
         start = f"{new} becomes champion in place of {old}: it is not worse beyond noise."
     else:
         start = f"{new} does not become champion, {old} stays: it is worse by more than noise."
-    problems = len(comparison.pairs)
+    problems = len(comparison.problems)
     return (
         f"{start} Of {problems} problems of {candidate.benchmark} it won {len(comparison.won)} and lost "
-        f"{len(comparison.lost)} ({format_difference(comparison)}; {comparison.test}, p {format_p_value(comparison.p)})."
+        f"{len(comparison.lost)} ({format_difference(comparison)}; {comparison.test_name}, p {format_p_value(comparison.p)})."
     )
 
 

@@ -1,73 +1,83 @@
-"""What a reader must know before the figures: weak sandboxes, cut samples, functions that are not there."""
+"""What a reader must know before the scores: weak sandboxes, unchecked merges, cut samples, missing functions."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from stages.report.inputs import TARGETS, ReportInputs, judged_in_weak_sandbox
+from stages.report.inputs import ReportInputs, judged_in_weak_sandbox
 
-SHARE = 0.05  # of the samples, above which it is said
-
-
-def find_caveats(evidence: ReportInputs) -> list[str]:
-    """Sentences; none where all is well."""
-    scored = {target: evidence.metrics[f"evaluate/{target}"] for target in TARGETS}
-    return [*sandbox(scored), *merge(evidence.metrics["merge"]), *weak_passes(scored), *shares(scored)]
+SHARE_TO_MENTION = 0.05  # share of samples above which a problem is mentioned
+Evaluations = Mapping[str, Mapping[str, Any]]  # metrics of evaluate, by target
 
 
-def merge(metrics: Mapping[str, Any]) -> list[str]:
-    if metrics["gate"] != "off":
-        return []
+def find_caveats(inputs: ReportInputs) -> list[str]:
+    """Return the caveats as sentences; empty if there are none."""
+    evaluations = inputs.evaluations
     return [
-        "The merged model, which is the tuned one here, was not compared with the trained model (merge.parity_tokens is 0): a "
-        "mistake in merging would show in its score alone."
+        *sandbox_caveats(evaluations),
+        *merge_caveats(inputs.metrics["merge"]),
+        *weak_pass_caveats(evaluations),
+        *share_caveats(evaluations),
     ]
 
 
-def sandbox(scored: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    found = [target for target, metrics in scored.items() if judged_in_weak_sandbox(metrics)]
-    levels = {target: metrics["isolation"]["level"] for target, metrics in scored.items()}
-    said = []
-    if found:
-        whose = "Both models were" if len(found) == len(scored) else f"The {found[0]} model was"
-        said.append(
-            f"{whose} judged in a weak sandbox (level C, resource limits only): a completion could read files, use the "
-            "network and start programs, and so reach what judges it."
+def merge_caveats(merge: Mapping[str, Any]) -> list[str]:
+    if merge["gate"] != "off":
+        return []
+    return [
+        "The tuned model scored here is the merged model, and it was not compared with the trained one "
+        "(merge.parity_tokens is 0): only its score would reveal a mistake in merging."
+    ]
+
+
+def sandbox_caveats(evaluations: Evaluations) -> list[str]:
+    weak = [target for target, metrics in evaluations.items() if judged_in_weak_sandbox(metrics)]
+    levels = {target: metrics["isolation"]["level"] for target, metrics in evaluations.items()}
+    caveats = []
+    if weak:
+        models = "Both models were" if len(weak) == len(evaluations) else f"The {weak[0]} model was"
+        caveats.append(
+            f"{models} judged in a weak sandbox (level C, resource limits only): a completion could read files, use "
+            "the network and start programs, and so tamper with its judge."
         )
     if len(set(levels.values())) > 1:
-        said.append(
-            f"The judge was at level {levels['base']} for the base and {levels['tuned']} for the tuned model."
+        caveats.append(
+            f"The base model was judged at isolation level {levels['base']}, the tuned model at level {levels['tuned']}."
         )
-    return said
+    return caveats
 
 
-def weak_passes(scored: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    found = [(target, m["weak_passed"], m["passed"]) for target, m in scored.items() if m.get("weak_passed")]
-    if not found:
+def weak_pass_caveats(evaluations: Evaluations) -> list[str]:
+    counts = [
+        (target, metrics["weak_passed"], metrics["passed"])
+        for target, metrics in evaluations.items()
+        if metrics.get("weak_passed")
+    ]
+    if not counts:
         return []
-    whose = " and ".join(
-        f"{judged_in_weak_sandbox} of the {target} model's {passed}"
-        for target, judged_in_weak_sandbox, passed in found
+    samples = " and ".join(
+        f"{weak_passed} of the {target} model's {passed}" for target, weak_passed, passed in counts
     )
     return [
-        f"{whose} passed samples are weak: their test needs classes of the completion, ran in the sandbox with it, and "
-        "could have been answered for instead of passed."
+        f"{samples} passed samples are weak passes: their tests use classes that the completion defines, so the tests ran "
+        "inside the sandbox with it, and the completion could have faked the result."
     ]
 
 
-def shares(scored: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    said = []
-    for key, what in (
-        (
-            "truncated_share",
-            "were cut at the token limit (evaluate.max_new_tokens); what was not finished by then fails",
-        ),
+def share_caveats(evaluations: Evaluations) -> list[str]:
+    caveats = []
+    for key, problem in (
+        ("truncated_share", "were cut at the token limit (evaluate.max_new_tokens) and fail if unfinished"),
         (
             "no_entry_point_share",
-            "do not define the function asked for, and fail without a test run (see prompt.style)",
+            "do not define the requested function and fail without a test run (see prompt.style)",
         ),
     ):
-        above = [(t, metrics[key]) for t, metrics in scored.items() if metrics.get(key, 0) > SHARE]
-        if above:
-            whose = " and ".join(f"{share:.0%} of the {target} model's" for target, share in above)
-            said.append(f"{whose} samples {what}.")
-    return said
+        shares = [
+            (target, metrics[key])
+            for target, metrics in evaluations.items()
+            if metrics.get(key, 0) > SHARE_TO_MENTION
+        ]
+        if shares:
+            samples = " and ".join(f"{share:.0%} of the {target} model's" for target, share in shares)
+            caveats.append(f"{samples} samples {problem}.")
+    return caveats

