@@ -1,11 +1,12 @@
-"""QLoRA: train an adapter on the packs, over a base model that is frozen in 4 bits.
+"""Train a QLoRA adapter on the packs, over a base model frozen in 4 bits.
 
     dvc repro train
     python -m stages.train train.lora.rank=32 train.epochs=1
     python -m stages.train train.launcher=accelerate train.processes=2 train.accumulation=2
 
-Writes models/adapter (adapter_config.json and adapter_model.safetensors as peft reads them, quantization.json for
-merging) and the curve, reports/train.csv. Killed, it goes on from its last checkpoint and ends with the same bytes.
+Writes models/adapter (adapter_config.json and adapter_model.safetensors in peft's format, quantization.json for
+merging) and the loss curve, reports/train.csv. Rerun the same command to resume a killed training from its last
+checkpoint; the adapter ends with the same bytes.
 """
 
 import gc
@@ -58,12 +59,12 @@ PACKED = Path("data/packed")
 ADAPTER = Path("models/adapter")
 REQUIREMENTS_LOCK = Path("requirements.lock")
 STAGES_FOLDER = Path(__file__).resolve().parents[1]
-# as the user gave them: Hydra's entry point changes both, and ranks are started with them
+# Read before Hydra's entry point changes them: ranks are started with what the user gave
 ARGUMENTS, TRACEBACK = sys.argv[1:], os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def main(settings: Settings) -> dict[str, Any] | None:
-    """Packs in, adapter out; what was trained on, how fast, and the losses. None where another process tells it."""
+    """Train an adapter on the packs; return counts, speed and losses, or None where another process reports them."""
     if settings.train.launcher == "accelerate" and not is_rank():
         launch(settings.train, ["stages.train", *ARGUMENTS], TRACEBACK)
         return None
@@ -72,7 +73,7 @@ def main(settings: Settings) -> dict[str, Any] | None:
 
 
 def train_here(settings: Settings) -> dict[str, Any] | None:
-    """The training, or this rank's part of it; the first rank alone writes, and returns the metrics."""
+    """Train in this process, alone or as one rank; only the first rank writes files and returns the metrics."""
     import torch
 
     from stages.common.model.load import load_model
@@ -84,10 +85,10 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     from stages.train.trainer import PackTrainer
 
     train: TrainSettings = settings.train
-    packs, held_out = read_training_packs(), read_packs(PACKED / "validation.arrow")
+    packs, validation_packs = read_training_packs(), read_packs(PACKED / "validation.arrow")
     order = order_packs(packs.tokens, train)
     steps = step_count(len(order), train)
-    refuse_impossible(train, steps, len(held_out))
+    refuse_impossible(train, steps, len(validation_packs))
     rank, ranks = join_ranks()
     torch.set_num_threads(train.threads or threads_per_rank(ranks))
 
@@ -95,25 +96,25 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         train.quantization, train.double_quantization, train.dtype, initialisation=train.lora.init
     )
     sharded = ranks > 1 and train.accelerate == "fsdp"
-    # as bitsandbytes' guide to FSDP-QLoRA says; what a weight is does not depend on the type that holds its bits
-    held = replace(quantization, quant_storage=train.dtype) if sharded else quantization
-    base = load_model(BASE, held, train.attention, on_host=sharded)
+    # Follows bitsandbytes' guide to FSDP-QLoRA; the storage dtype holds the same bits and changes no weight
+    loaded = replace(quantization, quant_storage=train.dtype) if sharded else quantization
+    base = load_model(BASE, loaded, train.attention, on_host=sharded)
     key, checkpoint = from_first_rank(lambda: find_checkpoint(train))
     curve, scratch = Curve(), CHECKPOINTS_FOLDER / key
-    model = adapted_model(base, train, held, packs, order, checkpoint)
+    model = build_model(base, train, loaded, packs, order, checkpoint)
     if sharded:
         shard_model(model, base._no_split_modules or (), compute_device(), ranks)
 
-    held_out_rows = batch_packs(held_out, train.micro_batch, train.eval_tokens)
+    validation_rows = batch_packs(validation_packs, train.micro_batch, train.eval_tokens)
     trainer = PackTrainer(model, OrderedPacks(packs, order), train, scratch, curve)
-    validate = curve.timed(lambda: mean_loss_of_ranks(trainer.model, held_out_rows, trainer.accelerator))
+    validate = curve.timed(lambda: mean_loss_of_ranks(trainer.model, validation_rows, trainer.accelerator))
     trainer.add_callback(StepCallback(trainer, train, len(packs), validate))
-    machine = measure_peak(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
-    curve.machine = machine and replace(machine, rate=machine.rate * ranks)
-    telling = report_progress(curve, settings.track, key, steps, checkpoint, train.eval_every)
+    peak = measure_peak(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
+    curve.peak = peak and replace(peak, rate=peak.rate * ranks)
+    reporting = report_progress(curve, settings.track, key, steps, checkpoint, train.eval_every)
     gc.collect()
-    gc.freeze()  # what is loaded stays to the end: collections between steps need not go through it
-    with telling if rank == 0 else nullcontext():
+    gc.freeze()  # loaded objects live to the end: collections between steps need not scan them
+    with reporting if rank == 0 else nullcontext():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     leave_ranks()
     if rank > 0:
@@ -139,12 +140,12 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         "training_key": key,
         "quantization": train.quantization,
         "processes": ranks,
-        **where_it_ran(train.dtype, model.device),
+        **describe_platform(train.dtype, model.device),
     }
 
 
-def where_it_ran(dtype: str, device: "torch.device") -> dict[str, Any]:
-    """What the bytes of the adapter depend on beside what was asked for."""
+def describe_platform(dtype: str, device: "torch.device") -> dict[str, Any]:
+    """Return what the adapter's bytes depend on besides settings and data."""
     import torch
 
     return {
@@ -155,7 +156,7 @@ def where_it_ran(dtype: str, device: "torch.device") -> dict[str, Any]:
     }
 
 
-def adapted_model(
+def build_model(
     base: Any,
     train: TrainSettings,
     quantization: "Quantization",
@@ -163,7 +164,7 @@ def adapted_model(
     order: list[int],
     checkpoint: Path | None,
 ) -> "PackedModel":
-    """The base with the adapter to train: a new one, or that of a checkpoint."""
+    """Put the adapter to train on the base: a new one, or that of a checkpoint."""
     from stages.common.model.fused import fuse_norms
     from stages.common.model.packed_model import PackedModel
     from stages.common.model.trained import attach_trained_adapter
@@ -171,7 +172,7 @@ def adapted_model(
     from stages.train.lora_adapter import add_adapter
 
     fuse_norms(base)
-    if checkpoint:  # it carries what the initialisation made, and goes on from there
+    if checkpoint:  # holds the result of the initialisation too
         peft_model = attach_trained_adapter(base, BASE, checkpoint, quantization, trainable=True)
     else:
         rows = eva_rows(packs, order, train.lora, train.micro_batch)
@@ -182,22 +183,22 @@ def adapted_model(
 
 
 def find_checkpoint(train: "TrainSettings") -> tuple[str, Path | None]:
-    """The training's key, and the checkpoint to go on from."""
+    """Return the training's key, and the checkpoint to resume from, if there is one."""
     key = training_key(train, PACKED, BASE, REQUIREMENTS_LOCK, STAGES_FOLDER)
     leave_message(CHECKPOINTS_FILE, str(CHECKPOINTS_FOLDER / key))
     return key, last_checkpoint(CHECKPOINTS_FOLDER / key)
 
 
 def read_training_packs() -> Packs:
-    """The packs to train on.
+    """Open the training packs.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     packs = read_packs(PACKED / "train.arrow")
     if not len(packs):
         raise UserError(
-            f"{packs.path}: no packs to train on. Look at reports/clean.json for what was dropped."
+            f"{packs.path}: no packs to train on. See reports/clean.json for what was dropped and why."
         )
     return packs
 
@@ -206,21 +207,19 @@ def read_training_packs() -> Packs:
 def report_progress(
     curve: Curve, track: Any, key: str, steps: int, checkpoint: Path | None, eval_every: int
 ) -> Iterator[None]:
-    """While the block runs, new rows of the curve go to the terminal and to MLflow."""
+    """Send new rows of the curve to the terminal and to MLflow while the block runs."""
     done = checkpoint_step(checkpoint) if checkpoint else 0
     if done:
-        print(f"train: goes on after step {done} of {steps}, where it was interrupted", flush=True)
-    progress, live, status = (
-        TrainingProgress(curve, steps, done, eval_every),
-        LiveRun.start(track, key),
-        "FAILED",
-    )
-    so_far = CHECKPOINTS_FOLDER / key / CURVE_FILE.name  # what a sweep that stops hopeless points looks at
+        print(f"train: resuming after step {done} of {steps}", flush=True)
+    progress = TrainingProgress(curve, steps, done, eval_every)
+    live = LiveRun.start(track, key)
+    partial_curve = CHECKPOINTS_FOLDER / key / CURVE_FILE.name  # a sweep reads it to prune hopeless points
     curve.listeners += [
         progress,
         lambda row: live.log(row_measurements(row), row.step),
-        lambda row: None if row.validation_loss is None else curve.write_csv(so_far),
+        lambda row: None if row.validation_loss is None else curve.write_csv(partial_curve),
     ]
+    status = "FAILED"
     try:
         yield
         status = "FINISHED"
@@ -233,14 +232,15 @@ def report_progress(
 
 
 def row_measurements(row: CurveRow) -> dict[str, Any]:
+    """Return the row's columns except the step."""
     return {name: value for name, value in asdict(row).items() if name != "step"}
 
 
 def summarise_curve(curve: Curve) -> dict[str, Any]:
-    """Counts, speed and losses; None where nothing was measured."""
+    """Return counts, speed and losses; None where nothing was measured."""
     counts = curve.counts
     losses = [row.loss for row in curve.rows if row.loss is not None]
-    held_out = [row.validation_loss for row in curve.rows if row.validation_loss is not None]
+    validation_losses = [row.validation_loss for row in curve.rows if row.validation_loss is not None]
     return {
         "epochs": curve.rows[-1].epoch,
         "tokens_trained": counts.tokens,
@@ -249,12 +249,12 @@ def summarise_curve(curve: Curve) -> dict[str, Any]:
         "share_of_peak": peak_share(counts.operations, counts.possible),
         "gemm_gflops": round(counts.possible / counts.seconds / 1e9, 1) if counts.possible else None,
         "train_loss_last": losses[-1] if losses else None,
-        "validation_loss_first": held_out[0] if held_out else None,
-        "validation_loss_last": held_out[-1] if held_out else None,
+        "validation_loss_first": validation_losses[0] if validation_losses else None,
+        "validation_loss_last": validation_losses[-1] if validation_losses else None,
     }
 
 
 if __name__ == "__main__":
-    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is on disk; nothing may ask the network
+    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is on disk: never ask the network
     with handle_signals():
         run("train", main, observes=("track",))

@@ -1,4 +1,4 @@
-"""Checkpoints: where they are kept, how one comes to be whole or not at all, and which of them a run may go on from."""
+"""Checkpoints: where they are kept, how they are written atomically, and which one a run may resume from."""
 
 import hashlib
 import json
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 
 CHECKPOINTS_FOLDER = Path(".cache/train")
 INCOMPLETE = "incomplete"  # a checkpoint is written in this folder and renamed out of it
-CHECKPOINT_MANIFEST = "manifest.json"  # sha256 of each of its files
+CHECKPOINT_MANIFEST = "manifest.json"  # sha256 of each file of the checkpoint
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
-# settings that change nothing but the order in which gradients are summed. A training that was killed on two GPUs may
-# go on on one, so they are not part of its key; they are in the section `train`, by which DVC decides what to rerun,
-# because that order changes the last bits of the adapter
+# Settings that change only the order in which gradients are summed. They are left out of a training's key, so that a
+# training killed on two GPUs can resume on one. They are in the section `train`, by which DVC decides what to rerun,
+# because that order changes the last bits of the adapter.
 PROCESS_SETTINGS = ("launcher", "accelerate", "processes")
 
 
 def training_key(settings: "TrainSettings", packed: Path, base: Path, lock: Path, stages: Path) -> str:
-    """Names one training: a hash of settings (but `PLACE`), packs, base weights, library versions and code.
+    """Hash what identifies a training: settings (except `PROCESS_SETTINGS`), packs, base, library versions and code.
 
-    Two runs with the same key do the same computation, so one may go on where the other was killed.
+    Two runs with the same key do the same computation, so one may resume where the other was killed. The code is
+    every Python file under stages/train and stages/common.
     """
-    code = [p for stage in ("train", "common") for p in (stages / stage).rglob("*.py")]
+    code = [path for folder in ("train", "common") for path in (stages / folder).rglob("*.py")]
     parts = {
         "settings": {name: value for name, value in asdict(settings).items() if name not in PROCESS_SETTINGS},
         "packed": sha256_folder(packed),
@@ -43,17 +44,17 @@ def training_key(settings: "TrainSettings", packed: Path, base: Path, lock: Path
 
 
 def publish_checkpoint(folder: Path, place: Path) -> None:
-    """Move a checkpoint to its place, so that it is whole there even after a power loss.
+    """Move a finished checkpoint to `place`, so that it is complete there even after a power loss.
 
-    A rename may reach the disk before what was written, and older checkpoints are removed next: so everything is
-    forced to the disk first, and the manifest tells whether it came there.
+    A rename may reach the disk before the data, and older checkpoints are removed next. So all files are synced
+    first, and the manifest lets a later run verify them.
     """
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != CHECKPOINT_MANIFEST)
     manifest = json.dumps({p.name: sha256_file(p) for p in files}, indent=2)
     (folder / CHECKPOINT_MANIFEST).write_text(manifest + "\n", "utf-8")
     for path in (*files, folder / CHECKPOINT_MANIFEST, folder):
         sync_to_disk(path)
-    if place.exists():  # of an earlier run that could not be used
+    if place.exists():  # a damaged one, left by an earlier run
         shutil.rmtree(place)
     os.replace(folder, place)
     sync_to_disk(place.parent)
@@ -69,7 +70,7 @@ def sync_to_disk(path: Path) -> None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint's files are those that were written."""
+    """Check that a checkpoint's files match its manifest."""
     try:
         manifest = json.loads((folder / CHECKPOINT_MANIFEST).read_text("utf-8"))
         return bool(manifest) and all(sha256_file(folder / n) == digest for n, digest in manifest.items())
@@ -78,43 +79,43 @@ def is_complete(folder: Path) -> bool:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps that is whole; changes nothing on the disk."""
+    """Return the complete checkpoint with the most steps; change nothing on disk."""
     return next((path for _, path in reversed(list_checkpoints(folder)) if is_complete(path)), None)
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Steps and folder of each checkpoint, whole or not, fewest steps first."""
+    """Return steps and folder of each checkpoint, complete or not, fewest steps first."""
     found = [(int(m[1]), p) for p in folder.glob("checkpoint-*") if (m := CHECKPOINT_NAME.fullmatch(p.name))]
     return sorted(found)
 
 
 def remove_other_checkpoints(folder: Path, kept: Path) -> None:
-    """Remove all checkpoints but one."""
+    """Remove all checkpoints except `kept`."""
     for _, path in list_checkpoints(folder):
         if path != kept:
             shutil.rmtree(path)
 
 
 def is_disk_failure(error: Exception) -> bool:
-    """Whether an error while a checkpoint is written means that the disk takes no more.
+    """Tell whether an error while writing a checkpoint means that the disk is full or fails.
 
-    torch.save says so with a RuntimeError that does not name the reason.
+    torch.save raises a RuntimeError then that does not name the reason.
     """
-    told = str(error)
+    message = str(error)
     return (
         isinstance(error, OSError)
         or disk_is_full(error)
-        or "iostream error" in told
-        or "inline_container" in told
+        or "iostream error" in message
+        or "inline_container" in message
     )
 
 
 def resume_message(folder: Path) -> str:
-    """Where the next run starts, in words."""
-    found = last_checkpoint(folder)
-    if found is None:
+    """Say in one sentence where the next run starts."""
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is None:
         return "There is no checkpoint: the next run starts from the beginning."
-    return f"The next run goes on after step {checkpoint_step(found)} ({found})."
+    return f"The next run resumes after step {checkpoint_step(checkpoint)} ({checkpoint})."
 
 
 def checkpoint_step(checkpoint: Path) -> int:

@@ -1,10 +1,10 @@
-"""FSDP-QLoRA: each rank holds its part of the frozen base, and the whole adapter.
+"""FSDP-QLoRA: each rank holds a shard of the frozen base and the whole adapter.
 
-PyTorch's `fully_shard` (FSDP2) cuts each frozen tensor into as many parts as there are ranks, gathers a layer before
-its forward and its backward pass, and lets it go again. 4-bit weights are stored in the dtype of computation
-(`Quantization.quant_storage`) and cut like others, as bitsandbytes' guide to FSDP-QLoRA says; their scales, 0.13 bits a
-weight with double quantization, stay whole. What trains, a few hundredths of the base at most, is not cut:
-gradients are averaged by DDP, and optimizers, clipping and checkpoints are those of one process.
+PyTorch's `fully_shard` (FSDP2) splits each frozen tensor across the ranks, gathers a layer before its forward and its
+backward pass, and frees it again. 4-bit weights are stored in the dtype of computation (`Quantization.quant_storage`)
+and split like others, as bitsandbytes' guide to FSDP-QLoRA says; their scales, 0.13 bits a weight with double
+quantization, stay whole. Trained tensors, a few hundredths of the base at most, are not split: DDP averages their
+gradients, and optimizers, clipping and checkpoints are the same as in one process.
 """
 
 from collections.abc import Collection
@@ -17,17 +17,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stages.common.errors import UserError
 
-Scales = list[tuple[Any, Any]]  # layers of 4 bits, each with its `quant_state`
+Scales = list[tuple[Any, Any]]  # 4-bit layers, each with its `quant_state`
 
 
 def shard_model(model: nn.Module, layers: Collection[str], device: str, ranks: int) -> None:
-    """Leave this rank its part of each frozen tensor, on `device`, where what trains goes whole.
+    """Keep only this rank's shard of each frozen tensor, on `device`; move trained tensors there whole.
 
-    From then on the model computes when all ranks call it, and only as a whole.
+    After this the model only runs as a whole, and only when all ranks call it.
 
     Args:
-        model: the same on all ranks, in the host's memory.
-        layers: names of the classes whose modules are gathered one at a time; the rest is gathered for a whole step.
+        model: the same on all ranks, in host memory.
+        layers: class names of the modules that are gathered one at a time; the rest is gathered for a whole step.
 
     Raises:
         UserError: the model has no such layers.
@@ -37,8 +37,8 @@ def shard_model(model: nn.Module, layers: Collection[str], device: str, ranks: i
     units = [module for module in model.modules() if type(module).__name__ in layers]
     if not units:
         raise UserError(
-            "train.accelerate=fsdp: the model does not say which of its modules are layers (_no_split_modules). "
-            "Set train.accelerate=ddp."
+            "train.accelerate=fsdp: the model does not name the classes of its layers (_no_split_modules), so it "
+            "cannot be sharded. Set train.accelerate=ddp."
         )
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for parameter in trained:
@@ -46,19 +46,21 @@ def shard_model(model: nn.Module, layers: Collection[str], device: str, ranks: i
     mesh = init_device_mesh(device, (ranks,))
     for unit in (*units, model):
         scales = find_scales(unit)
-        fully_shard(unit, mesh=mesh, ignored_params=trained)  # also moves what it cuts to the device
-        unit.register_forward_pre_hook(partial(attach_scales, scales))  # after fully_shard's, which gathers
+        fully_shard(unit, mesh=mesh, ignored_params=trained)  # also moves its shards to the device
+        unit.register_forward_pre_hook(
+            partial(attach_scales, scales)
+        )  # runs after fully_shard's gathering hook
 
 
 def find_scales(unit: nn.Module) -> Scales:
-    """Those of the layers below a module that have not been cut yet."""
+    """Return the 4-bit layers inside a module that are not sharded yet, with their scales."""
     linear = [module for module in unit.modules() if isinstance(module, nn.Linear)]
-    held = [(layer, getattr(layer.weight, "quant_state", None)) for layer in linear]
-    return [(layer, state) for layer, state in held if state is not None]
+    states = [(layer, getattr(layer.weight, "quant_state", None)) for layer in linear]
+    return [(layer, state) for layer, state in states if state is not None]
 
 
 def attach_scales(scales: Scales, *_: Any) -> None:
-    """FSDP gathers into plain tensors; `dense_weight` wants the scales on them."""
+    """Put the scales back on weights that FSDP gathered into plain tensors: `dense_weight` needs them."""
     for layer, state in scales:
         layer.weight.quant_state = state
 
@@ -68,7 +70,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def wrap_in_ddp(model: nn.Module) -> nn.Module:
-    """DDP around a sharded model, for what trains alone."""
+    """Wrap a sharded model in DDP that synchronises its trained tensors only."""
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     buffers = [name for name, _ in model.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen + buffers)

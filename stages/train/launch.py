@@ -1,8 +1,8 @@
-"""Several processes for one training: started through `accelerate launch`, ended together, heard as one.
+"""Run one training in several processes: start them with `accelerate launch`, end them together, report one error.
 
-The command that users and DVC run starts one process a GPU (without GPUs: as many as asked for, which talk through
-gloo), waits, and ends with their status. Of these processes, the ranks, the first alone prints and writes; where ranks
-fail, the message of the one that failed first is printed, once.
+The command that users and DVC run starts one process per GPU (without GPUs: as many as configured, which communicate
+through gloo), waits, and exits with their status. Of these processes, the ranks, only the first prints and writes;
+where ranks fail, the message of the one that failed first is printed, once.
 """
 
 import contextlib
@@ -26,31 +26,33 @@ if TYPE_CHECKING:
     from stages.train.settings import TrainSettings
 
 ACCELERATE_CONFIGS = Path("conf/train/accelerate")  # configurations of `accelerate launch`
-MESSAGES_VARIABLE = (
-    "CODETUNE_WORD"  # environment: folder in which ranks leave word for the process that started them
-)
-# files in that folder: the message of the first rank that failed, and where the checkpoints are
+# Environment variable: the folder in which ranks leave messages for the process that started them
+MESSAGES_VARIABLE = "CODETUNE_WORD"
+# Files in that folder: the message of the first rank that failed, and where the checkpoints are
 FAILURE_FILE, CHECKPOINTS_FILE = "failure", "scratch"
 
 
 @dataclass
 class RankFailure:
-    """How ranks ended that did not end well."""
+    """How the ranks ended, at least one of which failed or was stopped."""
 
-    status: int  # exit status for the whole
-    message: str = ""  # what can be said from outside; empty where a rank can say it better
-    stopped: bool = False  # by a signal to the process that started them
+    # exit status of the whole training
+    status: int
+    # empty where a rank's own message says more
+    message: str = ""
+    # whether a signal to the launching process ended them
+    stopped: bool = False
 
 
 def launch(train: "TrainSettings", command: Sequence[str], traceback: bool) -> None:
-    """Run `python -m <command>` as ranks, until all have ended well.
+    """Run `python -m <command>` as ranks and wait until all have finished.
 
     Args:
         traceback: whether a rank that fails shows its traceback.
 
     Raises:
-        UserError: the settings cannot be started.
-        KeyboardInterrupt: stopped by a signal; says where the next run goes on.
+        UserError: ranks cannot be started with these settings.
+        KeyboardInterrupt: stopped by a signal; says where the next run resumes.
         SystemExit: a rank failed, with its exit status; its message has been printed.
     """
     from accelerate.utils import patch_environment
@@ -64,55 +66,58 @@ def launch(train: "TrainSettings", command: Sequence[str], traceback: bool) -> N
         str(ranks),
     ]
     options += ["--num_cpu_threads_per_process", str(threads), "--module", *command]
-    with tempfile.TemporaryDirectory() as word:
+    with tempfile.TemporaryDirectory() as messages:
         environment = {
-            MESSAGES_VARIABLE: word,
+            MESSAGES_VARIABLE: messages,
             "HYDRA_FULL_ERROR": str(int(traceback)),
             "TORCH_CPP_LOG_LEVEL": "ERROR",
         }
         with patch_environment(**environment):
-            ended = accelerate_launch(options)
-        if ended is None:
+            failure = accelerate_launch(options)
+        if failure is None:
             return
-        if ended.stopped:
-            told = Path(word, CHECKPOINTS_FILE)
-            raise KeyboardInterrupt(resume_message(Path(told.read_text("utf-8"))) if told.exists() else "")
-        failure = Path(word, FAILURE_FILE)
-        if not ended.message and failure.exists():
-            ended.message = failure.read_text("utf-8")
+        if failure.stopped:
+            file = Path(messages, CHECKPOINTS_FILE)
+            raise KeyboardInterrupt(resume_message(Path(file.read_text("utf-8"))) if file.exists() else "")
+        file = Path(messages, FAILURE_FILE)
+        if not failure.message and file.exists():
+            failure.message = file.read_text("utf-8")
     sys.stdout.flush()
-    print(ended.message.rstrip() or "error in stage train: a process ended without a word", file=sys.stderr)
-    sys.exit(ended.status)
+    message = failure.message.rstrip() or "error in stage train: a process failed without a message"
+    print(message, file=sys.stderr)
+    sys.exit(failure.status)
 
 
 def count_ranks(train: "TrainSettings") -> int:
-    """Processes to start.
+    """Return the number of processes to start.
 
     Raises:
-        UserError: none, or more than a step has micro batches for.
+        UserError: it is zero, or more than a step has micro batches for.
     """
     import torch
 
     ranks = train.processes or torch.cuda.device_count()
     if not ranks:
         raise UserError(
-            "train.launcher is accelerate and there is no GPU: set train.processes, or launcher: python"
+            "train.launcher is accelerate, train.processes is 0 and there is no GPU: "
+            "set train.processes, or train.launcher=python."
         )
     if train.accumulation < ranks:
         raise UserError(
-            f"train.accumulation is {train.accumulation}, and {ranks} processes need as many micro batches in a step: "
-            f"set train.accumulation={ranks} and divide train.micro_batch by as much for the same step."
+            f"train.accumulation is {train.accumulation}, and each of the {ranks} processes needs a micro batch in "
+            f"every step: set train.accumulation={ranks} and divide train.micro_batch by {ranks} for a step of the "
+            "same size."
         )
     return ranks
 
 
 def accelerate_launch(options: Sequence[str]) -> RankFailure | None:
-    """`accelerate launch` within this process, quietly; None where all ranks ended well."""
+    """Run `accelerate launch` in this process, quietly; return None where all ranks succeeded."""
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    for name in ("accelerate", "torch"):  # they tell in tables and tracebacks what is told here in a line
+    for name in ("accelerate", "torch"):  # they print tables and tracebacks for what one line says here
         logging.getLogger(name).setLevel(logging.CRITICAL)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -128,52 +133,54 @@ def accelerate_launch(options: Sequence[str]) -> RankFailure | None:
 
 
 def explain_failure(statuses: dict[int, int]) -> RankFailure:
-    """Of exit statuses by rank (negative: the signal that ended it)."""
-    # the launcher itself ends the others with SIGTERM
+    """Explain exit statuses by rank (negative: the signal that ended it)."""
+    # The launcher itself ends the other ranks with SIGTERM
     failed = {rank: status for rank, status in statuses.items() if status != -signal.SIGTERM} or statuses
     rank, status = min(failed.items(), key=lambda item: item[1])
     if status > 0:
         return RankFailure(status)
     name = signal.Signals(-status).name
-    memory = " Linux does so where memory runs out: see train.micro_batch." if name == "SIGKILL" else ""
-    return RankFailure(128 - status, f"error in stage train: process {rank} was ended by {name}.{memory}")
+    advice = ""
+    if name == "SIGKILL":
+        advice = " Linux sends it when memory runs out: lower train.micro_batch."
+    return RankFailure(128 - status, f"error in stage train: process {rank} was ended by {name}.{advice}")
 
 
 @contextlib.contextmanager
 def forward_errors(traceback: bool) -> Iterator[None]:
-    """In a rank: an error's message goes to the process that started it, if no rank's is there; the rank ends at once.
+    """In a rank: leave an error's message to the launching process, unless another rank did, and exit at once.
 
-    Other ranks then wait for this one in vain and fail with errors that say nothing: only the first is to be read.
+    Other ranks then wait for this one in vain and fail with meaningless errors: only the first message counts.
     """
-    word = os.environ.get(MESSAGES_VARIABLE)
+    messages = os.environ.get(MESSAGES_VARIABLE)
     try:
         yield
     except Exception as error:
-        if not is_rank() or word is None:
+        if not is_rank() or messages is None:
             raise
-        told = io.StringIO()
+        printed = io.StringIO()
         with (
-            contextlib.redirect_stderr(told),
+            contextlib.redirect_stderr(printed),
             contextlib.suppress(SystemExit),
             one_message("train", traceback),
         ):
             raise error
-        leave_message(FAILURE_FILE, told.getvalue())
+        leave_message(FAILURE_FILE, printed.getvalue())
         sys.stdout.flush()
-        os._exit(1)  # libraries that talk to other ranks would wait for them
+        os._exit(1)  # a normal exit would wait for the other ranks
 
 
 def leave_message(name: str, text: str) -> None:
     """Write a file for the process that started this rank, unless another rank did."""
-    word = os.environ.get(MESSAGES_VARIABLE)
-    if word is not None:
-        with contextlib.suppress(FileExistsError), Path(word, name).open("x", encoding="utf-8") as file:
+    messages = os.environ.get(MESSAGES_VARIABLE)
+    if messages is not None:
+        with contextlib.suppress(FileExistsError), Path(messages, name).open("x", encoding="utf-8") as file:
             file.write(text)
 
 
 @contextlib.contextmanager
 def handle_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the process with one line, which says where the next run goes on, and 128 + the signal."""
+    """On Ctrl-C or SIGTERM, print one line that says where the next run resumes, and exit with 128 + the signal."""
     received: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
@@ -181,7 +188,7 @@ def handle_signals() -> Iterator[None]:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, stop)
-    if not is_rank():  # a rank that waits for others could not answer, and is to end at once
+    if not is_rank():  # a rank waiting for others could not react: SIGTERM ends it at once
         signal.signal(signal.SIGTERM, stop)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The LoRA adapter: made through peft from a seed, written so that the same weights are the same bytes."""
+"""Make the LoRA adapter through peft from a seed, and write it so that equal weights give equal bytes."""
 
 import difflib
 import json
@@ -19,7 +19,9 @@ from stages.train.initialise import initialise
 if TYPE_CHECKING:
     from stages.train.settings import Lora, TrainSettings
 
-BASE_NAME = "models/base"  # relative to the repository's root: no path of this machine
+BASE_NAME = (
+    "models/base"  # for adapter_config.json: relative to the repository's root, not a path of this machine
+)
 
 
 def add_adapter(
@@ -33,12 +35,12 @@ def add_adapter(
     """Put a freshly initialised adapter (float32) on every targeted linear layer.
 
     Args:
-        model: what `load_model(base, quantization)` gave.
-        base, quantization: where the full-precision weights are, and how they were quantized: pissa, olora, loftq.
-        rows: made by `flatten`; eva looks at their activations.
+        model: from `load_model(base, quantization)`.
+        base, quantization: the full-precision weights and how they were quantized; needed by pissa, olora, loftq.
+        rows: from `flatten_packs`; eva reads their activations.
 
     Raises:
-        UserError: a name in `target_modules` fits no linear layer, or the initialisation cannot be made.
+        UserError: a name in `target_modules` matches no linear layer, or the initialisation is impossible.
     """
     from peft import EvaConfig, LoraConfig
 
@@ -60,57 +62,57 @@ def add_adapter(
     return adapted
 
 
-def resolve_target_modules(model: Any, wanted: Any) -> Any:
-    """`all-linear`, or the names or the pattern after checking that they fit linear layers and nothing else.
+def resolve_target_modules(model: Any, target_modules: Any) -> Any:
+    """Return `train.lora.target_modules` as peft takes it, after checking that it fits linear layers only.
 
-    The head is no choice: the loss multiplies by its weight alone, without an adapter.
+    The head cannot be adapted: the loss multiplies by its weight alone.
 
     Raises:
-        UserError: names what fits nothing, and the nearest names.
+        UserError: a name or the pattern matches no linear layer; names the nearest ones.
     """
-    if wanted == "all-linear":
-        return wanted
+    if target_modules == "all-linear":
+        return target_modules
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
-    if isinstance(wanted, str):
-        check_pattern(model, wanted, linear)
-        return wanted
-    short = sorted({known.rpartition(".")[2] for known in linear})
-    for name in wanted:
-        if not any(known == name or known.endswith(f".{name}") for known in linear):
-            close = difflib.get_close_matches(name, [*short, *linear], n=1)
+    if isinstance(target_modules, str):
+        check_pattern(model, target_modules, linear)
+        return target_modules
+    short_names = sorted({layer.rpartition(".")[2] for layer in linear})
+    for name in target_modules:
+        if not any(layer == name or layer.endswith(f".{name}") for layer in linear):
+            close = difflib.get_close_matches(name, [*short_names, *linear], n=1)
             hint = f" Did you mean '{close[0]}'?" if close else ""
             raise UserError(
                 f"train.lora.target_modules: no linear layer is named '{name}'.{hint} "
-                f"The model has {', '.join(short)}."
+                f"The model has {', '.join(short_names)}."
             )
-    return list(wanted)
+    return list(target_modules)
 
 
 def check_pattern(model: nn.Module, pattern: str, linear: list[str]) -> None:
-    """A pattern must match the whole name of one linear layer at least, and of nothing that is not one."""
+    """Check that a pattern matches the whole name of at least one linear layer, and of nothing else."""
     matched = [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
     other = [name for name in matched if name not in linear]
-    example = f"Names are like '{linear[0]}', '{linear[-1]}'; a pattern must match the whole name."
+    example = f"Names look like '{linear[0]}', '{linear[-1]}'; a pattern must match the whole name."
     if not matched:
         close = difflib.get_close_matches(pattern, linear, n=1)
-        near = f" The nearest is '{close[0]}'." if close else ""
+        hint = f" The nearest is '{close[0]}'." if close else ""
         raise UserError(
-            f"train.lora.target_modules: no linear layer matches '{pattern}'.{near} {example} "
-            "Names without a pattern are given as a list."
+            f"train.lora.target_modules: no linear layer matches '{pattern}'.{hint} {example} "
+            "Give plain names as a list."
         )
     if other:
         raise UserError(
-            f"train.lora.target_modules: '{pattern}' also matches '{other[0]}', which is no linear layer that "
+            f"train.lora.target_modules: '{pattern}' also matches '{other[0]}', which is not a linear layer that "
             f"can be adapted. {example}"
         )
 
 
 def parameter_groups(model: nn.Module, settings: "TrainSettings") -> list[dict[str, Any]]:
-    """Trainable parameters in groups with `lr` and `weight_decay`, as every torch optimizer takes them.
+    """Group the trainable parameters by `lr` and `weight_decay`, as every torch optimizer takes them.
 
-    With `loraplus_lr_ratio` over 1 B learns that many times as fast as A (LoRA+, arXiv:2402.12354), and so do DoRA's
-    magnitudes, as in peft's `create_loraplus_optimizer`. Magnitudes are not decayed: zero is not where they began.
+    With `loraplus_lr_ratio` above 1, B learns that many times as fast as A (LoRA+, arXiv:2402.12354), and so do DoRA's
+    magnitudes, as in peft's `create_loraplus_optimizer`. Magnitudes are not decayed: they do not start at zero.
     """
     ratio, rate = settings.lora.loraplus_lr_ratio, settings.learning_rate
     groups: dict[str, dict[str, Any]] = {}
@@ -131,10 +133,11 @@ def parameter_groups(model: nn.Module, settings: "TrainSettings") -> list[dict[s
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write adapter_config.json and adapter_model.safetensors as peft reads them, and what training began with.
+    """Write adapter_config.json and adapter_model.safetensors in peft's format, and initial.safetensors where needed.
 
-    The configuration does not name the initialisation: peft would make it anew on whatever base it is given. Where the
-    initialisation subtracted from the base, it names no folder that there is: on models/base the adapter is wrong.
+    The configuration does not name the initialisation: peft would repeat it on whatever base it is given. Where the
+    initialisation subtracted from the base, the configuration names a base that is not a folder: on models/base the
+    adapter would be wrong.
     """
     from peft import get_peft_model_state_dict
 
@@ -143,15 +146,13 @@ def save_adapter(model: Any, folder: Path) -> None:
     if initial:
         write_tensors(initial, folder / INITIAL_WEIGHTS)
     config = to_json_value(model.peft_config["default"].to_dict())
-    base = (
-        f"{BASE_NAME} less s B0 A0 of {INITIAL_WEIGHTS}"
-        if getattr(model, "residual_base", False)
-        else BASE_NAME
-    )
+    base = BASE_NAME
+    if getattr(model, "residual_base", False):
+        base = f"{BASE_NAME} less s B0 A0 of {INITIAL_WEIGHTS}"
     config |= {"base_model_name_or_path": base, "inference_mode": True}
     config |= {"init_lora_weights": True, "eva_config": None}
     if not isinstance(config["target_modules"], str):
-        config["target_modules"] = sorted(config["target_modules"])  # read again, it is a set
+        config["target_modules"] = sorted(config["target_modules"])  # a set where peft read it from a file
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
@@ -162,7 +163,7 @@ def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def to_json_value(value: Any) -> Any:
-    """Sets as sorted lists, enumerations as their values: nothing whose order changes from run to run."""
+    """Convert sets to sorted lists and enumerations to their values, so that no order changes from run to run."""
     if isinstance(value, dict):
         return {str(k): to_json_value(v) for k, v in value.items()}
     if isinstance(value, (set, frozenset)):

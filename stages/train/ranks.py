@@ -1,8 +1,8 @@
-"""How the packs of an optimizer step fall to the processes (ranks) of a training, and what they tell each other.
+"""Divide the packs of an optimizer step among the processes (ranks) of a training, and let the ranks communicate.
 
 A step's packs do not depend on the number of ranks: they are cut into micro batches, and rank r takes the micro batches
-r, r + ranks, r + 2 ranks ... of each step. So a checkpoint made on two ranks goes on on one: same packs, same micro
-batches, same random draws in each; only the order in which gradients are summed differs.
+r, r + ranks, r + 2 ranks ... of each step. So a checkpoint made on two ranks can be resumed on one: same packs, same
+micro batches, same random draws in each; only the order in which gradients are summed differs.
 """
 
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stages.common.model.packed_model import PackedModel
 
 T = TypeVar("T")
-# what a rank without a micro batch computes: one token without a label, whose gradient is zero. It must take part in
+# What a rank without a micro batch computes: one token without a label, whose gradient is zero. It must take part in
 # the exchange of gradients (and under FSDP of weights), or the others would wait for it
 EMPTY_PACK = {"input_ids": [0], "labels": [IGNORED], "lengths": [1]}
 
@@ -27,13 +27,13 @@ EMPTY_PACK = {"input_ids": [0], "labels": [IGNORED], "lengths": [1]}
 class MicroBatches:
     """The micro batches of one rank, as the data set that its Trainer reads from front to back.
 
-    A row is what `flatten` makes, with `packs` (how many; 0: it is `NOTHING`) and `number` (of the micro batch in the
-    whole training, over all ranks).
+    An item is a row from `flatten_packs`, with `packs` (how many; 0: it is `EMPTY_PACK`) and `number` (of the micro
+    batch in the whole training, over all ranks).
 
     Args:
         packs: in training order.
-        micro_batch: packs in a micro batch.
-        accumulation: micro batches in a step, over all ranks.
+        micro_batch: packs per micro batch.
+        accumulation: micro batches per step, over all ranks.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class MicroBatches:
         self._packs, self._size, self._accumulation = packs, micro_batch, accumulation
         self._rank, self._ranks = rank, ranks
         self._total = -(-len(packs) // micro_batch)
-        self.rounds = -(-accumulation // ranks)  # micro batches of one rank in a step
+        self.rounds = -(-accumulation // ranks)  # micro batches per step on one rank
 
     def __len__(self) -> int:
         steps, rest = divmod(self._total, self._accumulation)
@@ -55,19 +55,19 @@ class MicroBatches:
         first = number * self._size
         if place >= self._accumulation or first >= len(self._packs):
             return {**flatten_packs([EMPTY_PACK]), "packs": 0, "number": number}
-        chosen = range(first, min(first + self._size, len(self._packs)))
-        return {**flatten_packs([self._packs[i] for i in chosen]), "packs": len(chosen), "number": number}
+        indices = range(first, min(first + self._size, len(self._packs)))
+        return {**flatten_packs([self._packs[i] for i in indices]), "packs": len(indices), "number": number}
 
 
 def micro_batch_seed(seed: int, number: int) -> int:
-    """Seed of what is drawn in a micro batch (dropout): the same on whatever rank, and after whatever restart."""
+    """Return the random seed of a micro batch (for dropout): the same on any rank, and after any restart."""
     return random.Random(f"{seed}/micro batch {number}").getrandbits(63)
 
 
 def mean_loss_of_ranks(
     model: "PackedModel", rows: Sequence[dict[str, Any]], accelerator: "Accelerator"
 ) -> float | None:
-    """`mean_loss` with the rows dealt out among the ranks; all get the same value."""
+    """Compute `mean_loss` with the rows divided among the ranks; all ranks return the same value."""
     import torch
 
     from stages.common.model.loss import labelled_targets
@@ -76,23 +76,23 @@ def mean_loss_of_ranks(
     rank, ranks = accelerator.process_index, accelerator.num_processes
     if ranks == 1:
         return mean_loss(model, rows)
-    mine = list(rows[rank::ranks])
-    tokens = sum(len(labelled_targets(row["labels"])[1]) for row in mine)
-    if len(mine) < -(-len(rows) // ranks):
-        mine.append(flatten_packs([EMPTY_PACK]))
-    total = (mean_loss(model, mine) or 0.0) * tokens
+    own = list(rows[rank::ranks])
+    tokens = sum(len(labelled_targets(row["labels"])[1]) for row in own)
+    if len(own) < -(-len(rows) // ranks):
+        own.append(flatten_packs([EMPTY_PACK]))
+    total = (mean_loss(model, own) or 0.0) * tokens
     sums = torch.tensor([total, tokens], dtype=torch.float64, device=accelerator.device)
     total, tokens = accelerator.reduce(sums, "sum").tolist()
     return total / tokens if tokens else None
 
 
 def is_rank() -> bool:
-    """Whether `accelerate launch` or torchrun started this process."""
+    """Tell whether `accelerate launch` or torchrun started this process."""
     return "LOCAL_RANK" in os.environ
 
 
 def is_first_rank() -> bool:
-    """Whether this process may speak: the first rank, or the only process."""
+    """Tell whether this process is the first rank, or the only process: it alone prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -101,7 +101,7 @@ def threads_per_rank(ranks: int) -> int:
 
 
 def join_ranks() -> tuple[int, int]:
-    """This process's rank and how many there are; a rank meets the others here."""
+    """Connect this rank to the others; return its number and how many there are (0, 1 for a single process)."""
     if not is_rank():
         return 0, 1
     import torch
@@ -111,20 +111,20 @@ def join_ranks() -> tuple[int, int]:
     return state.process_index, state.num_processes
 
 
-def from_first_rank(found: Callable[[], T]) -> T:
-    """What the first rank finds, for all."""
+def from_first_rank(compute: Callable[[], T]) -> T:
+    """Compute a value on the first rank and return it on all."""
     if not is_rank():
-        return found()
+        return compute()
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    values: list[Any] = [found() if PartialState().is_main_process else None]
+    values: list[Any] = [compute() if PartialState().is_main_process else None]
     broadcast_object_list(values)
     return values[0]
 
 
 def leave_ranks() -> None:
-    """The end of a rank's part, after which it may not talk to others."""
+    """Wait for the other ranks and disconnect: nothing may be exchanged after this."""
     if is_rank():
         from accelerate import PartialState
 

@@ -1,4 +1,4 @@
-"""What is done between the steps of a training: rows of the curve, validation losses, and what follows from them."""
+"""Work between optimizer steps: rows of the curve, validation losses, early stopping and the best adapter."""
 
 import math
 import time
@@ -19,7 +19,7 @@ Validate = Callable[[], float | None]
 
 
 class StepCallback(TrainerCallback):
-    """Closes rows of the curve, measures the validation loss, keeps the time."""
+    """Close rows of the curve, measure validation losses and time, stop early, keep the best adapter."""
 
     def __init__(
         self, trainer: "PackTrainer", settings: TrainSettings, packs: int, validate: Validate
@@ -34,7 +34,7 @@ class StepCallback(TrainerCallback):
             if loss is None and (self.settings.keep_best or self.settings.early_stopping_patience):
                 raise UserError(
                     "train.keep_best and train.early_stopping_patience compare validation losses, and no token of the "
-                    "validation packs that train.eval_tokens takes has a label. Raise it, or leave the keys away."
+                    "validation packs within train.eval_tokens has a label. Raise train.eval_tokens, or drop the keys."
                 )
             self.curve.close_row(0, 0.0, 0.0, None, loss)
         self.started = time.perf_counter()
@@ -47,36 +47,38 @@ class StepCallback(TrainerCallback):
         self.curve.add_seconds(now - self.started)
         step, last = state.global_step, state.global_step >= state.max_steps
         every = self.settings.eval_every
-        measure = last or (every > 0 and step % every == 0)
-        if measure or step % self.settings.log_every == 0:
-            loss = self.validate() if measure else None
+        is_validated = last or (every > 0 and step % every == 0)
+        if is_validated or step % self.settings.log_every == 0:
+            loss = self.validate() if is_validated else None
             epoch = self.curve.counts.packs / self.packs
             self.curve.close_row(step, epoch, self.learning_rate, self.trainer.grad_norm, loss)
             if loss is not None:
-                self.judge(loss, step, last, control)
+                self.act_on_validation(loss, step, last, control)
         self.started = time.perf_counter()
 
-    def judge(self, loss: float, step: int, last: bool, control: Any) -> None:
-        """Keep the adapter where its validation loss is the lowest; end where none has been lower for long.
+    def act_on_validation(self, loss: float, step: int, last: bool, control: Any) -> None:
+        """Keep the adapter if its validation loss is the lowest; stop early where it has not improved for long.
 
-        All that is decided here follows from the rows of the curve, which a checkpoint holds.
+        Every decision here follows from the rows of the curve, which a checkpoint holds.
         """
         trainer, patience = self.trainer, self.settings.early_stopping_patience
         if not math.isfinite(loss):
-            raise UserError(trainer.broken("the validation loss is not finite", step))
+            raise UserError(trainer.describe_divergence("the validation loss is not finite", step))
         if self.settings.keep_best and best_step(self.curve.rows) == step:
-            trainer.best = trainer.adapter()
+            trainer.best = trainer.copy_adapter()
         passed = evaluations_since_improvement(self.curve.rows, self.settings.early_stopping_min_delta)
         if patience and passed >= patience and not last:
             trainer.stopped_early = control.should_training_stop = True
-            # a run that goes on from here would train a step more; one that goes on from before stops here again
+            # A run resumed from a checkpoint of this step would train one more; from an earlier one it stops here
             control.should_save = False
             if trainer.is_world_process_zero():
-                told = f"train: ended early after step {step}: {passed} validation losses without improvement"
-                tqdm.write(told)  # above the bar, where there is one
+                message = (
+                    f"train: stopped early after step {step}: {passed} validation losses without improvement"
+                )
+                tqdm.write(message)  # above the bar, where there is one
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The adapter that is kept takes the place of the last one."""
+        """Put the best adapter in place of the last one, where it is kept."""
         from peft import set_peft_model_state_dict
 
         if self.settings.keep_best and self.trainer.best is not None:

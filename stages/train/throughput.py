@@ -1,4 +1,4 @@
-"""What the machine can do, and what a pack asks of it: from both comes the share of its peak that a training uses."""
+"""Measure the device's peak rate and count a model's useful operations: their ratio is the share of peak."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ Operations = Callable[[Sequence[int], int], float]
 
 @dataclass(frozen=True)
 class MeasuredPeak:
-    """A device and a model on it."""
+    """The measured peak of a device, and the operations that a model on it needs."""
 
-    rate: float  # operations a second of a matrix product, measured
-    operations: (
-        Operations | None
-    )  # useful ones of documents' lengths and labelled tokens; None: shapes unknown
+    # operations per second of a matrix product, measured
+    rate: float
+    # useful operations for document lengths and a number of labelled tokens; None: shapes unknown
+    operations: Operations | None
 
 
 def measure_peak(
     model: "nn.Module", config: dict[str, Any], dtype: str, seconds: float = 1.0
 ) -> MeasuredPeak | None:
-    """Time a matrix product where the model is, of the dtype that is multiplied there; takes about `seconds`.
+    """Time a matrix product on the model's device, in the dtype that is multiplied there, for about `seconds`.
 
-    With 0 seconds: None.
+    Return None for 0 seconds.
 
     Args:
         model: with its adapter.
@@ -44,7 +44,7 @@ def measure_peak(
 
 
 def product_dtype_name(dtype: str, device: "torch.device") -> str:
-    """The dtype, as torch names it, in which matrices of `dtype` are multiplied on `device`."""
+    """Return torch's name of the dtype in which matrices of `dtype` are multiplied on `device`."""
     import torch
 
     from stages.common.model.products import product_dtype
@@ -53,7 +53,7 @@ def product_dtype_name(dtype: str, device: "torch.device") -> str:
 
 
 def useful_operations(model: "nn.Module", config: dict[str, Any]) -> Operations | None:
-    """Counts as `training_flops` does, the adapter's by its weights: a pattern may leave out single layers."""
+    """Return a counter like `training_flops`, the adapter's part by its weights: a pattern may skip single layers."""
     parts = (".lora_A.", ".lora_B.")
     weights = sum(p.numel() for name, p in model.named_parameters() if any(part in name for part in parts))
 
@@ -68,7 +68,7 @@ def useful_operations(model: "nn.Module", config: dict[str, Any]) -> Operations 
 
 
 def memory_mib() -> float | None:
-    """Memory that this process holds now, in MiB: of the CUDA device where there is one, else resident; None: unknown."""
+    """Return the memory this process holds now, in MiB: on the CUDA device, else resident; None: unknown."""
     import torch
 
     if torch.cuda.is_available():

@@ -37,13 +37,10 @@ BEST_ADAPTER = "best.safetensors"  # in a checkpoint: the adapter of the lowest 
 
 
 def training_arguments(settings: TrainSettings, scratch: Path) -> TrainingArguments:
-    """What the Trainer is told; logging and validation are done by our callback, reporting by our curve.
-
-    Optimizer and schedule are made by this project's own functions.
-    """
+    """Return the Trainer's arguments; our callback validates, our curve reports, our functions make the optimizer."""
     arguments = TrainingArguments(
         output_dir=str(scratch),
-        num_train_epochs=1,  # the plan holds all epochs
+        num_train_epochs=1,  # the pack order holds all epochs
         per_device_train_batch_size=settings.micro_batch,
         gradient_accumulation_steps=settings.accumulation,
         max_grad_norm=settings.max_grad_norm,
@@ -51,11 +48,11 @@ def training_arguments(settings: TrainSettings, scratch: Path) -> TrainingArgume
         eval_strategy="no",
         save_strategy="steps" if settings.save_every else "no",
         save_steps=settings.save_every or 1,
-        save_total_limit=None,  # keep_only does it
+        save_total_limit=None,  # remove_other_checkpoints does it
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        use_cpu=not torch.cuda.is_available(),  # several processes then talk through gloo
+        use_cpu=not torch.cuda.is_available(),  # several processes then communicate through gloo
         ddp_find_unused_parameters=False,
         report_to="none",
         disable_tqdm=True,
@@ -63,15 +60,15 @@ def training_arguments(settings: TrainSettings, scratch: Path) -> TrainingArgume
         seed=settings.seed,
         data_seed=settings.seed,
     )
-    # one process on a machine with several GPUs takes one of them; train.launcher=accelerate takes more
+    # A single process uses one GPU even where there are several; train.launcher=accelerate uses more
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 class PackTrainer(Trainer):
-    """Trains a `PackedModel` on planned packs.
+    """Trains a `PackedModel` on packs in a fixed order.
 
-    The gradient of a step is that of the mean loss over all labelled tokens of the step, however they fall into micro
+    A step's gradient is that of the mean loss over all its labelled tokens, however they are divided into micro
     batches and ranks.
     """
 
@@ -100,9 +97,9 @@ class PackTrainer(Trainer):
             self.accelerator.num_processes,
         )
         self.args.gradient_accumulation_steps = self.batches.rounds
-        # of the step so far, on this rank: loss, summed over labelled tokens; tokens, labelled tokens, packs, operations
-        self.seen = torch.zeros(5, dtype=torch.float64, device=self.args.device)
-        self.model_accepts_loss_kwargs = True  # so that the labelled tokens of a whole step are counted
+        # This rank's totals of the current step: loss summed over labelled tokens, tokens, labelled tokens, packs, operations
+        self.step_totals = torch.zeros(5, dtype=torch.float64, device=self.args.device)
+        self.model_accepts_loss_kwargs = True  # makes the Trainer count the labelled tokens of a whole step
         self.settings, self.curve = settings, curve
         self.noise: EmbeddingNoise | None = None
         if settings.neftune_alpha:
@@ -114,11 +111,11 @@ class PackTrainer(Trainer):
         self.remove_callback(ProgressCallback)
 
     def get_train_dataloader(self) -> DataLoader:
-        """This rank's micro batches; accelerate must not deal them out again."""
+        """Return this rank's micro batches; accelerate must not divide them again."""
         return DataLoader(self.batches, batch_size=1, collate_fn=only_row, num_workers=0)  # type: ignore[arg-type]
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
-        """Around a sharded model goes our DDP, as accelerate's would send all its tensors to all ranks."""
+        """Wrap a sharded model in our DDP: accelerate's would send all its tensors to all ranks."""
         if training and is_sharded(model):
             return wrap_in_ddp(model)
         return super()._wrap_model(model, training, dataloader)
@@ -143,7 +140,7 @@ class PackTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """This micro batch's share of the step's mean loss."""
+        """Return this micro batch's share of the step's mean loss."""
         inputs = dict(inputs)
         packs, number = inputs.pop("packs"), inputs.pop("number")
         torch.manual_seed(micro_batch_seed(self.args.seed, number))
@@ -153,21 +150,21 @@ class PackTrainer(Trainer):
         if packs:
             labels, lengths = len(labelled_targets(inputs["labels"])[1]), inputs["lengths"]
             counts = [sum(lengths), labels, packs, self.curve.operations(lengths, labels)]
-            self.seen[0] += summed.detach()
-            self.seen[1:] += torch.tensor(counts, dtype=torch.float64).to(self.seen.device)
+            self.step_totals[0] += summed.detach()
+            self.step_totals[1:] += torch.tensor(counts, dtype=torch.float64).to(self.step_totals.device)
         ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return summed / max(int(num_items_in_batch), 1) * ranks
 
     def count_step(self) -> None:
-        """Add up what all ranks saw in this step, before the optimizer may use it.
+        """Sum the step's totals over all ranks and add them to the curve, before the optimizer steps.
 
         Raises:
             UserError: the loss is not finite (on every rank).
         """
-        loss, tokens, labels, packs, operations = self.accelerator.reduce(self.seen, "sum").tolist()
-        self.seen.zero_()
+        loss, tokens, labels, packs, operations = self.accelerator.reduce(self.step_totals, "sum").tolist()
+        self.step_totals.zero_()
         if not math.isfinite(loss):
-            raise UserError(self.broken("the loss is not finite"))
+            raise UserError(self.describe_divergence("the loss is not finite"))
         self.curve.add_micro_batch(loss, int(tokens), int(labels), int(packs), operations)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
@@ -175,48 +172,50 @@ class PackTrainer(Trainer):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self.grad_norm = float(norm)
         if not math.isfinite(self.grad_norm):
-            raise UserError(self.broken("the gradient is not finite"))
+            raise UserError(self.describe_divergence("the gradient is not finite"))
         return norm
 
-    def broken(self, what: str, step: int | None = None) -> str:
+    def describe_divergence(self, what: str, step: int | None = None) -> str:
+        """Return the error message for a training that diverged."""
         scratch = Path(self.args.output_dir)
-        kept = f" The checkpoint before it stays in {scratch}." if last_checkpoint(scratch) else ""
+        kept = f" The last checkpoint stays in {scratch}." if last_checkpoint(scratch) else ""
         return (
-            f"step {step or self.state.global_step + 1}: {what}. Lower train.learning_rate, raise train.warmup, or set "
-            f"train.max_grad_norm; no adapter was written.{kept}"
+            f"step {step or self.state.global_step + 1}: {what}; no adapter was written. "
+            f"Lower train.learning_rate, raise train.warmup, or set train.max_grad_norm.{kept}"
         )
 
     def refuse_broken_weights(self) -> None:
-        """Raises UserError where a value of the adapter is not finite: such an adapter is never written."""
+        """Raise UserError if a value of the adapter is not finite: such an adapter is never written."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         if not all(torch.stack([torch.isfinite(p).all() for p in trained]).tolist()):
-            raise UserError(self.broken("the adapter's weights are not finite", self.state.global_step))
+            message = self.describe_divergence("the adapter's weights are not finite", self.state.global_step)
+            raise UserError(message)
 
-    def adapter(self) -> dict[str, torch.Tensor]:
-        """A copy of the adapter in the host's memory, under the names that peft saves."""
+    def copy_adapter(self) -> dict[str, torch.Tensor]:
+        """Copy the adapter to host memory, under the names that peft saves."""
         from peft import get_peft_model_state_dict
 
         tensors = get_peft_model_state_dict(self.accelerator.unwrap_model(self.model).model)
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Write aside and rename: a checkpoint that is there is whole. The first rank alone writes."""
+        """Write a checkpoint aside and rename it, so that it is complete or absent. Only the first rank writes."""
         self.refuse_broken_weights()
         scratch = Path(self.args.output_dir)
-        aside, name = scratch / INCOMPLETE, f"checkpoint-{self.state.global_step}"
+        incomplete, name = scratch / INCOMPLETE, f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            remove(aside)  # of a run that was killed while it wrote
+            remove(incomplete)  # left by a run that was killed while writing
         try:
-            self._write_checkpoint(model, trial, aside)
+            self._write_checkpoint(model, trial, incomplete)
             if self.args.should_save:
-                publish_checkpoint(aside / name, scratch / name)
+                publish_checkpoint(incomplete / name, scratch / name)
         except Exception as error:
             if not is_disk_failure(error):
                 raise
-            remove(aside)
+            remove(incomplete)
             raise UserError(
                 f"step {self.state.global_step}: the checkpoint cannot be written, the disk is full or fails "
-                f"({error}). Free space and run it again. {resume_message(scratch)}"
+                f"({error}). Free space and rerun the command. {resume_message(scratch)}"
             ) from error
         if self.args.should_save:
             remove_other_checkpoints(scratch, scratch / name)
@@ -234,7 +233,7 @@ class PackTrainer(Trainer):
                 save_file(self.best, written / BEST_ADAPTER)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Nothing to keep: what is drawn follows from the seed and the micro batch's number."""
+        """Save nothing: random draws follow from the seed and the micro batch's number."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The loss curve: a row every few steps, kept through checkpoints, written as CSV, sent to MLflow, told on a terminal."""
+"""The loss curve while a model trains: counts and rows, saved in checkpoints, written as CSV, passed to listeners."""
 
 import csv
 import json
@@ -14,22 +14,28 @@ from stages.train.throughput import MeasuredPeak, memory_mib
 
 @dataclass
 class Counts:
-    """What has been trained on, all of it kept through a checkpoint."""
+    """Totals of a training, saved in every checkpoint; `row_*`, `loss_*`: since the last row."""
 
     packs: int = 0
     tokens: int = 0
     labelled: int = 0
-    loss_sum: float = 0.0  # since the last row, summed over labelled tokens
-    loss_tokens: int = 0  # labelled tokens since the last row
-    row_tokens: int = 0  # tokens since the last row
-    seconds: float = 0.0  # training, validation left out; over all runs of a resumed training
-    row_seconds: float = 0.0  # since the last row
-    operations: float = 0.0  # useful ones
-    row_operations: float = 0.0  # since the last row
-    possible: float = 0.0  # operations of matrix products in `seconds`, at the rate measured in each run
-    row_possible: float = 0.0  # since the last row
+    # summed over labelled tokens
+    loss_sum: float = 0.0
+    # labelled tokens
+    loss_tokens: int = 0
+    row_tokens: int = 0
+    # spent training, validation excluded, over all runs of a resumed training
+    seconds: float = 0.0
+    row_seconds: float = 0.0
+    # useful floating-point operations
+    operations: float = 0.0
+    row_operations: float = 0.0
+    # operations that matrix products would do in `seconds`, at the rate measured in each run
+    possible: float = 0.0
+    row_possible: float = 0.0
     validations: int = 0
-    validation_seconds: float = 0.0  # of all validations
+    # of all validations
+    validation_seconds: float = 0.0
 
 
 @dataclass
@@ -39,11 +45,12 @@ class Curve:
     rows: list[CurveRow] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     listeners: list[Callable[[CurveRow], None]] = field(default_factory=list)
-    machine: MeasuredPeak | None = None  # None: no share of the peak
+    # None: rows get no share of the peak
+    peak: MeasuredPeak | None = None
 
     def operations(self, lengths: Sequence[int], labelled: int) -> float:
-        """Useful ones of a pass over documents of these lengths; 0 where their number is not known."""
-        return self.machine.operations(lengths, labelled) if self.machine and self.machine.operations else 0.0
+        """Count the useful operations of training on documents of these lengths; 0 where the model is unknown."""
+        return self.peak.operations(lengths, labelled) if self.peak and self.peak.operations else 0.0
 
     def add_micro_batch(
         self, loss_sum: float, tokens: int, labelled: int, packs: int, operations: float = 0.0
@@ -62,12 +69,12 @@ class Curve:
         counts = self.counts
         counts.seconds += seconds
         counts.row_seconds += seconds
-        if self.machine:
-            counts.possible += seconds * self.machine.rate
-            counts.row_possible += seconds * self.machine.rate
+        if self.peak:
+            counts.possible += seconds * self.peak.rate
+            counts.row_possible += seconds * self.peak.rate
 
     def timed(self, validate: Callable[[], float | None]) -> Callable[[], float | None]:
-        """`validate`, with its time counted."""
+        """Return `validate` wrapped so that its calls and their time are counted."""
 
         def validate_and_count() -> float | None:
             started = time.perf_counter()
@@ -86,7 +93,7 @@ class Curve:
         grad_norm: float | None,
         validation_loss: float | None = None,
     ) -> CurveRow:
-        """Make a row of what was counted since the last one."""
+        """Append a row with what was counted since the last one, and pass it to the listeners."""
         c = self.counts
         row = CurveRow(
             step=step,
@@ -124,5 +131,5 @@ class Curve:
 
 
 def peak_share(operations: float, possible: float) -> float | None:
-    """Of the peak; None where either was not measured."""
+    """Return the share of the peak; None where either was not measured."""
     return round(operations / possible, 4) if operations and possible else None

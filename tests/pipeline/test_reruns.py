@@ -153,7 +153,7 @@ def killed_in_the_middle_of_training(second: Project, project: Project) -> None:
 
     again = project.repro("evaluate@tuned")
     assert again.ran == ["train", "merge", "evaluate@tuned"]
-    assert "train: goes on after step" in again.text, "it did not begin again"
+    assert "train: resuming after step" in again.text, "it did not begin again"
     assert project.files(*ARTIFACTS) == second.files(*ARTIFACTS)
     assert verdicts(project) == verdicts(second)
 

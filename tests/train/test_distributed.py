@@ -80,7 +80,7 @@ def test_a_checkpoint_of_two_ranks_goes_on_on_one_and_back(place: Path, forks: F
         assert killed == [-signal.SIGKILL] * before
         assert [p.name for p in CHECKPOINTS_FOLDER.glob("*/checkpoint-*")] == ["checkpoint-4"]
         assert forks.run("tests.helpers.train_ranks:train", place, after, **changes) == [0] * after
-        assert "goes on after step 4 of 8" in Path("rank0.log").read_text("utf-8")
+        assert "resuming after step 4 of 8" in Path("rank0.log").read_text("utf-8")
         assert_close(alone, adapter())
         assert [row["step"] for row in curve()] == [row["step"] for row in rows]
         for ours, theirs in zip(curve(), rows, strict=True):
@@ -248,7 +248,7 @@ def test_what_goes_wrong_on_one_rank_ends_both_with_one_message(
     assert not (place / "models/adapter").exists()
     assert [p.name for p in CHECKPOINTS_FOLDER.glob("*/checkpoint-*")] == ["checkpoint-2"]
     assert forks.run("tests.helpers.train_ranks:train", place, 2, **wrong) == [0, 0]
-    assert "goes on after step 2 of 5" in Path("rank0.log").read_text("utf-8")
+    assert "resuming after step 2 of 5" in Path("rank0.log").read_text("utf-8")
     assert sha256_folder("models/adapter") == untroubled
 
 

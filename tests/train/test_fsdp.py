@@ -84,7 +84,7 @@ def test_checkpoints_go_on_on_one_process_on_ddp_and_back(place: Path, forks: Fo
         assert killed == [-signal.SIGKILL] * before
         assert [p.name for p in CHECKPOINTS_FOLDER.glob("*/checkpoint-*")] == ["checkpoint-4"]
         run(forks, place, after, **{**changes, "accelerate": other})
-        assert "goes on after step 4 of 6" in Path("rank0.log").read_text("utf-8")
+        assert "resuming after step 4 of 6" in Path("rank0.log").read_text("utf-8")
         assert_close(alone, adapter())
     assert sha256_folder("models/adapter") == together  # two ranks all the time
 

@@ -160,7 +160,7 @@ def run(forks: Forks, place: Path, point: str = "", name: str = "") -> tuple[int
 def ends_as_if_nothing_happened(forks: Forks, place: Path, whole: Any, step: int) -> None:
     status, told = run(forks, place)
     assert status == 0, told
-    assert f"goes on after step {step} of 12" in told
+    assert f"resuming after step {step} of 12" in told
     assert (sha256_folder(place / "models/adapter"), rows(place)) == whole
     assert not list((place / CHECKPOINTS_FOLDER).glob("*"))
 
@@ -201,7 +201,7 @@ def test_a_full_disk_ends_it_clearly_and_keeps_the_last_checkpoint(
     assert status == 1
     error = told.strip().splitlines()[-1]
     assert error.startswith("error in stage train: step 6: the checkpoint cannot be written")
-    assert "goes on after step 3" in error
+    assert "resumes after step 3" in error
     assert "Traceback" not in told
     assert not Path("models/adapter").exists()
     ends_as_if_nothing_happened(forks, place, whole, 3)
@@ -221,7 +221,7 @@ def test_a_gradient_that_is_not_finite_ends_it(forks: Forks, place: Path, whole:
     status, told = run(forks, place, "gradient")
     assert status == 1
     assert "error in stage train: step 5: the gradient is not finite" in told
-    assert "The checkpoint before it stays in .cache/train/" in told
+    assert "The last checkpoint stays in .cache/train/" in told
     assert not Path("models/adapter").exists()
     ends_as_if_nothing_happened(forks, place, whole, 3)
 
@@ -232,7 +232,7 @@ def test_stopped_it_says_where_it_goes_on(
 ) -> None:
     status, told = run(forks, place, "signal", name)
     assert status == ended, told
-    assert told.strip().splitlines()[-1].startswith("train: stopped. The next run goes on after step 3")
+    assert told.strip().splitlines()[-1].startswith("train: stopped. The next run resumes after step 3")
     assert "Traceback" not in told
     ends_as_if_nothing_happened(forks, place, whole, 3)
 

@@ -195,17 +195,17 @@ def test_what_is_said_in_between_stands_on_lines_of_its_own(
     curve = Curve(rows=[FIRST, row(1), row(2, validation=1.8)])
     progress = TrainingProgress(curve, steps=20, done=0, eval_every=2)
     progress(curve.rows[-1])
-    tqdm.write("train: 2 validation losses without improvement: ended early", file=sys.stderr)
+    tqdm.write("train: 2 validation losses without improvement", file=sys.stderr)
     progress.close()
     lines = drawn()
-    assert "train: 2 validation losses without improvement: ended early" in lines
+    assert "train: 2 validation losses without improvement" in lines
     assert lines[-1].startswith("train 2/20 |")
     assert "loss 1.250" in lines[-1]
 
 
 def test_share_of_peak_is_useful_operations_over_those_of_a_product_in_the_same_time(tmp_path: Path) -> None:
     operations = lambda lengths, labelled: 1e6 * sum(lengths)  # noqa: E731
-    curve = Curve(machine=MeasuredPeak(1e9, operations))
+    curve = Curve(peak=MeasuredPeak(1e9, operations))
     seen(curve, (100, 150))
     seen(curve, (50,))
     curve.add_seconds(0.5)
@@ -214,7 +214,7 @@ def test_share_of_peak_is_useful_operations_over_those_of_a_product_in_the_same_
     assert first.memory_mib is not None
     assert 10 < first.memory_mib < 100_000
     curve.save(tmp_path / "curve.json")
-    resumed = Curve(machine=MeasuredPeak(3e9, operations))  # on a machine three times as fast
+    resumed = Curve(peak=MeasuredPeak(3e9, operations))  # on a machine three times as fast
     resumed.load(tmp_path / "curve.json")
     seen(resumed, (600,))
     resumed.add_seconds(0.5)
@@ -229,8 +229,8 @@ def seen(curve: Curve, lengths: tuple[int, ...]) -> None:
 
 
 def test_without_a_measured_rate_there_is_no_share() -> None:
-    for machine in (None, MeasuredPeak(1e9, None)):
-        curve = Curve(machine=machine)
+    for peak in (None, MeasuredPeak(1e9, None)):
+        curve = Curve(peak=peak)
         seen(curve, (100,))
         curve.add_seconds(1.0)
         assert curve.close_row(1, 0.1, 1e-3, 1.0).share_of_peak is None

@@ -132,7 +132,7 @@ def test_without_cuda_a_paged_optimizer_says_so_and_computes_the_same(
     if torch.cuda.is_available():
         pytest.skip("pages")
     assert torch.equal(stepped("adamw_8bit")[0][0], stepped("paged_adamw_8bit")[0][0])
-    assert "without CUDA nothing is paged; paged_adamw_8bit computes the same" in capsys.readouterr().out
+    assert "paged_adamw_8bit pages nothing without CUDA; it computes the same" in capsys.readouterr().out
 
 
 def test_muon_orthogonalizes_the_update_of_a_matrix_and_leaves_vectors_to_adamw() -> None:
@@ -384,7 +384,7 @@ def test_ends_early_and_keeps_the_adapter_of_the_lowest_validation_loss(
     metrics = main(train_settings(**OVERSHOOTING, early_stopping_patience=3, keep_best=True))
     kept, losses = sha256_folder(ADAPTER), [float(row["validation_loss"]) for row in rows()]
     assert metrics["ended_by"] == "early_stopping"
-    assert f"ended early after step {metrics['steps']}: 3 validation losses" in capsys.readouterr().out
+    assert f"stopped early after step {metrics['steps']}: 3 validation losses" in capsys.readouterr().out
     assert 4 <= metrics["steps"] < 32
     best = metrics["kept_step"]
     assert 1 <= best == metrics["steps"] - 3
@@ -497,7 +497,7 @@ def test_what_is_not_finite_never_reaches_the_optimizer_and_the_checkpoint_befor
 
     monkeypatch.setattr(PackedModel, "forward", spoiled)
     monkeypatch.setattr(steps.StepCallback, "on_pre_optimizer_step", counted)
-    with pytest.raises(UserError, match=f"step 5: the {what} is not finite.*checkpoint before it stays in"):
+    with pytest.raises(UserError, match=f"step 5: the {what} is not finite.*The last checkpoint stays in"):
         main(settings)
     assert stepped == [4]
     assert not ADAPTER.exists()

@@ -1,8 +1,8 @@
 """Operations of Llama-like layers in fewer passes over memory, for training on a CPU.
 
-transformers writes the norm and the rotary embedding as chains of small operations, each of which reads and writes the
-whole row, and keeps most results for backward. The functions here compute the same values, keep only their inputs, and
-take about a third of the time. Layers they do not know keep transformers' code.
+transformers writes the norm as a chain of small operations, each of which reads and writes the whole row, and keeps
+most results for backward. The function here computes the same values, keeps only its inputs, and takes about a third
+of the time. Norms of other classes keep transformers' code.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
 def fuse_norms(model: nn.Module) -> int:
-    """Give the norms of `model` the short forward pass; how many there were."""
-    found = [m for m in model.modules() if type(m).__name__ in NORMS and m.weight is not None]
-    for norm in found:
+    """Replace the forward pass of the model's norms by `FrozenRMSNorm`; return how many there are."""
+    norms = [m for m in model.modules() if type(m).__name__ in NORMS and m.weight is not None]
+    for norm in norms:
         norm.forward = lambda x, norm=norm: FrozenRMSNorm.apply(x, norm.weight, norm.variance_epsilon)
-    return len(found)
+    return len(norms)
 
 
 class FrozenRMSNorm(Function):

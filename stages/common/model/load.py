@@ -1,4 +1,4 @@
-"""The base model as training sees it, quantized, and a model that takes packs and gives their loss."""
+"""Load a model folder as training uses it: quantized, with attention per document, frozen."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ UNSUPPORTED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling",
 
 
 def silence_transformers() -> None:
-    """Leave transformers' bars and advice away; what it says of this project's settings is known."""
+    """Switch off transformers' progress bars and advice, all of it known for this project's settings."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -31,14 +31,14 @@ def silence_transformers() -> None:
 def load_model(
     folder: Path, quantization: Quantization, attention: str = "auto", on_host: bool = False
 ) -> Any:
-    """Load a model folder with attention per document; linear layers but the head in NF4 where asked.
+    """Load a model folder with attention per document, its linear layers except the head quantized.
 
     Args:
-        attention: the implementation that it will be given, as `PackedModel` takes it.
-        on_host: into the host's memory, not the GPU's, for a model that is moved there in parts.
+        attention: the implementation it will use, as in `PackedModel`.
+        on_host: load into host memory, for a model that is moved to the GPU in parts.
 
     Raises:
-        UserError: no model there, or one whose head or attention this project does not know.
+        UserError: there is no model, it does not load, or its head or attention is not supported.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -57,7 +57,9 @@ def load_model(
             folder, attn_implementation=ATTENTION_NAME, device_map={"": place}, **options
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(f"{folder}: the model does not load: {error}") from error
+        raise UserError(
+            f"{folder}: the model does not load ({error}). Remove the folder and run the stage that writes it."
+        ) from error
     disable_repacking(model)
     replace_linear_forwards(model)
     try_model(PackedModel(model, attention if place == compute_device() else "auto"), folder)
@@ -65,7 +67,7 @@ def load_model(
 
 
 def load_options(quantization: Quantization) -> dict[str, Any]:
-    """What `from_pretrained` is told of dtype and quantization."""
+    """Return `from_pretrained`'s arguments for dtype and quantization."""
     from transformers import BitsAndBytesConfig
 
     kind, dtype = quantization.quantization, getattr(torch, quantization.dtype)
@@ -84,16 +86,19 @@ def load_options(quantization: Quantization) -> dict[str, Any]:
 
 
 def refuse_unknown_head(folder: Path, config: Any) -> None:
+    """Raise UserError if the configuration says that the head is more than a product."""
     for name in UNSUPPORTED_HEADS:
         if getattr(config, name, None) not in (None, 1, 1.0):
-            raise UserError(f"{folder}: config.json sets {name}, which the loss does not know yet")
+            raise UserError(
+                f"{folder}: config.json sets {name}, which the loss does not support. Choose another base."
+            )
 
 
 def disable_repacking(model: nn.Module) -> None:
-    """Keep 4-bit weights as they are in `eval()`.
+    """Keep 4-bit weights unchanged in `eval()`.
 
-    With AVX512-BF16 bitsandbytes repacks them in place at the first evaluation, for a kernel that computes
-    something slightly different: training would go on with another function than before.
+    With AVX512-BF16, bitsandbytes repacks them in place at the first evaluation, for a kernel that computes something
+    slightly different: training would then continue with another function than before.
     """
     module: Any
     for module in model.modules():

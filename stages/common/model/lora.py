@@ -1,7 +1,6 @@
 """A linear layer with a LoRA update, y = W x + s B A x, for weights of 4, 8 and 16 bits alike.
 
-Quantized layers without an adapter compute with the same dequantized weight, so that `dense_weight` is what every layer
-multiplies by.
+Quantized layers without an adapter use the same dequantized weight, so that every layer multiplies by `dense_weight`.
 """
 
 import warnings
@@ -23,27 +22,30 @@ from stages.common.model.quantize import (
     is_quantized,
 )
 
-SHARING = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # read one input, in Llama-like layers
+SHARING = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+)  # layers that read one input, in Llama-like models
 
 
 def attach_adapter(model: nn.Module, config: LoraConfig) -> Any:
-    """Put a new adapter on the layers that `config` names, through peft, with `LoraLinear` as its layer."""
+    """Put a new adapter on the layers that `config` names, through peft, with `LoraLinear` as the layer class."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from peft import get_peft_model
 
     config._register_custom_module(dict.fromkeys((Linear4bit, Linear8bitLt, nn.Linear), LoraLinear))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers in last year's words
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses deprecated names of transformers
         warnings.filterwarnings(
             "ignore", "lora with eva"
-        )  # advice to load without memory, which none is short of
+        )  # advises low_cpu_mem_usage, which saves nothing here
         adapted = get_peft_model(model, config)
     share_inputs(adapted)
     return adapted
 
 
 def low_rank_update(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """s B A, float32 (out, in), of A (rank, in) and B (out, rank)."""
+    """Return s B A, float32 (out, in), from A (rank, in) and B (out, rank)."""
     return (b.detach().float() @ a.detach().float()).mul_(scale)
 
 
@@ -54,7 +56,7 @@ def updated_weight(
     scale: float,
     magnitude: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The weight that a layer with an adapter is: V = W + s B A, or with DoRA each row of V at its magnitude.
+    """Return the weight of a layer with an adapter: V = W + s B A, or with DoRA each row of V at its magnitude.
 
     Args:
         weight: W, float32 (out, in), dequantized.
@@ -70,10 +72,10 @@ def updated_weight(
 
 
 def replace_linear_forwards(model: nn.Module) -> None:
-    """Let quantized layers multiply by `dense_weight`, in training and evaluation alike; others where it is widened.
+    """Make quantized layers, and layers whose dtype is widened for products, multiply by `dense_weight`.
 
-    bitsandbytes' own layers do not: int8 quantizes the inputs too, though on a CPU in evaluation only. PyTorch's
-    multiply in the weight's dtype, which may be the slow one.
+    In training and evaluation alike. bitsandbytes' own int8 layer quantizes the inputs too, though on a CPU in
+    evaluation only; PyTorch's layers multiply in the weight's dtype, which may be the slow one.
     """
     layers: list[Any] = [m for m in model.modules() if isinstance(m, nn.Linear)]
     for layer in layers:
@@ -109,7 +111,7 @@ class SharedInput:
 
 
 def share_inputs(model: nn.Module) -> None:
-    """Let the layers of `model` that read one input compute together."""
+    """Make the layers of `model` that read one input compute together."""
     for module in model.modules():
         for names in SHARING:
             layers = [getattr(module, name, None) for name in names]
@@ -122,7 +124,7 @@ def share_inputs(model: nn.Module) -> None:
 def lora_matmul(
     layers: "Sequence[LoraLinear]", x: torch.Tensor, dropped: torch.Tensor | None, bias: bool = True
 ) -> tuple[torch.Tensor, ...]:
-    """What each of these layers makes of x; `dropped` is x after dropout, None where there is none."""
+    """Return the output of each of these layers for x; `dropped` is x after dropout, None without dropout."""
     bases = [layer.get_base_layer() for layer in layers]
     frozen = [
         (base.weight, base.bias if bias else None, layer.scale)
@@ -132,7 +134,7 @@ def lora_matmul(
 
 
 class LoraLinear(nn.Module, LoraLayer):
-    """Takes the place of peft's LoRA layers over `nn.Linear` and those of bitsandbytes; one adapter at a time."""
+    """Replaces peft's LoRA layers over `nn.Linear` and over those of bitsandbytes; one adapter at a time."""
 
     base_layer: Any  # peft is not typed
     lora_A: Any
@@ -162,7 +164,7 @@ class LoraLinear(nn.Module, LoraLayer):
         self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config)
 
     def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device, torch.dtype]:
-        """Where peft puts a new adapter: it is drawn in float32 and never rounded to the base's dtype."""
+        """Tell peft where to put a new adapter: it is drawn in float32 and never rounded to the base's dtype."""
         return self.get_base_layer().weight.device, torch.float32
 
     @property
@@ -217,18 +219,18 @@ class LoraLinear(nn.Module, LoraLayer):
         return y if base.bias is None else y + base.bias
 
     def trained_weight(self) -> torch.Tensor:
-        """The weight (out, in) that this layer multiplies by, unrounded: float32."""
+        """Return the weight (out, in) that this layer multiplies by, unrounded: float32."""
         weight = dense_weight(self.get_base_layer().weight, torch.float32)
         return updated_weight(weight, *self.adapter, self.scale, self.magnitude)
 
 
 def row_norms(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """Norm of each row of W + s B A, float32 (out,); W may be quantized."""
+    """Return the norm of each row of W + s B A, float32 (out,); W may be quantized."""
     return low_rank_update(a, b, scale).add_(dense_weight(weight, torch.float32)).norm(dim=1)
 
 
 class DoraVariant(LoraVariant):
-    """Gives a layer its magnitudes, which begin as the norms of its rows; its `forward` computes with them."""
+    """Gives a layer its magnitudes, initialised with the norms of its rows; the layer's `forward` uses them."""
 
     @staticmethod
     def init(module: Any, adapter_name: str, **kwargs: Any) -> None:
@@ -243,9 +245,9 @@ class DoraVariant(LoraVariant):
 def residual_weight(
     weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, quantization: Quantization
 ) -> torch.Tensor:
-    """W - s B0 A0, which PiSSA and OLoRA leave of a base weight before it is quantized.
+    """Return W - s B0 A0, what PiSSA and OLoRA leave of a base weight before it is quantized.
 
-    Subtracted in float32 from what is loaded, and rounded once to the dtype of computation.
+    It is subtracted in float32 from the loaded weight, and rounded once to the dtype of computation.
     """
     dtype = getattr(torch, quantization.dtype)
     return (weight.to(dtype).float() - low_rank_update(a, b, scale)).to(dtype)

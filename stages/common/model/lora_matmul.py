@@ -1,7 +1,7 @@
-"""Products with frozen weights, plain and with a LoRA update, as operations with gradients of their own.
+"""Products with frozen weights, plain and with a LoRA update, as autograd functions with their own gradients.
 
 peft's layer for 4-bit weights casts the whole input to the adapter's float32 and copies the output three times. Here
-A and B stay in float32 and are cast instead, W is dequantized once in each direction and never kept.
+A and B, kept in float32, are cast instead; W is dequantized once in each direction and never kept.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 from stages.common.model.products import product_dtype
 from stages.common.model.quantize import product_weight
 
-FrozenLayer = tuple[torch.Tensor, torch.Tensor | None, float]  # of a layer: weight, bias, scale of its update
+FrozenLayer = tuple[torch.Tensor, torch.Tensor | None, float]  # weight, bias, scale of the layer's update
 Gradient = torch.Tensor | None
 
 
@@ -35,10 +35,10 @@ class FrozenMatmul(Function):
 
 
 class LoraMatmul(Function):
-    """y = x W^T + bias + scale (x' A^T) B^T of each of several layers that read one x.
+    """y = x W^T + bias + scale (x' A^T) B^T for each of several layers that read one x.
 
-    What they share is done once: x is cast once, their products with A are one, and their gradients of x are summed by
-    the products that make them.
+    Shared work is done once: x is cast once, the products with all A are one product, and the gradients of x are
+    accumulated in the products that compute them.
     """
 
     @staticmethod
@@ -49,7 +49,7 @@ class LoraMatmul(Function):
         layers: Sequence[FrozenLayer],
         *adapters: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """One y a layer.
+        """Return one y per layer.
 
         Args:
             dropped: x', the input after dropout; None: x itself.
@@ -96,7 +96,7 @@ class LoraMatmul(Function):
 
 
 def split_by_layer(low: torch.Tensor, bs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """The part of each layer of x A^T (rows, ranks of all layers)."""
+    """Split x A^T (rows, ranks of all layers) into the part of each layer."""
     return low.split([b.shape[1] for b in bs], dim=1)
 
 

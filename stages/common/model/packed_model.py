@@ -1,4 +1,4 @@
-"""A causal language model that takes packs of documents and gives their loss."""
+"""A causal language model that takes packs of documents and returns their loss."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,17 @@ from stages.common.model.products import is_widened, product_dtype
 
 
 class PackedModel(nn.Module):
-    """A causal language model that takes rows made by `flatten`, wherever these are."""
+    """A causal language model that takes rows from `flatten_packs`, on any device.
+
+    Args:
+        model: a transformers model, or a PeftModel around it.
+        attention: `train.attention`.
+    """
 
     def __init__(self, model: nn.Module, attention: str = "auto") -> None:
         super().__init__()
-        self.model = model  # a transformers model, or a PeftModel around it
-        self.attention = attention  # how it is computed: train.attention
+        self.model = model
+        self.attention = attention
         self._head: torch.Tensor | None = None
 
     @property
@@ -31,7 +36,7 @@ class PackedModel(nn.Module):
     def hidden(
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, lengths: Sequence[int]
     ) -> torch.Tensor:
-        """States before the head: (1, tokens, size)."""
+        """Return the states before the head: (1, tokens, size)."""
         output = self.causal.base_model(
             input_ids=input_ids.to(self.device),
             position_ids=position_ids.to(self.device),
@@ -48,13 +53,13 @@ class PackedModel(nn.Module):
         lengths: Sequence[int],
         labels: torch.Tensor,
     ) -> torch.Tensor:
-        """Cross entropy summed over the labelled tokens, float32, in nats."""
+        """Return the cross entropy summed over the labelled tokens, float32, in nats."""
         positions, targets = labelled_targets(labels.to(self.device))
         states = self.hidden(input_ids, position_ids, lengths)[0, positions]
         return HeadLoss.apply(states, self.head(), targets, torch.is_grad_enabled())
 
     def head(self) -> torch.Tensor:
-        """Weight (vocabulary, size) of the frozen head as a factor of products; one that has to be widened is kept."""
+        """Return the frozen head's weight (vocabulary, size) in the dtype of products; a widened copy is cached."""
         weight = self.causal.get_output_embeddings().weight
         if not is_widened(weight):
             return weight
@@ -65,7 +70,7 @@ class PackedModel(nn.Module):
 
 @torch.no_grad()
 def mean_loss(model: PackedModel, rows: Sequence[dict[str, Any]]) -> float | None:
-    """Mean cross entropy of the labelled tokens of all rows, without dropout; None where no token has a label."""
+    """Return the mean cross entropy over the labelled tokens of all rows, without dropout; None without labels."""
     was_training = model.training
     model.eval()
     try:

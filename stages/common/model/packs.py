@@ -1,4 +1,4 @@
-"""Packs of documents as `pack` writes them: read from Arrow, and laid one after another into a single row."""
+"""Read the packs of documents that `pack` writes, and concatenate packs to rows for the model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # label of a token without loss
 PACK_COLUMNS = ("input_ids", "labels", "lengths")
+REPACK = "Remove data/packed and run `dvc repro pack`."
 
 
 class Packs:
@@ -25,34 +26,33 @@ class Packs:
         return len(self.tokens)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        """Raises UserError where a pack breaks the format: that would train on wrong targets without a word."""
+        """Return a pack; raise UserError if it breaks the format, as it would silently train on wrong targets."""
         pack = {name: column[index].as_py() for name, column in self._columns.items()}
         starts = document_starts(pack["lengths"])
         if not len(pack["input_ids"]) == len(pack["labels"]) == sum(pack["lengths"]):
-            raise UserError(f"{self.path}, pack {index}: input_ids, labels and lengths disagree. {REPACK}")
+            raise UserError(
+                f"{self.path}, pack {index}: input_ids, labels and lengths disagree on the number of tokens. {REPACK}"
+            )
         if any(pack["labels"][start] != IGNORED for start in starts):
             raise UserError(
                 f"{self.path}, pack {index}: the first label of a document is not {IGNORED}, so it would be "
-                f"predicted from another document. {REPACK}"
+                f"predicted from the previous document. {REPACK}"
             )
         return pack
 
 
 def list_lengths(column: "pa.ChunkedArray") -> list[int]:
-    """Values in each list of a column, from its offsets: nothing else of a memory-mapped file is read."""
+    """Return the length of each list of a column, from its offsets: nothing else of a memory-mapped file is read."""
     import pyarrow.compute as pc
 
     return pc.list_value_length(column).to_pylist()
-
-
-REPACK = "Remove data/packed and run `dvc repro pack`."
 
 
 def read_packs(path: str | Path) -> Packs:
     """Open an Arrow IPC stream of packs.
 
     Raises:
-        UserError: the file is missing, cut, or has other columns.
+        UserError: the file is missing or truncated, or lacks a column.
     """
     import pyarrow as pa
 
@@ -66,12 +66,12 @@ def read_packs(path: str | Path) -> Packs:
         raise UserError(f"{path}: not readable as an Arrow stream ({error}). {REPACK}") from None
     missing = [name for name in PACK_COLUMNS if name not in table.column_names]
     if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}. {REPACK}")
+        raise UserError(f"{path}: column {', '.join(missing)} is missing. {REPACK}")
     return Packs(path, table)
 
 
 def document_starts(lengths: Sequence[int]) -> list[int]:
-    """Index of the first token of each document."""
+    """Return the index of the first token of each document."""
     starts, position = [], 0
     for length in lengths:
         starts.append(position)
@@ -80,11 +80,11 @@ def document_starts(lengths: Sequence[int]) -> list[int]:
 
 
 def flatten_packs(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-    """Lay packs one after another into one row: no padding, whatever their lengths.
+    """Concatenate packs to one row without padding, whatever their lengths.
 
     Returns:
         `input_ids`, `labels`, `position_ids`: int64 of shape (1, tokens), positions restart at each document;
-        `lengths`: a tuple, tokens of each document. No attention mask: documents are kept apart by `lengths`.
+        `lengths`: a tuple, tokens of each document. No attention mask: `lengths` keeps documents apart.
     """
     import torch
 
@@ -98,12 +98,12 @@ def flatten_packs(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
 
 
 def batch_packs(packs: Packs, size: int, max_tokens: int = 0) -> list[dict[str, Any]]:
-    """The packs in their order, `size` to a row, up to `max_tokens` tokens (0: all; one pack at least)."""
-    chosen: list[int] = []
+    """Make rows of `size` packs each, in their order, up to `max_tokens` tokens (0: all; at least one pack)."""
+    kept: list[int] = []
     tokens = 0
     for index, length in enumerate(packs.tokens):
-        if max_tokens and chosen and tokens + length > max_tokens:
+        if max_tokens and kept and tokens + length > max_tokens:
             break
-        chosen.append(index)
+        kept.append(index)
         tokens += length
-    return [flatten_packs([packs[i] for i in chosen[at : at + size]]) for at in range(0, len(chosen), size)]
+    return [flatten_packs([packs[i] for i in kept[at : at + size]]) for at in range(0, len(kept), size)]

@@ -1,8 +1,8 @@
-"""The dtype in which this processor multiplies matrices of bfloat16.
+"""Choose the dtype in which this processor multiplies matrices of bfloat16.
 
-A product of two bfloat16 numbers is exact in float32, and either way the sums are made in float32: to widen the factors
-first changes the order of additions and nothing else. Which way is faster depends on the processor alone, so the choice is
-a rule and not a measurement: two runs on one machine must give the same bytes.
+A product of two bfloat16 numbers is exact in float32, and sums are made in float32 either way: widening the factors
+first changes only the order of additions. Which way is faster depends on the processor alone, so the choice is a rule,
+not a measurement: two runs on one machine must give the same bytes.
 """
 
 from collections.abc import Mapping
@@ -13,29 +13,29 @@ import torch
 
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype that matrices of `dtype` are widened to before they are multiplied on `device`; often `dtype` itself."""
+    """Return the dtype to which matrices of `dtype` are widened before a product on `device`; often `dtype` itself."""
     if dtype != torch.bfloat16 or device.type != "cpu":
         return dtype
     return torch.bfloat16 if multiplies_bfloat16() else torch.float32
 
 
 def is_widened(factor: torch.Tensor) -> bool:
-    """Whether a matrix that is not quantized is multiplied in another dtype than its own."""
+    """Tell whether a matrix that is not quantized is multiplied in another dtype than its own."""
     return product_dtype(factor.dtype, factor.device) != factor.dtype
 
 
 @cache
 def multiplies_bfloat16() -> bool:
-    """Whether this processor's bfloat16 products are faster than its float32 products."""
+    """Tell whether this processor's bfloat16 products are faster than its float32 products."""
     return has_fast_bfloat16(torch.cpu.get_capabilities())
 
 
 def has_fast_bfloat16(capabilities: Mapping[str, Any]) -> bool:
-    """As torch names what a processor has.
+    """Decide from torch.cpu.get_capabilities() whether bfloat16 products are faster than float32 products.
 
-    With AMX, and with AVX512-BF16 on AMD's, bfloat16 is faster (2.5 times on an EPYC [measured]). Intel's AVX512-BF16
-    without AMX, which virtual machines often hide, does half the rate of float32 [measured]; x86 without either
-    emulates it. Processors of other kinds keep bfloat16: not measured.
+    With AMX, and with AVX512-BF16 on AMD, bfloat16 is faster (2.5 times on an EPYC [measured]). Intel's AVX512-BF16
+    without AMX, which virtual machines often hide, reaches half the rate of float32 [measured]; x86 without either
+    emulates it. Other architectures keep bfloat16: not measured.
     """
     if capabilities.get("architecture") != "x86_64" or capabilities.get("amx_bf16"):
         return True

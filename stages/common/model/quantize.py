@@ -1,4 +1,4 @@
-"""The dense weight that a quantized layer multiplies by, in training, evaluation and merging alike."""
+"""Quantize weights, and dequantize them to what a layer multiplies by: the same in training, evaluation and merging."""
 
 import json
 import logging
@@ -13,12 +13,16 @@ from torch import nn
 from stages.common.errors import UserError
 from stages.common.model.products import product_dtype
 
-# bitsandbytes, when first imported on a processor with AVX512-BF16, misses an optional package that asks a kernel hub
+# On a processor with AVX512-BF16, bitsandbytes warns at its import that an optional package for a kernel hub is missing
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+QUANTIZATION_FILE = "quantization.json"
+FOUR_BITS = ("nf4", "fp4")
+SUBTRACTING = ("pissa", "olora")  # initialisations that train over W - s B0 A0
 
 
 def dense_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The weight as (out, in) in `dtype`: dequantized where it is of 4 or 8 bits, rounded once."""
+    """Return the weight as (out, in) in `dtype`: dequantized if it has 4 or 8 bits, rounded once."""
     scales = getattr(weight, "SCB", None)
     if scales is not None:  # int8: the largest of each row is 127
         return (weight.detach() * (scales / 127)[:, None]).to(dtype)
@@ -34,37 +38,33 @@ def dense_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def product_weight(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """`dense_weight` as a factor of a product with x: in the dtype that such products are made in."""
+    """Return `dense_weight` in the dtype in which a product with x is computed."""
     return dense_weight(weight, product_dtype(x.dtype, x.device))
 
 
 def is_quantized(weight: Any) -> bool:
-    """Whether a parameter is one of bitsandbytes, of 4 or 8 bits."""
+    """Tell whether a parameter is one of bitsandbytes' with 4 or 8 bits."""
     return any(getattr(weight, name, None) is not None for name in ("quant_state", "SCB"))
-
-
-QUANTIZATION_FILE = "quantization.json"
-
-
-FOUR_BITS = ("nf4", "fp4")
-
-
-SUBTRACTING = ("pissa", "olora")
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the base is held while the adapter is trained; kept beside the adapter, because merging must repeat it."""
+    """How the base is quantized while the adapter trains; saved with the adapter, because merging must repeat it."""
 
-    quantization: str  # nf4 | fp4 | int8 | none
-    double_quantization: bool  # nf4, fp4: the scales are quantized too
-    dtype: str  # bfloat16 | float32: of computation, and of weights that are not quantized
-    initialisation: str = "default"  # of the adapter: pissa and olora have subtracted s B0 A0 from W before
-    quant_storage: str = "uint8"  # nf4, fp4: dtype that holds the bits; under FSDP it is `dtype`
+    # nf4 | fp4 | int8 | none
+    quantization: str
+    # nf4, fp4: the scales are quantized too
+    double_quantization: bool
+    # bfloat16 | float32: of computation, and of weights that are not quantized
+    dtype: str
+    # of the adapter: pissa and olora subtract s B0 A0 from W before it is quantized
+    initialisation: str = "default"
+    # nf4, fp4: dtype that holds the bits; under FSDP it is `dtype`
+    quant_storage: str = "uint8"
 
     @property
     def subtracts(self) -> bool:
-        """Whether the base is Q(W - s B0 A0), A0 and B0 in the adapter's initial.safetensors; else it is Q(W)."""
+        """Tell whether the base is Q(W - s B0 A0), with A0 and B0 in initial.safetensors; otherwise it is Q(W)."""
         return self.initialisation in SUBTRACTING
 
     def save(self, folder: Path) -> None:
@@ -73,20 +73,20 @@ class Quantization:
 
     @classmethod
     def load(cls, folder: Path) -> "Quantization":
-        """Raises UserError where the adapter's folder lacks the file, or it holds something else."""
+        """Read the file from an adapter's folder; raise UserError if it is missing or damaged."""
         path = folder / QUANTIZATION_FILE
         try:
             return cls(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
             raise UserError(f"{path}: no such file. `dvc repro train` makes it.") from None
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: not what train writes ({error}). Run `dvc repro train`.") from None
+            raise UserError(f"{path}: damaged ({error}). Run `dvc repro -f -s train`.") from None
 
 
 def quantized_weight(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
-    """The parameter that `load_model` makes of a linear layer's weight (out, in): cast, then quantized.
+    """Return the parameter that `load_model` makes of a linear layer's weight (out, in): cast, then quantized.
 
-    Block by block and row by row, nothing else of the model is needed: one weight at a time is as good as all.
+    Quantization works by block and by row and needs nothing else of the model, so one weight at a time gives the same.
     """
     cast = weight.to(getattr(torch, quantization.dtype)).contiguous()
     kind = quantization.quantization
@@ -106,7 +106,7 @@ def quantized_weight(weight: torch.Tensor, quantization: Quantization) -> torch.
 
 
 def round_trip(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
-    """The weight (out, in) that a layer of the loaded model computes with, unrounded: float32."""
+    """Quantize and dequantize a weight (out, in): what the loaded layer multiplies by, unrounded, float32."""
     return dense_weight(quantized_weight(weight, quantization), torch.float32)
 
 

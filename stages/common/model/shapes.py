@@ -1,6 +1,6 @@
-"""Shapes of a model's linear layers out of its config.json, and the operations that training it cannot do without.
+"""Shapes of a model's linear layers from its config.json, and the useful operations of training it.
 
-Here and nowhere else, so that a benchmark, a plan and a progress line mean the same by a share of the peak.
+Counted here only, so that a benchmark, a plan and a progress line mean the same by a share of the peak.
 """
 
 import time
@@ -16,7 +16,7 @@ EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of config.json that describes the language model, with what older files leave out.
+    """Return the part of config.json that describes the language model, with defaults for keys of older files.
 
     Raises:
         UserError: a key is missing, or the model is not a Llama-like one of dense layers.
@@ -25,7 +25,7 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     missing = [key for key in REQUIRED_KEYS if not found.get(key)]
     if missing:
         raise UserError(
-            f"config.json lacks {', '.join(missing)}: shapes of Llama-like models are known alone"
+            f"config.json lacks {', '.join(missing)}: only shapes of Llama-like models are known here"
         )
     experts = next((key for key in EXPERT_KEYS if found.get(key)), None)
     if experts:
@@ -37,7 +37,7 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def linear_shapes(config: Mapping[str, Any]) -> Shapes:
-    """(inputs, outputs) of each linear layer of one decoder layer, by name; the head is not among them.
+    """Return (inputs, outputs) of each linear layer of one decoder layer, by name; without the head.
 
     Raises:
         UserError: as `text_config`.
@@ -63,17 +63,17 @@ def training_flops(
     rank: int,
     adapted: Sequence[str] | None = None,
 ) -> float:
-    """Floating-point operations of one forward and backward pass over documents, those that are useful.
+    """Count the useful floating-point operations of one forward and backward pass over documents.
 
     A product of (m, k) by (k, n) is 2mkn. With T tokens, and a linear layer of a inputs and b outputs:
 
     - frozen weight: 4Tab, forward and the gradient of its input;
     - its adapter of rank r: 6Tr(a + b), forward, gradient of its input, gradients of A and B;
     - attention: causal and within a document of n tokens, q = heads x size: forward 4qn(n + 1)/2, backward twice that;
-    - head: 4 x labelled x hidden x vocabulary, of labelled tokens alone, forward and the gradient of its input.
+    - head: 4 x labelled x hidden x vocabulary, of labelled tokens only, forward and the gradient of its input.
 
-    Recomputed activations, dequantization, norms, softmax and the optimizer are not useful in this sense: a share of the
-    peak that is made of this count falls when there is more of them.
+    Recomputed activations, dequantization, norms, softmax and the optimizer do not count: more of them lowers the share
+    of the peak.
 
     Args:
         config: config.json of the model.
@@ -97,15 +97,15 @@ def training_flops(
 
 
 def gemm_rate(dtype: str, device: str = "cpu", seconds: float = 1.0) -> float:
-    """Operations a second of a square matrix product, the best that was seen: what the machine can do in practice.
+    """Measure the best rate of a square matrix product in operations per second: the device's practical peak.
 
-    On a CPU with as many threads as torch has now. Draws from a generator of its own, so that a training begins with the
-    random state it would begin with anyway. On CUDA: not run.
+    On a CPU it uses torch's current threads. It draws from its own generator and leaves torch's random state alone.
+    Not run on CUDA yet.
 
     Args:
         dtype: of the matrices, as torch names it.
         device: cpu | cuda.
-        seconds: to try for; two products are made at least.
+        seconds: how long to measure; at least two products are made.
     """
     import torch
 

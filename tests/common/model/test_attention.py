@@ -134,18 +134,18 @@ def test_values_and_gradients_are_those_of_the_definition(
 
 
 def test_documents_of_about_one_length_are_computed_together() -> None:
-    order = lay_out_documents((90, 3, 71, 132, 90, 131, 1))
-    assert [(part.documents, part.length) for part in order.alike] == [(2, 132), (3, 90), (2, 3)]
-    assert [part.start for part in order.alike] == [0, 264, 534]
+    layout = lay_out_documents((90, 3, 71, 132, 90, 131, 1))
+    assert [(group.documents, group.length) for group in layout.groups] == [(2, 132), (3, 90), (2, 3)]
+    assert [group.start for group in layout.groups] == [0, 264, 534]
     tokens = torch.arange(1.0, 519.0)[None, None, :, None]
-    laid = order.laid(tokens)
-    assert laid.shape == (540, 1, 1)
-    assert (laid == 0).sum() == 540 - 518  # padding is zero
-    assert torch.equal(order.taken(laid), tokens.transpose(1, 2))
+    arranged = layout.arrange(tokens)
+    assert arranged.shape == (540, 1, 1)
+    assert (arranged == 0).sum() == 540 - 518, "padding is zero"
+    assert torch.equal(layout.restore(arranged), tokens.transpose(1, 2))
     one = lay_out_documents((40, 40))
-    assert [(part.documents, part.length) for part in one.alike] == [(2, 40)]
+    assert [(group.documents, group.length) for group in one.groups] == [(2, 40)]
     own = tokens[:, :, :80].contiguous()
-    assert one.laid(own).data_ptr() == own.data_ptr()  # nothing to pad or to move
+    assert one.arrange(own).data_ptr() == own.data_ptr(), "nothing to pad or to move"
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
@@ -298,7 +298,9 @@ def test_dropout_is_done_or_refused(trained: Any) -> None:
         assert_close(*results)  # recomputed with the same probabilities dropped
         assert not torch.allclose(results[0][0], trained.gradients[0], rtol=0.1)
         for name in ("dense", "flex", "flash"):
-            with pytest.raises(UserError, match=rf"train\.attention={name} on cpu does not do dropout.*sdpa"):
+            with pytest.raises(
+                UserError, match=rf"train\.attention={name} on cpu does not support dropout.*sdpa"
+            ):
                 PackedModel(trained.model, name)(**row)
         model.eval()
         with torch.no_grad():
@@ -353,20 +355,20 @@ def test_what_is_not_done_is_an_error() -> None:
     for call, message in (
         ({"attention_mask": torch.ones(1, 6), "lengths": [6]}, "no mask"),
         ({"query": q.repeat(2, 1, 1, 1), "lengths": [6]}, "one row"),
-        ({}, "lengths of a row of 6"),
-        ({"lengths": [5]}, "lengths of a row of 6"),
+        ({}, "sum to the row's 6 tokens"),
+        ({"lengths": [5]}, "sum to the row's 6 tokens"),
     ):
         with pytest.raises(ValueError, match=message):
             document_attention(module, **{"query": q, "key": q, "value": q, "attention_mask": None, **call})
     for options, message in (
         (
             {"sliding_window": 5, "attention": "dense"},
-            r"dense on cpu does not do window.*6 tokens.*sdpa, flex, flash",
+            r"dense on cpu does not support window.*6 tokens.*sdpa, flex, flash",
         ),
-        ({"softcap": 30.0}, r"auto on cpu does not do softcap.*These do: flex"),
-        ({"softcap": 30.0, "dropout": 0.1}, "None does: set attention_dropout to 0"),
+        ({"softcap": 30.0}, r"auto on cpu does not support softcap.*one that does: flex"),
+        ({"softcap": 30.0, "dropout": 0.1}, "No implementation does: set attention_dropout to 0"),
         ({"s_aux": q}, "uses s_aux"),
-        ({"is_causal": False}, "looks ahead"),
+        ({"is_causal": False}, "not causal"),
     ):
         with pytest.raises(UserError, match=message):
             document_attention(module, q, q, q, None, lengths=[6], **options)

@@ -1,11 +1,11 @@
-"""Ways to compute attention within the documents of a row, behind the one interface of attention.py.
+"""Attention within the documents of a row by PyTorch's kernels: `sdpa`, `flex` and `flash`.
 
 Each takes `query` (1, heads, tokens, size), `key` and `value` (1, key heads, tokens, size; key heads divide heads) and
-`Documents`, and returns (1, tokens, heads, size). What depends on the lengths alone is made once a row, not once a
-layer, from lengths that the host knows: no layer waits for the GPU.
+an `AttentionSpec`, and returns (1, tokens, heads, size). What depends on the lengths alone is made once per row, not
+once per layer, from lengths on the host: no layer waits for the GPU.
 
-`flex` and `flash` compute on CUDA, where they have not been run: here their calls are tested for shapes, and their
-values with PyTorch's uncompiled FlexAttention and with a stand-in of the same signature.
+`flex` and `flash` are for CUDA, where they have not been run: tests check their calls for shapes, and their values with
+PyTorch's uncompiled FlexAttention and with a stand-in of the same signature.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,40 +16,43 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-CACHED_ROWS = 8  # rows whose masks and boundaries are kept: those of the micro batches in flight
-FLASH_LARGEST_HEAD = 256  # largest head FlashAttention takes, in multiples of 8
+CACHED_ROWS = 8  # rows whose masks and boundaries stay cached: the micro batches in flight
+FLASH_LARGEST_HEAD = 256  # head sizes of FlashAttention are multiples of 8 up to this
 
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What a layer asks of the attention."""
+    """What a layer needs from its attention."""
 
-    lengths: tuple[int, ...]  # tokens of each document, in order
-    scale: float  # of query times key
-    window: int | None = None  # tokens a query sees, its own included; None: all before it
-    dropout: float = 0.0  # share of the probabilities that is dropped
-    softcap: float | None = None  # scores are softcap * tanh(score / softcap)
+    # tokens of each document, in order
+    lengths: tuple[int, ...]
+    # of query times key
+    scale: float
+    # tokens that a query sees, its own included; None: all before it
+    window: int | None = None
+    # share of the probabilities that is dropped
+    dropout: float = 0.0
+    # scores become softcap * tanh(score / softcap)
+    softcap: float | None = None
 
 
-def sdpa(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
-) -> torch.Tensor:
+def sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
     """PyTorch's scaled_dot_product_attention, one document after another."""
-    parts = zip(*(t.split(documents.lengths, dim=2) for t in (query, key, value)), strict=True)
-    outputs = [block for q, k, v in parts for block in sdpa_blocks(q, k, v, documents)]
+    parts = zip(*(t.split(spec.lengths, dim=2) for t in (query, key, value)), strict=True)
+    outputs = [block for q, k, v in parts for block in sdpa_blocks(q, k, v, spec)]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
 def sdpa_blocks(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spec: AttentionSpec
 ) -> Iterator[torch.Tensor]:
-    """Outputs of one document; past its window, a window of queries at a time with the keys these may see."""
+    """Yield the outputs of one document; if it exceeds the window, a window of queries at a time with their keys."""
     options: dict[str, Any] = {
-        "dropout_p": documents.dropout,
-        "scale": documents.scale,
+        "dropout_p": spec.dropout,
+        "scale": spec.scale,
         "enable_gqa": query.shape[1] != key.shape[1],
     }
-    length, window = query.shape[2], documents.window
+    length, window = query.shape[2], spec.window
     if window is None or length <= window:
         yield scaled_dot_product_attention(query, key, value, is_causal=True, **options)
         return
@@ -64,26 +67,24 @@ def sdpa_blocks(
 
 @lru_cache(maxsize=CACHED_ROWS)
 def window_mask(rows: int, columns: int, window: int, device: torch.device) -> torch.Tensor:
-    """(rows, columns), for the last `rows` of `columns` tokens: True where the distance back is 0 to window - 1."""
+    """Return (rows, columns) for the last `rows` of `columns` tokens: True where the distance is 0 to window - 1."""
     at = torch.arange(columns, device=device)
     distance = at[columns - rows :, None] - at
     return (distance >= 0) & (distance < window)
 
 
-def flex(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
-) -> torch.Tensor:
-    """PyTorch's FlexAttention with a mask of blocks: blocks in which no token sees another are left out.
+def flex(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
+    """PyTorch's FlexAttention with a block mask: blocks in which no token sees another are skipped.
 
-    Compiled on CUDA. On a CPU PyTorch computes it uncompiled, with all scores of the row, and without a backward pass.
+    Compiled on CUDA. On a CPU PyTorch runs it uncompiled, with all scores of the row, and without a backward pass.
     """
     output = flex_function(query.device.type)(
         query,
         key,
         value,
-        score_mod=None if documents.softcap is None else softcap_score_mod(documents.softcap),
-        block_mask=block_mask(documents.lengths, documents.window, query.device),
-        scale=documents.scale,
+        score_mod=None if spec.softcap is None else softcap_score_mod(spec.softcap),
+        block_mask=block_mask(spec.lengths, spec.window, query.device),
+        scale=spec.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return output.transpose(1, 2).contiguous()
@@ -100,7 +101,7 @@ def flex_function(device: str) -> Callable[..., Any]:
 
 @lru_cache(maxsize=CACHED_ROWS)
 def block_mask(lengths: tuple[int, ...], window: int | None, device: torch.device) -> Any:
-    """FlexAttention's mask of a row. While it is made it takes tokens^2 bytes: 270 MB for 16,384 tokens."""
+    """Return FlexAttention's mask of a row. Making it takes tokens^2 bytes for a moment: 270 MB for 16,384 tokens."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     numbers = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
@@ -115,7 +116,7 @@ def block_mask(lengths: tuple[int, ...], window: int | None, device: torch.devic
 
 @cache
 def softcap_score_mod(cap: float) -> Callable[..., Any]:
-    """FlexAttention's score_mod for a cap; one function a cap, so that nothing is compiled twice."""
+    """Return FlexAttention's score_mod for a cap; one function per cap, so that nothing is compiled twice."""
 
     def score_mod(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
         return cap * torch.tanh(score / cap)
@@ -123,13 +124,11 @@ def softcap_score_mod(cap: float) -> Callable[..., Any]:
     return score_mod
 
 
-def flash(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: AttentionSpec
-) -> torch.Tensor:
-    """FlashAttention-2 over documents of several lengths, from PyTorch itself: bfloat16 or float16, on CUDA."""
+def flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
+    """PyTorch's FlashAttention-2 over documents of different lengths: bfloat16 or float16, on CUDA."""
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # (tokens, heads, size)
-    starts, longest = document_boundaries(documents.lengths, query.device), max(documents.lengths)
-    back = -1 if documents.window is None else documents.window - 1  # tokens before its own; -1: all
+    starts, longest = document_boundaries(spec.lengths, query.device), max(spec.lengths)
+    back = -1 if spec.window is None else spec.window - 1  # tokens before its own; -1: all
     output = flash_function()(
         q,
         k,
@@ -138,7 +137,7 @@ def flash(
         starts,
         longest,
         longest,
-        scale=documents.scale,
+        scale=spec.scale,
         window_size=(back, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
@@ -146,7 +145,7 @@ def flash(
 
 
 def flash_function() -> Callable[..., Any]:
-    """torch.nn.attention.varlen.varlen_attn."""
+    """Return torch.nn.attention.varlen.varlen_attn."""
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn
@@ -154,12 +153,12 @@ def flash_function() -> Callable[..., Any]:
 
 @lru_cache(maxsize=CACHED_ROWS)
 def document_boundaries(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """(documents + 1,), int32: the token at which each document starts, and the row's tokens."""
+    """Return (documents + 1,), int32: the start of each document, and the row's length."""
     return torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
 
 
 def flash_supports(query: torch.Tensor) -> bool:
-    """Whether FlashAttention-2 computes these queries on this device."""
+    """Tell whether FlashAttention-2 can compute these queries on their device."""
     size = query.shape[-1]
     return (
         query.device.type == "cuda"
@@ -172,7 +171,7 @@ def flash_supports(query: torch.Tensor) -> bool:
 
 @cache
 def flash_available_on(device: torch.device) -> bool:
-    """Ampere or newer, and a PyTorch that was built with FlashAttention."""
+    """Tell whether the GPU is Ampere or newer and PyTorch was built with FlashAttention."""
     return torch.backends.cuda.is_flash_attention_available() and (
         torch.cuda.get_device_capability(device) >= (8, 0)
     )
