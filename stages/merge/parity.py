@@ -42,7 +42,7 @@ class View:
 
 @torch.no_grad()
 def view(load: Callable[[], Any], rows: Sequence[dict[str, Any]]) -> View:
-    """Load a model, look at the labelled tokens of rows made by `flatten`, and let it go."""
+    """Load a model, look at the labelled tokens of rows from `flatten_packs`, and let it go."""
     model = PackedModel(load()).eval()
     head = model.causal.get_output_embeddings().weight.detach()
     seen = []

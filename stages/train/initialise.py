@@ -88,7 +88,7 @@ def decompose(layer: Any, name: str, weight: torch.Tensor, lora: "Lora", quantiz
                 layer.olora_init("default")
             else:
                 layer.pissa_init("default", f"pissa_niter_{lora.svd_niter}" if lora.svd_niter else "pissa")
-    for parameter, memory in zip(pair, held, strict=True):  # as in set_base
+    for parameter, memory in zip(pair, held, strict=True):  # as in replace_base_weight
         parameter.data = memory.copy_(parameter.data)
 
 
@@ -168,5 +168,5 @@ def eva_rows(packs: Packs, order: Sequence[int], lora: "Lora", size: int) -> lis
     """The first packs in training order, up to `lora.eva_tokens` tokens, `size` packs a row; none but for eva."""
     if lora.init != "eva":
         return []
-    chosen = limit_tokens(order[: len(packs)], packs.tokens, lora.eva_tokens)
-    return [flatten_packs([packs[i] for i in chosen[at : at + size]]) for at in range(0, len(chosen), size)]
+    kept = limit_tokens(order[: len(packs)], packs.tokens, lora.eva_tokens)
+    return [flatten_packs([packs[i] for i in kept[at : at + size]]) for at in range(0, len(kept), size)]

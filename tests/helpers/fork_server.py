@@ -1,10 +1,10 @@
-"""A process that has imported what training needs, and forks for each job: importing takes longer than tiny trainings.
+"""A process that has imported what training needs and forks for each job: imports take longer than tiny trainings.
 
     forks = Forks()
     statuses = forks.run("tests.train.test_killed:train", folder, ranks=2, dropout=0.2)
 
-A job is a function of a test module, run with the folder as the current one. A status is an exit status, or minus the
-signal that ended the process. What a rank prints is in `folder/rank<number>.log`.
+A job is a function of a test module; it runs with the folder as its working directory. A status is an exit status, or
+minus the signal that ended the process. `folder/rank<number>.log` holds what a rank printed.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.helpers.tiny_project import REPOSITORY
 
-SECONDS = 60  # of a job, at most
+JOB_SECONDS = 60  # after which a job's processes are killed
 
 
 class Forks:
@@ -36,7 +36,7 @@ class Forks:
         )
 
     def run(self, job: str, folder: Path, ranks: int = 1, **arguments: Any) -> list[int]:
-        """Run a job in as many processes (1: not as a rank), wait for all, give their statuses in order."""
+        """Run a job in `ranks` processes (1: not as a rank), wait for all, return their statuses in order."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         message = {"job": job, "folder": str(folder), "ranks": ranks, "arguments": arguments}
@@ -51,7 +51,7 @@ class Forks:
 
 
 def serve() -> None:
-    """Fork for jobs until the input ends."""
+    """Fork for each job from stdin until it ends."""
     import accelerate.utils  # noqa: F401
     import bitsandbytes  # noqa: F401
     import torch
@@ -71,7 +71,7 @@ def serve() -> None:
 
 
 def start(module: str, name: str, message: dict[str, Any], rank: int, port: int) -> int:
-    """Fork; the child runs the job and does not return. Its process id."""
+    """Fork and return the child's process id; the child runs the job and exits."""
     child = os.fork()
     if child:
         return child
@@ -82,9 +82,9 @@ def start(module: str, name: str, message: dict[str, Any], rank: int, port: int)
         os.dup2(log, 1)
         os.dup2(log, 2)
         if message["ranks"] > 1:
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": message["ranks"], "MASTER_PORT": port}
-            place["LOCAL_WORLD_SIZE"] = message["ranks"]
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in place.items()}}
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": message["ranks"], "MASTER_PORT": port}
+            numbers["LOCAL_WORLD_SIZE"] = message["ranks"]
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in numbers.items()}}
         getattr(sys.modules[module], name)(**message["arguments"])
         status = 0
     except SystemExit as error:
@@ -98,18 +98,19 @@ def start(module: str, name: str, message: dict[str, Any], rank: int, port: int)
 
 
 def await_all(children: list[int]) -> list[int]:
-    ended: dict[int, int] = {}
+    """Wait for the children and return their statuses; kill those that take too long."""
+    statuses: dict[int, int] = {}
 
-    def late(number: int, frame: Any) -> None:
-        for child in set(children) - set(ended):  # not reaped yet, so the ids are still theirs
+    def kill_late(number: int, frame: Any) -> None:
+        for child in set(children) - set(statuses):  # not reaped yet, so the ids are still theirs
             os.kill(child, signal.SIGKILL)
 
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    signal.signal(signal.SIGALRM, kill_late)
+    signal.alarm(JOB_SECONDS)
     for child in children:
-        ended[child] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        statuses[child] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     signal.alarm(0)
-    return [ended[child] for child in children]
+    return [statuses[child] for child in children]
 
 
 def free_port() -> int:

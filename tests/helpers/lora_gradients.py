@@ -1,4 +1,4 @@
-"""Packs, a model with an adapter, and comparison of gradients, for tests of what training computes."""
+"""Packs, a model with an adapter and a comparison of gradients, for tests of what training computes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ LENGTHS = [5, 1, 17, 9, 40]
 
 
 def adapted_model(folder: Path) -> Any:
-    """The model of a folder in float32 with an adapter that is not zero."""
+    """Load the model of a folder in float32 and give it an adapter that is not zero."""
     model = load_model(folder, Quantization("none", True, "float32"))
     adapted = add_adapter(model, Lora(rank=4, alpha=8), seed=0)
     torch.manual_seed(1)
@@ -27,18 +27,19 @@ def adapted_model(folder: Path) -> Any:
 
 
 def pack(lengths: list[int], seed: int = 0, vocabulary: int = 500) -> dict[str, list[int]]:
+    """Make a pack of random documents of these lengths, each with a masked prompt."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, vocabulary, (sum(lengths),), generator=generator).tolist()
     labels, at = list(ids), 0
     for length in lengths:
-        masked = 1 + (seed + length) % max(1, length // 2)  # ragged
+        masked = 1 + (seed + length) % max(1, length // 2)  # prompts of different lengths
         labels[at : at + masked] = [IGNORED] * min(masked, length)
         at += length
     return {"input_ids": ids, "labels": labels, "lengths": lengths}
 
 
 def solo_packs(whole: dict[str, list[int]]) -> Iterator[dict[str, list[int]]]:
-    """A pack for each document."""
+    """Yield a pack for each document."""
     at = 0
     for length in whole["lengths"]:
         yield {
@@ -49,14 +50,14 @@ def solo_packs(whole: dict[str, list[int]]) -> Iterator[dict[str, list[int]]]:
 
 
 def gradients(model: Any) -> list[torch.Tensor]:
-    """Those of the trained parameters, which are cleared."""
-    found = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    """Return the gradients of the trained parameters, and clear them."""
+    copies = [p.grad.clone() for p in model.parameters() if p.requires_grad]
     model.zero_grad()
-    return found
+    return copies
 
 
 def assert_close(first: list[torch.Tensor], second: list[torch.Tensor], tolerance: float = 1e-5) -> None:
     assert len(first) == len(second) > 0
-    assert any(t.abs().max() > 1e-3 for t in first)
+    assert any(t.abs().max() > 1e-3 for t in first), "all gradients are about zero: nothing is compared"
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)

@@ -1,4 +1,4 @@
-"""Jobs that ranks do (see tests/helpers/fork_server.py), and what they leave behind."""
+"""Jobs for ranks (see tests/helpers/fork_server.py), and readers of the files they leave."""
 
 import csv
 import os
@@ -10,27 +10,27 @@ from safetensors.torch import load_file
 
 from tests.helpers.train_workplace import train_settings
 
-# 8 packs in steps of 3 micro batches: 3, 3, 2. Two ranks share 3 unevenly; of three, one has nothing in the last step
+# 8 packs in steps of 3 micro batches: 3, 3, 2. Two ranks divide 3 unevenly; of three, one is idle in the last step
 UNEVEN = {"micro_batch": 1, "accumulation": 3, "quantization": "none", "dtype": "float32"}
 
 
 def save_gradients(**changes: Any) -> None:
-    """Gradients of every step before the optimizer's, of a model that stays as it is, in gradients<ranks>.pt."""
+    """Train without changing the model, and save every step's gradients in gradients<ranks>.pt."""
     from stages.train import __main__ as stage
     from stages.train.ranks import join_ranks
     from stages.train.trainer import PackTrainer
 
     rank, ranks = join_ranks()
-    seen: list[list[torch.Tensor]] = []
+    steps: list[list[torch.Tensor]] = []
 
-    def keep(self: Any, model: Any, grad_norm: Any = None) -> float:
+    def keep_gradients(self: Any, model: Any, grad_norm: Any = None) -> float:
         norm = original(self, model, grad_norm)
-        seen.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+        steps.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
         for parameter in model.parameters():
             parameter.grad = None
         return norm
 
-    def start(*arguments: Any) -> Any:
+    def add_nonzero_adapter(*arguments: Any) -> Any:
         adapted = add(*arguments)
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
@@ -39,11 +39,11 @@ def save_gradients(**changes: Any) -> None:
 
     from stages.train import lora_adapter
 
-    original, PackTrainer._get_grad_norm = PackTrainer._get_grad_norm, keep  # type: ignore[method-assign]
-    add, lora_adapter.add_adapter = lora_adapter.add_adapter, start
+    original, PackTrainer._get_grad_norm = PackTrainer._get_grad_norm, keep_gradients  # type: ignore[method-assign]
+    add, lora_adapter.add_adapter = lora_adapter.add_adapter, add_nonzero_adapter
     stage.train_here(train_settings(max_grad_norm=0.0, **changes))
     if rank == 0:
-        torch.save(seen, f"gradients{ranks}.pt")
+        torch.save(steps, f"gradients{ranks}.pt")
 
 
 def train(kill_after: int = 0, **changes: Any) -> None:
@@ -51,12 +51,12 @@ def train(kill_after: int = 0, **changes: Any) -> None:
     from stages.train import steps
     from stages.train.__main__ import train_here
 
-    def end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        ended(self, args, state, control, **kwargs)
+    def kill(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        original(self, args, state, control, **kwargs)
         if state.global_step == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    ended, steps.StepCallback.on_step_end = steps.StepCallback.on_step_end, end
+    original, steps.StepCallback.on_step_end = steps.StepCallback.on_step_end, kill
     train_here(train_settings(**changes))
 
 
@@ -76,7 +76,7 @@ def curve() -> list[dict[str, str]]:
 
 
 def save_beginning(**changes: Any) -> None:
-    """Train; what the initialisation made of adapter and base is left in beginning<ranks>-<rank>.pt."""
+    """Train; save the initialised adapter and base in beginning<ranks>-<rank>.pt."""
     from peft import get_peft_model_state_dict
 
     from stages.common.model.quantize import dense_weight
@@ -85,7 +85,7 @@ def save_beginning(**changes: Any) -> None:
     from stages.train import lora_adapter
     from stages.train.ranks import join_ranks
 
-    def start(*arguments: Any) -> Any:
+    def add_and_save(*arguments: Any) -> Any:
         adapted = add(*arguments)
         tensors = {f"adapter {n}": t.clone() for n, t in get_peft_model_state_dict(adapted).items()}
         tensors |= {f"initial {name}": tensor for name, tensor in adapted.initial.items()}
@@ -95,15 +95,15 @@ def save_beginning(**changes: Any) -> None:
         return adapted
 
     rank, ranks = join_ranks()
-    add, lora_adapter.add_adapter = lora_adapter.add_adapter, start
+    add, lora_adapter.add_adapter = lora_adapter.add_adapter, add_and_save
     stage.train_here(train_settings(**changes))
 
 
-def go_wrong(what: str, on: int, **changes: Any) -> None:
-    """Train as a rank that `accelerate launch` started, with the fourth step of rank `on` going wrong.
+def fail_on_one_rank(what: str, on: int, **changes: Any) -> None:
+    """Train like a rank that `accelerate launch` started; the fourth step of rank `on` fails.
 
     Args:
-        what: loss (it is not finite) | gradient (nor is it) | disk (full, while the step's checkpoint is written).
+        what: loss (it is not finite) | gradient (not finite) | disk (full, while the step's checkpoint is written).
     """
     from stages.common.model.packed_model import PackedModel
     from stages.train.__main__ import main

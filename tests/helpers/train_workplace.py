@@ -1,4 +1,4 @@
-"""A folder that the train and merge stages run in: a tiny model, packs made by hand, a configuration."""
+"""A folder in which the train and merge stages run: a tiny model, handmade packs, settings."""
 
 import random
 import shutil
@@ -23,7 +23,7 @@ TRACK = TrackSettings(live=False, peak_seconds=0)
 
 
 def documents(count: int, seed: int = 0) -> Documents:
-    """Documents of 6 to 30 tokens with ragged prompts, EOS last; they count around a circle of 20 tokens."""
+    """Make documents of 6 to 30 tokens that count around a circle of 20, with prompts of any length and EOS last."""
     rng = random.Random(seed)
     ids: list[int] = []
     loss: list[int] = []
@@ -51,7 +51,7 @@ def documents(count: int, seed: int = 0) -> Documents:
 
 
 def write_packs(path: Path, count: int, seed: int = 0) -> None:
-    """That many documents, three a pack."""
+    """Write `count` documents, three per pack."""
     with PackWriter(path) as writer:
         writer.write(
             documents(count, seed), Packing(np.arange(count), np.array([*range(0, count, 3), count]))
@@ -59,14 +59,14 @@ def write_packs(path: Path, count: int, seed: int = 0) -> None:
 
 
 def write_packed(folder: Path, train: int = 24, validation: int = 6) -> None:
-    """data/packed with three documents a pack."""
+    """Write data/packed with three documents per pack."""
     folder.mkdir(parents=True)
     for name, count, seed in (("train", train, 1), ("validation", validation, 2)):
         write_packs(folder / f"{name}.arrow", count, seed)
 
 
 def workplace(root: Path, model: Path) -> Path:
-    """A new folder `root` with models/base and data/packed."""
+    """Make the folder `root` with models/base and data/packed."""
     shutil.copytree(model, root / "models/base")
     write_packed(root / "data/packed")
     (root / "requirements.lock").write_text("torch==0\n", "utf-8")
@@ -74,7 +74,7 @@ def workplace(root: Path, model: Path) -> Path:
 
 
 def train_settings(**changes: Any) -> Settings:
-    """Settings of the train stage; names of LoRA's fields change those."""
+    """Return settings of the train stage; changes with the names of LoRA's fields apply to these."""
     lora = {k: changes.pop(k) for k in list(changes) if k in Lora.__dataclass_fields__}
     return Settings(
         "train", {"train": replace(TRAIN, lora=replace(TRAIN.lora, **lora), **changes), "track": TRACK}

@@ -1,4 +1,4 @@
-"""What the options of the adapter and of the frozen base compute, against peft, bitsandbytes and plain autograd."""
+"""Options of the adapter and the frozen base, compared with peft, bitsandbytes and plain autograd."""
 
 import copy
 import json
@@ -132,7 +132,7 @@ def test_layers_multiply_by_dense_weight_in_training_and_evaluation(
 @pytest.mark.parametrize(
     ("kind", "low", "high"), [("nf4", 0.05, 0.12), ("fp4", 0.08, 0.18), ("int8", 0.004, 0.015)]
 )
-def test_quantization_loses_what_its_bits_say(kind: str, low: float, high: float) -> None:
+def test_quantization_loses_as_much_as_its_bits_allow(kind: str, low: float, high: float) -> None:
     from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 
     torch.manual_seed(0)
@@ -321,7 +321,7 @@ def test_target_modules_are_all_a_list_or_a_pattern(tiny_model: Path) -> None:
         (r".*(lm_head|q_proj)", "also matches 'lm_head'"),
     ],
 )
-def test_targets_that_fit_nothing_are_named_with_the_nearest(
+def test_target_modules_that_match_nothing_are_named_with_the_nearest(
     tiny_model: Path, wanted: Any, message: str
 ) -> None:
     model = load_model(tiny_model, Quantization("none", True, "float32"))
@@ -345,7 +345,7 @@ def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) 
         Lora(**changes)
 
 
-def test_loftq_needs_something_that_is_lost() -> None:
+def test_loftq_needs_a_lossy_quantization() -> None:
     with pytest.raises(ValueError, match=r"train\.quantization is 'none'.*loftq"):
         TrainSettings(quantization="none", lora=Lora(init="loftq"))
 
@@ -392,7 +392,7 @@ def test_without_loraplus_all_matrices_are_one_group(tiny_model: Path) -> None:
     ]
 
 
-def test_loraplus_is_what_training_does(place: Path) -> None:
+def test_training_applies_loraplus(place: Path) -> None:
     main(
         train_settings(
             init="pissa", loraplus_lr_ratio=8.0, max_steps=1, save_every=0, warmup=0.0, schedule="constant",
@@ -553,7 +553,7 @@ def test_ranks_that_cannot_be_initialised_are_named(packed: Path, lora: Lora, me
     ],
     ids=str,
 )
-def test_killed_or_not_the_same_bytes_and_rebuilt_the_same_function(
+def test_a_killed_training_gives_the_same_bytes_and_rebuilds_to_the_same_model(
     place: Path, monkeypatch: pytest.MonkeyPatch, quantization: str, options: dict[str, Any]
 ) -> None:
     settings = train_settings(
@@ -629,7 +629,7 @@ def test_peft_needs_the_residual_base_and_computes_the_same_over_it(place: Path,
     assert INITIAL_WEIGHTS in config["base_model_name_or_path"]
 
 
-def test_an_adapter_without_its_beginning_is_refused(place: Path) -> None:
+def test_an_adapter_without_its_initial_weights_is_refused(place: Path) -> None:
     main(train_settings(max_steps=1, save_every=0, init="pissa"))
     assert set(load_file(ADAPTER / INITIAL_WEIGHTS)) == set(load_file(ADAPTER / ADAPTER_WEIGHTS))
     (ADAPTER / INITIAL_WEIGHTS).unlink()

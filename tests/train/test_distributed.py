@@ -1,4 +1,4 @@
-"""Several processes train what one trains: gradients, order, checkpoints; they are started, heard and ended as one."""
+"""Several processes train what one trains: gradients, order, checkpoints; they start, report and end as one."""
 
 import os
 import shutil
@@ -67,7 +67,7 @@ def test_ranks_make_the_gradients_of_one_process(place: Path, forks: Forks) -> N
     assert all(any(t.abs().max() > 1e-3 for t in step) for step in one)
 
 
-def test_a_checkpoint_of_two_ranks_goes_on_on_one_and_back(place: Path, forks: Forks) -> None:
+def test_a_checkpoint_of_two_ranks_resumes_on_one_and_back(place: Path, forks: Forks) -> None:
     changes = {**UNEVEN, "dropout": 0.2, "save_every": 2, "eval_every": 3, "epochs": 3.0}
     assert forks.run("tests.helpers.train_ranks:train", place, 1, **changes) == [0]
     alone, rows = adapter(), curve()
@@ -90,7 +90,7 @@ def test_a_checkpoint_of_two_ranks_goes_on_on_one_and_back(place: Path, forks: F
     assert sha256_folder("models/adapter") == together  # two ranks all the time: the same bytes
 
 
-def test_the_first_rank_alone_writes_and_speaks(place: Path, forks: Forks) -> None:
+def test_only_the_first_rank_writes_and_prints(place: Path, forks: Forks) -> None:
     assert forks.run("tests.helpers.train_ranks:train", place, 2, max_steps=2, **UNEVEN) == [0, 0]
     assert "step 2 of 2" in Path("rank0.log").read_text("utf-8")
     assert Path("rank1.log").read_text("utf-8") == ""
@@ -178,7 +178,7 @@ with forward_errors(False):
 
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Starts two ranks that end in a given way."""
+    """Start two ranks that end in a given way."""
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
     (tmp_path / "endings.py").write_text(ENDINGS, "utf-8")
@@ -187,14 +187,14 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "told"),
+    ("how", "status", "expected"),
     [
         ("raises", 1, "error in stage train: rank one says why"),
         ("dies", 137, "process 1 was ended by SIGKILL"),
     ],
 )
 def test_a_rank_that_fails_ends_all_with_one_message(
-    how: str, status: int, told: str, started: Any, capfd: Any
+    how: str, status: int, expected: str, started: Any, capfd: Any
 ) -> None:
     before = time.monotonic()
     with pytest.raises(SystemExit) as ended:
@@ -202,7 +202,7 @@ def test_a_rank_that_fails_ends_all_with_one_message(
     assert ended.value.code == status
     assert time.monotonic() - before < 30
     error = capfd.readouterr().err
-    assert told in error
+    assert expected in error
     assert len(error.strip().splitlines()) == 1, error
 
 
@@ -216,14 +216,14 @@ ALIKE: dict[str, Any] = {"accumulation": 2, "save_every": 2, "max_steps": 5, "dr
 
 @pytest.fixture(scope="module")
 def untroubled(forks: Forks, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Hash of the adapter of two ranks to which nothing happened."""
+    """Train on two ranks without a failure; return the hash of the adapter."""
     root = workplace(tmp_path_factory.mktemp("untroubled") / "place", tiny_model)
     assert forks.run("tests.helpers.train_ranks:train", root, 2, **ALIKE) == [0, 0]
     return sha256_folder(root / "models/adapter")
 
 
 @pytest.mark.parametrize(
-    ("accelerate", "what", "on", "told"),
+    ("accelerate", "what", "on", "expected"),
     [
         ("ddp", "loss", 1, "step 4: the loss is not finite"),
         ("fsdp", "gradient", 1, "step 4: the gradient is not finite"),
@@ -231,18 +231,21 @@ def untroubled(forks: Forks, tiny_model: Path, tmp_path_factory: pytest.TempPath
         ("fsdp", "disk", 0, "step 4: the checkpoint cannot be written, the disk is full"),
     ],
 )
-def test_what_goes_wrong_on_one_rank_ends_both_with_one_message(
-    place: Path, forks: Forks, untroubled: str, accelerate: str, what: str, on: int, told: str
+def test_a_failure_on_one_rank_ends_both_with_one_message(
+    place: Path, forks: Forks, untroubled: str, accelerate: str, what: str, on: int, expected: str
 ) -> None:
     (place / "word").mkdir()
     before = time.monotonic()
     wrong = {**ALIKE, "accelerate": accelerate}
-    assert forks.run("tests.helpers.train_ranks:go_wrong", place, 2, what=what, on=on, **wrong) == [1, 1]
+    assert forks.run("tests.helpers.train_ranks:fail_on_one_rank", place, 2, what=what, on=on, **wrong) == [
+        1,
+        1,
+    ]
     assert time.monotonic() - before < 30  # a rank that waited for the other would be ended after 60
     message = (place / "word" / FAILURE_FILE).read_text(
         "utf-8"
     )  # what `launch` prints, and all that it prints
-    assert message.startswith(f"error in stage train: {told}")
+    assert message.startswith(f"error in stage train: {expected}")
     assert len(message.splitlines()) == 1
     assert "checkpoint-2" in message if what == "disk" else "no adapter was written" in message
     assert not (place / "models/adapter").exists()
@@ -273,7 +276,7 @@ def test_ranks_begin_with_what_one_process_begins_with(place: Path, forks: Forks
             assert torch.equal(tensor, other[name]), name
 
 
-def test_nothing_is_a_micro_batch_without_a_gradient(tiny_model: Path) -> None:
+def test_an_empty_pack_has_no_gradient(tiny_model: Path) -> None:
     from stages.common.model.load import load_model
     from stages.common.model.packed_model import PackedModel
     from stages.common.model.quantize import Quantization

@@ -1,4 +1,4 @@
-"""A base in parts over two ranks trains what a whole one trains: gradients, adapters, checkpoints, to the byte of DDP."""
+"""A base sharded over two ranks trains what a whole one trains: gradients, adapters, checkpoints, byte for byte as DDP."""
 
 import shutil
 import signal
@@ -64,7 +64,7 @@ def test_the_adapter_is_that_of_ddp_to_the_byte(place: Path, forks: Forks, chang
     assert curves[0] == curves[1]
 
 
-def test_checkpoints_go_on_on_one_process_on_ddp_and_back(place: Path, forks: Forks) -> None:
+def test_checkpoints_resume_on_one_process_on_ddp_and_back(place: Path, forks: Forks) -> None:
     changes = {**FOUR_BITS, "dropout": 0.2, "save_every": 2, "eval_every": 1, "keep_best": True}
     run(forks, place, 1, **changes)
     alone = adapter()
@@ -90,7 +90,7 @@ def test_checkpoints_go_on_on_one_process_on_ddp_and_back(place: Path, forks: Fo
 
 
 def hold_parts(dtype: str) -> None:
-    """Train; fails where this rank holds more than its part of what is frozen, or of a layer that does not compute."""
+    """Train; fail if this rank holds more than its shard of the frozen base, or a gathered layer that is not computing."""
     from stages.train import fsdp
     from stages.train.__main__ import train_here
     from stages.train.trainer import PackTrainer
@@ -126,14 +126,14 @@ def hold_parts(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_rank_holds_its_part_of_what_is_frozen(place: Path, forks: Forks, dtype: str) -> None:
+def test_a_rank_holds_only_its_shard_of_the_frozen_base(place: Path, forks: Forks, dtype: str) -> None:
     statuses = forks.run("tests.train.test_fsdp:hold_parts", place, 2, dtype=dtype)
     assert statuses == [0, 0], Path("rank0.log").read_text("utf-8")
 
 
-def test_what_cannot_be_cut_is_refused() -> None:
+def test_models_that_cannot_be_sharded_are_refused() -> None:
     with pytest.raises(ValueError, match=r"train\.quantization.*int8.*nf4, fp4 or none"):
         train_settings(launcher="accelerate", accelerate="fsdp", quantization="int8")
     assert train_settings(accelerate="fsdp", quantization="int8")  # of one process there are no parts
-    with pytest.raises(UserError, match=r"which of its modules are layers.*train\.accelerate=ddp"):
+    with pytest.raises(UserError, match=r"does not name the classes of its layers.*train\.accelerate=ddp"):
         shard_model(nn.Linear(2, 2), {"LlamaDecoderLayer"}, "cpu", 2)

@@ -1,7 +1,7 @@
-"""A training that is killed, stopped or out of disk goes on and ends with the bytes of one that never was.
+"""A training that is killed, stopped or out of disk resumes and ends with the same bytes as an undisturbed one.
 
-Each point is a process of its own that ends there: by SIGKILL, or in the middle of a file by the kernel, which ends a
-process that writes beyond RLIMIT_FSIZE.
+Each case runs in its own process that ends at one point: by SIGKILL, or in the middle of a file by the kernel, which
+ends a process that writes beyond RLIMIT_FSIZE.
 """
 
 import csv
@@ -41,7 +41,7 @@ FILES = (
 
 
 def patch(owner: Any, name: str, at: Callable[..., bool], act: Callable[..., None], count: int = 1) -> None:
-    """At the `count`-th call of a function for which `at` holds, `act` first."""
+    """Call `act` before the `count`-th call of a function for which `at` holds."""
     original, seen = getattr(owner, name), [0]
 
     def patched(*arguments: Any, **options: Any) -> Any:
@@ -58,7 +58,7 @@ def die(*arguments: Any, **options: Any) -> None:
 
 
 def cut(*arguments: Any, **options: Any) -> None:
-    """End in the middle of the file that is written next: after 64 bytes."""
+    """Let the kernel end the process 64 bytes into the next file it writes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
 
@@ -68,7 +68,7 @@ def is_full(*arguments: Any, **options: Any) -> None:
 
 
 def at_file(name: str, act: Callable[..., None], count: int) -> None:
-    """`act` where a checkpoint's file is written for the `count`-th time."""
+    """Call `act` before a checkpoint's file is written for the `count`-th time."""
     from transformers import TrainerState
 
     from stages.train import trainer
@@ -88,7 +88,7 @@ def at_file(name: str, act: Callable[..., None], count: int) -> None:
 
 
 def train(point: str = "", name: str = "") -> None:
-    """Train as the command does, and end at a point."""
+    """Train as the command does, and end at `point`."""
     from stages.common.model.packed_model import PackedModel
     from stages.common.stage import one_message
     from stages.train import checkpoints, lora_adapter, steps, trainer
@@ -124,7 +124,7 @@ def train(point: str = "", name: str = "") -> None:
 
 
 def save_to_a_full_disk() -> None:
-    """torch.save of the second checkpoint's optimizer goes to a device that is full: it has an error of its own."""
+    """Send torch.save of the second checkpoint's optimizer to a full device: it raises its own kind of error."""
     save, seen = torch.save, [0]
 
     def full(value: Any, path: Any) -> None:
@@ -140,7 +140,7 @@ def spoil_gradient(trainer: Any, model: Any) -> None:
 
 @pytest.fixture(scope="module")
 def whole(forks: Forks, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Any]]:
-    """Adapter and curve of a training that nothing happened to."""
+    """Return adapter hash and curve of an undisturbed training."""
     root = workplace(tmp_path_factory.mktemp("whole") / "place", tiny_model)
     assert forks.run("tests.train.test_killed:train", root) == [0]
     return sha256_folder(root / "models/adapter"), rows(root)
@@ -152,15 +152,15 @@ def rows(root: Path) -> list[dict[str, str]]:
 
 
 def run(forks: Forks, place: Path, point: str = "", name: str = "") -> tuple[int, str]:
-    """Exit status, and what was printed."""
+    """Return exit status and output."""
     (status,) = forks.run("tests.train.test_killed:train", place, point=point, name=name)
     return status, (place / "rank0.log").read_text("utf-8")
 
 
 def ends_as_if_nothing_happened(forks: Forks, place: Path, whole: Any, step: int) -> None:
-    status, told = run(forks, place)
-    assert status == 0, told
-    assert f"resuming after step {step} of 12" in told
+    status, output = run(forks, place)
+    assert status == 0, output
+    assert f"resuming after step {step} of 12" in output
     assert (sha256_folder(place / "models/adapter"), rows(place)) == whole
     assert not list((place / CHECKPOINTS_FOLDER).glob("*"))
 
@@ -175,11 +175,11 @@ def ends_as_if_nothing_happened(forks: Forks, place: Path, whole: Any, step: int
         ("adapter", "", signal.SIGXFSZ, 12),
     ],
 )
-def test_killed_anywhere_it_ends_with_the_same_bytes(
+def test_a_training_killed_anywhere_ends_with_the_same_bytes(
     point: str, name: str, ended: int, step: int, forks: Forks, place: Path, whole: Any
 ) -> None:
-    status, told = run(forks, place, point, name)
-    assert status == -ended, told
+    status, output = run(forks, place, point, name)
+    assert status == -ended, output
     assert not Path("models/adapter").exists()
     if point == "file":
         assert list(CHECKPOINTS_FOLDER.glob("*/incomplete/checkpoint-6"))  # that is where it was cut
@@ -197,12 +197,12 @@ def test_a_checkpoint_cut_by_a_power_loss_is_not_used(forks: Forks, place: Path,
 def test_a_full_disk_ends_it_clearly_and_keeps_the_last_checkpoint(
     point: str, name: str, forks: Forks, place: Path, whole: Any
 ) -> None:
-    status, told = run(forks, place, point, name)
+    status, output = run(forks, place, point, name)
     assert status == 1
-    error = told.strip().splitlines()[-1]
+    error = output.strip().splitlines()[-1]
     assert error.startswith("error in stage train: step 6: the checkpoint cannot be written")
     assert "resumes after step 3" in error
-    assert "Traceback" not in told
+    assert "Traceback" not in output
     assert not Path("models/adapter").exists()
     ends_as_if_nothing_happened(forks, place, whole, 3)
 
@@ -210,30 +210,30 @@ def test_a_full_disk_ends_it_clearly_and_keeps_the_last_checkpoint(
 def test_a_full_disk_at_the_adapter_leaves_the_old_one(forks: Forks, place: Path, whole: Any) -> None:
     Path("models/adapter").mkdir()
     Path("models/adapter/old").touch()
-    status, told = run(forks, place, "full adapter")
+    status, output = run(forks, place, "full adapter")
     assert status == 1
-    assert "error in stage train: the disk is full" in told
+    assert "error in stage train: the disk is full" in output
     assert [p.name for p in Path("models").glob("*adapter*/*")] == ["old"]
     ends_as_if_nothing_happened(forks, place, whole, 12)
 
 
 def test_a_gradient_that_is_not_finite_ends_it(forks: Forks, place: Path, whole: Any) -> None:
-    status, told = run(forks, place, "gradient")
+    status, output = run(forks, place, "gradient")
     assert status == 1
-    assert "error in stage train: step 5: the gradient is not finite" in told
-    assert "The last checkpoint stays in .cache/train/" in told
+    assert "error in stage train: step 5: the gradient is not finite" in output
+    assert "The last checkpoint stays in .cache/train/" in output
     assert not Path("models/adapter").exists()
     ends_as_if_nothing_happened(forks, place, whole, 3)
 
 
 @pytest.mark.parametrize(("name", "ended"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_stopped_it_says_where_it_goes_on(
+def test_a_stopped_training_says_where_it_resumes(
     name: str, ended: int, forks: Forks, place: Path, whole: Any
 ) -> None:
-    status, told = run(forks, place, "signal", name)
-    assert status == ended, told
-    assert told.strip().splitlines()[-1].startswith("train: stopped. The next run resumes after step 3")
-    assert "Traceback" not in told
+    status, output = run(forks, place, "signal", name)
+    assert status == ended, output
+    assert output.strip().splitlines()[-1].startswith("train: stopped. The next run resumes after step 3")
+    assert "Traceback" not in output
     ends_as_if_nothing_happened(forks, place, whole, 3)
 
 
@@ -260,7 +260,7 @@ def damage_no_manifest(folder: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [damage_cut, damage_flip, damage_missing, damage_manifest, damage_no_manifest]
 )
-def test_the_last_checkpoint_is_the_last_that_is_whole(damage: Any, tmp_path: Path) -> None:
+def test_the_last_checkpoint_is_the_last_complete_one(damage: Any, tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "nothing") is None
     for step in (3, 20, 100):
         aside = tmp_path / "incomplete" / f"checkpoint-{step}"

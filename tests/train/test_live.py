@@ -1,4 +1,4 @@
-"""What a training tells while it runs: the line on a terminal, the plain line, time left, the share of the peak."""
+"""Progress of a training: the bar on a terminal, plain lines elsewhere, time left, the share of the peak."""
 
 import csv
 import fcntl
@@ -93,17 +93,17 @@ def test_durations() -> None:
     ]
 
 
-def test_a_narrow_terminal_is_told_loss_and_time_first() -> None:
-    said = describe_row(row(29), 0.88, 178.0)
-    assert ", ".join(said.values()) == (
+def test_a_narrow_terminal_shows_loss_and_time_first() -> None:
+    parts = describe_row(row(29), 0.88, 178.0)
+    assert ", ".join(parts.values()) == (
         "loss 1.250, validation 0.880, 500 tokens/s, 61% of peak, 3.9 GiB, 3 min left"
     )
     shown = "loss 1.250, 500 tokens/s, 61% of peak, 3.9 GiB, 3 min left"
-    assert format_bar(29, 63, said, 119) == f"train 29/63 |{{bar}}| {', '.join(said.values())}"
-    assert format_bar(29, 63, said, 79) == f"train 29/63 |{{bar}}| {shown}"
-    assert format_bar(29, 63, said, 72) == f"train 29/63 {shown}"
-    assert format_bar(29, 63, said, 50) == "train 29/63 loss 1.250, 500 tokens/s, 3 min left"
-    assert format_bar(29, 63, said, 40) == "train 29/63 loss 1.250, 3 min left"
+    assert format_bar(29, 63, parts, 119) == f"train 29/63 |{{bar}}| {', '.join(parts.values())}"
+    assert format_bar(29, 63, parts, 79) == f"train 29/63 |{{bar}}| {shown}"
+    assert format_bar(29, 63, parts, 72) == f"train 29/63 {shown}"
+    assert format_bar(29, 63, parts, 50) == "train 29/63 loss 1.250, 500 tokens/s, 3 min left"
+    assert format_bar(29, 63, parts, 40) == "train 29/63 loss 1.250, 3 min left"
     last = describe_row(row(63), 0.88, None)
     assert format_bar(63, 63, last, 79) == f"train 63/63 {', '.join(last.values())}"
     assert format_bar(0, 63, {}, 79) == "train 0/63 |{bar}| "
@@ -188,7 +188,7 @@ def test_plain_lines_now_and_then(
     ]
 
 
-def test_what_is_said_in_between_stands_on_lines_of_its_own(
+def test_messages_in_between_stand_on_lines_of_their_own(
     terminal: Callable[[int], Callable[[], list[str]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn = terminal(100)
@@ -206,8 +206,8 @@ def test_what_is_said_in_between_stands_on_lines_of_its_own(
 def test_share_of_peak_is_useful_operations_over_those_of_a_product_in_the_same_time(tmp_path: Path) -> None:
     operations = lambda lengths, labelled: 1e6 * sum(lengths)  # noqa: E731
     curve = Curve(peak=MeasuredPeak(1e9, operations))
-    seen(curve, (100, 150))
-    seen(curve, (50,))
+    add_micro_batch(curve, (100, 150))
+    add_micro_batch(curve, (50,))
     curve.add_seconds(0.5)
     first = curve.close_row(1, 0.5, 1e-3, 1.0)
     assert (first.share_of_peak, first.tokens_per_second) == (0.6, 600)
@@ -216,22 +216,22 @@ def test_share_of_peak_is_useful_operations_over_those_of_a_product_in_the_same_
     curve.save(tmp_path / "curve.json")
     resumed = Curve(peak=MeasuredPeak(3e9, operations))  # on a machine three times as fast
     resumed.load(tmp_path / "curve.json")
-    seen(resumed, (600,))
+    add_micro_batch(resumed, (600,))
     resumed.add_seconds(0.5)
     assert resumed.close_row(2, 1.0, 1e-3, 1.0).share_of_peak == 0.4
     assert resumed.counts.operations / resumed.counts.possible == 900e6 / 2000e6
     assert resumed.rows[0] == first
 
 
-def seen(curve: Curve, lengths: tuple[int, ...]) -> None:
-    """One micro batch, as the trainer counts it."""
+def add_micro_batch(curve: Curve, lengths: tuple[int, ...]) -> None:
+    """Count one micro batch as the trainer does."""
     curve.add_micro_batch(8.0, sum(lengths), 40, 1, curve.operations(lengths, 40))
 
 
 def test_without_a_measured_rate_there_is_no_share() -> None:
     for peak in (None, MeasuredPeak(1e9, None)):
         curve = Curve(peak=peak)
-        seen(curve, (100,))
+        add_micro_batch(curve, (100,))
         curve.add_seconds(1.0)
         assert curve.close_row(1, 0.1, 1e-3, 1.0).share_of_peak is None
 

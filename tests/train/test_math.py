@@ -1,4 +1,4 @@
-"""What training computes: documents kept apart, the loss of labelled tokens, gradients however a step is cut."""
+"""What training computes: isolated documents, the loss of labelled tokens, gradients however a step is divided."""
 
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def test_loss_is_that_of_labelled_tokens_and_eos_is_one() -> None:
 def step_gradients(
     model: Any, root: Path, micro_batch: int, accumulation: int, **changes: Any
 ) -> list[torch.Tensor]:
-    """Gradients of the last optimizer step (the first, unless `changes` has it) as the Trainer makes them."""
+    """Return the Trainer's gradients of the last optimizer step (the first, unless `changes` sets max_steps)."""
     changes = {"max_steps": 1, "save_every": 0, "max_grad_norm": 0.0, **changes}
     settings = train_settings(micro_batch=micro_batch, accumulation=accumulation, **changes).train
     packs = read_packs(root / "data/packed/train.arrow")
@@ -246,7 +246,7 @@ def test_layers_that_read_one_input_compute_together(
     assert_close(together, alone)
 
 
-def test_a_layer_gives_what_is_of_its_own_input_and_never_what_waits_of_another(float32_model: Any) -> None:
+def test_a_layer_never_returns_the_output_cached_for_another_input(float32_model: Any) -> None:
     attention = float32_model.get_base_model().model.layers[0].self_attn
     torch.manual_seed(0)
     first, second = torch.randn(2, 1, 5, attention.q_proj.in_features)

@@ -1,4 +1,4 @@
-"""Options of training: each does what it says, by numbers; with each, an interrupted run ends with the same bytes."""
+"""Options of training: each computes what it promises; with each, an interrupted run ends with the same bytes."""
 
 import csv
 import math
@@ -257,7 +257,7 @@ def test_noise_is_that_of_transformers_for_a_row_of_one_document_and_no_less_in_
     assert whole_row[:40].abs().max() < 0.25 * packed[:40].abs().max()  # sqrt(40 / 690)
 
 
-def test_noise_is_in_training_alone(place: Path) -> None:
+def test_noise_is_added_in_training_only(place: Path) -> None:
     from stages.common.model.load import load_model
     from stages.common.model.packed_model import PackedModel, mean_loss
     from stages.common.model.quantize import Quantization
@@ -278,7 +278,7 @@ def test_noise_is_in_training_alone(place: Path) -> None:
 # Clipping and budgets
 
 
-def test_the_gradient_is_clipped_to_its_norm_and_the_curve_tells_that_before(
+def test_the_gradient_is_clipped_and_the_curve_holds_its_norm_before(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stages.train import steps
@@ -293,14 +293,14 @@ def test_the_gradient_is_clipped_to_its_norm_and_the_curve_tells_that_before(
     original = steps.StepCallback.on_pre_optimizer_step
     monkeypatch.setattr(steps.StepCallback, "on_pre_optimizer_step", watch)
     main(train_settings(max_steps=3, max_grad_norm=0.0))
-    free, told = list(seen), [float(row["grad_norm"]) for row in rows()[1:]]
-    assert free == pytest.approx(told, rel=1e-5)
+    free, recorded = list(seen), [float(row["grad_norm"]) for row in rows()[1:]]
+    assert free == pytest.approx(recorded, rel=1e-5)
     limit = free[0] / 2
     seen.clear()
     main(train_settings(max_steps=3, max_grad_norm=limit))
-    told = [float(row["grad_norm"]) for row in rows()[1:]]
-    assert told[0] == pytest.approx(free[0], rel=1e-6)
-    assert seen == pytest.approx([min(norm, limit) for norm in told], rel=1e-4)
+    recorded = [float(row["grad_norm"]) for row in rows()[1:]]
+    assert recorded[0] == pytest.approx(free[0], rel=1e-6)
+    assert seen == pytest.approx([min(norm, limit) for norm in recorded], rel=1e-4)
 
 
 def test_the_first_budget_that_is_reached_ends_the_training() -> None:
@@ -331,7 +331,9 @@ def test_the_first_budget_that_is_reached_ends_the_training() -> None:
         ({"max_tokens": 200}, ("max_tokens", None)),
     ],
 )
-def test_budgets_of_a_training(place: Path, changes: dict[str, Any], wanted: tuple[str, int | None]) -> None:
+def test_each_budget_ends_a_training(
+    place: Path, changes: dict[str, Any], wanted: tuple[str, int | None]
+) -> None:
     metrics = main(train_settings(save_every=0, **changes))
     reason, steps = wanted
     assert metrics["ended_by"] == reason
@@ -378,7 +380,7 @@ OVERSHOOTING: dict[str, Any] = {
 }
 
 
-def test_ends_early_and_keeps_the_adapter_of_the_lowest_validation_loss(
+def test_early_stopping_keeps_the_adapter_of_the_lowest_validation_loss(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = main(train_settings(**OVERSHOOTING, early_stopping_patience=3, keep_best=True))
@@ -399,7 +401,7 @@ def test_ends_early_and_keeps_the_adapter_of_the_lowest_validation_loss(
     assert sha256_folder(ADAPTER) == kept
 
 
-def test_what_compares_validation_losses_wants_some_before_anything_is_loaded(place: Path) -> None:
+def test_comparing_validation_losses_without_any_is_refused_before_loading(place: Path) -> None:
     write_packs(Path("data/packed/validation.arrow"), 0)
     shutil.rmtree("models")
     for asked in ({"keep_best": True}, {"early_stopping_patience": 2}):
@@ -429,7 +431,7 @@ COMBINED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", COMBINED, ids=lambda options: str(options.get("optimizer", "early")))
-def test_interrupted_and_resumed_is_the_same_bytes(
+def test_an_interrupted_and_resumed_training_gives_the_same_bytes(
     place: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stages.train import steps
@@ -469,7 +471,7 @@ def timeless(row: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_not_finite_never_reaches_the_optimizer_and_the_checkpoint_before_it_is_good(
+def test_values_that_are_not_finite_never_reach_the_optimizer_and_the_last_checkpoint_is_good(
     place: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stages.common.model.packed_model import PackedModel
@@ -548,6 +550,6 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(place: Path) -> 
         ({"early_stopping_patience": 1}, r"train\.eval_every is 0: expected at least 1 with"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named_with_what_can(changes: dict[str, Any], message: str) -> None:
+def test_an_impossible_setting_is_named_with_possible_ones(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainSettings(**changes)

@@ -262,7 +262,7 @@ def test_checkpointing_computes_each_layer_twice_and_keeps_no_probabilities(
     assert len(kept[1]) < len(kept[0]) / 4
 
 
-def test_what_depends_on_the_lengths_is_made_once_a_row(trained: Any) -> None:
+def test_masks_and_boundaries_are_made_once_per_row(trained: Any) -> None:
     row = flatten_packs([trained.pack])
     for name, made in (("flash", document_boundaries), ("flex", block_mask)):
         made.cache_clear()
@@ -282,7 +282,7 @@ def test_a_token_does_not_reach_the_next_document(trained: Any) -> None:
         assert torch.equal(a[LENGTHS[0] :], b[LENGTHS[0] :])
 
 
-def test_dropout_is_done_or_refused(trained: Any) -> None:
+def test_dropout_is_computed_or_refused(trained: Any) -> None:
     row = flatten_packs([trained.pack])
     layers = [m for m in trained.model.modules() if hasattr(m, "attention_dropout")]
     for layer in layers:
@@ -332,7 +332,7 @@ def queries(device: str, dtype: torch.dtype, size: int) -> Any:
         ("cuda", torch.bfloat16, 64, 4096, {"softcap": 30.0}, True, "flex"),
     ],
 )
-def test_auto_takes_what_goes(
+def test_auto_chooses_the_fastest_that_runs(
     device: str,
     dtype: torch.dtype,
     size: int,
@@ -349,7 +349,7 @@ def test_auto_takes_what_goes(
     )
 
 
-def test_what_is_not_done_is_an_error() -> None:
+def test_unsupported_attention_is_an_error() -> None:
     q = torch.zeros(1, 2, 6, 4)
     module = torch.nn.Module()
     for call, message in (
