@@ -26,9 +26,9 @@ class CurveRow:
     epoch: float
     # mean over the labelled tokens since the last row, in nats; None before the first step
     loss: float | None
-    # of the step
+    # at this step
     learning_rate: float
-    # of the step, before clipping
+    # at this step, before clipping
     grad_norm: float | None
     # since the last row, time spent on validation excluded
     tokens_per_second: float | None
@@ -41,12 +41,12 @@ class CurveRow:
 
 
 CURVE_COLUMNS = [field.name for field in fields(CurveRow)]
-# the only columns in which two runs of one training differ
+# The only columns in which two runs of one training differ
 MEASURED = ("tokens_per_second", "share_of_peak", "memory_mib")
 
 
 def read_curve(path: Path) -> list[CurveCells]:
-    """Rows of reports/train.csv as numbers; an empty cell is None.
+    """Read the rows of reports/train.csv as numbers; an empty cell is None.
 
     Raises:
         UserError: the file is missing, or a cell is not a number; names the line.
@@ -61,14 +61,14 @@ def read_curve(path: Path) -> list[CurveCells]:
                 except (TypeError, ValueError) as error:
                     raise UserError(
                         f"{path}, line {reader.line_num}: not a row of the curve ({error}). "
-                        "`dvc repro -f -s train` makes it anew."
+                        "Run `dvc repro -f -s train`."
                     ) from None
             return rows
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. `dvc repro train` makes it.") from None
+        raise UserError(f"{path}: no such file. Run `dvc repro train`.") from None
 
 
 def column(curve: Sequence[CurveCells], name: str) -> tuple[list[float], list[float]]:
-    """Steps and values of a column, where it was measured."""
+    """Return steps and values of a column where it was measured."""
     points = [(row["step"], row[name]) for row in curve if row.get(name) is not None]
     return [x for x, _ in points if x is not None], [y for _, y in points if y is not None]

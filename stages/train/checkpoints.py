@@ -97,7 +97,7 @@ def remove_other_checkpoints(folder: Path, kept: Path) -> None:
 
 
 def is_disk_failure(error: Exception) -> bool:
-    """Tell whether an error while writing a checkpoint means that the disk is full or fails.
+    """Return whether an error while writing a checkpoint means that the disk is full or fails.
 
     torch.save raises a RuntimeError then that does not name the reason.
     """

@@ -87,12 +87,12 @@ def mean_loss_of_ranks(
 
 
 def is_rank() -> bool:
-    """Tell whether `accelerate launch` or torchrun started this process."""
+    """Return whether `accelerate launch` or torchrun started this process."""
     return "LOCAL_RANK" in os.environ
 
 
 def is_first_rank() -> bool:
-    """Tell whether this process is the first rank, or the only process: it alone prints."""
+    """Return whether this process is the first rank, or the only process: it alone prints."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -47,7 +47,7 @@ def load_model(
     register_attention()
     place = "cpu" if on_host else compute_device()
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no model here (config.json is missing). `dvc repro base` makes it.")
+        raise UserError(f"{folder}: no model here (config.json is missing). Run `dvc repro base`.")
     try:
         config = AutoConfig.from_pretrained(folder)
         refuse_unknown_head(folder, config)

@@ -164,7 +164,7 @@ class LoraLinear(nn.Module, LoraLayer):
         self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config)
 
     def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device, torch.dtype]:
-        """Tell peft where to put a new adapter: it is drawn in float32 and never rounded to the base's dtype."""
+        """Return where peft puts a new adapter: drawn in float32, never rounded to the base's dtype."""
         return self.get_base_layer().weight.device, torch.float32
 
     @property

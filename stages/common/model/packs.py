@@ -61,7 +61,7 @@ def read_packs(path: str | Path) -> Packs:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
             table = stream.read_all()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. `dvc repro pack` makes it.") from None
+        raise UserError(f"{path}: no such file. Run `dvc repro pack`.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not readable as an Arrow stream ({error}). {REPACK}") from None
     missing = [name for name in PACK_COLUMNS if name not in table.column_names]

@@ -20,13 +20,13 @@ def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def is_widened(factor: torch.Tensor) -> bool:
-    """Tell whether a matrix that is not quantized is multiplied in another dtype than its own."""
+    """Return whether a matrix that is not quantized is multiplied in another dtype than its own."""
     return product_dtype(factor.dtype, factor.device) != factor.dtype
 
 
 @cache
 def multiplies_bfloat16() -> bool:
-    """Tell whether this processor's bfloat16 products are faster than its float32 products."""
+    """Return whether this processor's bfloat16 products are faster than its float32 products."""
     return has_fast_bfloat16(torch.cpu.get_capabilities())
 
 

@@ -43,7 +43,7 @@ def product_weight(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def is_quantized(weight: Any) -> bool:
-    """Tell whether a parameter is one of bitsandbytes' with 4 or 8 bits."""
+    """Return whether a parameter is one of bitsandbytes' with 4 or 8 bits."""
     return any(getattr(weight, name, None) is not None for name in ("quant_state", "SCB"))
 
 
@@ -64,7 +64,7 @@ class Quantization:
 
     @property
     def subtracts(self) -> bool:
-        """Tell whether the base is Q(W - s B0 A0), with A0 and B0 in initial.safetensors; otherwise it is Q(W)."""
+        """Return whether the base is Q(W - s B0 A0), with A0 and B0 in initial.safetensors; otherwise it is Q(W)."""
         return self.initialisation in SUBTRACTING
 
     def save(self, folder: Path) -> None:
@@ -78,7 +78,7 @@ class Quantization:
         try:
             return cls(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file. `dvc repro train` makes it.") from None
+            raise UserError(f"{path}: no such file. Run `dvc repro train`.") from None
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: damaged ({error}). Run `dvc repro -f -s train`.") from None
 

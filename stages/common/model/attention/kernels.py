@@ -158,7 +158,7 @@ def document_boundaries(lengths: tuple[int, ...], device: torch.device) -> torch
 
 
 def flash_supports(query: torch.Tensor) -> bool:
-    """Tell whether FlashAttention-2 can compute these queries on their device."""
+    """Return whether FlashAttention-2 can compute these queries on their device."""
     size = query.shape[-1]
     return (
         query.device.type == "cuda"
@@ -171,7 +171,7 @@ def flash_supports(query: torch.Tensor) -> bool:
 
 @cache
 def flash_available_on(device: torch.device) -> bool:
-    """Tell whether the GPU is Ampere or newer and PyTorch was built with FlashAttention."""
+    """Return whether the GPU is Ampere or newer and PyTorch was built with FlashAttention."""
     return torch.backends.cuda.is_flash_attention_available() and (
         torch.cuda.get_device_capability(device) >= (8, 0)
     )
