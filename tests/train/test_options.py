@@ -543,7 +543,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(place: Path) -> 
         ({"schedule": "wsd", "warmup": 0.5, "decay": 0.6}, r"train\.decay is 0\.6"),
         (
             {"optimizer": "lion", "adam_beta2": 0.95},
-            r"train\.adam_beta2 is 0\.95: expected 0\.999, as train\.opt",
+            r"train\.adam_beta2 is 0\.95: expected 0\.999: train\.opt",
         ),
         ({"neftune_alpha": -1.0}, r"train\.neftune_alpha is -1\.0: expected 0 or more"),
         ({"keep_best": True}, r"train\.eval_every is 0: expected at least 1 with train\.keep_best"),
