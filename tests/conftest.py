@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.fork_server import Forks
-from tests.helpers.tiny_project import SITE, Project, make_project, write_model
+from tests.helpers.tiny_project import SITE, WARM, Project, make_project, write_model
 from tests.helpers.toy_pipeline import make_toy
+from tests.helpers.warm_python import WarmPython
 
 # As stages.common.stage.run does, for tests that call a stage's parts
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -70,7 +71,17 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def fresh(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`python` of the tiny projects has imported the libraries already."""
+    warm = WarmPython(tmp_path_factory.mktemp("warm"))
+    os.environ[WARM] = str(warm.bin)
+    yield
+    del os.environ[WARM]
+    warm.close()
+
+
+@pytest.fixture(scope="session")
+def fresh(warm_python: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny project, committed, nothing run. Copy it, do not write to it."""
     os.environ.setdefault(SITE, str(tmp_path_factory.mktemp("dvc-site")))
     folder = made_once(tmp_path_factory, "fresh", lambda folder: make_project(folder / "project", tiny_model))

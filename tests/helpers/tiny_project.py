@@ -24,6 +24,7 @@ ROWS = 40
 CONTEXT = 256  # tokens the tiny model has positions for
 STAGES = ["config", "base", "fetch", "clean", "pack", "train", "merge", "evaluate@base", "evaluate@tuned", "report", "track"]  # fmt: skip
 SITE = "DVC_SITE_CACHE_DIR"
+WARM = "CODETUNE_TEST_PYTHON"  # folder of an interpreter that has imported the libraries (warm_python.py)
 
 VERBS = "count sum merge rank filter split join measure scale shift weigh compare collect reduce fold trim"
 ADJECTIVES = "early heavy narrow remote silent bright hollow rapid steady broken curved frozen golden humble"
@@ -154,13 +155,22 @@ def write_model(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """For the project's processes: this interpreter first, no tracking server, no litter, no identity of the user."""
+def environment(folder: Path, warm: bool = True) -> dict[str, str]:
+    """For the project's processes: this interpreter first, no tracking server, no litter, no identity of the user.
+
+    Args:
+        warm: `python` is one that has imported the libraries, where a fixture has started it. False: the real one,
+            for tests that kill processes, or that two runs are alike.
+    """
+    interpreters = [
+        *([os.environ[WARM]] if warm and WARM in os.environ else []),
+        str(Path(sys.executable).parent),
+    ]
     drop = ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     kept = {k: v for k, v in os.environ.items() if k not in drop}
     return {
         **kept,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PATH": os.pathsep.join([*interpreters, os.environ.get("PATH", "")]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",  # threads cost more than they bring on matrices of 64 by 64
         "DVC_NO_ANALYTICS": "1",
@@ -194,12 +204,14 @@ class Project:
     """A repository in a temporary folder, and what tests do with one."""
 
     root: Path
+    warm: bool = True  # see `environment`
 
     def run(self, *command: str, check: bool = False, env: dict[str, str] | None = None) -> Done:
+        python = str(Path(os.environ[WARM], "python")) if self.warm and WARM in os.environ else sys.executable
         done = subprocess.run(
-            command,
+            [python if word == sys.executable else word for word in command],
             cwd=self.root,
-            env={**environment(self.root), **(env or {})},
+            env={**environment(self.root, self.warm), **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -249,7 +261,7 @@ class Project:
     def copy(self, root: Path) -> "Project":
         """A copy with everything: outputs, DVC's cache (links stay links), git history."""
         subprocess.run(["cp", "-a", str(self.root), str(root)], check=True)
-        return Project(root)
+        return Project(root, self.warm)
 
     def files(self, *folders: str) -> dict[str, str]:
         """sha256 of every file below the folders (of the whole project: all but scratch and internals)."""

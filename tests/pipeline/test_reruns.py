@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def running(
     """All scenarios, two at a time, each in a copy of its own: their stages use one core each."""
     folder = tmp_path_factory.mktemp("reruns")
     with ThreadPoolExecutor(2) as pool:
-        second = pool.submit(another_run, fresh.copy(folder / "another-name"))
+        second = pool.submit(another_run, replace(fresh, warm=False).copy(folder / "another-name"))
         finished = request.getfixturevalue("finished")  # meanwhile
         found = {s.__name__: pool.submit(s, finished.copy(folder / s.__name__)) for s in SCENARIOS}
         found["second"] = second
@@ -234,7 +235,7 @@ def kill_when_checkpointed(project: Project) -> None:
     running = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "evaluate@tuned"],
         cwd=project.root,
-        env=environment(project.root),
+        env=environment(project.root, warm=False),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
