@@ -4,26 +4,32 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SWEEP ?= train.lora.rank=8,16
 PORT ?= 5000
+# A worker takes whole files, in order; one that dies is a failure at once
+WORKERS := -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test repro sweep compare ui lint dag lock clean
+.PHONY: help setup demo test test-fast repro sweep compare ui lint dag lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## make .venv and install requirements.lock
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(PYTHON) -m venv .venv
+	@echo "installing requirements.lock into .venv: 3 to 5 minutes"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
 	@touch $@
 
 demo: setup ## run the whole pipeline, then print what came out (15 minutes on 2 cores)
 	$(RUN) dvc repro
 	@$(RUN) python -m stages.report.summary
 
-test: setup ## run all tests (13 minutes on 2 cores); PYTEST_ARGS=-n0: in one process
-	$(RUN) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test: setup ## run all tests (9 minutes on 2 cores); PYTEST_ARGS=-n0: in one process
+	$(RUN) python -m pytest $(WORKERS) $(PYTEST_ARGS)
+
+test-fast: setup ## run the quick tests of every room (under 90 seconds on 2 cores)
+	$(RUN) python -m pytest $(WORKERS) -m "not slow" $(PYTEST_ARGS)
 
 repro: setup ## rerun what changed
 	$(RUN) dvc repro

@@ -21,19 +21,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Beside a worker that keeps its core busy, the process that sends a live curve would come too late with its own
 os.environ.setdefault("CODETUNE_LIVE_NICE", "0")
 
-# Half a minute and more each, the longest first: none is begun last and leaves the other worker idle (`make test` gives
-# a worker whole files)
-LONGEST = (
-    "test_reruns.py", "test_versions.py", "test_train_distributed.py", "test_inputs.py", "test_fetch_memory.py", "test_remotes.py",
-    "test_ui.py", "test_sweep_launchers.py", "test_train_fsdp.py", "test_track_restored.py", "test_sweep_killed.py", "test_pack.py",
-    "test_sweep.py", "test_servers.py", "test_compare.py", "test_sweep_study.py", "test_hostile.py", "test_merge.py", "test_judge.py",
-    "test_train_killed.py", "test_register.py",
-)  # fmt: skip
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    ranks = {name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+    """Slow files first: one that is begun last would leave the other workers idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -13,6 +13,8 @@ from stages.fetch.row_errors import OVERSIZE
 from tests.fetch.test_readers import PACKERS
 from tests.helpers.peak_memory import peaks
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 TEXT = "abcdefgh " * 444  # 4 kB
 LINE = b'{"text": "%s"}\n' % TEXT.encode()

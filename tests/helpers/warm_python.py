@@ -10,6 +10,7 @@ takes its fork along.
 """
 
 import array
+import contextlib
 import importlib
 import json
 import os
@@ -161,10 +162,8 @@ def reap(callers: dict[int, socket.socket], events: selectors.BaseSelector) -> N
         caller = callers.pop(child)
         if caller in {key.fileobj for key in events.get_map().values()}:
             events.unregister(caller)
-            try:
+            with contextlib.suppress(OSError):  # the caller was killed at this moment
                 caller.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
-            except OSError:
-                pass
         caller.close()
 
 
@@ -210,7 +209,7 @@ def become(arguments: list[str], folder: str, environment: dict[str, str], inter
     os.environ.update(environment)
     sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in environment
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, buffering=1 if number else -1, closefd=False)
+        open(number, mode, buffering=1 if number else -1, closefd=False)  # noqa: SIM115
         for number, mode in ((0, "r"), (1, "w"), (2, "w"))
     )
     sys.path[0] = folder
@@ -228,10 +227,8 @@ def finish() -> None:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()
-        except (OSError, ValueError):
-            pass
 
 
 if __name__ == "__main__":

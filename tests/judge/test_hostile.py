@@ -29,6 +29,8 @@ from tests.helpers.judge_samples import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ONCE = replace(SUM, test="def check(candidate):\n    assert candidate([1, 2, 3]) == 6\n")
 

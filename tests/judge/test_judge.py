@@ -32,6 +32,8 @@ from stages.judge.worker import Judge
 from tests.helpers.judge_samples import LIMITS, SUM, TEST, below, command_line, needs_bwrap, wait_for
 from tests.helpers.tiny_project import Project
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -30,6 +30,8 @@ from stages.train.__main__ import main as train
 from tests.helpers.merge_models import outcomes, split
 from tests.helpers.train_workplace import train_settings, workplace, write_packs
 
+pytestmark = pytest.mark.slow
+
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 UP = "model.layers.1.mlp.up_proj"
 WEIGHTS = "model.safetensors"

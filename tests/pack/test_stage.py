@@ -43,6 +43,8 @@ from stages.pack.token_store import TYPES, Documents, Spool
 from tests.common.test_engine import two_nodes
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
+pytestmark = pytest.mark.slow
+
 CASES = st.integers(8, 300).flatmap(
     lambda capacity: st.tuples(
         st.just(capacity), st.lists(st.integers(1, capacity), max_size=200), st.sampled_from([0, 0, 1, 2, 5])

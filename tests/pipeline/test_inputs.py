@@ -14,6 +14,8 @@ import yaml
 from stages.common.files import sha256_file
 from tests.helpers.tiny_project import Done, Project
 
+pytestmark = pytest.mark.slow
+
 ROWS = "data/sources/rows.jsonl"
 
 

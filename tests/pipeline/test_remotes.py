@@ -18,6 +18,8 @@ import yaml
 from tests.helpers.dvc_remotes import REMOTES, ROOM, SECRET, Folder, Remote
 from tests.helpers.tiny_project import REPOSITORY, Done, Project
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
 MAKE = """\
 import pathlib, yaml
 n = yaml.safe_load(open("params.yaml"))["n"]

@@ -23,6 +23,8 @@ from stages.sweep.point import stages_run
 from tests.helpers.tiny_project import STAGES, Project, environment
 from tests.helpers.toy_pipeline import experiments, rows, short, sweep, tree
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
 AFTER_TRAINING = ["merge", "evaluate@tuned", "report", "track"]
 NEVER_CACHED = [
     "config",

@@ -15,6 +15,8 @@ import yaml
 from tests.helpers.document_commands import command_blocks
 from tests.helpers.tiny_project import REPOSITORY, ROWS, Done, Project, generated_functions, write_jsonl
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
 KEPT = ["config", "base", "fetch", "clean", "pack", "train"]
 AFTER_ROWS = KEPT[2:]
 MORE = 24

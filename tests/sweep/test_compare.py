@@ -15,6 +15,8 @@ import yaml
 from stages.sweep.compare import read, table
 from tests.helpers.tiny_project import REPOSITORY, Project
 
+pytestmark = pytest.mark.slow
+
 TERMINAL = 160
 OBJECTIVE = "reports/evaluate/tuned.json:pass_at_1"
 POINTS = {(8, 2e-4): 0.05, (16, 2e-4): 0.25, (8, 4e-4): 0.125}  # rank and learning rate: the tuned pass@1

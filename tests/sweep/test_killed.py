@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from stages.sweep.clone import POINT
 from stages.train.checkpoints import CHECKPOINTS_FOLDER as CHECKPOINTS
 from tests.helpers.judge_samples import wait_for
 from tests.helpers.tiny_project import Project, environment
 from tests.helpers.toy_pipeline import WAIT, experiments, made, rows, short, sweep
+
+pytestmark = pytest.mark.slow
 
 DEADLINE = 120.0  # seconds
 

@@ -15,6 +15,8 @@ from stages.sweep.places import place, places_for, share, visible_gpus
 from tests.helpers.tiny_project import Done, Project
 from tests.helpers.toy_pipeline import LOCKED, experiments, made, rows, short, sweep, tree
 
+pytestmark = pytest.mark.slow
+
 FOUR = ["rank-4", "rank-5", "rank-6", "rank-7"]
 
 

@@ -26,6 +26,8 @@ from stages.sweep.summary_table import table, words
 from tests.helpers.tiny_project import Project
 from tests.helpers.toy_pipeline import experiments, made, rows, short, sweep, tree
 
+pytestmark = pytest.mark.slow
+
 PLAN = Plan(
     root="/repository",
     commit="c" * 40,

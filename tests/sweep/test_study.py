@@ -18,6 +18,8 @@ from stages.sweep.study import CURVES, FILE, Watcher, goes_on, median_pruner, op
 from tests.helpers.tiny_project import Project
 from tests.helpers.toy_pipeline import experiments, rows, short, sweep
 
+pytestmark = pytest.mark.slow
+
 SPACE = ["train.lora.rank=4,8,16,32", "train.learning_rate=tag(log,interval(1e-5,1e-3))", "train.epochs=2"]
 
 

@@ -22,6 +22,8 @@ from tests.helpers.report_files import make_reports
 from tests.helpers.tiny_project import Project
 from tests.helpers.tracking_server import TrackingServer
 
+pytestmark = pytest.mark.slow
+
 NAME = "codetune"
 
 

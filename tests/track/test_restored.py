@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from stages.common.files import remove
 from stages.track.settings import TrackSettings
 from stages.track.store import curve_history, flatten_config, open_store
 from tests.helpers.tiny_project import Done, Project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens, and a connection is refused at once
 AGAIN = ("repro", "-f", "-s", "track")

@@ -20,6 +20,8 @@ from tests.helpers.mlflow_servers import PASSWORD, USER, MlflowServer, Postgres
 from tests.helpers.report_files import STEPS, curve_rows, make_reports
 from tests.helpers.tiny_project import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

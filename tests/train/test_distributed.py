@@ -27,6 +27,8 @@ from tests.helpers.tiny_project import REPOSITORY
 from tests.helpers.train_ranks import UNEVEN, adapter, assert_close, curve
 from tests.helpers.train_workplace import TRACK, TRAIN, workplace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("micro_batch", "accumulation", "packs"), [(1, 3, 8), (2, 3, 11), (3, 2, 7), (1, 4, 1)]

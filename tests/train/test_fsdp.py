@@ -19,6 +19,8 @@ from tests.helpers.fork_server import Forks
 from tests.helpers.train_ranks import UNEVEN, adapter, assert_close, curve
 from tests.helpers.train_workplace import train_settings
 
+pytestmark = pytest.mark.slow
+
 FOUR_BITS = {**UNEVEN, "quantization": "nf4", "accelerate": "fsdp"}
 
 

@@ -28,6 +28,8 @@ from stages.train.checkpoints import (
 from tests.helpers.fork_server import Forks
 from tests.helpers.train_workplace import train_settings, workplace
 
+pytestmark = pytest.mark.slow
+
 CHANGES: dict[str, Any] = {"dropout": 0.2, "save_every": 3, "eval_every": 2, "epochs": 1.5}  # 12 steps
 MEASURED = {"tokens_per_second", "share_of_peak", "gemm_gflops", "memory_mib"}  # of machine and moment
 FILES = (
