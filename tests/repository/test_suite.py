@@ -50,7 +50,7 @@ def run(suite: Path) -> "subprocess.CompletedProcess[str]":
         cwd=suite,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
