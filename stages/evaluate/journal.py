@@ -16,7 +16,12 @@ from stages.evaluate.completion import Completion
 from stages.judge.verdict import FirstRun, Verdict
 
 SCRATCH = Path(".cache/evaluate")
-CODE = Path(__file__).resolve().parents[1]
+STAGES = Path(__file__).resolve().parents[1]
+CODE_FOLDERS = (
+    "evaluate",
+    "judge",
+    "common",
+)  # of stages/: all code that a completion or a verdict comes from
 LOCK = Path("requirements.lock")
 Sample = tuple[str, int]  # task_id, sample number
 
@@ -70,7 +75,7 @@ def verdict_of(row: dict[str, Any]) -> Verdict:
 def journal_key(model: Path, facts: Any) -> str:
     """A key for a model folder, other facts (of JSON's types), our code and the library versions."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    code = [*CODE.glob("evaluate/**/*.py"), *CODE.glob("common/*.py")]
+    code = [path for folder in CODE_FOLDERS for path in (STAGES / folder).rglob("*.py")]
     for path in [*sorted(code), *sorted(p for p in model.rglob("*") if p.is_file()), LOCK]:
         digest.update(f"\0{path.name}\0".encode())
         if path.is_file():

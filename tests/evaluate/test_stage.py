@@ -198,6 +198,24 @@ def test_an_interruption_counts_for_nothing_once_something_else_is_set(project: 
     assert [len(asked) for asked in ASKED] == [5, 5, 5]
 
 
+@pytest.mark.parametrize(
+    "path", ["evaluate/decode.py", "judge/sandbox/host.py", "common/text/prompt.py", "common/files.py"]
+)
+def test_a_change_of_code_that_a_sample_depends_on_changes_the_journals_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    from stages.evaluate import journal
+
+    monkeypatch.setattr(journal, "STAGES", tmp_path / "stages")
+    code = tmp_path / "stages" / path
+    code.parent.mkdir(parents=True)
+    keys = set()
+    for text in ("a = 1\n", "a = 2\n"):
+        code.write_text(text)
+        keys.add(journal.journal_key(tmp_path / "models/base", []))
+    assert len(keys) == 2, f"stages/{path} is not in the key: a resumed run would keep stale samples"
+
+
 def test_samples_that_were_judged_are_not_judged_again(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

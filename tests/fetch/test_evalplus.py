@@ -15,7 +15,7 @@ from stages.fetch.settings import Source
 from stages.judge.oracles import literal
 from stages.judge.sandbox.host import Limits
 from stages.judge.sandbox.levels import detect
-from stages.judge.worker import Judge
+from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.loopback_hub import made_file
 
 PLUS = Source(name="plus", kind="file", format="evalplus")
@@ -143,14 +143,14 @@ def problem(row: dict[str, Any]) -> Problem:
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    judge = Judge(detect("C"), Limits(cpu_seconds=1.0, wall_factor=3))
+def judge() -> Iterator[JudgeProcess]:
+    judge = JudgeProcess(detect("C"), Limits(cpu_seconds=1.0, wall_factor=3))
     yield judge
     judge.close()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row["task_id"]))
-def test_canonical_solutions_pass(judge: Judge, row: dict[str, Any]) -> None:
+def test_canonical_solutions_pass(judge: JudgeProcess, row: dict[str, Any]) -> None:
     one = problem(row)
     assert judge.judge(one, one.canonical_solution).verdict == "passed"
 
@@ -179,7 +179,7 @@ def test_canonical_solutions_pass(judge: Judge, row: dict[str, Any]) -> None:
         (CHECK_STR, "def check_str(s):\n    return 1", "wrong_answer"),
     ],
 )  # fmt: skip
-def test_golden_completions(judge: Judge, row: dict[str, Any], completion: str, word: str) -> None:
+def test_golden_completions(judge: JudgeProcess, row: dict[str, Any], completion: str, word: str) -> None:
     verdict = judge.judge(problem(row), completion)
     assert verdict.verdict == word, verdict
 

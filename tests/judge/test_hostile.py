@@ -17,7 +17,7 @@ import pytest
 from stages.judge.sandbox import kernel
 from stages.judge.sandbox.levels import detect
 from stages.judge.verdict import VERDICTS
-from stages.judge.worker import Judge
+from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.judge_samples import (
     HOSTILE,
     LIMITS,
@@ -80,10 +80,11 @@ GETS_OUT_AT_C_AS_ROOT = (
 def private_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Of this process: other programs of the machine write to the common one."""
     folder = tmp_path_factory.mktemp("temporary")
-    before, tempfile.tempdir = tempfile.tempdir, str(folder)
     kernel.adopt_orphans()  # a process that left its parents is seen here too
-    yield folder
-    tempfile.tempdir = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))  # of the judges' processes
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
     kernel.libc().prctl(kernel.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
@@ -101,22 +102,22 @@ def files_of_the_repository() -> set[Path]:
 
 
 @pytest.fixture(scope="module")
-def judge_a() -> Iterator[Judge]:
-    judge = Judge(detect("A"), LIMITS)
+def judge_a() -> Iterator[JudgeProcess]:
+    judge = JudgeProcess(detect("A"), LIMITS)
     yield judge
     judge.close()
 
 
 @pytest.fixture(scope="module")
-def judge_b() -> Iterator[Judge]:
-    judge = Judge(detect("B"), replace(LIMITS, cpu_seconds=0.15))
+def judge_b() -> Iterator[JudgeProcess]:
+    judge = JudgeProcess(detect("B"), replace(LIMITS, cpu_seconds=0.15))
     yield judge
     judge.close()
 
 
 @pytest.fixture(scope="module")
-def judge_c() -> Iterator[Judge]:
-    judge = Judge(detect("C"), replace(LIMITS, cpu_seconds=1.0))
+def judge_c() -> Iterator[JudgeProcess]:
+    judge = JudgeProcess(detect("C"), replace(LIMITS, cpu_seconds=1.0))
     yield judge
     judge.close()
 
@@ -182,7 +183,7 @@ def open_to_others(pid: int) -> list[str]:
     ]
 
 
-def hostile_case(judge: Judge, path: Path) -> None:
+def hostile_case(judge: JudgeProcess, path: Path) -> None:
     """Not passed, for the reason the file names; then an honest sample passes, and nothing is left."""
     text = hostile_text(path)
     assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
@@ -195,19 +196,19 @@ def hostile_case(judge: Judge, path: Path) -> None:
 
 @needs_bwrap
 @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
-def test_hostile_completion_does_not_pass(judge_a: Judge, path: Path) -> None:
+def test_hostile_completion_does_not_pass(judge_a: JudgeProcess, path: Path) -> None:
     hostile_case(judge_a, path)
 
 
 if kernel.landlock_version():  # a kernel without it has no level B
 
     @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
-    def test_hostile_completion_does_not_pass_without_namespaces(judge_b: Judge, path: Path) -> None:
+    def test_hostile_completion_does_not_pass_without_namespaces(judge_b: JudgeProcess, path: Path) -> None:
         hostile_case(judge_b, path)
 
 
 @pytest.mark.parametrize("name", [*GETS_OUT_AT_C, *GETS_OUT_AT_C_AS_ROOT])
-def test_escape_is_live(judge_c: Judge, name: str) -> None:
+def test_escape_is_live(judge_c: JudgeProcess, name: str) -> None:
     """It gets out where nothing but limits holds it."""
     if name in GETS_OUT_AT_C_AS_ROOT and os.getuid():
         pytest.skip("a limit holds it where the judge is not root")

@@ -28,7 +28,7 @@ from stages.judge.scoring import Judgement, open_pool
 from stages.judge.selftest import CHEATS, ESCAPES, SelfTest, probe, self_test
 from stages.judge.stub import needs_candidate_names
 from stages.judge.verdict import Verdict
-from stages.judge.worker import Judge
+from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.judge_samples import LIMITS, SUM, TEST, below, command_line, needs_bwrap, wait_for
 from tests.helpers.tiny_project import Project
 
@@ -43,15 +43,15 @@ def level_a() -> Isolation:
 
 
 @pytest.fixture(scope="module")
-def judge_a(level_a: Isolation) -> Iterator[Judge]:
-    judge = Judge(level_a, LIMITS)
+def judge_a(level_a: Isolation) -> Iterator[JudgeProcess]:
+    judge = JudgeProcess(level_a, LIMITS)
     yield judge
     judge.close()
 
 
 @pytest.fixture(scope="module")
-def judge_c() -> Iterator[Judge]:
-    judge = Judge(detect("C"), LIMITS)
+def judge_c() -> Iterator[JudgeProcess]:
+    judge = JudgeProcess(detect("C"), LIMITS)
     yield judge
     judge.close()
 
@@ -86,7 +86,7 @@ def problem(test: str, name: str = "solve", prompt: str = "") -> Problem:
         ("unsupported_value", "an answer of type object", "    return object()"),
     ],
 )
-def test_verdict_and_reason(judge_c: Judge, word: str, reason: str, completion: str) -> None:
+def test_verdict_and_reason(judge_c: JudgeProcess, word: str, reason: str, completion: str) -> None:
     test = TEST if "Big" not in completion else TEST.replace("== 6", "> 5")
     sum_problem = Problem("sum", SUM.prompt, "solve", "", test)
     completion = completion.replace("Big", "'text'")
@@ -148,7 +148,7 @@ def test_verdict_and_reason(judge_c: Judge, word: str, reason: str, completion: 
         ("    n = candidate()\n    while n:\n        n += 1", "def solve():\n    return 1", "cpu_timeout"),
     ],
 )  # fmt: skip
-def test_semantics_of_a_call(judge_c: Judge, test: str, completion: str, word: str) -> None:
+def test_semantics_of_a_call(judge_c: JudgeProcess, test: str, completion: str, word: str) -> None:
     verdict = judge_c.judge(problem(test + "\n"), completion)
     assert verdict.verdict == word, verdict
 
@@ -166,7 +166,7 @@ def test_an_answer_that_is_slow_to_compare_is_cut_off_in_c_code_too() -> None:
     ["None", "'abc'", "['a']", "[['a'], 'b', 'c']", "['a', 1, 'c']", "{}", "['a', 'b', 'c' * 2_000_000]"],
 )
 @pytest.mark.parametrize("stage", ["load", ""])
-def test_a_forged_error_is_the_candidates_end(judge_c: Judge, error: str, stage: str) -> None:
+def test_a_forged_error_is_the_candidates_end(judge_c: JudgeProcess, error: str, stage: str) -> None:
     forge = f"""import json, os
 def forge():
     data = json.dumps({{'id': 1, 'stage': {stage!r}, 'error': {error}}}).encode()
@@ -185,7 +185,7 @@ def test_set_order_does_not_vary_between_sandboxes() -> None:
     isolation = detect("C")
     texts = set()
     for _ in range(3):
-        judge = Judge(isolation, LIMITS)
+        judge = JudgeProcess(isolation, LIMITS)
         one = problem("    assert candidate() == 0\n")
         completion = "def solve():\n    raise ValueError(' '.join({'a', 'b', 'c', 'd', 'e'}))"
         texts.add(judge.judge(one, completion).reason)
@@ -193,14 +193,14 @@ def test_set_order_does_not_vary_between_sandboxes() -> None:
     assert len(texts) == 1
 
 
-def test_helpers_of_the_prompt_and_the_name_itself_are_there_for_the_test(judge_c: Judge) -> None:
+def test_helpers_of_the_prompt_and_the_name_itself_are_there_for_the_test(judge_c: JudgeProcess) -> None:
     prompt = 'def helper(x):\n    return x * 2\n\n\ndef solve(x):\n    """Half of x."""\n'
     test = "    assert candidate(helper(4)) == solve(8) == 4\n"
     assert judge_c.judge(problem(test, prompt=prompt), "    return x // 2").verdict == "passed"
     assert judge_c.judge(problem(test, prompt=prompt), "    return helper(x)").verdict == "wrong_answer"
 
 
-def test_an_entry_point_may_be_named_like_the_test_function(judge_c: Judge) -> None:
+def test_an_entry_point_may_be_named_like_the_test_function(judge_c: JudgeProcess) -> None:
     one = problem("    assert check(70) == False\n", name="check")
     assert judge_c.judge(one, "def check(n):\n    return False").verdict == "passed"
     assert judge_c.judge(one, "def check(n):\n    return True").verdict == "wrong_answer"
@@ -211,7 +211,7 @@ WEAK = Problem(
 )
 
 
-def test_a_test_that_builds_the_candidates_class_is_weak(judge_c: Judge) -> None:
+def test_a_test_that_builds_the_candidates_class_is_weak(judge_c: JudgeProcess) -> None:
     assert needs_candidate_names(WEAK) == ["Node"]
     assert needs_candidate_names(SUM) == []
     good = "class Node:\n    def __init__(self, x):\n        self.x = x\n\n\ndef depth(node):\n    return node.x\n"
@@ -599,7 +599,7 @@ def test_command_line_names_the_bad_line(
 
 
 @needs_bwrap
-def test_a_file_that_a_candidate_left_is_gone_for_the_next(judge_a: Judge) -> None:
+def test_a_file_that_a_candidate_left_is_gone_for_the_next(judge_a: JudgeProcess) -> None:
     one = problem("    assert candidate() == 'left'\n")
     both = "def solve():\n    open('/tmp/left', 'w').write('left')\n    return open('/tmp/left').read()\n"
     assert judge_a.judge(one, both).verdict == "passed"

@@ -16,7 +16,7 @@ from stages.judge.sandbox.candidate import BATCH_BYTES
 from stages.judge.sandbox.host import Limits
 from stages.judge.sandbox.levels import detect
 from stages.judge.selftest import self_test
-from stages.judge.worker import Judge
+from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.judge_samples import HOSTILE, expected_verdicts, hostile_text, needs_bwrap
 
 LIMITS = Limits(cpu_seconds=0.3, memory_bytes=256 << 20, wall_factor=6)
@@ -32,15 +32,15 @@ SUM = Problem(
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Judge]:
-    judge = Judge(detect("C"), LIMITS)
+def judge() -> Iterator[JudgeProcess]:
+    judge = JudgeProcess(detect("C"), LIMITS)
     yield judge
     judge.close()
 
 
 @pytest.fixture(scope="module")
-def judge_a() -> Iterator[Judge]:
-    judge = Judge(detect("A"), LIMITS)
+def judge_a() -> Iterator[JudgeProcess]:
+    judge = JudgeProcess(detect("A"), LIMITS)
     yield judge
     judge.close()
 
@@ -118,7 +118,7 @@ def test_literals_hold_what_json_does_not() -> None:
         oracles.literal("open('/etc/passwd')")
 
 
-def word(judge: Judge, problem: Problem, completion: str) -> tuple[str, str]:
+def word(judge: JudgeProcess, problem: Problem, completion: str) -> tuple[str, str]:
     verdict = judge.judge(problem, completion)
     return verdict.verdict, verdict.reason
 
@@ -143,7 +143,7 @@ def word(judge: Judge, problem: Problem, completion: str) -> tuple[str, str]:
         ("    raise SystemExit", "exception", "SystemExit"),
     ],
 )
-def test_verdicts_of_a_batch(judge: Judge, completion: str, verdict: str, reason: str) -> None:
+def test_verdicts_of_a_batch(judge: JudgeProcess, completion: str, verdict: str, reason: str) -> None:
     found = word(judge, SUM, completion)
     assert found[0] == verdict, found
     assert reason in found[1]
@@ -176,7 +176,7 @@ def solve(xs):
         {},
     ],
 )
-def test_a_forged_batch_does_not_pass(judge: Judge, reply: dict[str, Any]) -> None:
+def test_a_forged_batch_does_not_pass(judge: JudgeProcess, reply: dict[str, Any]) -> None:
     found = word(judge, SUM, FORGE.replace("{reply}", repr(reply)))
     assert found[0] == "exception", found
     assert "a reply of its own" in found[1] or "that no encoder writes" in found[1]
@@ -188,7 +188,7 @@ def test_a_forged_batch_does_not_pass(judge: Judge, reply: dict[str, Any]) -> No
     [p for p in HOSTILE if not any("timeout" in word for word in expected_verdicts(p))],
     ids=lambda p: p.stem,
 )
-def test_hostile_completion_does_not_pass_in_a_batch(judge_a: Judge, path: Path) -> None:
+def test_hostile_completion_does_not_pass_in_a_batch(judge_a: JudgeProcess, path: Path) -> None:
     text = hostile_text(path)
     given = [[1, 2, 3], [], *([i, -i, 2 * i] for i in range(10))]
     many = replace(
@@ -202,7 +202,7 @@ def test_hostile_completion_does_not_pass_in_a_batch(judge_a: Judge, path: Path)
     assert judge_a.judge(many, "    return sum(numbers)").verdict == "passed"
 
 
-def test_what_a_call_changes_does_not_reach_the_others(judge: Judge) -> None:
+def test_what_a_call_changes_does_not_reach_the_others(judge: JudgeProcess) -> None:
     twice = replace(SUM, inputs="[[[1, 2]], [[1, 2]]]", expected="[3, 3]")
     assert word(judge, twice, "    total = sum(xs)\n    xs.clear()\n    return total")[0] == "passed"
     # nor the judge's own copy, which an oracle looks at
@@ -210,7 +210,7 @@ def test_what_a_call_changes_does_not_reach_the_others(judge: Judge) -> None:
     assert word(judge, root, "    xs[:] = [0]\n    return 7.0")[0] == "wrong_answer"
 
 
-def test_answers_longer_than_a_message_come_in_several(judge: Judge) -> None:
+def test_answers_longer_than_a_message_come_in_several(judge: JudgeProcess) -> None:
     length = BATCH_BYTES // 3
     texts = [chr(i + 65) * length for i in range(16)]
     long = replace(SUM, inputs=repr([[[i]] for i in range(16)]), expected=repr(texts))
@@ -220,7 +220,7 @@ def test_answers_longer_than_a_message_come_in_several(judge: Judge) -> None:
     assert word(judge, long, last) == ("wrong_answer", "an assertion after call 16")
 
 
-def test_expected_answers_may_come_from_the_canonical_solution(judge: Judge) -> None:
+def test_expected_answers_may_come_from_the_canonical_solution(judge: JudgeProcess) -> None:
     unknown = replace(SUM, task_id="unknown", expected="")
     assert word(judge, unknown, "    return sum(xs)")[0] == "passed"
     assert word(judge, unknown, "    return len(xs)")[0] == "wrong_answer"

@@ -1,0 +1,43 @@
+"""The judge of one sample after another, in a process of its own: the pool's worker.
+
+A test program that outlasts its CPU limit in C code takes its process with it (SIGPROF, `stub.time_limit`). That must
+not be the process that runs pytest, so tests judge samples through this class or a pool.
+"""
+
+import signal
+
+from stages.common.schema import Problem
+from stages.judge.pool import Sample, Worker
+from stages.judge.sandbox.host import Isolation, Limits
+from stages.judge.verdict import Verdict
+
+
+class JudgeDied(AssertionError):
+    """The judge's process ended, or did not answer, before it gave a verdict."""
+
+
+class JudgeProcess:
+    """Judges samples in a process that is replaced after its death."""
+
+    def __init__(self, isolation: Isolation, limits: Limits) -> None:
+        self.isolation = isolation
+        self.limits = limits
+        self.worker = Worker(isolation, limits)
+
+    def judge(self, problem: Problem, completion: str, seed: int = 0, weak: bool = False) -> Verdict:
+        """Return the verdict on a completion.
+
+        Raises:
+            JudgeDied: the process was lost; says in which phase and how it ended.
+        """
+        verdict, phase = self.worker.judge(Sample(problem, completion, weak), seed)
+        if verdict is None:
+            self.close()
+            status = self.worker.process.returncode
+            ending = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+            self.worker = Worker(self.isolation, self.limits)
+            raise JudgeDied(f"{problem.task_id}: the judge's process ended in phase {phase!r} ({ending})")
+        return verdict
+
+    def close(self) -> None:
+        self.worker.close()
