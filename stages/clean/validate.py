@@ -93,7 +93,7 @@ def run_checks(checks: Sequence[Check], settings: CleanSettings) -> list[Outcome
             it, or the judge itself failed.
     """
     from stages.common.schema import Problem
-    from stages.judge.pool import Sample
+    from stages.judge.pool import Submission
 
     if not checks:
         return []
@@ -101,11 +101,14 @@ def run_checks(checks: Sequence[Check], settings: CleanSettings) -> list[Outcome
     pool = open_pool(limits.isolation, limits.cpu_seconds, limits.memory_mib, limits.allow_weak_sandbox)
     flags = list(limits.doctest_flags)
     samples = [
-        Sample(Problem(check.id, "", ENTRY, PROGRAM, test_program(check, flags)), PROGRAM, weak=True)
+        Submission(
+            Problem(check.id, "", ENTRY, PROGRAM, test_program(check, flags)), PROGRAM, test_in_sandbox=True
+        )
         for check in checks
     ]
     return [
-        outcome(check, verdict, limits) for check, verdict in zip(checks, pool.judge(samples), strict=True)
+        outcome(check, verdict, limits)
+        for check, verdict in zip(checks, pool.judge_all(samples), strict=True)
     ]
 
 
@@ -126,7 +129,7 @@ def open_pool(isolation: str, cpu_seconds: float, memory_mib: int, allow_weak_sa
     from stages.judge.pool import Pool
     from stages.judge.sandbox.host import Limits
     from stages.judge.sandbox.levels import detect
-    from stages.judge.selftest import probe
+    from stages.judge.self_test import run_probes
 
     found = detect(isolation)
     if found.level == "C" and not allow_weak_sandbox:
@@ -136,7 +139,7 @@ def open_pool(isolation: str, cpu_seconds: float, memory_mib: int, allow_weak_sa
             "clean.validate=none, or take the risk with clean.validation.allow_weak_sandbox=true."
         )
     pool = Pool(found, Limits(cpu_seconds, memory_mib << 20))
-    probe(pool)
+    run_probes(pool)
     return pool
 
 

@@ -4,7 +4,7 @@ import ast
 import re
 
 
-def is_header(prompt: str) -> bool:
+def is_function_header(prompt: str) -> bool:
     """Whether `prompt` is Python that lacks only the body of its last function."""
     if not re.search(r"^[ \t]*(async )?def \w", prompt, re.MULTILINE):
         return False
@@ -18,11 +18,13 @@ def is_header(prompt: str) -> bool:
             continue
         while isinstance(node, ast.Module | ast.ClassDef) and node.body:
             node = node.body[-1]
-        return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and all(map(is_empty, node.body))
+        return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and all(
+            map(is_placeholder, node.body)
+        )
     return False
 
 
-def is_empty(statement: ast.stmt) -> bool:
+def is_placeholder(statement: ast.stmt) -> bool:
     """Whether a statement is no part of an answer: a docstring, an import, `...` or `pass`."""
     return isinstance(statement, ast.Pass | ast.Import | ast.ImportFrom) or (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

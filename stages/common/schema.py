@@ -46,7 +46,7 @@ class Problem:
     inputs: str = ""  # a list of argument lists, as a Python literal with inf, nan and set() allowed
     expected: str = ""  # a list of their answers, the same way; "": those of the canonical solution
     atol: float = 0.0  # absolute tolerance of numbers; 0: exact, but 1e-6 where floats are expected
-    oracle: str = "equal"  # how an answer is compared; names in stages/judge/oracles.py
+    oracle: str = "equal"  # how an answer is compared; names in stages/judge/answer_checks.py
 
     def row(self) -> dict[str, Any]:
         """The line's object: fields that say nothing are left out."""

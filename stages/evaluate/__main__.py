@@ -18,29 +18,29 @@ from stages.common.errors import UserError
 from stages.common.files import replacing, write_jsonl
 from stages.common.schema import Problem
 from stages.common.stage import Settings, run
-from stages.common.statistics import pass_at_k_interval
-from stages.evaluate.completion import Completion, Request
+from stages.common.statistics import pass_at
+from stages.evaluate.completion import Completion, SampleRequest
 from stages.evaluate.generate import generate
 from stages.evaluate.journal import Journal, journal_key
-from stages.evaluate.progress import Progress
+from stages.evaluate.sample_progress import SampleProgress
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge import benchmark
 from stages.judge.pool import Pool
-from stages.judge.scoring import Judgement, judge, open_pool
+from stages.judge.scoring import Judgement, judge_benchmark, open_judge_pool
 from stages.judge.verdict import Verdict
 
-MODELS = {"base": Path("models/base"), "tuned": Path("models/merged")}
+MODEL_FOLDERS = {"base": Path("models/base"), "tuned": Path("models/merged")}
 WARN_SHARE = 0.05
 Samples = list[tuple[Problem, int]]  # a problem, and a sample's number among those of it
 
 
 def main(settings: Settings) -> dict[str, Any]:
     chosen = settings.evaluate
-    problems = benchmark.load(chosen.benchmark)
-    model = MODELS[chosen.target]
+    problems = benchmark.load_benchmark(chosen.benchmark)
+    model = MODEL_FOLDERS[chosen.target]
     if not (model / "config.json").exists():
         raise UserError(f"{model} holds no model: `dvc repro evaluate@{chosen.target}` makes what is missing")
-    pool = open_pool(chosen)  # before the minutes of generation, since it may refuse
+    pool = open_judge_pool(chosen)  # before the minutes of generation, since it may refuse
     print(f"isolation: level {pool.isolation.level}. {pool.isolation.why}".rstrip(". "), flush=True)
     samples = [(problem, number) for problem in problems for number in range(chosen.samples)]
     depends_on = [asdict(chosen), asdict(settings.prompt), [asdict(problem) for problem in problems]]
@@ -53,9 +53,9 @@ def main(settings: Settings) -> dict[str, Any]:
     with replacing(f"reports/evaluate/{chosen.target}") as folder:
         folder.mkdir()
         write_jsonl(folder / "samples.jsonl", sample_rows(samples, completions, result.verdicts))
-    metrics = {**score(chosen, samples, completions, result), "generation": cost}
+    metrics = {**compute_metrics(chosen, samples, completions, result), "generation": cost}
     journal.close()
-    warn(metrics)
+    print_warnings(metrics)
     counted = "problems" if chosen.samples == 1 else "samples"
     print(
         f"{chosen.target}: {metrics['passed']} of {len(samples)} {counted} of {chosen.benchmark} passed, pass@1 "
@@ -73,14 +73,14 @@ def generate_missing(
     done = len(samples) - len(missing)
     if done:
         print(f"{done} of {len(samples)} samples were generated before an interruption", flush=True)
-    progress = Progress("generated")
+    progress = SampleProgress("generated")
 
     def finished(index: int, completion: Completion) -> None:
         problem, number = missing[index]
         journal.completed((problem.task_id, number), completion)
         progress(len(journal.completions), len(samples))
 
-    requests = [Request(problem.prompt, number) for problem, number in missing]
+    requests = [SampleRequest(problem.prompt, number) for problem, number in missing]
     made = generate(requests, model, settings.prompt, settings.evaluate, finished)
     progress.close()
     tokens, seconds = sum(completion.new_tokens for completion in made), time.perf_counter() - started
@@ -96,7 +96,9 @@ def judge_missing(pool: Pool, problems: list[Problem], samples: Samples, journal
     """Judge what the journal has not; the verdicts of all."""
     missing = [(p.task_id, number) for p, number in samples if (p.task_id, number) not in journal.verdicts]
     texts = [(sample[0], journal.completions[sample].text) for sample in missing]
-    result = judge(pool, problems, texts, lambda index, verdict: journal.judged(missing[index], verdict))
+    result = judge_benchmark(
+        pool, problems, texts, lambda index, verdict: journal.judged(missing[index], verdict)
+    )
     verdicts = [journal.verdicts[problem.task_id, number] for problem, number in samples]
     return replace(result, verdicts=verdicts)
 
@@ -119,7 +121,7 @@ def sample_rows(
     ]
 
 
-def score(
+def compute_metrics(
     chosen: EvaluateSettings,
     samples: Samples,
     completions: Sequence[Completion],
@@ -149,7 +151,7 @@ def score(
     }
 
 
-def warn(metrics: dict[str, Any]) -> None:
+def print_warnings(metrics: dict[str, Any]) -> None:
     """Say what makes a score smaller than the model is."""
     if metrics["truncated_share"] > WARN_SHARE:
         print(f"warning: {metrics['truncated_share']:.0%} of the samples ran into evaluate.max_new_tokens")

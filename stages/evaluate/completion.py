@@ -14,7 +14,7 @@ from stages.evaluate.stopping import Ending
 
 
 @dataclass(frozen=True)
-class Request:
+class SampleRequest:
     """One sample that is wanted."""
 
     prompt: str  # the benchmark's, as it stands; it is rendered here
@@ -29,7 +29,7 @@ class Completion:
 
 
 @dataclass
-class Row:
+class BatchRow:
     """One sample on its way."""
 
     index: int  # of the request in the caller's list
@@ -46,10 +46,10 @@ class Row:
         return np.random.Generator(np.random.Philox(key=self.stream)).random(self.limit)
 
 
-Finished = Callable[[int, Completion], object]  # index of the request, and what came of it
+OnCompletion = Callable[[int, Completion], object]  # index of the request, and what came of it
 
 
-class Spelling:
+class Detokenizer:
     """Text of token ids behind other text: tokenizers of SentencePiece's kind swallow a leading space else."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -74,15 +74,15 @@ class Backend(Protocol):
     def __call__(
         self,
         model_folder: Path,
-        rows: Sequence[Row],
-        spelling: Spelling,
+        rows: Sequence[BatchRow],
+        spelling: Detokenizer,
         stops: set[int],
         settings: EvaluateSettings,
-        finished: Finished,
+        finished: OnCompletion,
     ) -> None: ...
 
 
-def completed(row: Row, stop: str, spelling: Spelling) -> Completion:
+def finish_row(row: BatchRow, stop: str, spelling: Detokenizer) -> Completion:
     """A finished row, with what is behind its answer cut off; `stop`: eos | function_end | length."""
     text = spelling(row.new[:-1] if stop == "eos" else row.new)
     end = row.ending.find(text, finished=True)

@@ -13,17 +13,17 @@ from stages.common.errors import UserError
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer, special_tokens
-from stages.evaluate.completion import Backend, Completion, Finished, Request, Row, Spelling
+from stages.evaluate.completion import Backend, BatchRow, Completion, Detokenizer, OnCompletion, SampleRequest
 from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.stopping import ending_of
+from stages.evaluate.stopping import ending_for
 
 
 def generate(
-    requests: Sequence[Request],
+    requests: Sequence[SampleRequest],
     model_folder: Path,
     prompt: PromptSettings,
     settings: EvaluateSettings,
-    finished: Finished = lambda index, completion: None,
+    finished: OnCompletion = lambda index, completion: None,
 ) -> list[Completion]:
     """Complete each request. Same order as `requests`; `finished` is told of each as soon as it is done.
 
@@ -31,8 +31,8 @@ def generate(
         UserError: no model in `model_folder`, a prompt that fills the context, chat without a template, a backend
             that is not installed.
     """
-    context, tokenizer = context_of(model_folder), load_tokenizer(model_folder)
-    rows = rows_of(requests, tokenizer, context, model_folder, prompt, settings)
+    context, tokenizer = context_length(model_folder), load_tokenizer(model_folder)
+    rows = rows_to_generate(requests, tokenizer, context, model_folder, prompt, settings)
     done: dict[int, Completion] = {}
 
     def take(index: int, completion: Completion) -> None:
@@ -41,34 +41,34 @@ def generate(
 
     if rows:
         stops = stop_ids(model_folder, tokenizer)
-        backend(settings.backend)(model_folder, rows, Spelling(tokenizer), stops, settings, take)
+        load_backend(settings.backend)(model_folder, rows, Detokenizer(tokenizer), stops, settings, take)
     return [done[index] for index in range(len(requests))]
 
 
-def backend(name: str) -> Backend:
+def load_backend(name: str) -> Backend:
     """The backend of that name; imported only now, since vLLM is an optional extra."""
     if name == "vllm":
         from stages.evaluate import vllm_backend
 
-        return vllm_backend.complete
-    from stages.evaluate import decode
+        return vllm_backend.complete_with_vllm
+    from stages.evaluate import transformers_backend
 
-    return decode.complete
+    return transformers_backend.complete_with_transformers
 
 
-def rows_of(
-    requests: Sequence[Request],
+def rows_to_generate(
+    requests: Sequence[SampleRequest],
     tokenizer: Any,
     context: int | None,
     model_folder: Path,
     prompt: PromptSettings,
     settings: EvaluateSettings,
-) -> list[Row]:
+) -> list[BatchRow]:
     """Rendered and tokenized requests, each with its limit and its random stream."""
     raw = list(dict.fromkeys(request.prompt for request in requests))
     rendered = [render_prompt(text, tokenizer, prompt) for text in raw]
     ids = dict(zip(raw, encode_prompts(rendered, tokenizer), strict=True))
-    endings = {one: ending_of(one, text, prompt) for one, text in zip(raw, rendered, strict=True)}
+    endings = {one: ending_for(one, text, prompt) for one, text in zip(raw, rendered, strict=True)}
     rows = []
     for index, request in enumerate(requests):
         own = ids[request.prompt]
@@ -78,17 +78,19 @@ def rows_of(
                 f"prompt {raw.index(request.prompt) + 1} of the benchmark has {len(own)} tokens, and the context of "
                 f"{model_folder} is {context}. Take a model with a longer context, or remove the problem."
             )
-        rows.append(Row(index, own, endings[request.prompt], limit, stream_of(settings.seed, request)))
+        rows.append(
+            BatchRow(index, own, endings[request.prompt], limit, random_stream_key(settings.seed, request))
+        )
     return rows
 
 
-def stream_of(seed: int, request: Request) -> int:
+def random_stream_key(seed: int, request: SampleRequest) -> int:
     """Key of a sample's random numbers: a function of seed, problem and sample number, of nothing else."""
     text = f"{seed}:{request.sample}:{request.prompt}"
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16], "big")
 
 
-def context_of(folder: Path) -> int | None:
+def context_length(folder: Path) -> int | None:
     """Tokens that the model of a folder can see, None where it has no limit.
 
     Raises:

@@ -15,21 +15,21 @@ from stages.common.files import remove
 from stages.evaluate.completion import Completion
 from stages.judge.verdict import FirstRun, Verdict
 
-SCRATCH = Path(".cache/evaluate")
-STAGES = Path(__file__).resolve().parents[1]
+JOURNAL_FOLDER = Path(".cache/evaluate")
+STAGES_FOLDER = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = (
     "evaluate",
     "judge",
     "common",
 )  # of stages/: all code that a completion or a verdict comes from
-LOCK = Path("requirements.lock")
-Sample = tuple[str, int]  # task_id, sample number
+LOCK_FILE = Path("requirements.lock")
+SampleKey = tuple[str, int]  # task_id, sample number
 
 
 class Journal:
     """Completions and verdicts by sample, read when it is opened, appended to as they come."""
 
-    def __init__(self, target: str, key: str, scratch: Path = SCRATCH) -> None:
+    def __init__(self, target: str, key: str, scratch: Path = JOURNAL_FOLDER) -> None:
         self.folder = scratch / target / key
         for other in self.folder.parent.glob("*"):
             if other != self.folder:
@@ -38,7 +38,7 @@ class Journal:
         self.completions = {sample: Completion(**row) for sample, row in self.read("generated.jsonl")}
         self.verdicts = {sample: verdict_of(row) for sample, row in self.read("judged.jsonl")}
 
-    def read(self, name: str) -> Iterable[tuple[Sample, dict[str, Any]]]:
+    def read(self, name: str) -> Iterable[tuple[SampleKey, dict[str, Any]]]:
         """Whole lines; the last one of a run that was killed may be cut, and is written anew."""
         path = self.folder / name
         text = path.read_bytes() if path.exists() else b""
@@ -49,15 +49,15 @@ class Journal:
             row = json.loads(line)
             yield (row.pop("task_id"), row.pop("sample")), row
 
-    def completed(self, sample: Sample, completion: Completion) -> None:
+    def completed(self, sample: SampleKey, completion: Completion) -> None:
         self.completions[sample] = completion
         self.append("generated.jsonl", sample, asdict(completion))
 
-    def judged(self, sample: Sample, verdict: Verdict) -> None:
+    def judged(self, sample: SampleKey, verdict: Verdict) -> None:
         self.verdicts[sample] = verdict
         self.append("judged.jsonl", sample, asdict(verdict))
 
-    def append(self, name: str, sample: Sample, row: dict[str, Any]) -> None:
+    def append(self, name: str, sample: SampleKey, row: dict[str, Any]) -> None:
         line = json.dumps({"task_id": sample[0], "sample": sample[1], **row})
         with (self.folder / name).open("a", encoding="ascii") as file:
             file.write(line + "\n")
@@ -75,8 +75,8 @@ def verdict_of(row: dict[str, Any]) -> Verdict:
 def journal_key(model: Path, facts: Any) -> str:
     """A key for a model folder, other facts (of JSON's types), our code and the library versions."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    code = [path for folder in CODE_FOLDERS for path in (STAGES / folder).rglob("*.py")]
-    for path in [*sorted(code), *sorted(p for p in model.rglob("*") if p.is_file()), LOCK]:
+    code = [path for folder in CODE_FOLDERS for path in (STAGES_FOLDER / folder).rglob("*.py")]
+    for path in [*sorted(code), *sorted(p for p in model.rglob("*") if p.is_file()), LOCK_FILE]:
         digest.update(f"\0{path.name}\0".encode())
         if path.is_file():
             with path.open("rb") as file:

@@ -7,7 +7,7 @@ from stages.judge.settings import JudgeSettings
 
 TARGETS = ("base", "tuned")
 BACKENDS = ("transformers", "vllm")
-DTYPES = ("auto", "bfloat16", "float32")
+GENERATION_DTYPES = ("auto", "bfloat16", "float32")
 
 
 @dataclass
@@ -41,4 +41,9 @@ class EvaluateSettings(JudgeSettings):
         require(self.backend in BACKENDS, "evaluate.backend", self.backend, "one of " + ", ".join(BACKENDS))
         require(self.max_new_tokens >= 1, "evaluate.max_new_tokens", self.max_new_tokens, "at least 1")
         require(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")
-        require(self.dtype in DTYPES, "evaluate.dtype", self.dtype, "one of " + ", ".join(DTYPES))
+        require(
+            self.dtype in GENERATION_DTYPES,
+            "evaluate.dtype",
+            self.dtype,
+            "one of " + ", ".join(GENERATION_DTYPES),
+        )

@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicIndexedLayer, D
 SLACK_COLUMNS = 64  # steps between two moves of the cache's columns to the front
 
 
-class Window:
+class CacheWindow:
     """The part of the cache in use: `rows` slots, columns `first` to `end`."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class SlotLayer(DynamicLayer):
     While prompts are read, theirs go to the rows behind those in use, so that they end at the window's last column.
     """
 
-    def __init__(self, window: Window, slots: int, columns: int) -> None:
+    def __init__(self, window: CacheWindow, slots: int, columns: int) -> None:
         super().__init__()
         self.window, self.slots, self.columns = window, slots, columns
         self.is_initialized: bool = False
@@ -75,7 +75,7 @@ class Slots:
     def __init__(self, model: Any, slots: int, longest: int) -> None:
         self.model, self.slots = model, slots
         self.columns = longest + SLACK_COLUMNS
-        self.window = Window()
+        self.window = CacheWindow()
         self.cache = self.empty_cache()
         self.starts = torch.zeros(0, dtype=torch.long, device=model.device)
         accepted = inspect.signature(model.forward).parameters

@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 
-from stages.common.headers import is_header
+from stages.common.headers import is_function_header
 from stages.common.text.settings import PromptSettings
 
-TOKEN = re.compile(r'"""|\'\'\'|\\.|["\'#()\[\]{}]')
+NESTING_TOKEN = re.compile(r'"""|\'\'\'|\\.|["\'#()\[\]{}]')
 DEFINES = re.compile(r"(async\s+def|def|class|import|from)\b|@|\"\"\"|'''")
 DEFINED = re.compile(r"[ \t]*(async\s+def|def|class)\b|\w+ *(:[^=]+)?= *lambda\b")
 ASSIGNS = re.compile(r"[A-Za-z_][\w.,\[\] ]*(:[^=]+)?=[^=]")
@@ -81,9 +81,9 @@ class Ending:
         return begun and whole and not (DEFINES.match(line) or ASSIGNS.match(line))
 
 
-def ending_of(prompt: str, rendered: str, settings: PromptSettings) -> Ending:
+def ending_for(prompt: str, rendered: str, settings: PromptSettings) -> Ending:
     """The rule for a benchmark's prompt and its rendering."""
-    header = is_header(prompt)
+    header = is_function_header(prompt)
     kind = ("body" if header else "program") if settings.style == "completion" else ""
     return Ending(kind or ("fence" if header else "answer"), not rendered or rendered.endswith("\n"))
 
@@ -100,7 +100,7 @@ class Nesting:
         return not self.quote and (self.depth == 0 or NO_EXPRESSION.match(line) is not None)
 
     def feed(self, line: str) -> None:
-        for token in TOKEN.findall(line):
+        for token in NESTING_TOKEN.findall(line):
             if self.quote:
                 if token.startswith(self.quote):
                     self.quote = ""

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.evaluate.completion import Finished, Row, Spelling, completed
+from stages.evaluate.completion import BatchRow, Detokenizer, OnCompletion, finish_row
 from stages.evaluate.settings import EvaluateSettings
 
 ROWS_AT_ONCE = 4096  # handed to the engine together; an interrupted run loses at most those
 
 
-def complete(
+def complete_with_vllm(
     model_folder: Path,
-    rows: Sequence[Row],
-    spelling: Spelling,
+    rows: Sequence[BatchRow],
+    spelling: Detokenizer,
     stops: set[int],
     settings: EvaluateSettings,
-    finished: Finished,
+    finished: OnCompletion,
 ) -> None:
     """The `Backend` of vLLM. Its engine batches by itself: `evaluate.batch_size` is not used.
 
@@ -51,4 +51,4 @@ def complete(
         for row, output in zip(chunk, engine.generate(prompts, parameters, use_tqdm=False), strict=True):
             row.new = list(output.outputs[0].token_ids)
             ended = bool(row.new) and row.new[-1] in stops
-            finished(row.index, completed(row, "eos" if ended else "length", spelling))
+            finished(row.index, finish_row(row, "eos" if ended else "length", spelling))

@@ -1,4 +1,4 @@
-"""Reads a benchmark: data/benchmarks/<name>.jsonl, or any file in HumanEval's shape."""
+"""Read a benchmark: data/benchmarks/<name>.jsonl, or any file in HumanEval's shape."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 from stages.common.errors import UserError
 from stages.common.files import read_jsonl
 from stages.common.schema import Problem
-from stages.judge.oracles import ORACLES
+from stages.judge.answer_checks import ANSWER_CHECKS
 
-FOLDER = Path("data/benchmarks")
+BENCHMARK_FOLDER = Path("data/benchmarks")
 
 
-def path_of(name: str, folder: Path = FOLDER) -> Path:
-    """Where a benchmark lies: a name is a file of `folder`, and what ends in .jsonl or .jsonl.gz is a path."""
+def benchmark_path(name: str, folder: Path = BENCHMARK_FOLDER) -> Path:
+    """Return the path of a benchmark: `name` itself if it is a file name, else the file of that name in `folder`."""
     return Path(name) if is_file_name(name) else folder / f"{name}.jsonl"
 
 
@@ -21,44 +21,45 @@ def is_file_name(name: str) -> bool:
     return name.endswith((".jsonl", ".jsonl.gz"))
 
 
-def load(name: str, folder: Path = FOLDER) -> list[Problem]:
-    """The problems of a benchmark, in its own order.
+def load_benchmark(name: str, folder: Path = BENCHMARK_FOLDER) -> list[Problem]:
+    """Return the problems of a benchmark, in its own order.
 
     Args:
         name: a file of `folder` without suffix, or a path that ends in .jsonl or .jsonl.gz.
-        folder: where benchmarks lie.
+        folder: the folder of benchmarks.
 
     Raises:
-        UserError: no such benchmark (says which there are), a cut line, a missing field, no problem, a task twice.
+        UserError: no such benchmark (lists those that exist), a truncated line, a missing field, no problems, a
+            duplicate task_id.
     """
-    path = path_of(name, folder)
+    path = benchmark_path(name, folder)
     if not path.exists():
-        there = sorted(p.stem for p in folder.glob("*.jsonl"))
-        have = (
-            f"{folder} holds {', '.join(there)}"
-            if there
-            else f"{folder} is empty: `dvc repro fetch` fills it"
-        )
-        raise UserError(f"evaluate.benchmark is {name!r}, but there is no {path}; {have}")
-    problems = [problem(row, f"{path}, problem {i}") for i, row in enumerate(read_jsonl(path), 1)]
+        existing = sorted(p.stem for p in folder.glob("*.jsonl"))
+        if existing:
+            hint = f"{folder} holds {', '.join(existing)}"
+        else:
+            hint = f"{folder} is empty: `dvc repro fetch` fills it"
+        raise UserError(f"evaluate.benchmark is {name!r}, but there is no {path}; {hint}")
+    problems = [parse_problem(row, f"{path}, problem {i}") for i, row in enumerate(read_jsonl(path), 1)]
     if not problems:
-        raise UserError(f"{path} holds no problem")
+        raise UserError(f"{path} holds no problems. Expected a JSON object per line")
     seen = set[str]()
-    for one in problems:
-        if one.task_id in seen:
-            raise UserError(f"{path}: the task_id {one.task_id!r} comes twice")
-        seen.add(one.task_id)
+    for problem in problems:
+        if problem.task_id in seen:
+            raise UserError(f"{path}: duplicate task_id {problem.task_id!r}. Remove one of the two lines")
+        seen.add(problem.task_id)
     return problems
 
 
-def problem(row: Any, place: str) -> Problem:
-    """A row as a Problem; fields that a Problem has not are left out."""
+def parse_problem(row: Any, place: str) -> Problem:
+    """Return a row as a Problem, without the fields that a Problem does not have."""
     if not isinstance(row, dict):
         raise UserError(f"{place}: not a JSON object")
     known = {f.name: row.get(f.name, f.default) for f in fields(Problem)}
     for name, value in known.items():
-        if not isinstance(value, int | float if name == "atol" else str):
-            raise UserError(f"{place}: {name} is missing or no {'number' if name == 'atol' else 'text'}")
-    if known["oracle"] not in ORACLES:
-        raise UserError(f"{place}: oracle is {known['oracle']!r}: expected one of {', '.join(ORACLES)}")
+        expected, kinds = ("a number", int | float) if name == "atol" else ("text", str)
+        if not isinstance(value, kinds):
+            raise UserError(f"{place}: {name} is missing or not {expected}")
+    if known["oracle"] not in ANSWER_CHECKS:
+        raise UserError(f"{place}: oracle is {known['oracle']!r}, expected one of {', '.join(ANSWER_CHECKS)}")
     return Problem(**known)

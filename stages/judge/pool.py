@@ -1,4 +1,4 @@
-"""Judges many samples at once: one worker process per core, replaced when it dies, and no sample lost."""
+"""Judge many samples at once: one worker process per core, replaced when it dies, and no sample lost."""
 
 import contextlib
 import json
@@ -16,23 +16,24 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.schema import Problem
-from stages.judge.sandbox.host import ROOT, START_SECONDS, Isolation, Limits
+from stages.judge.sandbox.host import REPOSITORY_ROOT, START_SECONDS, Isolation, Limits
 from stages.judge.verdict import FirstRun, Verdict
 
-ATTEMPTS = 3
+JUDGE_ATTEMPTS = 3
 EXTRACT_SECONDS = 60.0
-END_SECONDS = 5.0
+SHUTDOWN_SECONDS = 5.0
 TIMEOUTS = ("cpu_timeout", "wall_timeout")
-Finished = Callable[[int, Verdict], object]  # place of the sample, and its final verdict
+OnVerdict = Callable[[int, Verdict], object]  # index of the sample, and its final verdict
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One completion of one problem."""
+class Submission:
+    """A completion of a problem, to be judged."""
 
     problem: Problem
     completion: str
-    weak: bool = False  # the test runs with the candidate
+    # Run the test in the sandbox, beside the candidate: it needs more of the candidate than the entry point
+    test_in_sandbox: bool = False
 
 
 class Worker:
@@ -42,13 +43,14 @@ class Worker:
         self.seconds = 2 * limits.wall_seconds + START_SECONDS
         self.buffer = b""
         self.busy = False
+        path = os.pathsep.join([str(REPOSITORY_ROOT), *sys.path])
         self.process = subprocess.Popen(
-            [sys.executable, "-S", "-m", "stages.judge.worker"],
+            [sys.executable, "-S", "-m", "stages.judge.worker"],  # -S: importing site takes 25 ms
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},  # -S: site takes 25 ms
-            start_new_session=True,  # an interrupt at the terminal is the pool's to handle
+            cwd=REPOSITORY_ROOT,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # the pool handles an interrupt at the terminal
         )
         self.send({"isolation": asdict(isolation), "limits": asdict(limits), "core": core})
 
@@ -58,7 +60,7 @@ class Worker:
         self.process.stdin.flush()
 
     def receive(self, seconds: float) -> dict[str, Any] | None:
-        """A message, None where the worker died or said nothing for so long."""
+        """Return the next message, None where the worker died or sent nothing for `seconds`."""
         assert self.process.stdout
         deadline = time.monotonic() + seconds
         while b"\n" not in self.buffer:
@@ -72,13 +74,12 @@ class Worker:
         line, _, self.buffer = self.buffer.partition(b"\n")
         return json.loads(line)
 
-    def judge(self, sample: Sample, seed: int) -> tuple[Verdict | None, str]:
-        """The verdict, or None and the phase in which the worker was lost."""
-        job = {"completion": sample.completion, "seed": seed, "weak": sample.weak}
+    def judge(self, submission: Submission, seed: int) -> tuple[Verdict | None, str]:
+        """Return the verdict, or None and the phase in which the worker was lost."""
         phase = "sandbox"
         self.busy = True
         try:
-            self.send({"problem": asdict(sample.problem), **job})
+            self.send({**asdict(submission), "seed": seed})
         except OSError:
             return None, phase
         while message := self.receive(EXTRACT_SECONDS if phase == "extract" else self.seconds):
@@ -89,21 +90,21 @@ class Worker:
         return None, phase
 
     def close(self) -> None:
-        """End the worker: an idle one ends its sandbox first, a busy one is killed and the sandbox dies with it."""
+        """End the worker: an idle one closes its sandbox first, a busy one is killed and its sandbox dies with it."""
         assert self.process.stdin
         assert self.process.stdout
-        with contextlib.suppress(OSError):  # a line that the dead worker did not read
+        with contextlib.suppress(OSError):  # a buffered line that the dead worker never read
             self.process.stdin.close()
         if not self.busy:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(END_SECONDS)
+                self.process.wait(SHUTDOWN_SECONDS)
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
 
 
 class Pool:
-    """Judges samples with as many workers as asked for (0: one per core that this process may use)."""
+    """Judge samples with `workers` processes (0: one per core that this process may use)."""
 
     def __init__(self, isolation: Isolation, limits: Limits, workers: int = 0, seed: int = 0) -> None:
         self.isolation = isolation
@@ -111,62 +112,68 @@ class Pool:
         self.workers = workers or len(os.sched_getaffinity(0))
         self.seed = seed
 
-    def judge(
-        self, samples: Sequence[Sample], finished: Finished = lambda index, verdict: None
+    def judge_all(
+        self, submissions: Sequence[Submission], on_verdict: OnVerdict = lambda index, verdict: None
     ) -> list[Verdict]:
-        """Verdicts in the order of the samples; one that ran out of time is run once more, alone.
+        """Return verdicts in the order of the submissions; one that timed out is run once more, alone.
 
-        `finished` is told of each verdict that is final, by one thread at a time.
+        `on_verdict` is called with each final verdict, by one thread at a time.
 
         Raises:
-            UserError: the judge itself failed on a sample, again and again.
+            UserError: the judge itself failed on a sample JUDGE_ATTEMPTS times.
         """
 
-        def final(index: int, verdict: Verdict) -> None:
+        def report(index: int, verdict: Verdict) -> None:
             if verdict.verdict != "harness_error":
-                finished(index, verdict)
+                on_verdict(index, verdict)
 
-        def first(index: int, verdict: Verdict) -> None:
+        def report_unless_timeout(index: int, verdict: Verdict) -> None:
             if verdict.verdict not in TIMEOUTS:
-                final(index, verdict)
+                report(index, verdict)
 
-        verdicts = self.spread(samples, self.workers, first)
-        again = [i for i, verdict in enumerate(verdicts) if verdict.verdict in TIMEOUTS]
-        for i, alone in zip(again, self.spread([samples[i] for i in again], 1), strict=True):
-            verdicts[i] = confirmed(verdicts[i], alone)
-            final(i, verdicts[i])
+        verdicts = self.judge_in_parallel(submissions, self.workers, report_unless_timeout)
+        timed_out = [i for i, verdict in enumerate(verdicts) if verdict.verdict in TIMEOUTS]
+        reruns = self.judge_in_parallel([submissions[i] for i in timed_out], 1)
+        for i, rerun in zip(timed_out, reruns, strict=True):
+            verdicts[i] = with_first_run(verdicts[i], rerun)
+            report(i, verdicts[i])
         broken = [i for i, verdict in enumerate(verdicts) if verdict.verdict == "harness_error"]
         if broken:
-            task = samples[broken[0]].problem.task_id
+            task = submissions[broken[0]].problem.task_id
             raise UserError(
-                f"the judge failed on {len(broken)} samples, {ATTEMPTS} times each; {task}: "
-                f"{verdicts[broken[0]].reason}. That says nothing of the model, so no result was written."
+                f"the judge failed on {len(broken)} samples, {JUDGE_ATTEMPTS} times each; {task}: "
+                f"{verdicts[broken[0]].reason}. The fault is not the model's, so no result was written."
             )
         return verdicts
 
-    def spread(
-        self, samples: Sequence[Sample], workers: int, finished: Finished = lambda index, verdict: None
+    def judge_in_parallel(
+        self,
+        submissions: Sequence[Submission],
+        workers: int,
+        on_verdict: OnVerdict = lambda index, verdict: None,
     ) -> list[Verdict]:
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for index in range(len(samples)):
+        for index in range(len(submissions)):
             waiting.put(index)
-        verdicts: list[Verdict] = [Verdict("harness_error", "not judged")] * len(samples)
+        verdicts: list[Verdict] = [Verdict("harness_error", "not judged")] * len(submissions)
         errors: list[BaseException] = []
         lock = threading.Lock()
 
-        def tell(index: int) -> None:
+        def report(index: int) -> None:
             with lock:
-                finished(index, verdicts[index])
+                on_verdict(index, verdicts[index])
 
         cores: Sequence[int | None] = [None] * workers
-        here = os.sched_getaffinity(0)
-        if workers == len(here):  # judge and candidate take turns: on one core they wake up faster
-            cores = sorted(here)
+        available = os.sched_getaffinity(0)
+        if workers == len(available):  # judge and candidate take turns: on one core they wake up faster
+            cores = sorted(available)
         threads = [
             threading.Thread(
-                target=self.serve, args=(core, samples, waiting, verdicts, errors, tell), daemon=True
+                target=self.run_worker,
+                args=(core, submissions, waiting, verdicts, errors, report),
+                daemon=True,
             )
-            for core in cores[: len(samples)]
+            for core in cores[: len(submissions)]
         ]
         for thread in threads:
             thread.start()
@@ -176,16 +183,16 @@ class Pool:
             raise errors[0]
         return verdicts
 
-    def serve(
+    def run_worker(
         self,
         core: int | None,
-        samples: Sequence[Sample],
+        submissions: Sequence[Submission],
         waiting: "queue.SimpleQueue[int]",
         verdicts: list[Verdict],
         errors: list[BaseException],
-        tell: Callable[[int], object],
+        report: Callable[[int], object],
     ) -> None:
-        """One thread: a worker of its own, samples until none waits."""
+        """Start a worker and judge samples until none is waiting; the target of one thread."""
         worker = Worker(self.isolation, self.limits, core)
         try:
             while not errors:
@@ -193,31 +200,35 @@ class Pool:
                     index = waiting.get_nowait()
                 except queue.Empty:
                     return
-                worker, verdicts[index] = self.insist(worker, samples[index], core)
-                tell(index)
+                worker, verdicts[index] = self.judge_with_retries(worker, submissions[index], core)
+                report(index)
         except BaseException as error:
             errors.append(error)
         finally:
             worker.close()
 
-    def insist(self, worker: Worker, sample: Sample, core: int | None) -> tuple[Worker, Verdict]:
-        """Judge a sample, with a new worker where the old one was lost; returns the worker to go on with."""
+    def judge_with_retries(
+        self, worker: Worker, submission: Submission, core: int | None
+    ) -> tuple[Worker, Verdict]:
+        """Judge a sample, with a new worker where the old one was lost; return the worker to continue with."""
         verdict, phase = None, ""
-        for _ in range(ATTEMPTS):
-            verdict, phase = worker.judge(sample, self.seed)
+        for _ in range(JUDGE_ATTEMPTS):
+            verdict, phase = worker.judge(submission, self.seed)
             if verdict is None or verdict.verdict == "harness_error":
                 worker.close()
-                ended = worker.process.returncode
+                status = worker.process.returncode
                 worker = Worker(self.isolation, self.limits, core)
-                if verdict is None and ended == -signal.SIGPROF:  # past the time limit in C code: no accident
+                if (
+                    verdict is None and status == -signal.SIGPROF
+                ):  # over the time limit in C code: no accident
                     break
             else:
                 return worker, verdict
-        return worker, verdict or lost(phase)
+        return worker, verdict or lost_worker_verdict(phase)
 
 
-def lost(phase: str) -> Verdict:
-    """The verdict where every attempt lost its worker in this phase."""
+def lost_worker_verdict(phase: str) -> Verdict:
+    """Return the verdict where every attempt lost its worker in this phase."""
     if phase == "extract":
         return Verdict("syntax_error", "the parser does not survive this text")
     if phase == "test":
@@ -225,11 +236,11 @@ def lost(phase: str) -> Verdict:
     return Verdict("harness_error", "the worker died")
 
 
-def confirmed(first: Verdict, alone: Verdict) -> Verdict:
-    """Both results of a sample that ran out of time: the second counts, the first is kept beside it."""
-    same = "the same alone" if first.verdict == alone.verdict else f"first run: {first.verdict}"
+def with_first_run(first: Verdict, rerun: Verdict) -> Verdict:
+    """Return the verdict of the rerun, with the first run's beside it."""
+    note = "the same alone" if first.verdict == rerun.verdict else f"first run: {first.verdict}"
     return replace(
-        alone,
-        reason=f"{alone.reason}; {same}".lstrip("; "),
+        rerun,
+        reason=f"{rerun.reason}; {note}".lstrip("; "),
         first_run=FirstRun(first.verdict, first.cpu_s, first.wall_s),
     )

@@ -1,9 +1,8 @@
-"""What becomes of a sample that is judged."""
+"""The verdict on a judged sample."""
 
 from dataclasses import dataclass
 
-WEAK = "weak: "  # begins the reason where the test ran with the candidate
-
+WEAK_PREFIX = "weak: "  # starts the reason where the test ran in the sandbox, beside the candidate
 
 VERDICTS = (
     *("passed", "wrong_answer", "exception", "syntax_error", "no_entry_point", "cpu_timeout", "wall_timeout"),
@@ -13,18 +12,22 @@ VERDICTS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a sample. Times are of the candidate's process; they vary, the words do not."""
+    """The outcome of a sample, one of VERDICTS, with its reason.
+
+    Times are those of the candidate's process. They vary from run to run; verdict and reason do not.
+    """
 
     verdict: str
     reason: str = ""
     cpu_s: float = 0.0
     wall_s: float = 0.0
-    first_run: "FirstRun | None" = None  # where this is a second run, alone
+    # Set where this is the second run, alone, of a sample that timed out
+    first_run: "FirstRun | None" = None
 
 
 @dataclass(frozen=True)
 class FirstRun:
-    """What became of a sample that ran out of time beside others."""
+    """The outcome of a sample that timed out while others ran beside it."""
 
     verdict: str
     cpu_s: float

@@ -23,21 +23,21 @@ from stages.common.errors import UserError
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer
-from stages.evaluate.completion import Completion, Request, Row, Spelling, completed
-from stages.evaluate.decode import (
-    READ_TOKENS,
-    Voice,
-    deal,
-    decode,
-    decode_in_parallel,
-    load_model,
-    next_chunk,
-)
-from stages.evaluate.generate import generate, stream_of
+from stages.evaluate.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
+from stages.evaluate.generate import generate, random_stream_key
 from stages.evaluate.packed_linear import PackedLinear, pack_linears
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.slots import OneRow, Slots, make_slots
-from stages.evaluate.stopping import Ending, ending_of
+from stages.evaluate.stopping import Ending, ending_for
+from stages.evaluate.transformers_backend import (
+    MAX_READ_TOKENS,
+    Sampler,
+    decode_in_parallel,
+    decode_rows,
+    load_for_generation,
+    next_chunk,
+    split_rows,
+)
 from tests.helpers.tiny_project import generated_functions
 
 NEVER = Ending("answer", False)  # ends at a closed code fence, which random models do not write
@@ -50,8 +50,8 @@ def prompts(count: int, seed: int = 3) -> list[str]:
     return [text[: rng.choice([3, 20, len(text) // 2, len(text)])] for text in texts]
 
 
-def asked(texts: list[str]) -> list[Request]:
-    return [Request(text) for text in texts]
+def asked(texts: list[str]) -> list[SampleRequest]:
+    return [SampleRequest(text) for text in texts]
 
 
 def settings(**values) -> EvaluateSettings:
@@ -75,8 +75,8 @@ def one_by_one(model, ids: list[list[int]], stops: set[int], new_tokens: int) ->
 
 
 def in_batches(model, tokenizer, ids: list[list[int]], stops: set[int], batch: int, new_tokens: int):
-    rows = [Row(i, prompt, NEVER, new_tokens) for i, prompt in enumerate(ids)]
-    decode(model, rows, Voice(Spelling(tokenizer), stops), batch, lambda index, completion: None)
+    rows = [BatchRow(i, prompt, NEVER, new_tokens) for i, prompt in enumerate(ids)]
+    decode_rows(model, rows, Sampler(Detokenizer(tokenizer), stops), batch, lambda index, completion: None)
     return [row.new for row in rows]
 
 
@@ -218,7 +218,7 @@ def test_samples_of_one_prompt_share_its_reading(model, monkeypatch):
 def test_reading_is_bounded_in_tokens():
     slots = Slots.__new__(Slots)
     slots.slots, slots.window = 100, type("W", (), {"rows": 0})()
-    rows = [Row(i, [i] * (READ_TOKENS // 2), NEVER, 1) for i in range(5)]
+    rows = [BatchRow(i, [i] * (MAX_READ_TOKENS // 2), NEVER, 1) for i in range(5)]
     from collections import deque
 
     assert [len(next_chunk(deque(rows[n:]), slots)) for n in (0, 4)] == [2, 1]
@@ -250,9 +250,9 @@ def test_workers_give_what_one_gives(model, tokenizer):
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            rows = [Row(i, prompt, NEVER, 30) for i, prompt in enumerate(ids)]
+            rows = [BatchRow(i, prompt, NEVER, 30) for i, prompt in enumerate(ids)]
             made: dict[int, Completion] = {}
-            decode_in_parallel(model, rows, Voice(Spelling(tokenizer), stops), 64, made.__setitem__)
+            decode_in_parallel(model, rows, Sampler(Detokenizer(tokenizer), stops), 64, made.__setitem__)
             assert torch.get_num_threads() == threads
             assert len(made) == 80
             assert all(made[row.index].new_tokens == len(row.new) for row in rows)
@@ -263,8 +263,8 @@ def test_workers_give_what_one_gives(model, tokenizer):
 
 
 def test_rows_are_dealt_evenly_and_a_prompts_samples_stay_together():
-    rows = [Row(i, [1] * (i // 2 + 1), NEVER, 1) for i in range(40)]
-    shares = deal(rows, 3)
+    rows = [BatchRow(i, [1] * (i // 2 + 1), NEVER, 1) for i in range(40)]
+    shares = split_rows(rows, 3)
     assert sorted(row.index for share in shares for row in share) == list(range(40))
     assert [len(share) for share in shares] == [14, 14, 12]
     prompts_of = [{len(row.ids) for row in share} for share in shares]
@@ -282,13 +282,15 @@ def test_each_completion_is_told_as_it_is_finished(tiny_model):
 def test_a_sample_depends_on_seed_problem_and_number_alone(tiny_model):
     raw = [row["prompt"] for row in generated_functions(4, 5)]
     hot = settings(temperature=1.0, batch_size=3)
-    requests = [Request(text, number) for text in raw for number in range(3)]
+    requests = [SampleRequest(text, number) for text in raw for number in range(3)]
     several = generate(requests, tiny_model, PromptSettings(), hot)
     assert len({c.text for c in several}) > 8
     for batch in (1, 12):
         wide = settings(temperature=1.0, batch_size=batch)
         assert generate(requests, tiny_model, PromptSettings(), wide) == several
-    resumed = generate([Request(raw[2], 2), Request(raw[3], 1)], tiny_model, PromptSettings(), hot)
+    resumed = generate(
+        [SampleRequest(raw[2], 2), SampleRequest(raw[3], 1)], tiny_model, PromptSettings(), hot
+    )
     assert resumed == [several[8], several[10]]
     other = generate(requests, tiny_model, PromptSettings(), settings(temperature=1.0, seed=1))
     assert sum(a != b for a, b in zip(other, several, strict=True)) > 8
@@ -296,15 +298,15 @@ def test_a_sample_depends_on_seed_problem_and_number_alone(tiny_model):
 
 def test_sampling_follows_the_distribution(tokenizer):
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.0, 0.2]])).expand(4000, 4)
-    rows = [Row(i, [0], NEVER, 1, stream_of(0, Request("p", i))) for i in range(4000)]
-    counts = Counter(Voice(Spelling(tokenizer), set(), 1.0).choose(logits, rows))
+    rows = [BatchRow(i, [0], NEVER, 1, random_stream_key(0, SampleRequest("p", i))) for i in range(4000)]
+    counts = Counter(Sampler(Detokenizer(tokenizer), set(), 1.0).choose(logits, rows))
     assert [counts[i] / 4000 for i in range(4)] == pytest.approx([0.5, 0.3, 0.0, 0.2], abs=0.03)
-    cold = Counter(Voice(Spelling(tokenizer), set(), 0.05).choose(logits, rows))
+    cold = Counter(Sampler(Detokenizer(tokenizer), set(), 0.05).choose(logits, rows))
     assert cold[0] == 4000
 
 
 def test_a_row_that_reaches_the_context_ends_there(tiny_model):
-    context = load_model(tiny_model, "float32").config.max_position_embeddings
+    context = load_for_generation(tiny_model, "float32").config.max_position_embeddings
     tokenizer = load_tokenizer(tiny_model)
     text = "x = 1\n" * 200
     ids = tokenizer(text)["input_ids"][: context - 5]
@@ -347,7 +349,7 @@ def test_vllm_is_asked_for_the_same_tokens_and_cut_by_the_same_rule(tiny_model, 
     fake.LLM, fake.SamplingParams, fake.TokensPrompt = FakeEngine, dict, dict
     monkeypatch.setitem(sys.modules, "vllm", fake)
     raw = [row["prompt"] for row in generated_functions(2, 5)]
-    requests = [Request(raw[0]), Request(raw[1], 3)]
+    requests = [SampleRequest(raw[0]), SampleRequest(raw[1], 3)]
     told = {}
     chosen = settings(backend="vllm", temperature=0.8, seed=5, dtype="auto")
     made = generate(requests, tiny_model, PromptSettings(), chosen, told.__setitem__)
@@ -355,10 +357,10 @@ def test_vllm_is_asked_for_the_same_tokens_and_cut_by_the_same_rule(tiny_model, 
     assert (how["model"], how["dtype"]) == (str(tiny_model), "bfloat16")
     rendered = [render_prompt(text, tokenizer, PromptSettings()) for text in raw]
     assert [one["prompt_token_ids"] for one in prompts] == encode_prompts(rendered, tokenizer)
-    assert [one["seed"] for one in parameters] == [stream_of(5, one) % 2**63 for one in requests]
+    assert [one["seed"] for one in parameters] == [random_stream_key(5, one) % 2**63 for one in requests]
     assert [one["temperature"] for one in parameters] == [0.8, 0.8]
     assert [(c.stop, c.new_tokens) for c in made] == [("length", 24), ("eos", 3)]
-    assert made[1].text == Spelling(tokenizer)([7, 8])
+    assert made[1].text == Detokenizer(tokenizer)([7, 8])
     assert [told[0], told[1]] == made
 
 
@@ -440,7 +442,7 @@ def test_where_an_answer_may_go_on(ending, text):
 def test_the_rule_is_that_of_the_style():
     header, task = "def f(x):\n    '''Doc.'''\n", "Write a function."
     kinds = {
-        (style, raw): ending_of(raw, "x", PromptSettings(style=style)).kind
+        (style, raw): ending_for(raw, "x", PromptSettings(style=style)).kind
         for style in ("completion", "chat", "alpaca")
         for raw in (header, task)
     }
@@ -457,8 +459,8 @@ def test_the_rule_is_that_of_the_style():
 def test_a_row_ends_with_the_token_that_completes_it(tokenizer):
     """Token by token: nothing is generated after the first character of the next statement."""
     text = "\n    return x\n\nprint(f(1))\nmore"
-    row = Row(0, [1], BODY, 99)
-    voice = Voice(Spelling(tokenizer), {tokenizer.eos_token_id})
+    row = BatchRow(0, [1], BODY, 99)
+    voice = Sampler(Detokenizer(tokenizer), {tokenizer.eos_token_id})
     ids = tokenizer(text)["input_ids"]
     stops = []
     for token in ids:
@@ -467,17 +469,17 @@ def test_a_row_ends_with_the_token_that_completes_it(tokenizer):
             break
     assert stops[-1] == "function_end"
     assert tokenizer.decode(row.new[:-1]).strip() == "return x"
-    completion = completed(row, stops[-1], voice.spelling)
+    completion = finish_row(row, stops[-1], voice.spelling)
     assert (completion.text, completion.stop) == ("\n    return x\n\n", "function_end")
     assert completion.new_tokens == len(row.new)
 
 
 def test_end_of_text_and_limit_are_told_apart(tokenizer):
-    voice = Voice(Spelling(tokenizer), {tokenizer.eos_token_id})
-    row = Row(0, [1], BODY, 3)
+    voice = Sampler(Detokenizer(tokenizer), {tokenizer.eos_token_id})
+    row = BatchRow(0, [1], BODY, 3)
     ids = tokenizer("\n    return")["input_ids"]
     assert voice.done(row, ids[0]) is None
     assert voice.done(row, tokenizer.eos_token_id) == "eos"
-    assert completed(row, "eos", voice.spelling).text == tokenizer.decode(ids[:1])
-    other = Row(1, [1], BODY, 1)
+    assert finish_row(row, "eos", voice.spelling).text == tokenizer.decode(ids[:1])
+    other = BatchRow(1, [1], BODY, 1)
     assert voice.done(other, ids[0]) == "length"

@@ -11,8 +11,8 @@ from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.common.stage import Settings
 from stages.common.text.settings import PromptSettings
-from stages.evaluate.completion import Completion, Finished, Request
-from stages.evaluate.progress import Progress
+from stages.evaluate.completion import Completion, OnCompletion, SampleRequest
+from stages.evaluate.sample_progress import SampleProgress
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge import benchmark
 
@@ -47,11 +47,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     texts = {problem.prompt: text for problem, text in zip(PROBLEMS, TEXTS, strict=True)}
 
     def written(  # the model's part: STOP_AFTER[0] completions, then an interruption
-        requests: Sequence[Request],
+        requests: Sequence[SampleRequest],
         model: Path,
         prompt: PromptSettings,
         chosen: EvaluateSettings,
-        finished: Finished,
+        finished: OnCompletion,
     ) -> list[Completion]:
         made: list[Completion] = []
         ASKED.append([(request.prompt, request.sample) for request in requests])
@@ -199,14 +199,15 @@ def test_an_interruption_counts_for_nothing_once_something_else_is_set(project: 
 
 
 @pytest.mark.parametrize(
-    "path", ["evaluate/decode.py", "judge/sandbox/host.py", "common/text/prompt.py", "common/files.py"]
+    "path",
+    ["evaluate/transformers_backend.py", "judge/sandbox/host.py", "common/text/prompt.py", "common/files.py"],
 )
 def test_a_change_of_code_that_a_sample_depends_on_changes_the_journals_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     from stages.evaluate import journal
 
-    monkeypatch.setattr(journal, "STAGES", tmp_path / "stages")
+    monkeypatch.setattr(journal, "STAGES_FOLDER", tmp_path / "stages")
     code = tmp_path / "stages" / path
     code.parent.mkdir(parents=True)
     keys = set()
@@ -219,12 +220,12 @@ def test_a_change_of_code_that_a_sample_depends_on_changes_the_journals_key(
 def test_samples_that_were_judged_are_not_judged_again(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.judge.pool import Pool, Sample
+    from stages.judge.pool import Pool, Submission
 
     judged: list[list[str]] = []
-    original = Pool.judge
+    original = Pool.judge_all
 
-    def watched(self: Pool, those: Sequence[Sample], finished: Any = lambda *_: None) -> Any:
+    def watched(self: Pool, those: Sequence[Submission], finished: Any = lambda *_: None) -> Any:
         mine = [sample.problem.task_id for sample in those if sample.completion in TEXTS]
         whole = 0 < len(mine) == len(those)  # not the judge's test of itself
         if whole:
@@ -237,7 +238,7 @@ def test_samples_that_were_judged_are_not_judged_again(
 
         return original(self, those, interrupted if whole else finished)
 
-    monkeypatch.setattr(Pool, "judge", watched)
+    monkeypatch.setattr(Pool, "judge_all", watched)
     with pytest.raises(KeyboardInterrupt):
         evaluate(workers=1)
     evaluate(workers=1)
@@ -290,7 +291,7 @@ def test_a_bad_benchmark_is_named(project: Path, content: str | None, message: s
     if content is not None:
         (project / "data/benchmarks/other.jsonl").write_text(content)
     with pytest.raises(UserError) as caught:
-        benchmark.load("other")
+        benchmark.load_benchmark("other")
     assert message in str(caught.value)
 
 
@@ -299,7 +300,7 @@ def test_an_empty_folder_of_benchmarks_says_what_fills_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="is empty: `dvc repro fetch` fills it"):
-        benchmark.load("humaneval")
+        benchmark.load_benchmark("humaneval")
 
 
 def test_benchmarks_in_humanevals_shape_may_be_files(tmp_path: Path) -> None:
@@ -309,14 +310,14 @@ def test_benchmarks_in_humanevals_shape_may_be_files(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl.gz"
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.write(text)
-    assert benchmark.load(str(path)) == PROBLEMS
+    assert benchmark.load_benchmark(str(path)) == PROBLEMS
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match="not readable as gzip, or cut"):
-        benchmark.load(str(path))
+        benchmark.load_benchmark(str(path))
 
 
 def test_progress_says_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress("generated", seconds=1000)
+    progress = SampleProgress("generated", seconds=1000)
     for done in range(1, 4):
         progress(done, 3)
     progress.close()

@@ -12,7 +12,7 @@ from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.fetch.benchmark_formats import problems_of
 from stages.fetch.settings import Source
-from stages.judge.oracles import literal
+from stages.judge.answer_checks import evaluate_literal
 from stages.judge.sandbox.host import Limits
 from stages.judge.sandbox.levels import detect
 from tests.helpers.judge_process import JudgeProcess
@@ -189,10 +189,10 @@ def test_a_released_row_and_the_hubs_row_are_one_problem() -> None:
     assert (hub.task_id, hub.oracle, hub.atol, hub.test) == ("Mbpp/2", "set", 0.0, "")
     assert hub.entry_point == "similar_elements"
     assert hub.prompt == f'"""\n{SIMILAR["prompt"]}\n{SIMILAR["test_list"][0]}\n"""\n'
-    assert literal(hub.expected) == [(4, 5), (3, 4), ()]
-    assert literal(one.inputs) == [[[5, 6, 7], (9, 10)], [[], ()], [[1, "a"], (2,)]]
+    assert evaluate_literal(hub.expected) == [(4, 5), (3, 4), ()]
+    assert evaluate_literal(one.inputs) == [[[5, 6, 7], (9, 10)], [[], ()], [[1, "a"], (2,)]]
     assert one.expected == ""
-    assert len(literal(problem(RELEASED).inputs)) == 4  # a repeated input is asked once
+    assert len(evaluate_literal(problem(RELEASED).inputs)) == 4  # a repeated input is asked once
     assert problem(FIND_ZERO).atol == 0.0001
     assert (problem(ALL_PREFIXES).expected, problem(ALL_PREFIXES).atol) == ("", 0.0)
     assert Problem(**hub.row()) == hub
@@ -221,8 +221,10 @@ def test_a_released_row_and_the_hubs_row_are_one_problem() -> None:
 )
 def test_types_that_json_lost_come_back(number: int, given: list[Any], typed: list[Any]) -> None:
     row = {**RELEASED_MBPP, "task_id": f"Mbpp/{number}", "base_input": [given], "plus_input": {}}
-    assert list(literal(problem(row).inputs)[0]) == typed
-    assert [type(value) for value in literal(problem(row).inputs)[0]] == [type(value) for value in typed]
+    assert list(evaluate_literal(problem(row).inputs)[0]) == typed
+    assert [type(value) for value in evaluate_literal(problem(row).inputs)[0]] == [
+        type(value) for value in typed
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """The judge of one sample after another, in a process of its own: the pool's worker.
 
-A test program that outlasts its CPU limit in C code takes its process with it (SIGPROF, `stub.time_limit`). That must
+A test program that outlasts its CPU limit in C code takes its process with it (SIGPROF, `candidate_proxy.time_limit`). That must
 not be the process that runs pytest, so tests judge samples through this class or a pool.
 """
 
 import signal
 
 from stages.common.schema import Problem
-from stages.judge.pool import Sample, Worker
+from stages.judge.pool import Submission, Worker
 from stages.judge.sandbox.host import Isolation, Limits
 from stages.judge.verdict import Verdict
 
@@ -24,13 +24,15 @@ class JudgeProcess:
         self.limits = limits
         self.worker = Worker(isolation, limits)
 
-    def judge(self, problem: Problem, completion: str, seed: int = 0, weak: bool = False) -> Verdict:
+    def judge(
+        self, problem: Problem, completion: str, seed: int = 0, test_in_sandbox: bool = False
+    ) -> Verdict:
         """Return the verdict on a completion.
 
         Raises:
             JudgeDied: the process was lost; says in which phase and how it ended.
         """
-        verdict, phase = self.worker.judge(Sample(problem, completion, weak), seed)
+        verdict, phase = self.worker.judge(Submission(problem, completion, test_in_sandbox), seed)
         if verdict is None:
             self.close()
             status = self.worker.process.returncode

@@ -1,3 +1,3 @@
-# tries: answers with twenty megabytes -> reply_too_large
+# tries: answers with six megabytes -> reply_too_large
 def solve(numbers):
-    return "x" * 20_000_000
+    return "x" * 6_000_000

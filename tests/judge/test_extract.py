@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from stages.judge.extract.program import MAX_CHARACTERS, extract
+from stages.judge.extract.program import MAX_COMPLETION_CHARACTERS, extract_program
 
 PROMPT = 'from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    """The sum."""\n'
 HEAD = 'from typing import List\ndef total(xs: List[int]) -> int:\n    """The sum."""\n'
@@ -227,7 +227,7 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden(name: str) -> None:
     prompt, completion, program = GOLDEN[name]
-    found = extract(prompt, "total", completion)
+    found = extract_program(prompt, "total", completion)
     assert (found.verdict, found.program) == ("", program), found
     ast.parse(found.program)
 
@@ -267,13 +267,13 @@ def test_golden(name: str) -> None:
     ],
 )
 def test_no_program(completion: str, verdict: str, reason: str) -> None:
-    found = extract(PROMPT, "total", completion)
+    found = extract_program(PROMPT, "total", completion)
     assert (found.program, found.verdict, found.reason) == ("", verdict, reason)
 
 
 def test_names_beside_the_entry_point_are_kept_where_asked() -> None:
     text = "class Node:\n    pass\n\n\nclass Other:\n    pass\n\n\n" + FULL
-    assert extract(TEXT_PROMPT, "total", text, ["Node"]).program == f"class Node:\n    pass\n{FULL}"
+    assert extract_program(TEXT_PROMPT, "total", text, ["Node"]).program == f"class Node:\n    pass\n{FULL}"
 
 
 BOMBS = {
@@ -309,7 +309,7 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_hostile_text_costs_bounded_time(name: str) -> None:
     started = time.process_time()
-    found = extract(PROMPT, "total", BOMBS[name])
+    found = extract_program(PROMPT, "total", BOMBS[name])
     assert time.process_time() - started < 8
-    assert len(found.program) <= 6 * MAX_CHARACTERS
+    assert len(found.program) <= 6 * MAX_COMPLETION_CHARACTERS
     assert found.verdict in ("", "syntax_error", "no_entry_point")

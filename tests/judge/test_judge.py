@@ -20,13 +20,13 @@ from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge import pool as pool_module
-from stages.judge.pool import Pool, Sample, Worker
+from stages.judge.candidate_proxy import candidate_names_used
+from stages.judge.pool import Pool, Submission, Worker
 from stages.judge.sandbox import kernel, values
 from stages.judge.sandbox.host import Isolation
 from stages.judge.sandbox.levels import detect
-from stages.judge.scoring import Judgement, open_pool
-from stages.judge.selftest import CHEATS, ESCAPES, SelfTest, probe, self_test
-from stages.judge.stub import needs_candidate_names
+from stages.judge.scoring import Judgement, open_judge_pool
+from stages.judge.self_test import CHEATS, ESCAPES, SelfTest, run_probes, run_self_test
 from stages.judge.verdict import Verdict
 from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.judge_samples import LIMITS, SUM, TEST, below, command_line, needs_bwrap, wait_for
@@ -156,7 +156,9 @@ def test_semantics_of_a_call(judge_c: JudgeProcess, test: str, completion: str, 
 def test_an_answer_that_is_slow_to_compare_is_cut_off_in_c_code_too() -> None:
     one = problem("    assert set(candidate()) == {1}\n")
     alike = "def solve():\n    return [i * (2**61 - 1) for i in range(1, 90_000)]\n"
-    verdicts = Pool(detect("C"), LIMITS, 1).judge([Sample(one, alike), Sample(SUM, SUM.canonical_solution)])
+    verdicts = Pool(detect("C"), LIMITS, 1).judge_all(
+        [Submission(one, alike), Submission(SUM, SUM.canonical_solution)]
+    )
     assert [verdict.verdict for verdict in verdicts] == ["cpu_timeout", "passed"]
     assert verdicts[0].reason == "the test program does not end on the answers that came; the same alone"
 
@@ -212,15 +214,19 @@ WEAK = Problem(
 
 
 def test_a_test_that_builds_the_candidates_class_is_weak(judge_c: JudgeProcess) -> None:
-    assert needs_candidate_names(WEAK) == ["Node"]
-    assert needs_candidate_names(SUM) == []
+    assert candidate_names_used(WEAK) == ["Node"]
+    assert candidate_names_used(SUM) == []
     good = "class Node:\n    def __init__(self, x):\n        self.x = x\n\n\ndef depth(node):\n    return node.x\n"
-    verdict = judge_c.judge(WEAK, good, weak=True)
+    verdict = judge_c.judge(WEAK, good, test_in_sandbox=True)
     assert (verdict.verdict, verdict.reason) == ("passed", "weak: the test ran with the candidate")
     counted = Judgement([verdict, verdict, Verdict("passed")], detect("C"), SelfTest(1, 1)).facts()
     assert (counted["verdicts"], counted["weak_passed"]) == ({"passed": 3}, 2)
-    assert judge_c.judge(WEAK, good.replace("node.x\n", "2\n"), weak=True).verdict == "wrong_answer"
-    assert judge_c.judge(WEAK, "def depth(node):\n    return 1\n", weak=True).verdict == "exception"
+    assert (
+        judge_c.judge(WEAK, good.replace("node.x\n", "2\n"), test_in_sandbox=True).verdict == "wrong_answer"
+    )
+    assert (
+        judge_c.judge(WEAK, "def depth(node):\n    return 1\n", test_in_sandbox=True).verdict == "exception"
+    )
 
 
 VALUES = [
@@ -267,8 +273,8 @@ VALUES = [
 
 @pytest.mark.parametrize("value", VALUES, ids=[f"{i}-{type(v).__name__}" for i, v in enumerate(VALUES)])
 def test_values_come_over_as_they_are(value: Any) -> None:
-    form = json.loads(json.dumps(values.encode(value, strict=True)))
-    back = values.decode(form)
+    form = json.loads(json.dumps(values.encode_value(value, strict=True)))
+    back = values.decode_value(form)
     assert back == value
     assert type(back) is type(value)
     assert isinstance(value, int | set | frozenset) or repr(back) == repr(value)
@@ -278,20 +284,20 @@ def test_numpy_scalars_come_over_as_plain_ones() -> None:
     import numpy
 
     sent = [numpy.int64(7), numpy.float32(0.5), numpy.bool_(True), numpy.str_("x")]
-    back = values.decode(values.encode(sent, strict=True))
+    back = values.decode_value(values.encode_value(sent, strict=True))
     assert [(type(value), value) for value in back] == [(int, 7), (float, 0.5), (bool, True), (str, "x")]
     with pytest.raises(values.Unsupported, match="ndarray"):
-        values.encode(numpy.zeros(3), strict=True)
+        values.encode_value(numpy.zeros(3), strict=True)
 
 
 def test_values_without_a_literal() -> None:
-    assert math.isnan(values.decode(values.encode(math.nan)))
-    opaque = values.decode(values.encode(object()))
+    assert math.isnan(values.decode_value(values.encode_value(math.nan)))
+    opaque = values.decode_value(values.encode_value(object()))
     assert opaque != opaque
     assert opaque.name == "object"
     with pytest.raises(values.Unsupported, match="function"):
-        values.encode([len, lambda: 0], strict=True)
-    assert list(values.decode(values.encode(iter([1, 2])))) == [1, 2]
+        values.encode_value([len, lambda: 0], strict=True)
+    assert list(values.decode_value(values.encode_value(iter([1, 2])))) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -300,15 +306,15 @@ def test_values_without_a_literal() -> None:
 )  # fmt: skip
 def test_a_form_that_no_encoder_writes_is_refused(form: Any) -> None:
     with pytest.raises(values.Malformed):
-        values.decode(form)
+        values.decode_value(form)
 
 
 def test_a_reply_nested_too_deeply_is_refused() -> None:
     form: Any = 1
-    for _ in range(values.MAX_DEPTH + 5):
+    for _ in range(values.MAX_NESTING + 5):
         form = ["l", form]
     with pytest.raises(values.TooDeep):
-        values.decode(form)
+        values.decode_value(form)
 
 
 def test_a_missing_bwrap_falls_to_the_next_level_and_says_so() -> None:
@@ -333,8 +339,8 @@ def test_a_level_that_is_asked_for_and_not_there_is_an_error() -> None:
 
 def test_level_c_is_refused_unless_allowed() -> None:
     with pytest.raises(UserError, match="allow_weak_sandbox=true"):
-        open_pool(EvaluateSettings(isolation="C"))
-    assert open_pool(EvaluateSettings(isolation="C", allow_weak_sandbox=True)).isolation.level == "C"
+        open_judge_pool(EvaluateSettings(isolation="C"))
+    assert open_judge_pool(EvaluateSettings(isolation="C", allow_weak_sandbox=True)).isolation.level == "C"
 
 
 def filtered(program: bytes, architecture: int, number: int, arguments: tuple[int, ...] = (0, 0)) -> int:
@@ -403,7 +409,7 @@ def test_self_test_counts_canonical_solutions_and_probes(level_a: Isolation) -> 
         "def apply(f):\n    return f(1)\n",
         "def check(candidate):\n    assert candidate(lambda x: x) == 1\n",
     )
-    result = self_test([SUM, wrong, weak, unsent], Pool(level_a, LIMITS, workers=2))
+    result = run_self_test([SUM, wrong, weak, unsent], Pool(level_a, LIMITS, workers=2))
     assert (result.canonical_passed, result.canonical) == (3, 4)
     assert result.canonical_failed == {"wrong": "wrong_answer: an assertion after call 1"}
     assert result.weak == ["weak", "unsent"]
@@ -411,7 +417,7 @@ def test_self_test_counts_canonical_solutions_and_probes(level_a: Isolation) -> 
 
 
 def test_probes_are_live() -> None:
-    passed = probe(Pool(detect("C"), LIMITS, workers=1))
+    passed = run_probes(Pool(detect("C"), LIMITS, workers=1))
     assert {"network", "reads /etc", "writes outside", "forks", "starts a program"} <= set(passed)
     assert not set(CHEATS) & set(passed)
 
@@ -420,7 +426,7 @@ def test_pool_keeps_the_order_and_runs_a_timeout_again_alone() -> None:
     pool = Pool(detect("C"), LIMITS, workers=3)
     texts = ["    return sum(numbers)", "    while True: pass", "    return 1", ""] * 2
     seen: dict[int, Verdict] = {}
-    verdicts = pool.judge([Sample(SUM, text) for text in texts], seen.__setitem__)
+    verdicts = pool.judge_all([Submission(SUM, text) for text in texts], seen.__setitem__)
     words = [verdict.verdict for verdict in verdicts]
     assert words == ["passed", "cpu_timeout", "wrong_answer", "no_entry_point"] * 2
     assert verdicts[1].reason == "more than 0.3 s of CPU time; the same alone"
@@ -447,14 +453,14 @@ def test_verdicts_do_not_depend_on_the_machines_load() -> None:
     endless = ["    while True: pass", "    import time\n    time.sleep(60)"]
     texts = [*[SUM.canonical_solution, HALF, SLEEPS_A_LITTLE] * 4, *wrong, *endless]
     pool = Pool(detect("auto"), LIMITS)
-    idle = pool.judge([Sample(SUM, text) for text in texts])
+    idle = pool.judge_all([Submission(SUM, text) for text in texts])
     assert [verdict.verdict for verdict in idle[:12]] == ["passed"] * 12
     loops = [
         subprocess.Popen([sys.executable, "-c", "import signal\nsignal.alarm(60)\nwhile True: pass"])
         for _ in range(2 * len(os.sched_getaffinity(0)))
     ]
     try:
-        loaded = pool.judge([Sample(SUM, text) for text in texts])
+        loaded = pool.judge_all([Submission(SUM, text) for text in texts])
     finally:
         for loop in loops:
             loop.kill()
@@ -473,7 +479,7 @@ def test_a_timeout_that_does_not_come_again_does_not_count(tmp_path: Path) -> No
     while True:
         pass
 """
-    (verdict,) = Pool(detect("C"), LIMITS, workers=1).judge([Sample(SUM, once)])
+    (verdict,) = Pool(detect("C"), LIMITS, workers=1).judge_all([Submission(SUM, once)])
     assert (verdict.verdict, verdict.reason) == ("passed", "first run: cpu_timeout")
     assert verdict.first_run
     assert verdict.first_run.verdict == "cpu_timeout"
@@ -484,21 +490,21 @@ def test_a_lost_worker_is_replaced_and_is_not_the_models_failure(monkeypatch: py
     real = Worker.judge
     lost = iter([True, False])
 
-    def judge(self: Worker, sample: Sample, seed: int) -> tuple[Verdict | None, str]:
+    def judge(self: Worker, sample: Submission, seed: int) -> tuple[Verdict | None, str]:
         if next(lost, False):
             self.process.kill()
         return real(self, sample, seed)
 
     monkeypatch.setattr(Worker, "judge", judge)
-    samples = [Sample(SUM, SUM.canonical_solution)] * 2
-    assert [verdict.verdict for verdict in pool.judge(samples)] == ["passed", "passed"]
+    samples = [Submission(SUM, SUM.canonical_solution)] * 2
+    assert [verdict.verdict for verdict in pool.judge_all(samples)] == ["passed", "passed"]
 
 
 def test_a_judge_that_fails_again_and_again_ends_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(detect("C"), LIMITS, workers=1)
     never = problem("    pass\n")
     with pytest.raises(UserError, match=r"failed on 1 samples, 3 times each; task: the test never called"):
-        pool.judge([Sample(never, "def solve():\n    return 1\n")])
+        pool.judge_all([Submission(never, "def solve():\n    return 1\n")])
 
 
 @pytest.mark.parametrize(
@@ -637,7 +643,7 @@ def test_a_killed_judge_leaves_nothing(tmp_path: Path, benchmark_file: Path, opt
 
 def test_a_test_that_prints_does_no_harm() -> None:
     noisy = problem('    print(\'{"verdict": {"verdict": "passed"}}\')\n    assert candidate() == 1\n')
-    verdicts = Pool(detect("C"), LIMITS, 1).judge([Sample(noisy, "def solve():\n    return 2\n")])
+    verdicts = Pool(detect("C"), LIMITS, 1).judge_all([Submission(noisy, "def solve():\n    return 2\n")])
     assert [verdict.verdict for verdict in verdicts] == ["wrong_answer"]
 
 

@@ -12,7 +12,7 @@ from tests.helpers.judge_samples import LIMITS, SUM
 
 TESTS = Path(__file__).resolve().parents[1]
 # These arm ITIMER_PROF, whose signal ends the process that calls them
-ARMS_TIMER = {"Judge", "run_test", "run_inputs", "time_limit"}
+ARMS_TIMER = {"SampleJudge", "run_test", "run_inputs", "time_limit"}
 
 
 def test_sigprof_kills_the_judges_process_and_not_pytest() -> None:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.headers import is_header
+from stages.common.headers import is_function_header
 from stages.common.text.pieces import pieces_of, plain_ids
 from stages.common.text.settings import PromptSettings
 from stages.common.text.templates import Unrenderable, every_answer, opening, templated_answer
@@ -30,7 +30,7 @@ def render_prompt(prompt: str, tokenizer: Any, settings: PromptSettings) -> str:
     Raises:
         UserError: style chat with a tokenizer that has no template, or whose template refuses the messages.
     """
-    header = is_header(prompt)
+    header = is_function_header(prompt)
     kept, _ = boundary(one_break(prompt) if header else prompt, tokenizer)
     if settings.style == "completion":
         return kept
@@ -66,7 +66,7 @@ def render_row(row: dict[str, Any], tokenizer: Any, settings: PromptSettings) ->
         return "", prompt + completion  # plain text: no style has a place for a question here
     if settings.style == "completion":
         return continued(prompt, completion, tokenizer)
-    if is_header(prompt):
+    if is_function_header(prompt):
         header, body = continued(prompt, completion, tokenizer)
         asked = wrapped(prompt, settings)
         return answered(asked, FENCE + header.lstrip(), body.rstrip() + CLOSE, tokenizer, settings)
@@ -132,7 +132,7 @@ def continued(prompt: str, completion: str, tokenizer: Any) -> tuple[str, str]:
     if white.startswith("\n") and white.count("\n") == 1:  # the same for a header and for other text
         kept, _ = boundary(before, tokenizer)
         return kept, text[len(kept) :]
-    header = "\n" in white and is_header(prompt)
+    header = "\n" in white and is_function_header(prompt)
     kept, _ = boundary(one_break(before) if header else before, tokenizer)
     if header and kept.endswith("\n"):
         return kept, before[before.rfind("\n") + 1 :] + body

@@ -1,7 +1,7 @@
-"""From what a model wrote to a program: the longest prefix that parses, and what the entry point needs of it.
+"""Turn a model's answer into a program: the longest prefix that parses, reduced to what the entry point needs.
 
-The text is hostile: its size, and the work spent on parsing it, are bounded, and whatever it does to the parser is
-the text's own failure. The same code reads the output of every backend and every prompt style.
+The text is hostile: its size and the work spent on parsing it are bounded, and whatever it does to the parser counts
+as the text's own failure. The same code reads the output of every backend and every prompt style.
 """
 
 import ast
@@ -14,23 +14,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-from stages.common.headers import is_empty
+from stages.common.headers import is_placeholder
 from stages.judge.extract.fences import fenced, with_late_fences
 from stages.judge.extract.reachable import (
-    Function,
+    FunctionNode,
     defined,
     first_line,
     gives_something,
     is_future,
-    needed,
+    reachable_statements,
     sharing_lines,
     source_of,
 )
 
-MAX_CHARACTERS = 64_000  # of a completion; the rest is not read
-MAX_PARSED = 1_000_000  # characters given to the parser for one completion, over all attempts
+MAX_COMPLETION_CHARACTERS = 64_000  # of a completion; the rest is ignored
+MAX_PARSED = 1_000_000  # characters parsed for one completion, over all attempts
 MAX_ATTEMPTS = 400  # calls of the parser for one completion
-MAX_STARTS = 40  # places that an answer without a fence may begin at
+MAX_STARTS = 40  # places tried as the start of an answer without a fence
 TURN_END = re.compile(
     "<[|｜](?:im_end|endoftext|end_of_text|eot_id|EOT|end|end▁of▁sentence)[|｜]>|<end_of_turn>|</s>\\s*\\Z"
 )
@@ -41,7 +41,7 @@ STARTS = re.compile(
 
 @dataclass(frozen=True)
 class Extraction:
-    """A program, or the verdict that there is none (`syntax_error`, `no_entry_point`) with its reason."""
+    """A program, or the verdict that there is none (`syntax_error`, `no_entry_point`), with its reason."""
 
     program: str = ""
     verdict: str = ""
@@ -50,7 +50,7 @@ class Extraction:
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read a completion: `header` as it stands, then lines of the completion."""
+    """One way to read a completion: `header` unchanged, then lines of the completion."""
 
     header: str
     body: str
@@ -71,7 +71,7 @@ class Parsed:
 
 
 class Work:
-    """What may still be spent on parsing one completion."""
+    """The work left for parsing one completion."""
 
     def __init__(self) -> None:
         self.characters = MAX_PARSED
@@ -85,12 +85,12 @@ class Work:
         return self.characters >= 0 and self.attempts >= 0
 
 
-def extract(prompt: str, entry_point: str, completion: str, also: Sequence[str] = ()) -> Extraction:
-    """The program that a completion makes of a problem's prompt; it holds the entry point, and `also` where defined.
+def extract_program(prompt: str, entry_point: str, completion: str, also: Sequence[str] = ()) -> Extraction:
+    """Return the program of a completion: the entry point, names in `also` that it defines, and what they need.
 
-    A completion may go on with the prompt's function, repeat it, hold it in a code fence, or begin with a wrong
-    indent. Readings are tried from the most to the least direct; within a group the one that keeps most lines wins.
-    One whose entry point is empty counts where no reading has better.
+    A completion may continue the prompt's function, repeat it, hold it in a code fence, or start with a wrong indent.
+    Readings are tried from the most to the least direct; within a group the one that keeps most lines wins. One with an
+    empty entry point counts only where no reading has a better one.
     """
     work = Work()
     stub: Built | None = None
@@ -108,15 +108,15 @@ def extract(prompt: str, entry_point: str, completion: str, also: Sequence[str] 
 
 
 def answer_in(completion: str) -> str:
-    """What a model says behind its thinking, up to the token that ends its turn where a backend left one in."""
+    """Return the answer after any thinking, up to an end-of-turn token that a backend may have left in."""
     _, closed, answer = completion.rpartition("</think>")
     if not closed and answer.lstrip().startswith("<think>"):
         return ""
-    return TURN_END.split(clean(answer[:MAX_CHARACTERS]), maxsplit=1)[0]
+    return TURN_END.split(clean(answer[:MAX_COMPLETION_CHARACTERS]), maxsplit=1)[0]
 
 
 def clean(text: str) -> str:
-    """Line ends as \\n; cut before the first null byte or lone surrogate, which no source may hold."""
+    """Normalise line ends to \\n and cut before the first null byte or lone surrogate, which no source may hold."""
     text = re.split("[\0\ud800-\udfff]", text.removeprefix("\ufeff"), maxsplit=1)[0]
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
 
@@ -138,7 +138,7 @@ def readings(prompt: str, entry_point: str, text: str) -> Iterator[list[Reading]
         yield [Reading(before, text[start.start() :])]
 
 
-def parse(text: str) -> ast.Module:
+def parse_quietly(text: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(text)
@@ -146,51 +146,51 @@ def parse(text: str) -> ast.Module:
 
 @lru_cache(maxsize=1024)
 def ends_in_function(prompt: str, entry_point: str) -> bool:
-    """Whether the prompt stops inside the entry point, so that its body is what comes next."""
+    """Return whether the prompt stops inside the entry point, so that its body follows."""
     for ending in ("", "\n    pass"):
         try:
-            last = parse(prompt + ending).body[-1]
+            last = parse_quietly(prompt + ending).body[-1]
         except (SyntaxError, ValueError, IndexError, MemoryError, RecursionError):
             continue
-        return isinstance(last, Function) and last.name == entry_point
+        return isinstance(last, FunctionNode) and last.name == entry_point
     return False
 
 
 @lru_cache(maxsize=1024)
 def preamble(prompt: str, entry_point: str) -> str:
-    """The part of the prompt before the entry point: imports and helpers; empty where the prompt is no code."""
+    """Return the prompt's imports and helpers, all before the entry point; empty where the prompt is not code."""
     for ending in ("", "\n    pass"):
         try:
-            tree = parse(prompt + ending)
+            tree = parse_quietly(prompt + ending)
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
         lines = prompt.split("\n")
         for node in tree.body:
-            if isinstance(node, Function) and node.name == entry_point:
+            if isinstance(node, FunctionNode) and node.name == entry_point:
                 lines = lines[: first_line(node) - 1]
         return "".join(line + "\n" for line in lines)
     return ""
 
 
 def helpers(blocks: Sequence[str], entry_point: str) -> str:
-    """Imports, functions and classes of the fences without an entry point: an answer may be spread over several."""
+    """Return imports, functions and classes of fences without an entry point: an answer may span several fences."""
     taken = {entry_point, *dir(builtins)}
     found = []
     for block in blocks:
         try:
-            body = parse(block).body
+            body = parse_quietly(block).body
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
         if any(entry_point in defined(node) for node in body):
             continue
         lines, shared = block.split("\n"), sharing_lines(body)
-        kept = [n for n in body if isinstance(n, Function | ast.ClassDef | ast.Import | ast.ImportFrom)]
+        kept = [n for n in body if isinstance(n, FunctionNode | ast.ClassDef | ast.Import | ast.ImportFrom)]
         found += [source_of(n, lines, shared) + "\n" for n in kept if not defined(n) & taken]
     return "".join(found)
 
 
 def reindented(text: str) -> list[str]:
-    """The body with its first line's indent made that of a body, and with all of it moved to a body's place."""
+    """Return two repairs of a body's indent: of its first line only, and of all lines."""
     lines = text.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), None)
     if first is None:
@@ -200,7 +200,7 @@ def reindented(text: str) -> list[str]:
 
 
 def build(reading: Reading, names: Sequence[str], work: Work) -> Built | None:
-    """The program of a reading; None without an entry point."""
+    """Return the program of a reading; None without an entry point."""
     header_lines = reading.header.count("\n")
     parsed = longest_prefix(reading.header + reading.body, header_lines, work)
     if parsed is None:
@@ -216,10 +216,10 @@ def build(reading: Reading, names: Sequence[str], work: Work) -> Built | None:
 
 
 def longest_prefix(source: str, at_least: int, work: Work) -> Parsed | None:
-    """The longest run of whole lines from the top that parses and is longer than `at_least` lines.
+    """Return the longest run of whole lines from the top that parses and exceeds `at_least` lines.
 
-    The parser names the line of its error; what is before that line is tried next, so that a bad line costs one
-    more attempt, not one per line above it.
+    The parser reports the line of its error. The lines before it are tried next, so that a bad line costs one more
+    attempt, not one per line above it.
     """
     lines = source.split("\n")
     while len(lines) > at_least:
@@ -228,7 +228,7 @@ def longest_prefix(source: str, at_least: int, work: Work) -> Parsed | None:
             work.error = work.error or "too much to parse"
             return None
         try:
-            return Parsed(lines, parse(text))
+            return Parsed(lines, parse_quietly(text))
         except SyntaxError as error:
             work.error = work.error or f"{error.msg}, line {(error.lineno or 1) - at_least}"
             lines = lines[: max(0, min((error.lineno or 1) - 1, len(lines) - 1))]
@@ -245,7 +245,7 @@ def select(parsed: Parsed, header_lines: int, names: Sequence[str], reading: Rea
     entries = [n for n in body if names[0] in defined(n) and (n.end_lineno or 0) > header_lines]
     if not entries or (reading.returns and not any(gives_something(node) for node in entries)):
         return None
-    kept = needed(body, names)
+    kept = reachable_statements(body, names)
     future = [n for n in kept if is_future(n)]
     rest = [n for n in kept if not is_future(n)]
     shared = sharing_lines(parsed.tree.body)
@@ -255,24 +255,26 @@ def select(parsed: Parsed, header_lines: int, names: Sequence[str], reading: Rea
 
 
 def without_repeats(body: list[ast.stmt], name: str, header_lines: int, cut: bool) -> list[ast.stmt]:
-    """Statements without later versions of the entry point that are no answer.
+    """Return statements without later versions of the entry point that are not the answer.
 
-    A model that has finished the prompt's function goes on with whatever comes next in a file, often the prompt
-    again; harnesses that stop at the first line behind the body never see it. Of a file, the last version counts, as
-    in Python, but for stubs and for one that the end of the text cuts off.
+    A model that has finished the prompt's function continues with whatever follows in a file, often the prompt again;
+    harnesses that stop at the first line after the body never see it. In a file the last version counts, as in Python,
+    except stubs and one that the end of the text cuts off.
     """
     versions = [
-        i for i, n in enumerate(body) if isinstance(n, Function) and n.name == name and not is_stub(n)
+        i for i, n in enumerate(body) if isinstance(n, FunctionNode) and n.name == name and not is_stub(n)
     ]
     if not versions:
         return body
     first = versions[0] + 1
     continued = first_line(body[versions[0]]) <= header_lines
-    taken = {n.name for n in body[:first] if isinstance(n, Function | ast.ClassDef)} if continued else {name}
+    taken = (
+        {n.name for n in body[:first] if isinstance(n, FunctionNode | ast.ClassDef)} if continued else {name}
+    )
     dropped = {
         node
         for node in body[first:]
-        if isinstance(node, Function | ast.ClassDef)
+        if isinstance(node, FunctionNode | ast.ClassDef)
         and node.name in taken
         and (continued or is_stub(node) or (cut and node is body[-1]))
     }
@@ -280,4 +282,4 @@ def without_repeats(body: list[ast.stmt], name: str, header_lines: int, cut: boo
 
 
 def is_stub(node: ast.stmt) -> bool:
-    return isinstance(node, Function) and all(map(is_empty, node.body))
+    return isinstance(node, FunctionNode) and all(map(is_placeholder, node.body))

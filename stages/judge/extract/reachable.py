@@ -1,19 +1,19 @@
-"""Which statements of a module a function needs, by the names they bind and use."""
+"""Find the statements of a module that a function needs, by the names they bind and use."""
 
 import ast
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+ComprehensionNode = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
 def gives_something(function: ast.stmt) -> bool:
     return any(isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) for node in walk_scope(function))
 
 
-def needed(body: list[ast.stmt], names: Sequence[str]) -> list[ast.stmt]:
-    """Statements of a module that `names` reach, and what acts on those names."""
+def reachable_statements(body: list[ast.stmt], names: Sequence[str]) -> list[ast.stmt]:
+    """Return the statements of a module that `names` reach, and those that act on these names."""
     defining: dict[str, list[int]] = {}
     for i, node in enumerate(body):
         for name in defined(node):
@@ -42,7 +42,7 @@ def is_future(node: ast.stmt) -> bool:
 
 def defined(node: ast.stmt) -> set[str]:
     """Names that a module's statement binds or, by a method call or an item, may change."""
-    if isinstance(node, Function | ast.ClassDef):
+    if isinstance(node, FunctionNode | ast.ClassDef):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {alias.asname or alias.name.split(".")[0] for alias in node.names}
@@ -50,37 +50,37 @@ def defined(node: ast.stmt) -> set[str]:
         return set()
     found = set[str]()
     for child in walk_scope(node):
-        if isinstance(child, Function | ast.ClassDef | ast.Import | ast.ImportFrom):
+        if isinstance(child, FunctionNode | ast.ClassDef | ast.Import | ast.ImportFrom):
             found |= defined(child)
         elif isinstance(child, ast.Expr):
             if isinstance(child.value, ast.Call) and isinstance(child.value.func, ast.Attribute):
-                found.add(root(child.value.func))
+                found.add(base_name(child.value.func))
         elif isinstance(child, ast.Name | ast.Attribute | ast.Subscript) and isinstance(child.ctx, ast.Store):
-            found.add(root(child))
+            found.add(base_name(child))
     return found
 
 
-def root(node: ast.expr) -> str:
-    """The name that an attribute or an item hangs on, "" where it is none."""
+def base_name(node: ast.expr) -> str:
+    """Return the name at the base of an attribute or subscript, "" if it is not a name."""
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes below `node` that are in the same scope."""
+    """Yield `node` and the nodes below it in the same scope."""
     stack = [node]
     while stack:
         here = stack.pop()
         yield here
-        if here is node or not isinstance(here, Function | ast.ClassDef | ast.Lambda | Comprehension):
+        if here is node or not isinstance(here, FunctionNode | ast.ClassDef | ast.Lambda | ComprehensionNode):
             stack.extend(ast.iter_child_nodes(here))
 
 
 def used(node: ast.stmt) -> set[str]:
     """Names that a statement may look up in its module: all that it loads but a function's own locals."""
     loads = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    if not isinstance(node, Function):
+    if not isinstance(node, FunctionNode):
         return loads
     declared = {name for n in ast.walk(node) if isinstance(n, ast.Global) for name in n.names}
     a = node.args
@@ -91,7 +91,7 @@ def used(node: ast.stmt) -> set[str]:
     return (loads - own) | declared
 
 
-def annotations(node: Function) -> list[ast.expr]:
+def annotations(node: FunctionNode) -> list[ast.expr]:
     a = node.args
     arguments = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
     found = [arg.annotation for arg in arguments if arg and arg.annotation]
@@ -99,7 +99,7 @@ def annotations(node: Function) -> list[ast.expr]:
 
 
 def first_line(node: ast.stmt) -> int:
-    """The line a statement begins on, its decorators counted."""
+    """Return the first line of a statement, decorators included."""
     decorators = getattr(node, "decorator_list", [])
     return min([node.lineno, *(d.lineno for d in decorators)])
 

@@ -9,43 +9,43 @@ from typing import Any
 
 from stages.judge.sandbox import values
 
-CHUNK = 1 << 16
-BATCH_BYTES = 1 << 20  # of values in one message, unless a single one is longer
+READ_BYTES = 1 << 16
+REPLY_BATCH_BYTES = 1 << 20  # of values in one message, unless a single one is longer
 
 
-class Ended(Exception):
+class StreamClosed(Exception):
     """The judge closed the stream."""
 
 
-def receive(stream: int) -> dict[str, Any]:
+def receive_message(stream: int) -> dict[str, Any]:
     """One message of the judge, who sends no other before it is answered."""
-    data = read(stream)
-    while len(data) < values.HEADER.size:
-        data += read(stream)
-    size = values.HEADER.size + values.HEADER.unpack_from(data)[0]
+    data = read_some(stream)
+    while len(data) < values.FRAME_HEADER.size:
+        data += read_some(stream)
+    size = values.FRAME_HEADER.size + values.FRAME_HEADER.unpack_from(data)[0]
     parts, got = [data], len(data)
     while got < size:
-        parts.append(read(stream))
+        parts.append(read_some(stream))
         got += len(parts[-1])
-    return json.loads(b"".join(parts)[values.HEADER.size :])
+    return json.loads(b"".join(parts)[values.FRAME_HEADER.size :])
 
 
-def read(stream: int) -> bytes:
-    part = os.read(stream, CHUNK)
+def read_some(stream: int) -> bytes:
+    part = os.read(stream, READ_BYTES)
     if not part:
-        raise Ended
+        raise StreamClosed
     return part
 
 
-def send(stream: int, message: dict[str, Any]) -> None:
-    data = memoryview(values.frame(message))
-    if len(data) > values.MAX_BYTES:
-        data = memoryview(values.frame({"id": message.get("id"), "large": len(data)}))
+def send_message(stream: int, message: dict[str, Any]) -> None:
+    data = memoryview(values.encode_frame(message))
+    if len(data) > values.MAX_FRAME_BYTES:
+        data = memoryview(values.encode_frame({"id": message.get("id"), "large": len(data)}))
     while data:
         data = data[os.write(stream, data) :]
 
 
-def failure(error: BaseException) -> list[str]:
+def describe_error(error: BaseException) -> list[str]:
     """Type, the nearest built-in type, and text of an exception; the text may be hostile too."""
     kind = type(error)
     builtin = next((c.__name__ for c in kind.__mro__ if c.__module__ == "builtins"), "Exception")
@@ -56,26 +56,26 @@ def failure(error: BaseException) -> list[str]:
     return [str(kind.__name__)[:100], builtin, words.encode("utf-8", "replace").decode()]
 
 
-def candidate(stream: int) -> None:
+def run_candidate(stream: int) -> None:
     """Load a program, then answer calls of its entry point until the judge closes the stream."""
     try:
-        job = receive(stream)
+        job = receive_message(stream)
         random.seed(job["seed"])
-        function = load(stream, job)
+        function = load_program(stream, job)
         if function is not None:
             while True:
-                call = receive(stream)
-                (answer_batch if "batch" in call else answer)(stream, function, call)
-    except Ended:
+                call = receive_message(stream)
+                (answer_batch if "batch" in call else answer_call)(stream, function, call)
+    except StreamClosed:
         return
 
 
-def load(stream: int, job: dict[str, Any]) -> Any:
+def load_program(stream: int, job: dict[str, Any]) -> Any:
     module = types.ModuleType("solution")  # in sys.modules, since dataclasses look their module up
     sys.modules["solution"] = module
     stage = "syntax"
     try:
-        code = compile(values.decode(job["program"]), "<solution>", "exec", dont_inherit=True)
+        code = compile(values.decode_value(job["program"]), "<solution>", "exec", dont_inherit=True)
         stage = "load"
         exec(code, module.__dict__)
         function = module.__dict__.get(job["entry_point"])
@@ -86,20 +86,20 @@ def load(stream: int, job: dict[str, Any]) -> Any:
             module.__dict__[job["entry_point"]] = function
             check(function)
     except BaseException as error:
-        send(stream, {"stage": stage, "error": failure(error)})
+        send_message(stream, {"stage": stage, "error": describe_error(error)})
         return None
-    send(stream, {"stage": "ready" if callable(function) else "entry"})
+    send_message(stream, {"stage": "ready" if callable(function) else "entry"})
     return function if callable(function) else None
 
 
-def answer(stream: int, function: Any, call: dict[str, Any]) -> None:
+def answer_call(stream: int, function: Any, call: dict[str, Any]) -> None:
     """One call: its value, or its exception, and list, dict and set arguments that it changed in place."""
     reply: dict[str, Any] = {"id": call["id"]}
     try:
-        arguments = values.decode(call["arguments"])
-        keywords = values.decode(call["keywords"])
-        reply["value"] = values.encode(function(*arguments, **keywords))
-        after = [values.encode(a) if isinstance(a, list | dict | set) else None for a in arguments]
+        arguments = values.decode_value(call["arguments"])
+        keywords = values.decode_value(call["keywords"])
+        reply["value"] = values.encode_value(function(*arguments, **keywords))
+        after = [values.encode_value(a) if isinstance(a, list | dict | set) else None for a in arguments]
         changed = {
             i: form for i, form in enumerate(after) if form is not None and form != call["arguments"][i + 1]
         }
@@ -108,12 +108,12 @@ def answer(stream: int, function: Any, call: dict[str, Any]) -> None:
     except values.TooDeep as error:
         reply = {"id": call["id"], "deep": str(error)}
     except BaseException as error:
-        reply = {"id": call["id"], "error": failure(error)}
+        reply = {"id": call["id"], "error": describe_error(error)}
     try:
-        send(stream, reply)
+        send_message(stream, reply)
     except MemoryError as error:  # in the encoding, before anything was written
-        reply = {"id": call["id"], "error": failure(error)}
-        send(stream, reply)
+        reply = {"id": call["id"], "error": describe_error(error)}
+        send_message(stream, reply)
 
 
 def answer_batch(stream: int, function: Any, call: dict[str, Any]) -> None:
@@ -126,17 +126,17 @@ def answer_batch(stream: int, function: Any, call: dict[str, Any]) -> None:
     last: dict[str, Any] = {}
     for arguments in call["batch"]:
         try:
-            form = values.encode(function(*values.decode(arguments)))
+            form = values.encode_value(function(*values.decode_value(arguments)))
             length = len(json.dumps(form))
         except values.TooDeep as error:
             last = {"deep": str(error)}
             break
         except BaseException as error:
-            last = {"error": failure(error)}
+            last = {"error": describe_error(error)}
             break
-        if waiting and size + length > BATCH_BYTES:
-            send(stream, {"values": waiting, "more": True})
+        if waiting and size + length > REPLY_BATCH_BYTES:
+            send_message(stream, {"values": waiting, "more": True})
             waiting, size = [], 0
         waiting.append(form)
         size += length
-    send(stream, {"values": waiting, **last})
+    send_message(stream, {"values": waiting, **last})

@@ -22,10 +22,10 @@ from typing import Any
 
 from stages.judge.sandbox import values
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+SANDBOX_FOLDER = Path(__file__).resolve().parent
+REPOSITORY_ROOT = SANDBOX_FOLDER.parents[2]
 # What runs inside the sandbox: standard library only, nothing else of the repository
-INSIDE = ("supervisor.py", "candidate.py", "kernel.py", "values.py")
+MOUNTED_FILES = ("supervisor.py", "candidate.py", "kernel.py", "values.py")
 START_SECONDS = 30.0
 CLEAN_UP_SECONDS = 2.0
 PYTHON_FLAGS = ("-s", "-S", "-P", "-B")  # not -I or -E: they would ignore PYTHONHASHSEED
@@ -35,7 +35,7 @@ class SandboxFailed(Exception):
     """The sandbox, not the candidate, did something wrong."""
 
 
-class NoIsolation(Exception):
+class LevelUnavailable(Exception):
     """A level that this machine does not give; says why."""
 
 
@@ -81,7 +81,7 @@ class Sandbox:
         self.jobs = 0
         with theirs:
             self.process = subprocess.Popen(
-                command(isolation, theirs.fileno()),
+                supervisor_command(isolation, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self.stderr,
@@ -96,7 +96,7 @@ class Sandbox:
             ready = b""
         if not ready:
             self.close()
-            raise NoIsolation(self.words or "the sandbox did not start")
+            raise LevelUnavailable(self.words or "the sandbox did not start")
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -162,7 +162,7 @@ class Candidate:
     def send(self, message: dict[str, Any]) -> None:
         """Raises EOFError where the candidate is gone."""
         try:
-            self.stream.sendall(values.frame(message))
+            self.stream.sendall(values.encode_frame(message))
         except OSError as error:
             raise EOFError(str(error)) from None
 
@@ -171,12 +171,12 @@ class Candidate:
 
         Raises:
             EOFError: the candidate is gone.
-            OverflowError: the message is longer than values.MAX_BYTES.
+            OverflowError: the message is longer than values.MAX_FRAME_BYTES.
             values.Malformed: no message that the supervisor's code writes.
         """
-        (length,) = values.HEADER.unpack(self.read(values.HEADER.size))
-        if length > values.MAX_BYTES:
-            raise OverflowError(f"a reply of {length} bytes, {values.MAX_BYTES} are allowed")
+        (length,) = values.FRAME_HEADER.unpack(self.read(values.FRAME_HEADER.size))
+        if length > values.MAX_FRAME_BYTES:
+            raise OverflowError(f"a reply of {length} bytes, {values.MAX_FRAME_BYTES} are allowed")
         try:
             message = json.loads(self.read(length))
         except (ValueError, RecursionError) as error:
@@ -201,7 +201,7 @@ class Candidate:
         return taken
 
 
-def command(isolation: Isolation, control: int) -> list[str]:
+def supervisor_command(isolation: Isolation, control: int) -> list[str]:
     """The command line of the supervisor."""
     config = {
         "level": isolation.level,
@@ -211,7 +211,7 @@ def command(isolation: Isolation, control: int) -> list[str]:
         "user": isolation.user,
         "folder": tempfile.gettempdir() if isolation.level == "C" else "",  # where a candidate's own is made
     }
-    root = "/judge" if isolation.level == "A" else str(ROOT)
+    root = "/judge" if isolation.level == "A" else str(REPOSITORY_ROOT)
     script = f"{root}/stages/judge/sandbox/supervisor.py"
     python = [isolation.python, *PYTHON_FLAGS, script, root, str(control), json.dumps(config)]
     if isolation.level != "A":
@@ -225,8 +225,8 @@ def command(isolation: Isolation, control: int) -> list[str]:
         *(*binds, *empty),
         *(
             word
-            for name in INSIDE
-            for word in ("--ro-bind", str(HERE / name), f"/judge/stages/judge/sandbox/{name}")
+            for name in MOUNTED_FILES
+            for word in ("--ro-bind", str(SANDBOX_FOLDER / name), f"/judge/stages/judge/sandbox/{name}")
         ),
         *("--size", str(16 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"),
         *("--", *python),

@@ -83,7 +83,7 @@ def libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def check(result: int, what: str) -> int:
+def require_success(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise KernelRefused(number, f"{what}: {os.strerror(number)}")
@@ -102,12 +102,12 @@ def limit_resources(cpu_seconds: float, memory_bytes: int) -> None:
         resource.RLIMIT_MSGQUEUE: 0,
     }
     for name, value in wanted.items():
-        lower(name, value, value)
+        lower_limit(name, value, value)
     seconds = int(cpu_seconds) + 2  # a backstop: the supervisor kills at the exact limit
-    lower(resource.RLIMIT_CPU, seconds, seconds + 1)
+    lower_limit(resource.RLIMIT_CPU, seconds, seconds + 1)
 
 
-def lower(name: int, soft: int, hard: int) -> None:
+def lower_limit(name: int, soft: int, hard: int) -> None:
     present = resource.getrlimit(name)[1]
     if present != resource.RLIM_INFINITY:
         soft, hard = min(soft, present), min(hard, present)
@@ -127,21 +127,21 @@ def drop_capabilities() -> None:
     for capability in range(64):
         c.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     header = struct.pack("=Ii", 0x20080522, 0)
-    check(c.capset(header, bytes(24)), "capset")
+    require_success(c.capset(header, bytes(24)), "capset")
 
 
 def no_new_privileges() -> None:
-    check(libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    require_success(libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
-def die_with_parent() -> None:
+def kill_with_parent() -> None:
     """Be killed when the thread that started this process ends, however it ends."""
-    check(libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
+    require_success(libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
 
 
 def adopt_orphans() -> None:
     """Descendants whose parent dies become this process's children, so that it can end them."""
-    check(libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child subreaper")
+    require_success(libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child subreaper")
 
 
 def landlock_version() -> int:
@@ -166,17 +166,17 @@ def landlock_ruleset(
     attribute = struct.pack("=QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     c = libc()
-    ruleset = check(c.syscall(CREATE_RULESET, attribute[:size], size, 0), "landlock_create_ruleset")
+    ruleset = require_success(c.syscall(CREATE_RULESET, attribute[:size], size, 0), "landlock_create_ruleset")
     for paths, access in ((readable, READ_FILE | READ_DIR), (writable, files), (listed, READ_DIR)):
         for path in paths:
             allow_beneath(c, ruleset, path, access)
     return ruleset
 
 
-def landlock(ruleset: int) -> None:
+def enter_landlock(ruleset: int) -> None:
     """Put this process under a ruleset; cannot be taken back."""
     no_new_privileges()
-    check(libc().syscall(RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    require_success(libc().syscall(RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
 
 
 def allow_beneath(c: ctypes.CDLL, ruleset: int, path: str, access: int) -> None:
@@ -185,7 +185,7 @@ def allow_beneath(c: ctypes.CDLL, ruleset: int, path: str, access: int) -> None:
         if not os.path.isdir(path):
             access &= READ_FILE
         rule = struct.pack("=Qi", access, descriptor)
-        check(c.syscall(ADD_RULE, ruleset, 1, rule, 0), f"landlock_add_rule {path}")
+        require_success(c.syscall(ADD_RULE, ruleset, 1, rule, 0), f"landlock_add_rule {path}")
         os.close(descriptor)
 
 
@@ -216,10 +216,10 @@ def seccomp_program(machine: str, pid: int) -> bytes:
         body = [instruction(LOAD, 16 + 8 * argument), *tests, REFUSE]
         program += [instruction(JUMP_EQUAL, both[column], 0, len(body)), *body]
     numbers = sorted(number for pair in ALLOWED.values() if (number := pair[column]) is not None)
-    return b"".join([*program, *search(runs(numbers))])
+    return b"".join([*program, *allow_ranges(number_ranges(numbers))])
 
 
-def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+def number_ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
     """First and last of each run of neighbours in sorted numbers."""
     found: list[tuple[int, int]] = []
     for number in numbers:
@@ -228,7 +228,7 @@ def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-def search(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+def allow_ranges(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Instructions that allow a number within one of the ranges, by halves: the kernel tries every number when it
     takes a filter, and a list of a hundred comparisons makes that a third of a millisecond a candidate."""
     if len(ranges) == 1:
@@ -240,8 +240,12 @@ def search(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
             allow,
         ]
     half = len(ranges) // 2
-    lower = search(ranges[:half])
-    return [instruction(JUMP_AT_LEAST, ranges[half][0], len(lower), 0), *lower, *search(ranges[half:])]
+    lower_limit = allow_ranges(ranges[:half])
+    return [
+        instruction(JUMP_AT_LEAST, ranges[half][0], len(lower_limit), 0),
+        *lower_limit,
+        *allow_ranges(ranges[half:]),
+    ]
 
 
 def seccomp_template() -> bytes:
@@ -260,7 +264,7 @@ def for_process(template: bytes, pid: int) -> bytes:
     return template.replace(struct.pack("=I", UNKNOWN_PID), struct.pack("=I", pid))
 
 
-def seccomp(template: bytes) -> None:
+def enter_seccomp(template: bytes) -> None:
     """Install the filter for this process; cannot be taken back.
 
     Raises:
@@ -270,4 +274,4 @@ def seccomp(template: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     no_new_privileges()
-    check(libc().prctl(PR_SET_SECCOMP, 2, header, 0, 0), "seccomp")
+    require_success(libc().prctl(PR_SET_SECCOMP, 2, header, 0, 0), "seccomp")

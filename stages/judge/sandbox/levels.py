@@ -13,9 +13,9 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.judge.sandbox import kernel, values
-from stages.judge.sandbox.host import Isolation, Limits, NoIsolation, Sandbox, SandboxFailed
+from stages.judge.sandbox.host import Isolation, LevelUnavailable, Limits, Sandbox, SandboxFailed
 
-LEVELS = ("A", "B", "C")
+ISOLATION_LEVELS = ("A", "B", "C")
 UNUSED_USER = 64_990
 
 
@@ -34,42 +34,45 @@ def detect(wanted: str = "auto", bwrap: str | None = None) -> Isolation:
             "the judge isolates candidates with means of Linux; on another system run it in a container"
         )
     reasons: list[str] = []
-    for level in LEVELS if wanted == "auto" else (wanted,):
+    for level in ISOLATION_LEVELS if wanted == "auto" else (wanted,):
         try:
-            isolation = prepare(level, bwrap)
+            isolation = prepare_level(level, bwrap)
             with Sandbox(isolation) as sandbox:
-                prove(sandbox)
+                require_working(sandbox)
             return replace(isolation, why="; ".join(reasons))
-        except (NoIsolation, SandboxFailed) as error:
+        except (LevelUnavailable, SandboxFailed) as error:
             reasons.append(f"level {level} is not to be had: {error}")
     raise UserError(f"evaluate.isolation is {wanted!r}, but {'; '.join(reasons)}")
 
 
-def prepare(level: str, bwrap: str | None = None) -> Isolation:
+def prepare_level(level: str, bwrap: str | None = None) -> Isolation:
     """What starting a level needs; raises NoIsolation for what can be told without starting it."""
-    python, libraries = interpreter()
+    python, libraries = interpreter_files()
     version = kernel.landlock_version()
     if level == "A":
         path = shutil.which(bwrap or "bwrap")
         if path is None:
-            raise NoIsolation(f"{bwrap or 'bwrap'} is not installed (Debian: the package bubblewrap)")
-        hidden = [found for folder in libraries for found in packages(folder)]
+            raise LevelUnavailable(f"{bwrap or 'bwrap'} is not installed (Debian: the package bubblewrap)")
+        hidden = [found for folder in libraries for found in package_folders(folder)]
         return Isolation(
             "A", bwrap=path, python=python, libraries=libraries, hidden=hidden, landlock=version > 0
         )
     if level == "B":
         if version < 1:
-            raise NoIsolation("the kernel has no Landlock")
+            raise LevelUnavailable("the kernel has no Landlock")
         user = UNUSED_USER if os.getuid() == 0 and readable_by_others(python) else 0
-        listed = [folder for folder in libraries if packages(folder)]
+        listed = [folder for folder in libraries if package_folders(folder)]
         entries = [str(path) for folder in listed for path in Path(folder).iterdir()]
-        kept = {*libraries, *entries} - {*listed, *(found for folder in listed for found in packages(folder))}
+        kept = {*libraries, *entries} - {
+            *listed,
+            *(found for folder in listed for found in package_folders(folder)),
+        }
         return Isolation("B", python=python, libraries=sorted(kept), listed=listed, landlock=True, user=user)
     return Isolation("C", python=python, libraries=libraries)
 
 
 @cache
-def interpreter() -> tuple[str, list[str]]:
+def interpreter_files() -> tuple[str, list[str]]:
     """The base interpreter's executable, and the folders and shared libraries that it needs."""
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
@@ -85,7 +88,7 @@ def interpreter() -> tuple[str, list[str]]:
     return python, sorted(path for path in found if os.path.exists(path))
 
 
-def packages(folder: str) -> list[str]:
+def package_folders(folder: str) -> list[str]:
     """Folders with installed packages in the interpreter's library; a benchmark's answers may be among them."""
     found = (os.path.join(folder, name) for name in ("site-packages", "dist-packages"))
     return [path for path in found if os.path.isdir(path)]
@@ -95,7 +98,7 @@ def readable_by_others(path: str) -> bool:
     return all(parent.stat().st_mode & 0o005 == 0o005 for parent in [Path(path), *Path(path).parents])
 
 
-def prove(sandbox: Sandbox) -> None:
+def require_working(sandbox: Sandbox) -> None:
     """Run a program that adds one and one, so that a level counts only where its filters were accepted."""
     with sandbox.run(Limits(cpu_seconds=5.0)) as candidate:
         program = "def add(a, b):\n    return a + b\n"
@@ -103,7 +106,9 @@ def prove(sandbox: Sandbox) -> None:
         with contextlib.suppress(EOFError):
             candidate.send({"program": program, "entry_point": "add", "seed": 0})
             candidate.receive()
-            candidate.send({"id": 1, "arguments": values.encode((1, 1)), "keywords": values.encode({})})
+            candidate.send(
+                {"id": 1, "arguments": values.encode_value((1, 1)), "keywords": values.encode_value({})}
+            )
             answer = candidate.receive().get("value")
     if answer != 2:
-        raise NoIsolation(candidate.end["trouble"] or "a program that adds one and one did not run")
+        raise LevelUnavailable(candidate.end["trouble"] or "a program that adds one and one did not run")

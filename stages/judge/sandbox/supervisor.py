@@ -24,7 +24,7 @@ if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
 
 from stages.judge.sandbox import kernel
-from stages.judge.sandbox.candidate import candidate
+from stages.judge.sandbox.candidate import run_candidate
 
 if __name__ == "__main__":
     sys.path.pop(0)  # no module of ours for a candidate to import
@@ -45,7 +45,7 @@ PRELOADED = (
     ),
     *("re", "string", "typing"),
 )
-CHUNK = 1 << 16
+MESSAGE_BYTES = 1 << 16
 
 
 class Confinement(NamedTuple):
@@ -57,7 +57,7 @@ class Confinement(NamedTuple):
     filter: bytes  # of seccomp, for any process; empty: none
 
 
-def prepare(config: dict[str, Any]) -> Confinement:
+def prepare_confinement(config: dict[str, Any]) -> Confinement:
     """Raises KernelRefused for what this machine does not give."""
     level = config["level"]
     writable = ["/tmp"] if level == "A" else []
@@ -77,7 +77,7 @@ def main() -> None:
     for module in PRELOADED:
         __import__(module)
     try:
-        confinement = prepare(config)
+        confinement = prepare_confinement(config)
     except kernel.KernelRefused as error:
         sys.exit(str(error))
     if os.getpid() != 1:
@@ -87,17 +87,17 @@ def main() -> None:
     gc.freeze()  # forked children then do not copy the pages by counting
     control.send(json.dumps({"ready": True, "landlock": kernel.landlock_version()}).encode())
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, CHUNK, 1)
+        message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
         if not message:
             return
         if descriptors:  # without: an "end" that crossed the candidate's own end
-            with folder_of_its_own(config["folder"]):
-                end = serve(control, descriptors[0], json.loads(message), confinement)
+            with candidate_folder(config["folder"]):
+                end = run_job(control, descriptors[0], json.loads(message), confinement)
             control.send(json.dumps(end).encode())
 
 
 @contextmanager
-def folder_of_its_own(parent: str) -> Iterator[None]:
+def candidate_folder(parent: str) -> Iterator[None]:
     """At level C, where a candidate can write, a working directory that is removed after it.
 
     Elsewhere (no parent) it stays where it is: the tmpfs at A, at B the root, of which Landlock shows nothing.
@@ -115,7 +115,7 @@ def folder_of_its_own(parent: str) -> Iterator[None]:
             os.chdir("/")
 
 
-def serve(
+def run_job(
     control: socket.socket, stream: int, job: dict[str, Any], confinement: Confinement
 ) -> dict[str, Any]:
     """Run one candidate to its end; says how it ended, and whether it left files."""
@@ -129,12 +129,12 @@ def serve(
     os.close(stream)
     os.close(told)
     trouble = os.read(
-        confined, CHUNK
+        confined, MESSAGE_BYTES
     ).decode()  # written before the program is read: a candidate cannot forge it
     os.close(confined)
     killed = watch(control, pid, job)
     _, status, usage = os.wait4(pid, 0)
-    end_others()
+    kill_leftovers()
     dirty = any(True for _ in os.scandir(".")) if confinement.level == "A" else False
     cpu = usage.ru_utime + usage.ru_stime
     return {
@@ -159,7 +159,7 @@ def become_candidate(stream: int, told: int, job: dict[str, Any], confinement: C
         os.write(told, f"{type(error).__name__}: {error}".encode()[:1000])
         return
     os.close(told)
-    candidate(stream)
+    run_candidate(stream)
 
 
 def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
@@ -183,7 +183,7 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
             if descriptor in ready:
                 break
             if control.fileno() in ready:
-                killed = "end" if control.recv(CHUNK) else "closed"
+                killed = "end" if control.recv(MESSAGE_BYTES) else "closed"
     except OSError:  # the clock of a process that is gone
         pass
     finally:
@@ -193,11 +193,11 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
     return killed
 
 
-def end_others() -> None:
+def kill_leftovers() -> None:
     """End whatever else a candidate left; seccomp refuses to start it, so that this is for level C and for safety."""
     alone = os.getpid() == 1
     for _ in range(10_000):
-        targets = [-1] if alone else children()
+        targets = [-1] if alone else child_processes()
         for target in targets:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(target, signal.SIGKILL)
@@ -209,7 +209,7 @@ def end_others() -> None:
         time.sleep(0.001)
 
 
-def children() -> list[int]:
+def child_processes() -> list[int]:
     with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
         return [int(word) for word in file.read().split()]
     return []
@@ -225,9 +225,9 @@ def confine(job: dict[str, Any], confinement: Confinement) -> None:
     if confinement.level == "B":
         kernel.drop_capabilities()
     if confinement.ruleset >= 0:
-        kernel.landlock(confinement.ruleset)
+        kernel.enter_landlock(confinement.ruleset)
         os.close(confinement.ruleset)
-    kernel.seccomp(confinement.filter)
+    kernel.enter_seccomp(confinement.filter)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from collections import deque
 from itertools import islice
 from typing import Any
 
-MAX_BYTES = 4 << 20  # a frame
-MAX_DEPTH = 100  # containers in containers
+MAX_FRAME_BYTES = 4 << 20  # a frame
+MAX_NESTING = 100  # containers in containers
 MAX_ITEMS = 100_000  # items taken out of an iterator
-HEADER = struct.Struct(">I")
+FRAME_HEADER = struct.Struct(">I")
 COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -81,7 +81,7 @@ ITERABLES: tuple[type, ...] = (
 )
 
 
-def encode(value: Any, strict: bool = False, depth: int = 0) -> Any:
+def encode_value(value: Any, strict: bool = False, depth: int = 0) -> Any:
     """The JSON form of a value; subclasses of plain types go as their base type.
 
     Args:
@@ -102,18 +102,18 @@ def encode(value: Any, strict: bool = False, depth: int = 0) -> Any:
     if issubclass(kind, float):
         return ["f", float.hex(value)]
     if issubclass(kind, str):
-        return text(str.__getitem__(value, slice(None)))
+        return encode_text(str.__getitem__(value, slice(None)))
     if issubclass(kind, complex):
         return ["c", float.hex(value.real), float.hex(value.imag)]
     if issubclass(kind, bytes | bytearray):
         return ["b" if issubclass(kind, bytes) else "B", bytes(value).hex()]
     numpy = sys.modules.get("numpy")
     if numpy and issubclass(kind, numpy.generic):
-        return encode(value.item(), strict, depth)
-    return container(value, kind, strict, depth)
+        return encode_value(value.item(), strict, depth)
+    return encode_container(value, kind, strict, depth)
 
 
-def text(value: str) -> Any:
+def encode_text(value: str) -> Any:
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -121,30 +121,33 @@ def text(value: str) -> Any:
     return value
 
 
-def container(value: Any, kind: type, strict: bool, depth: int) -> Any:
-    if depth >= MAX_DEPTH:
-        raise TooDeep(f"nested deeper than {MAX_DEPTH}")
+def encode_container(value: Any, kind: type, strict: bool, depth: int) -> Any:
+    if depth >= MAX_NESTING:
+        raise TooDeep(f"nested deeper than {MAX_NESTING}")
     below = depth + 1
     if issubclass(kind, list):
-        return ["l", *(encode(item, strict, below) for item in list.__iter__(value))]
+        return ["l", *(encode_value(item, strict, below) for item in list.__iter__(value))]
     if issubclass(kind, tuple):
-        return ["t", *(encode(item, strict, below) for item in tuple.__iter__(value))]
+        return ["t", *(encode_value(item, strict, below) for item in tuple.__iter__(value))]
     if issubclass(kind, dict):
         pairs = dict.items(value)
-        return ["d", *([encode(key, strict, below), encode(item, strict, below)] for key, item in pairs)]
+        return [
+            "d",
+            *([encode_value(key, strict, below), encode_value(item, strict, below)] for key, item in pairs),
+        ]
     if issubclass(kind, set | frozenset):
-        items = [encode(item, strict, below) for item in kind.__iter__(value)]
+        items = [encode_value(item, strict, below) for item in kind.__iter__(value)]
         return ["s" if issubclass(kind, set) else "z", *sorted(items, key=json.dumps)]
     if strict:
         raise Unsupported(f"an argument of type {kind.__name__} cannot be sent to a sandbox")
     if issubclass(kind, ITERABLES):
         items = list(islice(value, MAX_ITEMS + 1))
         if len(items) <= MAX_ITEMS:
-            return ["o", kind.__name__, ["l", *(encode(item, strict, below) for item in items)]]
+            return ["o", kind.__name__, ["l", *(encode_value(item, strict, below) for item in items)]]
     return ["o", kind.__name__]
 
 
-def decode(form: Any, depth: int = 0) -> Any:
+def decode_value(form: Any, depth: int = 0) -> Any:
     """The value of a form. A form that `encode` cannot have written is refused.
 
     Raises:
@@ -157,7 +160,7 @@ def decode(form: Any, depth: int = 0) -> Any:
         raise Malformed("neither a plain value nor a tagged list")
     tag, *rest = form
     try:
-        return scalar(tag, *rest) if tag in SCALARS else collection(tag, rest, depth)
+        return decode_scalar(tag, *rest) if tag in SCALARS else decode_collection(tag, rest, depth)
     except TooDeep:
         raise
     except (TypeError, ValueError, OverflowError) as error:
@@ -167,7 +170,7 @@ def decode(form: Any, depth: int = 0) -> Any:
 SCALARS = frozenset("ifcubB")
 
 
-def scalar(tag: str, first: str, second: str = "") -> Any:
+def decode_scalar(tag: str, first: str, second: str = "") -> Any:
     if tag == "i":
         return int(first, 16)
     if tag == "f":
@@ -179,21 +182,21 @@ def scalar(tag: str, first: str, second: str = "") -> Any:
     return bytes.fromhex(first) if tag == "b" else bytearray.fromhex(first)
 
 
-def collection(tag: str, rest: list[Any], depth: int) -> Any:
-    if depth > MAX_DEPTH:
-        raise TooDeep(f"nested deeper than {MAX_DEPTH}")
+def decode_collection(tag: str, rest: list[Any], depth: int) -> Any:
+    if depth > MAX_NESTING:
+        raise TooDeep(f"nested deeper than {MAX_NESTING}")
     if tag == "d":
-        return {decode(key, depth + 1): decode(item, depth + 1) for key, item in rest}
+        return {decode_value(key, depth + 1): decode_value(item, depth + 1) for key, item in rest}
     if tag == "o":
         name, *items = rest
-        return Opaque(str(name)[:100], decode(items[0], depth + 1) if items else None)
+        return Opaque(str(name)[:100], decode_value(items[0], depth + 1) if items else None)
     kind = {"l": list, "t": tuple, "s": set, "z": frozenset}.get(tag)
     if kind is None:
         raise Malformed(f"unknown tag {tag[:10]!r}")
-    return kind(decode(item, depth + 1) for item in rest)
+    return kind(decode_value(item, depth + 1) for item in rest)
 
 
-def frame(message: dict[str, Any]) -> bytes:
+def encode_frame(message: dict[str, Any]) -> bytes:
     """A message as bytes: four bytes of length, then JSON in ASCII."""
     payload = COMPACT.encode(message).encode("ascii")
-    return HEADER.pack(len(payload)) + payload
+    return FRAME_HEADER.pack(len(payload)) + payload

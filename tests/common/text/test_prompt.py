@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from stages.common.errors import UserError
-from stages.common.headers import is_header
+from stages.common.headers import is_function_header
 from stages.common.text.pieces import CUTS, cuts_of
 from stages.common.text.prompt import boundary, render_prompt, render_row
 from stages.common.text.settings import STYLES, PromptSettings
@@ -173,7 +173,7 @@ def test_evaluation_asks_with_the_tokens_that_training_showed(kind, style):
         begun, rest = render_row(row(prompt, completion), tokenizer, settings)
         asked, answer = encode(begun, rest, tokenizer)
         whole = encode_prompts([begun + rest], tokenizer)[0]
-        if is_header(prompt) or style != "completion":
+        if is_function_header(prompt) or style != "completion":
             assert [*asked, *answer] == [*whole, tokenizer.eos_token_id]  # the seam is where tokens meet
             assert encode_prompts([render_prompt(prompt, tokenizer, settings)], tokenizer)[0] == asked
         spelled = tokenizer.decode([*asked, *answer])
@@ -559,7 +559,7 @@ def test_chat_without_a_template_says_what_to_do():
     ],
 )
 def test_what_a_function_header_is(prompt, expected):
-    assert is_header(prompt) is expected
+    assert is_function_header(prompt) is expected
 
 
 def test_a_folder_without_tokenizer_is_named(tmp_path):

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 
-class Progress:
+class SampleProgress:
     """Called with how many are done and how many there are; says so at most every `seconds` without a terminal."""
 
     def __init__(self, what: str, seconds: float = 20.0) -> None:

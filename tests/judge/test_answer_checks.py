@@ -10,12 +10,12 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.common.schema import Problem
-from stages.judge import oracles
-from stages.judge.pool import Pool, Sample
-from stages.judge.sandbox.candidate import BATCH_BYTES
+from stages.judge import answer_checks
+from stages.judge.pool import Pool, Submission
+from stages.judge.sandbox.candidate import REPLY_BATCH_BYTES
 from stages.judge.sandbox.host import Limits
 from stages.judge.sandbox.levels import detect
-from stages.judge.selftest import self_test
+from stages.judge.self_test import run_self_test
 from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.judge_samples import HOSTILE, expected_verdicts, hostile_text, needs_bwrap
 
@@ -79,7 +79,7 @@ def judge_a() -> Iterator[JudgeProcess]:
 )
 def test_equal_is_what_evalplus_says(answer: Any, wanted: Any, atol: float, right: bool) -> None:
     try:
-        oracles.check([answer], "[[0]]", [wanted], "equal", atol)
+        answer_checks.check_answers([answer], "[[0]]", [wanted], "equal", atol)
         assert right
     except AssertionError:
         assert not right
@@ -102,20 +102,20 @@ def test_equal_is_what_evalplus_says(answer: Any, wanted: Any, atol: float, righ
 def test_special_oracles(oracle: str, inputs: str, wanted: Any, right: list[Any], wrong: list[Any]) -> None:
     atol = 1e-4 if oracle == "root" else 0.0
     for answer in right:
-        oracles.check([answer], inputs, [wanted], oracle, atol)
+        answer_checks.check_answers([answer], inputs, [wanted], oracle, atol)
     for answer in wrong:
         with pytest.raises(AssertionError):
-            oracles.check([answer], inputs, [wanted], oracle, atol)
+            answer_checks.check_answers([answer], inputs, [wanted], oracle, atol)
 
 
 def test_literals_hold_what_json_does_not() -> None:
-    assert oracles.literal("[[(1, 2)], [{1}], [set()], [1+2j], [-inf]]") == [
+    assert answer_checks.evaluate_literal("[[(1, 2)], [{1}], [set()], [1+2j], [-inf]]") == [
         *([(1, 2)], [{1}], [set()], [1 + 2j], [-math.inf])
     ]
-    assert math.isnan(oracles.literal("[nan]")[0])
-    assert oracles.literal("9" * 5000) == 10**5000 - 1
+    assert math.isnan(answer_checks.evaluate_literal("[nan]")[0])
+    assert answer_checks.evaluate_literal("9" * 5000) == 10**5000 - 1
     with pytest.raises(NameError):
-        oracles.literal("open('/etc/passwd')")
+        answer_checks.evaluate_literal("open('/etc/passwd')")
 
 
 def word(judge: JudgeProcess, problem: Problem, completion: str) -> tuple[str, str]:
@@ -211,7 +211,7 @@ def test_what_a_call_changes_does_not_reach_the_others(judge: JudgeProcess) -> N
 
 
 def test_answers_longer_than_a_message_come_in_several(judge: JudgeProcess) -> None:
-    length = BATCH_BYTES // 3
+    length = REPLY_BATCH_BYTES // 3
     texts = [chr(i + 65) * length for i in range(16)]
     long = replace(SUM, inputs=repr([[[i]] for i in range(16)]), expected=repr(texts))
     body = f"    return chr(xs[0] + 65) * {length}"
@@ -237,7 +237,7 @@ def test_expected_answers_may_come_from_the_canonical_solution(judge: JudgeProce
 def test_the_self_test_covers_problems_with_inputs() -> None:
     pool = Pool(detect("C"), LIMITS, workers=1)
     wrong = replace(SUM, task_id="wrong", expected="[3, 0, 6]")
-    tested = self_test([SUM, wrong, replace(SUM, task_id="unknown", expected="")], pool)
+    tested = run_self_test([SUM, wrong, replace(SUM, task_id="unknown", expected="")], pool)
     assert tested.canonical_failed == {"wrong": "wrong_answer: an assertion after call 3"}
     assert tested.weak == []
     endless = replace(
@@ -246,4 +246,4 @@ def test_the_self_test_covers_problems_with_inputs() -> None:
     with pytest.raises(
         UserError, match="endless: its canonical solution does not answer the inputs: cpu_timeout"
     ):
-        pool.judge([Sample(endless, "    return 1")])
+        pool.judge_all([Submission(endless, "    return 1")])

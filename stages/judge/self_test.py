@@ -1,15 +1,15 @@
-"""What must hold before a score means anything: canonical solutions pass, and nothing gets out or cheats."""
+"""Check that the judge works before a score is made: canonical solutions pass, and no probe escapes or cheats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stages.common.errors import UserError
 from stages.common.schema import Problem
-from stages.judge.pool import Pool, Sample
-from stages.judge.stub import needs_candidate_names
+from stages.judge.candidate_proxy import candidate_names_used
+from stages.judge.pool import Pool, Submission
 
-EQUAL_ONE = "def check(candidate):\n    assert candidate() == 1\n"
-TRY = """
+PROBE_TEST = "def check(candidate):\n    assert candidate() == 1\n"
+ESCAPE_PROGRAM = """
 def probe():
     try:
         {body}
@@ -18,7 +18,7 @@ def probe():
     return 0
 """
 
-# name: the body of a function that returns 1 where it got what it should not have
+# name: the body of a function that returns 1 if it got what the sandbox must deny
 ESCAPES = {
     "network": "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); return 1",
     "unix socket": "import socket; socket.socketpair(); return 1",
@@ -45,50 +45,61 @@ CHEATS = {
 
 @dataclass(frozen=True)
 class SelfTest:
+    """Counts of canonical solutions and probes, as the metrics hold them."""
+
     canonical_passed: int
     canonical: int
-    canonical_failed: dict[str, str] = field(default_factory=dict)  # task_id: verdict and reason
+    # task_id: verdict and reason
+    canonical_failed: dict[str, str] = field(default_factory=dict)
     probes: int = 0
-    probes_passed: list[str] = field(default_factory=list)  # names of what got through
-    weak: list[str] = field(default_factory=list)  # task_ids whose test runs with the candidate
+    # Names of probes that passed
+    probes_passed: list[str] = field(default_factory=list)
+    # task_ids whose test runs in the sandbox, beside the candidate
+    weak: list[str] = field(default_factory=list)
 
 
-def self_test(problems: Sequence[Problem], pool: Pool) -> SelfTest:
+def run_self_test(problems: Sequence[Problem], pool: Pool) -> SelfTest:
     """Judge every canonical solution and every probe.
 
     Raises:
-        UserError: a probe got through at a level that should hold it.
+        UserError: a probe passed at a level that must stop it.
     """
-    weak = {p.task_id for p in problems if needs_candidate_names(p)}
-    verdicts = pool.judge([Sample(p, p.canonical_solution, p.task_id in weak) for p in problems])
-    unsent = [i for i, verdict in enumerate(verdicts) if verdict.verdict == "unsupported_value"]
-    again = pool.judge([Sample(problems[i], problems[i].canonical_solution, True) for i in unsent])
-    for i, verdict in zip(unsent, again, strict=True):
+    weak = {p.task_id for p in problems if candidate_names_used(p)}
+    verdicts = pool.judge_all([Submission(p, p.canonical_solution, p.task_id in weak) for p in problems])
+    not_sendable = [i for i, verdict in enumerate(verdicts) if verdict.verdict == "unsupported_value"]
+    retried = pool.judge_all(
+        [Submission(problems[i], problems[i].canonical_solution, True) for i in not_sendable]
+    )
+    for i, verdict in zip(not_sendable, retried, strict=True):
         weak.add(problems[i].task_id)
         verdicts[i] = verdict
-    pairs = [(p.task_id, v) for p, v in zip(problems, verdicts, strict=True) if v.verdict != "passed"]
-    got_through = probe(pool)
+    failed = [(p.task_id, v) for p, v in zip(problems, verdicts, strict=True) if v.verdict != "passed"]
+    probes_passed = run_probes(pool)
     return SelfTest(
-        canonical_passed=len(problems) - len(pairs),
+        canonical_passed=len(problems) - len(failed),
         canonical=len(problems),
-        canonical_failed={task: f"{v.verdict}: {v.reason}" for task, v in pairs},
+        canonical_failed={task: f"{v.verdict}: {v.reason}" for task, v in failed},
         probes=len(ESCAPES) + len(CHEATS),
-        probes_passed=got_through,
+        probes_passed=probes_passed,
         weak=[p.task_id for p in problems if p.task_id in weak],
     )
 
 
-def probe(pool: Pool) -> list[str]:
-    """Names of the probes that got what they should not have; at level C that is expected of most escapes."""
-    programs = {name: TRY.format(body=body) for name, body in ESCAPES.items()} | CHEATS
-    problems = [Problem(name, "", "probe", "", EQUAL_ONE) for name in programs]
-    samples = [Sample(p, program) for p, program in zip(problems, programs.values(), strict=True)]
-    verdicts = pool.judge(samples)
+def run_probes(pool: Pool) -> list[str]:
+    """Return the names of probes that passed: at level C most escapes do.
+
+    Raises:
+        UserError: a cheat passed, or an escape at level A or B.
+    """
+    programs = {name: ESCAPE_PROGRAM.format(body=body) for name, body in ESCAPES.items()} | CHEATS
+    problems = [Problem(name, "", "probe", "", PROBE_TEST) for name in programs]
+    submissions = [Submission(p, program) for p, program in zip(problems, programs.values(), strict=True)]
+    verdicts = pool.judge_all(submissions)
     passed = [p.task_id for p, v in zip(problems, verdicts, strict=True) if v.verdict == "passed"]
     escaped = [name for name in passed if pool.isolation.level != "C" or name in CHEATS]
     if escaped:
         raise UserError(
-            f"the sandbox at level {pool.isolation.level} does not hold: {', '.join(escaped)}. "
-            "No score made in it would mean anything."
+            f"the sandbox at level {pool.isolation.level} does not stop: {', '.join(escaped)}. "
+            "No score made in it would mean anything. Choose another level with evaluate.isolation."
         )
     return passed

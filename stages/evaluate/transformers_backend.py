@@ -17,37 +17,37 @@ from typing import Any
 import torch
 
 from stages.common.errors import UserError
-from stages.evaluate.completion import Completion, Finished, Row, Spelling, completed
+from stages.evaluate.completion import BatchRow, Completion, Detokenizer, OnCompletion, finish_row
 from stages.evaluate.packed_linear import pack_linears
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.slots import Slots, make_slots
 
-READ_TOKENS = 1024  # prompt tokens a forward: with more, what it works on leaves the processor's cache
-BATCH_ROWS = 32  # rows a worker at least: with fewer, a step is mostly reading the weights
+MAX_READ_TOKENS = 1024  # prompt tokens a forward: with more, what it works on leaves the processor's cache
+MIN_WORKER_ROWS = 32  # rows a worker at least: with fewer, a step is mostly reading the weights
 
 
-def complete(
+def complete_with_transformers(
     model_folder: Path,
-    rows: Sequence[Row],
-    spelling: Spelling,
+    rows: Sequence[BatchRow],
+    spelling: Detokenizer,
     stops: set[int],
     settings: EvaluateSettings,
-    finished: Finished,
+    finished: OnCompletion,
 ) -> None:
     """The `Backend` of transformers."""
-    voice = Voice(spelling, stops, settings.temperature)
-    model = load_model(model_folder, settings.dtype)
+    voice = Sampler(spelling, stops, settings.temperature)
+    model = load_for_generation(model_folder, settings.dtype)
     decode_in_parallel(model, rows, voice, settings.batch_size, finished)
 
 
-class Voice:
+class Sampler:
     """How tokens are chosen and spelled, and when a row is done."""
 
-    def __init__(self, spelling: Spelling, stops: set[int], temperature: float = 0.0) -> None:
+    def __init__(self, spelling: Detokenizer, stops: set[int], temperature: float = 0.0) -> None:
         self.spelling, self.stops, self.temperature = spelling, stops, temperature
         self.spelled = cache(lambda token: spelling([token]))
 
-    def choose(self, logits: torch.Tensor, rows: list[Row]) -> list[int]:
+    def choose(self, logits: torch.Tensor, rows: list[BatchRow]) -> list[int]:
         """A token for each row, [rows, vocabulary]: the likeliest, or the one at the row's next uniform number."""
         if self.temperature == 0:
             return logits.argmax(-1).tolist()
@@ -56,7 +56,7 @@ class Voice:
         places = torch.searchsorted(shares, draws.to(shares.device) * shares[:, -1:], right=True)
         return places[:, 0].clamp(max=logits.shape[-1] - 1).tolist()
 
-    def done(self, row: Row, token: int) -> str | None:
+    def done(self, row: BatchRow, token: int) -> str | None:
         """Take a token into a row; why the row ends with it, None where it goes on."""
         row.new.append(token)
         if token in self.stops:
@@ -69,32 +69,32 @@ class Voice:
 
 
 def decode_in_parallel(
-    model: Any, rows: Sequence[Row], voice: Voice, batch_size: int, finished: Finished
+    model: Any, rows: Sequence[BatchRow], voice: Sampler, batch_size: int, finished: OnCompletion
 ) -> None:
     """`decode` by as many workers as there are cores and rows for; which worker has a row is fixed beforehand.
 
     `finished` is called by one worker at a time.
     """
     cores = torch.get_num_threads() if model.device.type == "cpu" else 1
-    workers = max(1, min(cores, min(batch_size, len(rows)) // BATCH_ROWS))
+    workers = max(1, min(cores, min(batch_size, len(rows)) // MIN_WORKER_ROWS))
     lock = threading.Lock()
 
     def tell(index: int, completion: Completion) -> None:
         with lock:
             finished(index, completion)
 
-    def work(share: list[Row]) -> None:
+    def work(share: list[BatchRow]) -> None:
         torch.set_num_threads(cores // workers)  # of this thread alone
-        decode(model, share, voice, batch_size // workers, tell)
+        decode_rows(model, share, voice, batch_size // workers, tell)
 
     try:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, deal(rows, workers)))
+            list(pool.map(work, split_rows(rows, workers)))
     finally:
         torch.set_num_threads(cores)
 
 
-def deal(rows: Sequence[Row], workers: int) -> list[list[Row]]:
+def split_rows(rows: Sequence[BatchRow], workers: int) -> list[list[BatchRow]]:
     """Rows for each worker: the same lengths for all, a prompt's samples together."""
     prompts = sorted({tuple(row.ids) for row in rows}, key=lambda ids: (len(ids), ids))
     worker = {ids: number % workers for number, ids in enumerate(prompts)}
@@ -102,13 +102,15 @@ def deal(rows: Sequence[Row], workers: int) -> list[list[Row]]:
 
 
 @torch.inference_mode()
-def decode(model: Any, rows: Sequence[Row], voice: Voice, batch_size: int, finished: Finished) -> None:
+def decode_rows(
+    model: Any, rows: Sequence[BatchRow], voice: Sampler, batch_size: int, finished: OnCompletion
+) -> None:
     """Run rows to their ends, at most `batch_size` at once."""
     queue = deque(sorted(rows, key=lambda row: (-len(row.ids), row.ids, row.index)))
     slots = make_slots(
         model, min(batch_size, len(rows)), max((len(r.ids) + r.limit for r in rows), default=0)
     )
-    active: list[Row] = []
+    active: list[BatchRow] = []
     tokens: list[int] = []
 
     def take(logits: torch.Tensor, place: int) -> None:
@@ -119,7 +121,7 @@ def decode(model: Any, rows: Sequence[Row], voice: Voice, batch_size: int, finis
         ended = [i for i, stop in stops.items() if stop]
         if ended:
             for i in ended:
-                finished(active[i].index, completed(active[i], stops[i] or "", voice.spelling))
+                finished(active[i].index, finish_row(active[i], stops[i] or "", voice.spelling))
             order = slots.drop(ended)
             active[:], tokens[:] = [active[i] for i in order], [tokens[i] for i in order]
 
@@ -133,19 +135,19 @@ def decode(model: Any, rows: Sequence[Row], voice: Voice, batch_size: int, finis
             take(slots.step(torch.tensor(tokens)), 0)
 
 
-def next_chunk(queue: deque[Row], slots: Slots) -> list[Row]:
+def next_chunk(queue: deque[BatchRow], slots: Slots) -> list[BatchRow]:
     """The next rows to read together: as many as have a slot, and at most `READ_TOKENS` tokens of distinct prompts."""
-    chunk: list[Row] = []
+    chunk: list[BatchRow] = []
     read = 0
     while queue and len(chunk) < slots.slots - slots.rows:
         read += len(queue[0].ids) if not chunk or chunk[-1].ids != queue[0].ids else 0
-        if chunk and read > READ_TOKENS:
+        if chunk and read > MAX_READ_TOKENS:
             break
         chunk.append(queue.popleft())
     return chunk
 
 
-def load_model(folder: Path, dtype: str) -> Any:
+def load_for_generation(folder: Path, dtype: str) -> Any:
     """The model of a folder, on the GPU if there is one, ready to generate.
 
     Raises:
