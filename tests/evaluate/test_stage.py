@@ -248,7 +248,7 @@ def test_samples_that_were_judged_are_not_judged_again(
 
 
 def test_a_weak_sandbox_is_refused_or_marked(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="only resource limits are to be had here"):
+    with pytest.raises(UserError, match="only resource limits are available here"):
         evaluate(isolation="C")
     assert not (project / "reports").exists()
     metrics = evaluate(isolation="C", allow_weak_sandbox=True)
@@ -264,7 +264,7 @@ def test_nothing_is_replaced_where_judging_fails(project: Path) -> None:
         [*PROBLEMS[:4], Problem("T/4", PROBLEMS[4].prompt, "f4", "    return 0\n", SUM_TEST)],
     )
     with pytest.raises(
-        UserError, match=r"1 of 5 canonical solutions .* T/4 \(wrong_answer: an assertion after call 1"
+        UserError, match=r"1 of 5 canonical solutions of the benchmark fail: T/4 \(wrong_answer: an assertion after call 1"
     ):
         evaluate()
     assert samples(project) == before
@@ -281,10 +281,10 @@ def test_a_missing_model_names_the_command_that_makes_it(project: Path) -> None:
     [
         (None, "there is no data/benchmarks/other.jsonl; data/benchmarks holds tiny"),
         ('{"task_id": "a", "prom', "line 1: not JSON"),
-        ('{"task_id": "a"}', "problem 1: prompt is missing or no text"),
+        ('{"task_id": "a"}', "problem 1: prompt is missing or not text"),
         ("[1]", "problem 1: not a JSON object"),
-        ("", "holds no problem"),
-        ((json.dumps(vars(PROBLEMS[0])) + "\n") * 2, "the task_id 'T/0' comes twice"),
+        ("", "holds no problems"),
+        ((json.dumps(vars(PROBLEMS[0])) + "\n") * 2, "duplicate task_id 'T/0'"),
     ],
 )
 def test_a_bad_benchmark_is_named(project: Path, content: str | None, message: str) -> None:

@@ -320,7 +320,7 @@ def test_a_reply_nested_too_deeply_is_refused() -> None:
 def test_a_missing_bwrap_falls_to_the_next_level_and_says_so() -> None:
     isolation = detect("auto", bwrap="/nowhere/bwrap")
     assert isolation.level == ("B" if kernel.landlock_version() else "C")
-    assert "level A is not to be had: /nowhere/bwrap is not installed" in isolation.why
+    assert "level A is not available: /nowhere/bwrap is not installed" in isolation.why
 
 
 def test_a_bwrap_that_the_kernel_refuses_falls_to_the_next_level(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_a_bwrap_that_the_kernel_refuses_falls_to_the_next_level(tmp_path: Path)
 
 
 def test_a_level_that_is_asked_for_and_not_there_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"evaluate\.isolation is 'A', but level A is not to be had"):
+    with pytest.raises(UserError, match=r"evaluate\.isolation is 'A', but level A is not available"):
         detect("A", bwrap="/nowhere/bwrap")
 
 
@@ -580,17 +580,17 @@ def test_command_line_needs_no_pipeline_run_before(fresh: Project, tmp_path: Pat
     assert json.loads((tmp_path / "verdicts.jsonl").read_text())["verdict"] == "passed"
     refused = project.run(*judged, "--benchmark", "other", *output)
     assert refused.status == 1
-    assert "the configuration names no such benchmark. It names tiny." in refused.err
+    assert "the configuration has no such benchmark. It has tiny." in refused.err
     assert "Traceback" not in refused.err
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"task_id": "sum"}', "sample 1: neither a completion nor a solution"),
+        ('{"task_id": "sum"}', "sample 1: has neither a completion nor a solution"),
         ('{"task_id": "other", "completion": ""}', "sample 1: the benchmark has no task_id 'other'"),
         ('{"task_id": "sum", "compl', "line 1: not JSON"),
-        ("", "no sample"),
+        ("", "holds no samples"),
     ],
 )
 def test_command_line_names_the_bad_line(

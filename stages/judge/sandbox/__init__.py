@@ -1,1 +1,1 @@
-"""The part of the judge that runs inside the sandbox: standard library only, nothing else of the repository."""
+"""The sandbox. Inside it run supervisor, candidate, kernel and values: standard library and each other only."""

@@ -1,4 +1,4 @@
-"""What the forked process does once it is confined: loads a program, and answers calls of its entry point."""
+"""The forked process once it is confined: load a program and answer calls of its entry point."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from stages.judge.sandbox import values
 
 READ_BYTES = 1 << 16
-REPLY_BATCH_BYTES = 1 << 20  # of values in one message, unless a single one is longer
+REPLY_BATCH_BYTES = 1 << 20  # of values in one message, unless a single value is longer
 
 
 class StreamClosed(Exception):
@@ -18,15 +18,15 @@ class StreamClosed(Exception):
 
 
 def receive_message(stream: int) -> dict[str, Any]:
-    """One message of the judge, who sends no other before it is answered."""
+    """Return one message of the judge, which sends the next only after the answer."""
     data = read_some(stream)
     while len(data) < values.FRAME_HEADER.size:
         data += read_some(stream)
     size = values.FRAME_HEADER.size + values.FRAME_HEADER.unpack_from(data)[0]
-    parts, got = [data], len(data)
-    while got < size:
+    parts, received = [data], len(data)
+    while received < size:
         parts.append(read_some(stream))
-        got += len(parts[-1])
+        received += len(parts[-1])
     return json.loads(b"".join(parts)[values.FRAME_HEADER.size :])
 
 
@@ -46,14 +46,14 @@ def send_message(stream: int, message: dict[str, Any]) -> None:
 
 
 def describe_error(error: BaseException) -> list[str]:
-    """Type, the nearest built-in type, and text of an exception; the text may be hostile too."""
+    """Return type, nearest built-in type and message of an exception. Making the message may run hostile code."""
     kind = type(error)
     builtin = next((c.__name__ for c in kind.__mro__ if c.__module__ == "builtins"), "Exception")
     try:
-        words = str(error)[:500]
+        message = str(error)[:500]
     except BaseException:
-        words = "(its text cannot be made)"
-    return [str(kind.__name__)[:100], builtin, words.encode("utf-8", "replace").decode()]
+        message = "(its text cannot be made)"
+    return [str(kind.__name__)[:100], builtin, message.encode("utf-8", "replace").decode()]
 
 
 def run_candidate(stream: int) -> None:
@@ -71,7 +71,7 @@ def run_candidate(stream: int) -> None:
 
 
 def load_program(stream: int, job: dict[str, Any]) -> Any:
-    module = types.ModuleType("solution")  # in sys.modules, since dataclasses look their module up
+    module = types.ModuleType("solution")  # in sys.modules, where dataclasses look up their module
     sys.modules["solution"] = module
     stage = "syntax"
     try:
@@ -93,7 +93,7 @@ def load_program(stream: int, job: dict[str, Any]) -> Any:
 
 
 def answer_call(stream: int, function: Any, call: dict[str, Any]) -> None:
-    """One call: its value, or its exception, and list, dict and set arguments that it changed in place."""
+    """Answer one call: its value and the list, dict and set arguments it changed in place, or its exception."""
     reply: dict[str, Any] = {"id": call["id"]}
     try:
         arguments = values.decode_value(call["arguments"])
@@ -111,15 +111,15 @@ def answer_call(stream: int, function: Any, call: dict[str, Any]) -> None:
         reply = {"id": call["id"], "error": describe_error(error)}
     try:
         send_message(stream, reply)
-    except MemoryError as error:  # in the encoding, before anything was written
+    except MemoryError as error:  # while encoding, before anything was written
         reply = {"id": call["id"], "error": describe_error(error)}
         send_message(stream, reply)
 
 
 def answer_batch(stream: int, function: Any, call: dict[str, Any]) -> None:
-    """Many calls of one message: values in order, in few messages, up to the first exception.
+    """Answer the calls of one message: values in order, in few messages, up to the first exception.
 
-    Arguments are decoded for each call, so that no change of them reaches another.
+    Arguments are decoded anew for each call, so that a change in place reaches no other call.
     """
     waiting: list[Any] = []
     size = 0

@@ -1,11 +1,11 @@
-"""Starts the supervisor of candidates at one of three levels of isolation, and talks to it.
+"""Start the supervisor of candidates at one of three isolation levels, and talk to it.
 
-    A  namespaces (bubblewrap: no network, no home, no /proc, a read-only root that holds the interpreter alone),
-       seccomp, Landlock where the kernel has it, resource limits
-    B  Landlock, seccomp, resource limits, no capabilities, and an unused user where that user can read the interpreter
+    A  namespaces (bubblewrap: no network, no home, no /proc, a read-only root with only the interpreter),
+       seccomp, Landlock if the kernel has it, resource limits
+    B  Landlock, seccomp, resource limits, no capabilities, and an unused user if it can read the interpreter
     C  resource limits only: a candidate can read files, use the network and start processes
 
-What the levels do not cover: a hole in the kernel, and what one core's caches and timing tell.
+Not covered at any level: a hole in the kernel, and side channels through a core's caches and timing.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from stages.judge.sandbox import values
 
 SANDBOX_FOLDER = Path(__file__).resolve().parent
 REPOSITORY_ROOT = SANDBOX_FOLDER.parents[2]
-# What runs inside the sandbox: standard library only, nothing else of the repository
+# Mounted at level A, and all that runs inside the sandbox: they import the standard library and each other only
 MOUNTED_FILES = ("supervisor.py", "candidate.py", "kernel.py", "values.py")
 START_SECONDS = 30.0
 CLEAN_UP_SECONDS = 2.0
@@ -32,18 +32,21 @@ PYTHON_FLAGS = ("-s", "-S", "-P", "-B")  # not -I or -E: they would ignore PYTHO
 
 
 class SandboxFailed(Exception):
-    """The sandbox, not the candidate, did something wrong."""
+    """The sandbox failed, not the candidate."""
 
 
 class LevelUnavailable(Exception):
-    """A level that this machine does not give; says why."""
+    """This machine does not support a level; says why."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    cpu_seconds: float = 3.0  # the verdict's limit
-    memory_bytes: int = 1 << 30  # address space
-    wall_factor: float = 10.0  # wall time, in CPU limits: ends sleepers, no verdict on speed
+    # Decides the verdict
+    cpu_seconds: float = 3.0
+    # Address space
+    memory_bytes: int = 1 << 30
+    # Wall time as a multiple of the CPU limit: ends sleepers, does not judge speed
+    wall_factor: float = 10.0
 
     @property
     def wall_seconds(self) -> float:
@@ -52,29 +55,34 @@ class Limits:
 
 @dataclass(frozen=True)
 class Isolation:
-    """A level, why it is that one, and what starting it needs."""
+    """A level, why it was chosen, and what starting it needs."""
 
     level: str
-    why: str = ""  # empty: the highest
+    # Why no higher level; empty at the highest
+    why: str = ""
     bwrap: str = ""
     python: str = ""
-    libraries: list[str] = field(default_factory=list)  # folders and files that the interpreter reads
-    hidden: list[str] = field(default_factory=list)  # level A: folders below them that are shown empty
-    listed: list[str] = field(default_factory=list)  # level B: folders of which only the names are shown
+    # Folders and files that the interpreter reads
+    libraries: list[str] = field(default_factory=list)
+    # Level A: folders inside `libraries` that appear empty
+    hidden: list[str] = field(default_factory=list)
+    # Level B: folders that can be listed but not read
+    listed: list[str] = field(default_factory=list)
     landlock: bool = False
-    user: int = 0  # level B: the unused user, 0: none
+    # Level B: the unused user id; 0: none
+    user: int = 0
 
 
 class Sandbox:
-    """One supervisor process; `run` lends it to one candidate at a time.
+    """One supervisor process, which runs one candidate at a time.
 
     Raises:
-        NoIsolation: it did not start; the text says why.
+        LevelUnavailable: it did not start; says why.
     """
 
     def __init__(self, isolation: Isolation) -> None:
         self.isolation = isolation
-        self.words = ""  # the supervisor's own, known when it has ended
+        self.error_text = ""  # the end of the supervisor's stderr, once it has ended
         self.stderr = open(os.memfd_create("stderr"), "w+b")  # noqa: SIM115 in memory: a kill leaves no file
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(START_SECONDS)
@@ -85,7 +93,7 @@ class Sandbox:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self.stderr,
-                cwd="/",  # levels A and C go to a folder of their own, at B it shows nothing
+                cwd="/",  # levels A and C then enter a folder of their own; at B nothing of it is visible
                 env={"PYTHONHASHSEED": "0"},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -96,7 +104,7 @@ class Sandbox:
             ready = b""
         if not ready:
             self.close()
-            raise LevelUnavailable(self.words or "the sandbox did not start")
+            raise LevelUnavailable(self.error_text or "the sandbox did not start")
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -105,7 +113,7 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """End the supervisor and with it everything below it."""
+        """End the supervisor and all its descendants."""
         self.control.close()
         if self.isolation.level == "C":
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -115,12 +123,12 @@ class Sandbox:
         self.process.wait()
         if not self.stderr.closed:
             self.stderr.seek(0)
-            self.words = self.stderr.read().decode("utf-8", "replace").strip()[-300:]
+            self.error_text = self.stderr.read().decode("utf-8", "replace").strip()[-300:]
             self.stderr.close()
 
     @contextmanager
     def run(self, limits: Limits) -> Iterator["Candidate"]:
-        """Fork a candidate; at the end of the block it is dead, and `candidate.end` says how it died."""
+        """Fork a candidate; after the block it is dead, and `candidate.end` says how it ended."""
         ours, theirs = socket.socketpair()
         self.jobs += 1
         job = {
@@ -152,7 +160,7 @@ class Sandbox:
 
 
 class Candidate:
-    """The stream to one candidate. What comes from it is believed in nothing but its value."""
+    """The stream to one candidate. Nothing in its messages is trusted but the value of an answer."""
 
     def __init__(self, stream: socket.socket) -> None:
         self.stream = stream
@@ -160,19 +168,23 @@ class Candidate:
         self.end: dict[str, Any] = {}
 
     def send(self, message: dict[str, Any]) -> None:
-        """Raises EOFError where the candidate is gone."""
+        """Send a message.
+
+        Raises:
+            EOFError: the candidate is gone.
+        """
         try:
             self.stream.sendall(values.encode_frame(message))
         except OSError as error:
             raise EOFError(str(error)) from None
 
     def receive(self) -> dict[str, Any]:
-        """One message.
+        """Return one message.
 
         Raises:
             EOFError: the candidate is gone.
             OverflowError: the message is longer than values.MAX_FRAME_BYTES.
-            values.Malformed: no message that the supervisor's code writes.
+            values.Malformed: a message that candidate.py does not write.
         """
         (length,) = values.FRAME_HEADER.unpack(self.read(values.FRAME_HEADER.size))
         if length > values.MAX_FRAME_BYTES:
@@ -202,14 +214,15 @@ class Candidate:
 
 
 def supervisor_command(isolation: Isolation, control: int) -> list[str]:
-    """The command line of the supervisor."""
+    """Return the supervisor's command line."""
     config = {
         "level": isolation.level,
         "landlock": isolation.landlock,
         "readable": isolation.libraries,
         "listed": isolation.listed,
         "user": isolation.user,
-        "folder": tempfile.gettempdir() if isolation.level == "C" else "",  # where a candidate's own is made
+        # Parent of the candidates' folders
+        "folder": tempfile.gettempdir() if isolation.level == "C" else "",
     }
     root = "/judge" if isolation.level == "A" else str(REPOSITORY_ROOT)
     script = f"{root}/stages/judge/sandbox/supervisor.py"

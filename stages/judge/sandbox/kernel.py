@@ -1,7 +1,7 @@
-"""What the kernel takes away from a candidate before it runs: resource limits, Landlock, seccomp, capabilities.
+"""Confine a process by the kernel: resource limits, Landlock, seccomp, capabilities.
 
-Through ctypes, so that the sandbox needs nothing but an interpreter. The seccomp filter is a list of what is allowed:
-a system call that a later kernel brings is refused until somebody adds it here.
+Calls go through ctypes, so that the sandbox needs only an interpreter. The seccomp filter is a list of what is
+allowed: a system call that a later kernel adds is refused until it is listed here.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "statx": (332, 291), "rseq": (334, 293), "close_range": (436, 436), "faccessat2": (439, 439),
 }  # fmt: skip
 
-# name: numbers, which argument is looked at, and what it may be ("self": this process, or 0 where that means it)
+# name: numbers, the argument that is checked, and its allowed values ("self": this process, or 0 where that means it)
 CONDITIONAL: dict[str, tuple[tuple[int, int], int, tuple[int, ...] | str]] = {
     "kill": ((62, 129), 0, "self"),
     "tgkill": ((234, 131), 0, "self"),
@@ -60,7 +60,7 @@ CONDITIONAL: dict[str, tuple[tuple[int, int], int, tuple[int, ...] | str]] = {
     "fcntl": ((72, 25), 1, (0, 1, 2, 3, 4, 5, 6, 7, 1030)),  # no owner, signal, lease, pipe size or seal
 }  # fmt: skip
 
-UNKNOWN_PID = 0x7FFFFFFF  # in a filter's template; no process has it
+UNKNOWN_PID = 0x7FFFFFFF  # placeholder in the filter's template; no process has it
 LOAD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 ALLOW, FAIL, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG = (
@@ -75,7 +75,7 @@ READ_FILE, READ_DIR = 1 << 2, 1 << 3  # rights of Landlock; EXECUTE is given now
 
 
 class KernelRefused(OSError):
-    """The kernel does not give what was asked of it."""
+    """The kernel refused a call."""
 
 
 @cache
@@ -91,19 +91,19 @@ def require_success(result: int, what: str) -> int:
 
 
 def limit_resources(cpu_seconds: float, memory_bytes: int) -> None:
-    """Set hard limits; one that the process already has lower stays, since raising it is refused."""
+    """Set hard limits. A lower one that the process already has stays, since raising it is refused."""
     wanted = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_FSIZE: 1 << 20,
         resource.RLIMIT_NOFILE: 32,
-        resource.RLIMIT_NPROC: 0,  # not enforced for the host's uid 0: seccomp refuses clone
+        resource.RLIMIT_NPROC: 0,  # not enforced for the host's uid 0, where seccomp refuses clone
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
     }
     for name, value in wanted.items():
         lower_limit(name, value, value)
-    seconds = int(cpu_seconds) + 2  # a backstop: the supervisor kills at the exact limit
+    seconds = int(cpu_seconds) + 2  # a safeguard: the supervisor kills at the exact limit
     lower_limit(resource.RLIMIT_CPU, seconds, seconds + 1)
 
 
@@ -122,7 +122,7 @@ def drop_user(user: int) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability of this process and of its bounding set, as far as it has any."""
+    """Drop every capability of this process and of its bounding set."""
     c = libc()
     for capability in range(64):
         c.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -135,29 +135,29 @@ def no_new_privileges() -> None:
 
 
 def kill_with_parent() -> None:
-    """Be killed when the thread that started this process ends, however it ends."""
+    """Have the kernel kill this process when the thread that started it ends, however it ends."""
     require_success(libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
 
 
 def adopt_orphans() -> None:
-    """Descendants whose parent dies become this process's children, so that it can end them."""
+    """Become the parent of descendants whose own parent dies, so that this process can end them."""
     require_success(libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child subreaper")
 
 
 def landlock_version() -> int:
-    """Version of Landlock in the kernel, 0 where there is none."""
+    """Return the kernel's Landlock version, 0 if it has none."""
     return max(0, libc().syscall(CREATE_RULESET, None, 0, 1))
 
 
 def landlock_ruleset(
     readable: Sequence[str], writable: Sequence[str] = (), listed: Sequence[str] = ()
 ) -> int:
-    """A descriptor of: reading below `readable`, writing below `writable`; no other file, no TCP, no outside signal.
+    """Return the descriptor of a ruleset: read below `readable`, write below `writable`, list names below `listed`.
 
-    Below `listed`, names of files may be read and nothing else.
+    All other files, TCP, and signals to processes outside are refused.
 
     Raises:
-        KernelRefused: no Landlock.
+        KernelRefused: the kernel has no Landlock.
     """
     version = landlock_version()
     if version < 1:
@@ -174,7 +174,7 @@ def landlock_ruleset(
 
 
 def enter_landlock(ruleset: int) -> None:
-    """Put this process under a ruleset; cannot be taken back."""
+    """Put this process under a ruleset, for good."""
     no_new_privileges()
     require_success(libc().syscall(RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
 
@@ -197,7 +197,7 @@ REFUSE = instruction(RETURN, FAIL | errno.EPERM)
 
 
 def seccomp_program(machine: str, pid: int) -> bytes:
-    """The filter for a machine (`os.uname().machine`) and the process that will run under it, as BPF instructions."""
+    """Return the filter for a machine (`os.uname().machine`) and the process to run under it, as BPF instructions."""
     column = list(ARCHITECTURES).index(machine)
     program = [
         instruction(LOAD, 4),
@@ -220,7 +220,7 @@ def seccomp_program(machine: str, pid: int) -> bytes:
 
 
 def number_ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last of each run of neighbours in sorted numbers."""
+    """Return the first and last of each run of consecutive numbers; `numbers` is sorted."""
     found: list[tuple[int, int]] = []
     for number in numbers:
         first = found.pop()[0] if found and found[-1][1] == number - 1 else number
@@ -229,8 +229,11 @@ def number_ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def allow_ranges(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Instructions that allow a number within one of the ranges, by halves: the kernel tries every number when it
-    takes a filter, and a list of a hundred comparisons makes that a third of a millisecond a candidate."""
+    """Return instructions that allow a number within one of the ranges, by binary search.
+
+    The kernel runs a new filter on every number when it is installed; with a hundred comparisons in a row that takes a
+    third of a millisecond per candidate.
+    """
     if len(ranges) == 1:
         (first, last), allow = ranges[0], instruction(RETURN, ALLOW)
         return [
@@ -249,10 +252,10 @@ def allow_ranges(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
 
 
 def seccomp_template() -> bytes:
-    """The filter for this machine, with UNKNOWN_PID where a process's own number goes.
+    """Return the filter for this machine, with UNKNOWN_PID in place of a process's own id.
 
     Raises:
-        KernelRefused: a machine without a table.
+        KernelRefused: there is no table for this machine.
     """
     machine = os.uname().machine
     if machine not in ARCHITECTURES:
@@ -265,10 +268,10 @@ def for_process(template: bytes, pid: int) -> bytes:
 
 
 def enter_seccomp(template: bytes) -> None:
-    """Install the filter for this process; cannot be taken back.
+    """Install the filter for this process, for good.
 
     Raises:
-        KernelRefused: no seccomp.
+        KernelRefused: the kernel has no seccomp.
     """
     program = for_process(template, os.getpid())
     buffer = ctypes.create_string_buffer(program, len(program))

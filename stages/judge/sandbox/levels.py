@@ -1,4 +1,4 @@
-"""Finds the highest level of isolation that this machine gives, by running a program at it."""
+"""Find the highest isolation level that this machine supports, by running a program at it."""
 
 import contextlib
 import os
@@ -20,40 +20,44 @@ UNUSED_USER = 64_990
 
 
 def detect(wanted: str = "auto", bwrap: str | None = None) -> Isolation:
-    """The highest level that runs an empty program on this machine, or `wanted` alone.
+    """Return the highest level that runs a small program on this machine, or `wanted` if it does.
 
     Args:
         wanted: auto, A, B or C.
-        bwrap: path of bubblewrap; None: looked up on PATH.
+        bwrap: path of bubblewrap; None: search PATH.
 
     Raises:
-        UserError: the level that was asked for is not to be had.
+        UserError: the level is not available; says why.
     """
     if sys.platform != "linux":
         raise UserError(
-            "the judge isolates candidates with means of Linux; on another system run it in a container"
+            "the judge isolates candidates with Linux features. On another system, run it in a Linux container"
         )
     reasons: list[str] = []
     for level in ISOLATION_LEVELS if wanted == "auto" else (wanted,):
         try:
             isolation = prepare_level(level, bwrap)
             with Sandbox(isolation) as sandbox:
-                require_working(sandbox)
+                run_trial(sandbox)
             return replace(isolation, why="; ".join(reasons))
         except (LevelUnavailable, SandboxFailed) as error:
-            reasons.append(f"level {level} is not to be had: {error}")
+            reasons.append(f"level {level} is not available: {error}")
     raise UserError(f"evaluate.isolation is {wanted!r}, but {'; '.join(reasons)}")
 
 
 def prepare_level(level: str, bwrap: str | None = None) -> Isolation:
-    """What starting a level needs; raises NoIsolation for what can be told without starting it."""
+    """Return what starting a level needs.
+
+    Raises:
+        LevelUnavailable: something is missing that can be checked without starting it.
+    """
     python, libraries = interpreter_files()
     version = kernel.landlock_version()
     if level == "A":
         path = shutil.which(bwrap or "bwrap")
         if path is None:
             raise LevelUnavailable(f"{bwrap or 'bwrap'} is not installed (Debian: the package bubblewrap)")
-        hidden = [found for folder in libraries for found in package_folders(folder)]
+        hidden = [packages for folder in libraries for packages in package_folders(folder)]
         return Isolation(
             "A", bwrap=path, python=python, libraries=libraries, hidden=hidden, landlock=version > 0
         )
@@ -73,7 +77,7 @@ def prepare_level(level: str, bwrap: str | None = None) -> Isolation:
 
 @cache
 def interpreter_files() -> tuple[str, list[str]]:
-    """The base interpreter's executable, and the folders and shared libraries that it needs."""
+    """Return the base interpreter's executable, and the folders and shared libraries it needs."""
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     modules = [str(p) for folder in folders for p in Path(folder, "lib-dynload").glob("*.so")]
@@ -89,7 +93,7 @@ def interpreter_files() -> tuple[str, list[str]]:
 
 
 def package_folders(folder: str) -> list[str]:
-    """Folders with installed packages in the interpreter's library; a benchmark's answers may be among them."""
+    """Return folders of installed packages in the interpreter's library, which may hold a benchmark's answers."""
     found = (os.path.join(folder, name) for name in ("site-packages", "dist-packages"))
     return [path for path in found if os.path.isdir(path)]
 
@@ -98,8 +102,12 @@ def readable_by_others(path: str) -> bool:
     return all(parent.stat().st_mode & 0o005 == 0o005 for parent in [Path(path), *Path(path).parents])
 
 
-def require_working(sandbox: Sandbox) -> None:
-    """Run a program that adds one and one, so that a level counts only where its filters were accepted."""
+def run_trial(sandbox: Sandbox) -> None:
+    """Run a program that adds one and one, so that a level counts only if the kernel accepts its filters.
+
+    Raises:
+        LevelUnavailable: the answer is not 2.
+    """
     with sandbox.run(Limits(cpu_seconds=5.0)) as candidate:
         program = "def add(a, b):\n    return a + b\n"
         answer: Any = None

@@ -1,9 +1,10 @@
-"""Forks one process per candidate, watches its time, and ends it: the supervisor inside the sandbox.
+"""The supervisor inside the sandbox: fork a process per candidate, watch its time, and end it.
 
     python -s -S -P -B supervisor.py ROOT CONTROL_FD CONFIG_JSON
 
-ROOT is put on the import path. Over the control socket (SOCK_SEQPACKET) come, per candidate, its limits with the
-descriptor of its own stream; back goes how it ended. The tests of a problem never come here (a `weak` problem's do).
+ROOT is put on the import path. For each candidate the control socket (SOCK_SEQPACKET) delivers its limits and the
+descriptor of its own stream, and takes back how it ended. Tests of a problem never enter the sandbox, except those
+that run beside the candidate (`Submission.test_in_sandbox`).
 """
 
 import contextlib
@@ -27,9 +28,9 @@ from stages.judge.sandbox import kernel
 from stages.judge.sandbox.candidate import run_candidate
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # no module of ours for a candidate to import
+    sys.path.pop(0)  # a candidate can import no module of ours
 
-# What completions import most; each module more costs every fork. threading would: its hook runs after each.
+# What completions import most. Each module costs every fork a little; threading costs most, by its hook after a fork.
 PRELOADED = (
     *(
         "bisect",
@@ -49,16 +50,20 @@ MESSAGE_BYTES = 1 << 16
 
 
 class Confinement(NamedTuple):
-    """What every candidate is put under, prepared once."""
+    """What confines every candidate, prepared once."""
 
     level: str
     user: int
-    ruleset: int  # descriptor of Landlock's, -1: none
-    filter: bytes  # of seccomp, for any process; empty: none
+    ruleset: int  # descriptor of the Landlock ruleset; -1: none
+    filter: bytes  # seccomp filter for any process; empty: none
 
 
 def prepare_confinement(config: dict[str, Any]) -> Confinement:
-    """Raises KernelRefused for what this machine does not give."""
+    """Return the confinement of a level.
+
+    Raises:
+        KernelRefused: this machine lacks part of it.
+    """
     level = config["level"]
     writable = ["/tmp"] if level == "A" else []
     return Confinement(
@@ -73,7 +78,7 @@ def main() -> None:
     config = json.loads(sys.argv[3])
     control = socket.socket(fileno=int(sys.argv[2]))
     os.environ.clear()
-    del sys.argv[1:]  # where the judge lies is nobody's business
+    del sys.argv[1:]  # hide where the judge is
     for module in PRELOADED:
         __import__(module)
     try:
@@ -84,13 +89,13 @@ def main() -> None:
         kernel.adopt_orphans()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     gc.collect()
-    gc.freeze()  # forked children then do not copy the pages by counting
+    gc.freeze()  # a forked child's collector then copies no pages
     control.send(json.dumps({"ready": True, "landlock": kernel.landlock_version()}).encode())
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
         if not message:
             return
-        if descriptors:  # without: an "end" that crossed the candidate's own end
+        if descriptors:  # none: an "end" sent while the candidate ended by itself
             with candidate_folder(config["folder"]):
                 end = run_job(control, descriptors[0], json.loads(message), confinement)
             control.send(json.dumps(end).encode())
@@ -98,9 +103,9 @@ def main() -> None:
 
 @contextmanager
 def candidate_folder(parent: str) -> Iterator[None]:
-    """At level C, where a candidate can write, a working directory that is removed after it.
+    """At level C, where a candidate can write, work in a new directory and remove it afterwards.
 
-    Elsewhere (no parent) it stays where it is: the tmpfs at A, at B the root, of which Landlock shows nothing.
+    Elsewhere (no parent) stay in place: in the tmpfs at A, in the root at B, which Landlock hides.
     """
     if not parent:
         yield
@@ -118,20 +123,19 @@ def candidate_folder(parent: str) -> Iterator[None]:
 def run_job(
     control: socket.socket, stream: int, job: dict[str, Any], confinement: Confinement
 ) -> dict[str, Any]:
-    """Run one candidate to its end; says how it ended, and whether it left files."""
-    confined, told = os.pipe()
+    """Run one candidate to its end; return how it ended, and whether it left files."""
+    trouble_read, trouble_write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            become_candidate(stream, told, job, confinement)
+            become_candidate(stream, trouble_write, job, confinement)
         finally:
             os._exit(1)
     os.close(stream)
-    os.close(told)
-    trouble = os.read(
-        confined, MESSAGE_BYTES
-    ).decode()  # written before the program is read: a candidate cannot forge it
-    os.close(confined)
+    os.close(trouble_write)
+    # Written before the program is read, so that a candidate cannot forge it
+    trouble = os.read(trouble_read, MESSAGE_BYTES).decode()
+    os.close(trouble_read)
     killed = watch(control, pid, job)
     _, status, usage = os.wait4(pid, 0)
     kill_leftovers()
@@ -147,28 +151,28 @@ def run_job(
     }
 
 
-def become_candidate(stream: int, told: int, job: dict[str, Any], confinement: Confinement) -> None:
-    """In the forked process: keep the stream alone, give up all else, then run the program."""
+def become_candidate(stream: int, trouble_write: int, job: dict[str, Any], confinement: Confinement) -> None:
+    """In the forked process: close all descriptors but the stream, confine the process, run the program."""
     try:
-        for first, last in pairwise(sorted((2, stream, told, max(2, confinement.ruleset), 4096))):
+        for first, last in pairwise(sorted((2, stream, trouble_write, max(2, confinement.ruleset), 4096))):
             os.closerange(first + 1, last)
-        os.dup2(1, 2)  # the supervisor's own words go to a file, a candidate's nowhere
+        os.dup2(1, 2)  # the supervisor's stderr is a file, a candidate's is discarded
         os.setsid()
         confine(job, confinement)
     except BaseException as error:
-        os.write(told, f"{type(error).__name__}: {error}".encode()[:1000])
+        os.write(trouble_write, f"{type(error).__name__}: {error}".encode()[:1000])
         return
-    os.close(told)
+    os.close(trouble_write)
     run_candidate(stream)
 
 
 def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
-    """Wait for the candidate's end or bring it about; returns which limit did ("": it ended by itself)."""
+    """Wait for the candidate's end or kill it; return why it was killed ("": it ended by itself)."""
     descriptor = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     poll.register(control, select.POLLIN)
-    clock = (~pid << 3) | 2  # the process's CPU clock, as clock_getcpuclockid(3) makes it
+    clock = (~pid << 3) | 2  # the process's CPU clock, as in clock_getcpuclockid(3)
     deadline = time.monotonic() + job["wall_seconds"]
     killed = ""
     try:
@@ -178,13 +182,13 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
             if cpu_left <= 0 or wall_left <= 0:
                 killed = "cpu" if cpu_left <= 0 else "wall"
                 break
-            # one thread cannot use CPU time faster than wall time; where threads are possible, look often
+            # one thread uses CPU time no faster than wall time; where threads are possible, check often
             ready = dict(poll.poll(max(1, 1000 * min(cpu_left, wall_left, job["poll_seconds"]))))
             if descriptor in ready:
                 break
             if control.fileno() in ready:
                 killed = "end" if control.recv(MESSAGE_BYTES) else "closed"
-    except OSError:  # the clock of a process that is gone
+    except OSError:  # the process is gone, and its clock with it
         pass
     finally:
         os.close(descriptor)
@@ -194,7 +198,7 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
 
 
 def kill_leftovers() -> None:
-    """End whatever else a candidate left; seccomp refuses to start it, so that this is for level C and for safety."""
+    """Kill whatever a candidate left running: needed at level C, a safeguard where seccomp forbids new processes."""
     alone = os.getpid() == 1
     for _ in range(10_000):
         targets = [-1] if alone else child_processes()
@@ -216,7 +220,7 @@ def child_processes() -> list[int]:
 
 
 def confine(job: dict[str, Any], confinement: Confinement) -> None:
-    """Give up, in this forked process, all that a function does not need."""
+    """Drop, in this forked process, every right that a function does not need."""
     kernel.limit_resources(job["cpu_seconds"], job["memory_bytes"])
     if confinement.level == "C":
         return

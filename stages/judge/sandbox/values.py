@@ -1,6 +1,6 @@
-"""Values on the wire between judge and candidate: tagged JSON of plain types, never pickle, marshal or eval.
+"""Values between judge and candidate: tagged JSON of plain types, never pickle, marshal or eval.
 
-A value is JSON's own null, true, false, string or 64-bit integer, or a list that begins with a tag:
+A value is a JSON null, true, false, string or 64-bit integer, or a list that starts with a tag:
 
     ["i", "-1f"]            an integer of any size, hexadecimal
     ["f", "0x1.8p+1"]       a float, bit-exact, also inf and nan
@@ -11,7 +11,7 @@ A value is JSON's own null, true, false, string or 64-bit integer, or a list tha
     ["s", ...] ["z", ...]   set, frozenset
     ["d", [key, value] ...] dict, in order
     ["o", name]             anything else: an opaque token, equal to nothing
-    ["o", name, ["l", ...]] the same for an iterable that has no literal (generator, range, deque): its items come along
+    ["o", name, ["l", ...]] the same with items, for an iterable without a literal (generator, range, deque)
 """
 
 import json
@@ -23,7 +23,7 @@ from typing import Any
 
 MAX_FRAME_BYTES = 4 << 20  # a frame
 MAX_NESTING = 100  # containers in containers
-MAX_ITEMS = 100_000  # items taken out of an iterator
+MAX_ITEMS = 100_000  # items taken from an iterator
 FRAME_HEADER = struct.Struct(">I")
 COMPACT = json.JSONEncoder(separators=(",", ":"))
 
@@ -33,15 +33,15 @@ class TooDeep(ValueError):
 
 
 class Malformed(ValueError):
-    """A frame that no encoder writes."""
+    """A form or message that our encoder does not write."""
 
 
 class Unsupported(TypeError):
-    """An argument that has no form on the wire."""
+    """An argument that cannot be encoded."""
 
 
 class Opaque:
-    """Stands for a value of a type that is not carried over; equal to nothing, itself included."""
+    """Stands for a value of a type that is not sent; equal to nothing, itself included."""
 
     def __init__(self, name: str, items: list[Any] | None = None) -> None:
         self.name = name
@@ -82,11 +82,11 @@ ITERABLES: tuple[type, ...] = (
 
 
 def encode_value(value: Any, strict: bool = False, depth: int = 0) -> Any:
-    """The JSON form of a value; subclasses of plain types go as their base type.
+    """Return the JSON form of a value; subclasses of plain types are sent as their base type.
 
     Args:
         value: anything.
-        strict: raise for what has no form, instead of an opaque token (the judge's side).
+        strict: raise for a type without a form instead of sending an opaque token (the judge's side).
         depth: containers around the value.
 
     Raises:
@@ -148,11 +148,11 @@ def encode_container(value: Any, kind: type, strict: bool, depth: int) -> Any:
 
 
 def decode_value(form: Any, depth: int = 0) -> Any:
-    """The value of a form. A form that `encode` cannot have written is refused.
+    """Return the value of a form.
 
     Raises:
         TooDeep: nested deeper than MAX_DEPTH.
-        Malformed: no form.
+        Malformed: a form that `encode_value` does not write.
     """
     if form is None or type(form) in (bool, int, str):
         return form
@@ -197,6 +197,6 @@ def decode_collection(tag: str, rest: list[Any], depth: int) -> Any:
 
 
 def encode_frame(message: dict[str, Any]) -> bytes:
-    """A message as bytes: four bytes of length, then JSON in ASCII."""
+    """Return a message as bytes: four bytes of length, then JSON in ASCII."""
     payload = COMPACT.encode(message).encode("ascii")
     return FRAME_HEADER.pack(len(payload)) + payload
