@@ -103,11 +103,11 @@ def tell(
 def measure_ours(bench: Bench) -> tuple[float, dict[str, Completion]]:
     """Seconds, and completions by prompt."""
     model = transformers_backend.load_for_generation(bench.model, "float32")
-    voice = transformers_backend.Sampler(Detokenizer(bench.tokenizer), bench.stops)
+    sampler = transformers_backend.Sampler(Detokenizer(bench.tokenizer), bench.stops)
     made: dict[int, Completion] = {}
     started = time.perf_counter()
     rows = bench.rows(bench.prompts)
-    transformers_backend.decode_in_parallel(model, rows, voice, bench.settings.batch_size, made.__setitem__)
+    transformers_backend.decode_in_parallel(model, rows, sampler, bench.settings.batch_size, made.__setitem__)
     seconds = time.perf_counter() - started
     return seconds, {bench.prompts[index]: completion for index, completion in made.items()}
 
@@ -125,7 +125,7 @@ def measure_generate(
     """The same by transformers' `generate` in static batches of `size`."""
     from transformers import StoppingCriteria, StoppingCriteriaList
 
-    spelling = Detokenizer(bench.tokenizer)
+    detokenizer = Detokenizer(bench.tokenizer)
     pad = bench.tokenizer.eos_token_id
 
     class Ended(StoppingCriteria):
@@ -135,8 +135,8 @@ def measure_generate(
         def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
             ends = []
             for row, ids in zip(self.rows, input_ids[:, self.width :].tolist(), strict=True):
-                piece = spelling(ids[-1:])
-                ends.append("\n" in piece and row.ending.find(spelling(ids)) is not None)
+                piece = detokenizer(ids[-1:])
+                ends.append("\n" in piece and row.ending.find(detokenizer(ids)) is not None)
             return torch.tensor(ends)
 
     started = time.perf_counter()
@@ -157,12 +157,12 @@ def measure_generate(
             stopping_criteria=StoppingCriteriaList([Ended(batch, width)]) if stopping else None,
         )
         for row, new in zip(batch, output[:, width:].tolist(), strict=True):
-            made[prompts[row.index]] = finish(row, new, bench.stops, spelling)
+            made[prompts[row.index]] = finish(row, new, bench.stops, detokenizer)
     return time.perf_counter() - started, made
 
 
-def finish(row: BatchRow, new: list[int], stops: set[int], spelling: Detokenizer) -> Completion:
+def finish(row: BatchRow, new: list[int], stops: set[int], detokenizer: Detokenizer) -> Completion:
     """What `generate` wrote, cut where we cut."""
     end = next((i for i, token in enumerate(new) if token in stops), None)
     row.new = new if end is None else new[: end + 1]
-    return finish_row(row, "length" if end is None else "eos", spelling)
+    return finish_row(row, "length" if end is None else "eos", detokenizer)

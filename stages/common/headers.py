@@ -1,17 +1,17 @@
-"""Whether a prompt is the header of a function, whose body is to follow."""
+"""Recognise a prompt that is a function header without its body."""
 
 import ast
 import re
 
 
 def is_function_header(prompt: str) -> bool:
-    """Whether `prompt` is Python that lacks only the body of its last function."""
+    """Return whether `prompt` is Python that lacks only the body of its last function."""
     if not re.search(r"^[ \t]*(async )?def \w", prompt, re.MULTILINE):
         return False
     code = prompt.rstrip()
     last = code.splitlines()[-1]
     indent = last[: len(last) - len(last.lstrip())]
-    for body in ("", f"\n{indent}    pass"):  # behind a docstring, nothing is missing for the parser
+    for body in ("", f"\n{indent}    pass"):  # after a docstring the parser needs no body
         try:
             node: ast.AST = ast.parse(code + body)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -25,7 +25,7 @@ def is_function_header(prompt: str) -> bool:
 
 
 def is_placeholder(statement: ast.stmt) -> bool:
-    """Whether a statement is no part of an answer: a docstring, an import, `...` or `pass`."""
+    """Return whether a statement adds nothing to an answer: a docstring, an import, `...` or `pass`."""
     return isinstance(statement, ast.Pass | ast.Import | ast.ImportFrom) or (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     )

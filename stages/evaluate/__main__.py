@@ -3,8 +3,8 @@
     python -m stages.evaluate evaluate.target=base      # models/base;   reports/evaluate/base/samples.jsonl
     python -m stages.evaluate evaluate.target=tuned     # models/merged; reports/evaluate/tuned/samples.jsonl
 
-A line of samples.jsonl is a sample, in the benchmark's order: prompt, completion, verdict, reason, times. Where
-generation spends its time is told in stages/evaluate/generate.py, and what holds a candidate in sandbox.py.
+samples.jsonl has a line per sample, in the benchmark's order: prompt, completion, verdict, reason, times. Generation
+is in stages/evaluate/transformers_backend.py, and the sandbox in stages/judge/sandbox.
 """
 
 import time
@@ -24,41 +24,41 @@ from stages.evaluate.generate import generate
 from stages.evaluate.journal import Journal, journal_key
 from stages.evaluate.sample_progress import SampleProgress
 from stages.evaluate.settings import EvaluateSettings
-from stages.judge import benchmark
+from stages.judge.benchmark import load_benchmark
 from stages.judge.pool import Pool
 from stages.judge.scoring import Judgement, judge_benchmark, open_judge_pool
 from stages.judge.verdict import Verdict
 
 MODEL_FOLDERS = {"base": Path("models/base"), "tuned": Path("models/merged")}
 WARN_SHARE = 0.05
-Samples = list[tuple[Problem, int]]  # a problem, and a sample's number among those of it
+Samples = list[tuple[Problem, int]]  # a problem, and a sample's number among those of the problem
 
 
 def main(settings: Settings) -> dict[str, Any]:
-    chosen = settings.evaluate
-    problems = benchmark.load_benchmark(chosen.benchmark)
-    model = MODEL_FOLDERS[chosen.target]
+    evaluate = settings.evaluate
+    problems = load_benchmark(evaluate.benchmark)
+    model = MODEL_FOLDERS[evaluate.target]
     if not (model / "config.json").exists():
-        raise UserError(f"{model} holds no model: `dvc repro evaluate@{chosen.target}` makes what is missing")
-    pool = open_judge_pool(chosen)  # before the minutes of generation, since it may refuse
+        raise UserError(f"{model} holds no model. Run `dvc repro evaluate@{evaluate.target}` to make it")
+    pool = open_judge_pool(evaluate)  # before minutes of generation, since it may refuse
     print(f"isolation: level {pool.isolation.level}. {pool.isolation.why}".rstrip(". "), flush=True)
-    samples = [(problem, number) for problem in problems for number in range(chosen.samples)]
-    depends_on = [asdict(chosen), asdict(settings.prompt), [asdict(problem) for problem in problems]]
-    journal = Journal(chosen.target, journal_key(model, [*depends_on, pool.isolation.level]))
+    samples = [(problem, number) for problem in problems for number in range(evaluate.samples)]
+    depends_on = [asdict(evaluate), asdict(settings.prompt), [asdict(problem) for problem in problems]]
+    journal = Journal(evaluate.target, journal_key(model, [*depends_on, pool.isolation.level]))
 
     cost = generate_missing(samples, model, settings, journal)
     completions = [journal.completions[problem.task_id, number] for problem, number in samples]
     result = judge_missing(pool, problems, samples, journal)
 
-    with replacing(f"reports/evaluate/{chosen.target}") as folder:
+    with replacing(f"reports/evaluate/{evaluate.target}") as folder:
         folder.mkdir()
         write_jsonl(folder / "samples.jsonl", sample_rows(samples, completions, result.verdicts))
-    metrics = {**compute_metrics(chosen, samples, completions, result), "generation": cost}
+    metrics = {**compute_metrics(evaluate, samples, completions, result), "generation": cost}
     journal.close()
     print_warnings(metrics)
-    counted = "problems" if chosen.samples == 1 else "samples"
+    counted = "problems" if evaluate.samples == 1 else "samples"
     print(
-        f"{chosen.target}: {metrics['passed']} of {len(samples)} {counted} of {chosen.benchmark} passed, pass@1 "
+        f"{evaluate.target}: {metrics['passed']} of {len(samples)} {counted} of {evaluate.benchmark} passed, pass@1 "
         f"{metrics['pass_at_1']:.1%} (95%: {metrics['pass_at_1_low']:.1%} to {metrics['pass_at_1_high']:.1%})"
     )
     return metrics
@@ -67,21 +67,21 @@ def main(settings: Settings) -> dict[str, Any]:
 def generate_missing(
     samples: Samples, model: Path, settings: Settings, journal: Journal
 ) -> dict[str, int | float]:
-    """Generate what the journal has not; tokens and seconds of that."""
+    """Generate the samples missing from the journal; return their tokens and seconds."""
     started = time.perf_counter()
     missing = [(p, number) for p, number in samples if (p.task_id, number) not in journal.completions]
     done = len(samples) - len(missing)
     if done:
-        print(f"{done} of {len(samples)} samples were generated before an interruption", flush=True)
+        print(f"{done} of {len(samples)} samples were generated before the interruption", flush=True)
     progress = SampleProgress("generated")
 
-    def finished(index: int, completion: Completion) -> None:
+    def record(index: int, completion: Completion) -> None:
         problem, number = missing[index]
         journal.completed((problem.task_id, number), completion)
         progress(len(journal.completions), len(samples))
 
     requests = [SampleRequest(problem.prompt, number) for problem, number in missing]
-    made = generate(requests, model, settings.prompt, settings.evaluate, finished)
+    made = generate(requests, model, settings.prompt, settings.evaluate, record)
     progress.close()
     tokens, seconds = sum(completion.new_tokens for completion in made), time.perf_counter() - started
     return {
@@ -93,7 +93,7 @@ def generate_missing(
 
 
 def judge_missing(pool: Pool, problems: list[Problem], samples: Samples, journal: Journal) -> Judgement:
-    """Judge what the journal has not; the verdicts of all."""
+    """Judge the samples missing from the journal; return the verdicts of all."""
     missing = [(p.task_id, number) for p, number in samples if (p.task_id, number) not in journal.verdicts]
     texts = [(sample[0], journal.completions[sample].text) for sample in missing]
     result = judge_benchmark(
@@ -106,7 +106,7 @@ def judge_missing(pool: Pool, problems: list[Problem], samples: Samples, journal
 def sample_rows(
     samples: Samples, completions: Sequence[Completion], verdicts: Sequence[Verdict]
 ) -> list[dict[str, Any]]:
-    """Lines of samples.jsonl."""
+    """Return the lines of samples.jsonl."""
     return [
         {
             "task_id": problem.task_id,
@@ -122,27 +122,27 @@ def sample_rows(
 
 
 def compute_metrics(
-    chosen: EvaluateSettings,
+    evaluate: EvaluateSettings,
     samples: Samples,
     completions: Sequence[Completion],
     result: Judgement,
 ) -> dict[str, Any]:
-    """The metrics of reports/evaluate/<target>.json."""
+    """Return the metrics of reports/evaluate/<target>.json."""
     total = len(samples)
     passed: Counter[str] = Counter({problem.task_id: 0 for problem, _ in samples})
     for (problem, _), verdict in zip(samples, result.verdicts, strict=True):
         passed[problem.task_id] += verdict.verdict == "passed"
     rates: dict[str, float] = {}
-    for k in sorted({1, *chosen.pass_at}):
-        ends = pass_at_k_interval([(chosen.samples, count) for count in passed.values()], k)
+    for k in sorted({1, *evaluate.pass_at}):
+        ends = pass_at([(evaluate.samples, count) for count in passed.values()], k)
         rates |= {
             f"pass_at_{k}{end}": round(x, 6) for end, x in zip(("", "_low", "_high"), ends, strict=True)
         }
     return {
-        "benchmark": chosen.benchmark,
+        "benchmark": evaluate.benchmark,
         "problems": len(passed),
-        "samples": chosen.samples,
-        "temperature": chosen.temperature,
+        "samples": evaluate.samples,
+        "temperature": evaluate.temperature,
         "passed": passed.total(),
         **rates,
         "truncated_share": round(sum(c.stop == "length" for c in completions) / total, 4),
@@ -152,9 +152,9 @@ def compute_metrics(
 
 
 def print_warnings(metrics: dict[str, Any]) -> None:
-    """Say what makes a score smaller than the model is."""
+    """Print what makes the score too low, or the sandbox weak."""
     if metrics["truncated_share"] > WARN_SHARE:
-        print(f"warning: {metrics['truncated_share']:.0%} of the samples ran into evaluate.max_new_tokens")
+        print(f"warning: {metrics['truncated_share']:.0%} of the samples were cut at evaluate.max_new_tokens")
     if metrics["no_entry_point_share"] > WARN_SHARE:
         print(
             f"warning: {metrics['no_entry_point_share']:.0%} of the samples define no entry point; see prompt.style"

@@ -1,4 +1,4 @@
-"""A sample on its way from a request to a completion: what both backends take and give."""
+"""A sample from request to completion: the types that both backends take and return."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,76 +15,89 @@ from stages.evaluate.stopping import Ending
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One sample that is wanted."""
+    """A sample to generate."""
 
-    prompt: str  # the benchmark's, as it stands; it is rendered here
-    sample: int = 0  # its number among those of its prompt
+    # The benchmark's prompt, not yet rendered
+    prompt: str
+    # Its number among the samples of its prompt
+    sample: int = 0
 
 
 @dataclass(frozen=True)
 class Completion:
-    text: str  # what follows the rendered prompt, up to where the answer ends
-    new_tokens: int  # tokens generated, the one that ended the sample included
-    stop: str  # eos | function_end | length
+    # What follows the rendered prompt, up to the end of the answer
+    text: str
+    # Tokens generated, including the one that ended the sample
+    new_tokens: int
+    # eos | function_end | length
+    stop: str
 
 
 @dataclass
 class BatchRow:
-    """One sample on its way."""
+    """A sample while it is generated."""
 
-    index: int  # of the request in the caller's list
-    ids: list[int]  # the rendered prompt
+    # Of the request in the caller's list
+    index: int
+    # The rendered prompt
+    ids: list[int]
     ending: Ending
-    limit: int  # tokens it may take
-    stream: int = 0  # key of its random numbers, 128 bits
+    # Tokens it may generate
+    limit: int
+    # Key of its random numbers, 128 bits
+    stream: int = 0
     new: list[int] = field(default_factory=list)
-    text: str = ""  # of `new`, token by token: right where it matters to `ending`, at line starts
+    # `new` decoded token by token: exact where `ending` needs it, at line starts
+    text: str = ""
 
     @cached_property
     def uniforms(self) -> np.ndarray:
-        """One number in [0, 1) a token."""
+        """Return a number in [0, 1) for each token."""
         return np.random.Generator(np.random.Philox(key=self.stream)).random(self.limit)
 
 
-OnCompletion = Callable[[int, Completion], object]  # index of the request, and what came of it
+OnCompletion = Callable[[int, Completion], object]  # index of the request, and its completion
 
 
 class Detokenizer:
-    """Text of token ids behind other text: tokenizers of SentencePiece's kind swallow a leading space else."""
+    """Decode token ids that follow other text: SentencePiece tokenizers would otherwise drop a leading space."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.anchor = plain_ids(["a"], tokenizer)[0]
 
     def __call__(self, ids: list[int]) -> str:
-        how = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        before = self.tokenizer.decode(self.anchor, **how)
-        return self.tokenizer.decode([*self.anchor, *ids], **how)[len(before) :]
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        prefix = self.tokenizer.decode(self.anchor, **options)
+        return self.tokenizer.decode([*self.anchor, *ids], **options)[len(prefix) :]
 
 
 class Backend(Protocol):
-    """Completes rows of a model folder, in whatever order, and says so for each as it is finished.
+    """Complete rows with the model of a folder, in any order, and call `on_completion` for each when it is finished.
 
     Args:
+        model_folder: the model.
         rows: what to complete.
-        spelling: ids to text.
+        detokenizer: ids to text.
         stops: tokens that end a sample.
+        settings: of the stage.
+        on_completion: called with each finished row.
     """
 
     def __call__(
         self,
         model_folder: Path,
         rows: Sequence[BatchRow],
-        spelling: Detokenizer,
+        detokenizer: Detokenizer,
         stops: set[int],
         settings: EvaluateSettings,
-        finished: OnCompletion,
+        on_completion: OnCompletion,
     ) -> None: ...
 
 
-def finish_row(row: BatchRow, stop: str, spelling: Detokenizer) -> Completion:
-    """A finished row, with what is behind its answer cut off; `stop`: eos | function_end | length."""
-    text = spelling(row.new[:-1] if stop == "eos" else row.new)
+def finish_row(row: BatchRow, stop: str, detokenizer: Detokenizer) -> Completion:
+    """Return a finished row's completion, cut at the end of its answer; `stop`: eos | function_end | length."""
+    text = detokenizer(row.new[:-1] if stop == "eos" else row.new)
     end = row.ending.find(text, finished=True)
     if end is not None:
         text, stop = text[:end], "function_end"

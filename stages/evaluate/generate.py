@@ -1,7 +1,7 @@
-"""Completions of a benchmark's prompts by a model folder: greedy, or sampled with a random stream a sample.
+"""Complete a benchmark's prompts with the model of a folder: greedily, or sampled with a random stream per sample.
 
-What is asked for is worked out here; a backend then turns rows of token ids into completions: `decode` with
-transformers, `vllm_backend` with vLLM. Both are handed the same tokens and cut answers by the same rule.
+This module renders and tokenizes the prompts and sets limits. A backend turns the rows into completions:
+`transformers_backend` or `vllm_backend`. Both get the same tokens and cut answers by the same rule.
 """
 
 import hashlib
@@ -23,30 +23,30 @@ def generate(
     model_folder: Path,
     prompt: PromptSettings,
     settings: EvaluateSettings,
-    finished: OnCompletion = lambda index, completion: None,
+    on_completion: OnCompletion = lambda index, completion: None,
 ) -> list[Completion]:
-    """Complete each request. Same order as `requests`; `finished` is told of each as soon as it is done.
+    """Return the completion of each request, in their order; call `on_completion` with each as soon as it is done.
 
     Raises:
-        UserError: no model in `model_folder`, a prompt that fills the context, chat without a template, a backend
+        UserError: no model in `model_folder`, a prompt that fills the context, chat without a template, or a backend
             that is not installed.
     """
     context, tokenizer = context_length(model_folder), load_tokenizer(model_folder)
     rows = rows_to_generate(requests, tokenizer, context, model_folder, prompt, settings)
     done: dict[int, Completion] = {}
 
-    def take(index: int, completion: Completion) -> None:
+    def collect(index: int, completion: Completion) -> None:
         done[index] = completion
-        finished(index, completion)
+        on_completion(index, completion)
 
     if rows:
         stops = stop_ids(model_folder, tokenizer)
-        load_backend(settings.backend)(model_folder, rows, Detokenizer(tokenizer), stops, settings, take)
+        load_backend(settings.backend)(model_folder, rows, Detokenizer(tokenizer), stops, settings, collect)
     return [done[index] for index in range(len(requests))]
 
 
 def load_backend(name: str) -> Backend:
-    """The backend of that name; imported only now, since vLLM is an optional extra."""
+    """Return a backend, imported only now: vLLM is an optional extra."""
     if name == "vllm":
         from stages.evaluate import vllm_backend
 
@@ -64,7 +64,7 @@ def rows_to_generate(
     prompt: PromptSettings,
     settings: EvaluateSettings,
 ) -> list[BatchRow]:
-    """Rendered and tokenized requests, each with its limit and its random stream."""
+    """Return the requests rendered and tokenized, each with its token limit and random stream."""
     raw = list(dict.fromkeys(request.prompt for request in requests))
     rendered = [render_prompt(text, tokenizer, prompt) for text in raw]
     ids = dict(zip(raw, encode_prompts(rendered, tokenizer), strict=True))
@@ -76,7 +76,7 @@ def rows_to_generate(
         if limit < 1 or not own:
             raise UserError(
                 f"prompt {raw.index(request.prompt) + 1} of the benchmark has {len(own)} tokens, and the context of "
-                f"{model_folder} is {context}. Take a model with a longer context, or remove the problem."
+                f"{model_folder} is {context}. Use a model with a longer context, or remove the problem."
             )
         rows.append(
             BatchRow(index, own, endings[request.prompt], limit, random_stream_key(settings.seed, request))
@@ -85,27 +85,27 @@ def rows_to_generate(
 
 
 def random_stream_key(seed: int, request: SampleRequest) -> int:
-    """Key of a sample's random numbers: a function of seed, problem and sample number, of nothing else."""
+    """Return the key of a sample's random numbers, which depends on seed, prompt and sample number only."""
     text = f"{seed}:{request.sample}:{request.prompt}"
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16], "big")
 
 
 def context_length(folder: Path) -> int | None:
-    """Tokens that the model of a folder can see, None where it has no limit.
+    """Return the context length of a folder's model in tokens, None where it has no limit.
 
     Raises:
-        UserError: no model there.
+        UserError: the folder holds no model.
     """
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no model there (no config.json). `dvc repro` makes it.")
+        raise UserError(f"{folder} holds no model (no config.json). Run `dvc repro` to make it.")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
-    """Tokens that end a sample: those the model declares, and every special token (a turn's end, a document's end)."""
+    """Return tokens that end a sample: those the model declares, and every special token (end of turn, of document)."""
     from transformers import GenerationConfig
 
     declared = None

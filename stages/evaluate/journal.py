@@ -1,7 +1,7 @@
-"""What an evaluation has finished so far, so that an interrupted one goes on where it stopped.
+"""Record what an evaluation has finished, so that an interrupted one resumes.
 
-Lines in .cache/evaluate/<target>/<key>/: generated.jsonl, judged.jsonl. The key stands for all that a sample's
-completion and verdict depend on; another key's lines are never read. The folder goes when the evaluation is whole.
+The lines are in .cache/evaluate/<target>/<key>/: generated.jsonl and judged.jsonl. The key covers all that a sample's
+completion and verdict depend on; lines of another key are never read. The folder is removed after the evaluation.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ CODE_FOLDERS = (
     "evaluate",
     "judge",
     "common",
-)  # of stages/: all code that a completion or a verdict comes from
+)  # of stages/: all code that completions and verdicts depend on
 LOCK_FILE = Path("requirements.lock")
 SampleKey = tuple[str, int]  # task_id, sample number
 
 
 class Journal:
-    """Completions and verdicts by sample, read when it is opened, appended to as they come."""
+    """Completions and verdicts by sample: read on opening, appended to as they are made."""
 
-    def __init__(self, target: str, key: str, scratch: Path = JOURNAL_FOLDER) -> None:
-        self.folder = scratch / target / key
+    def __init__(self, target: str, key: str, folder: Path = JOURNAL_FOLDER) -> None:
+        self.folder = folder / target / key
         for other in self.folder.parent.glob("*"):
             if other != self.folder:
                 remove(other)
@@ -39,7 +39,7 @@ class Journal:
         self.verdicts = {sample: verdict_of(row) for sample, row in self.read("judged.jsonl")}
 
     def read(self, name: str) -> Iterable[tuple[SampleKey, dict[str, Any]]]:
-        """Whole lines; the last one of a run that was killed may be cut, and is written anew."""
+        """Yield complete lines. A killed run may leave a cut last line, which is removed."""
         path = self.folder / name
         text = path.read_bytes() if path.exists() else b""
         whole = text[: text.rfind(b"\n") + 1]
@@ -63,7 +63,7 @@ class Journal:
             file.write(line + "\n")
 
     def close(self) -> None:
-        """The evaluation is whole."""
+        """Remove the journal after the evaluation."""
         remove(self.folder.parent)
 
 
@@ -73,7 +73,7 @@ def verdict_of(row: dict[str, Any]) -> Verdict:
 
 
 def journal_key(model: Path, facts: Any) -> str:
-    """A key for a model folder, other facts (of JSON's types), our code and the library versions."""
+    """Return a key of a model folder, other facts (JSON types), our code and the library versions."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     code = [path for folder in CODE_FOLDERS for path in (STAGES_FOLDER / folder).rglob("*.py")]
     for path in [*sorted(code), *sorted(p for p in model.rglob("*") if p.is_file()), LOCK_FILE]:

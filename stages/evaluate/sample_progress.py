@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Show the progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class SampleProgress:
-    """Called with how many are done and how many there are; says so at most every `seconds` without a terminal."""
+    """Call with the number done and the total; without a terminal it prints at most every `seconds`."""
 
     def __init__(self, what: str, seconds: float = 20.0) -> None:
         self.what, self.seconds = what, seconds

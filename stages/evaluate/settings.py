@@ -12,16 +12,24 @@ GENERATION_DTYPES = ("auto", "bfloat16", "float32")
 
 @dataclass
 class EvaluateSettings(JudgeSettings):
-    target: str = "tuned"  # which model: base (models/base) | tuned (models/merged); dvc.yaml sets it
-    benchmark: str = "humaneval"  # a file of data/benchmarks, without suffix
-    samples: int = 1  # completions a problem, n; more than one want a temperature
-    pass_at: list[int] = field(default_factory=lambda: [1])  # each k of pass@k beside 1; at most `samples`
-    temperature: float = 0.0  # 0: greedy
-    backend: str = "transformers"  # transformers | vllm (a GPU, and `pip install '.[vllm]'`)
-    max_new_tokens: int = 256  # tokens a completion at most
-    batch_size: int = 128  # rows that generate at once, over all cores; more is faster and takes more memory
-    # Of the model while it generates. auto: float32 on a CPU, where the layout of batches then changes no answer;
-    # bfloat16 on a GPU | bfloat16 | float32
+    # Which model: base (models/base) | tuned (models/merged); dvc.yaml sets it
+    target: str = "tuned"
+    # A file of data/benchmarks, without suffix
+    benchmark: str = "humaneval"
+    # Completions per problem, n; more than one need a temperature
+    samples: int = 1
+    # Each k of pass@k besides 1; at most `samples`
+    pass_at: list[int] = field(default_factory=lambda: [1])
+    # 0: greedy
+    temperature: float = 0.0
+    # transformers | vllm (needs a GPU, and `pip install '.[vllm]'`)
+    backend: str = "transformers"
+    # Tokens per completion, at most
+    max_new_tokens: int = 256
+    # Rows generated at once, over all cores; more is faster and takes more memory
+    batch_size: int = 128
+    # Of the model while it generates: auto | bfloat16 | float32. auto: bfloat16 on a GPU; float32 on a CPU, where the
+    # layout of batches then changes no answer
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
@@ -29,14 +37,14 @@ class EvaluateSettings(JudgeSettings):
         require(self.target in TARGETS, "evaluate.target", self.target, "one of " + ", ".join(TARGETS))
         require(self.samples >= 1, "evaluate.samples", self.samples, "at least 1")
         for k in self.pass_at:
-            fits = f"numbers from 1 to evaluate.samples ({self.samples}): pass@k wants k samples a problem"
+            fits = f"numbers from 1 to evaluate.samples ({self.samples}): pass@k needs k samples per problem"
             require(1 <= k <= self.samples, "evaluate.pass_at", self.pass_at, fits)
         require(self.temperature >= 0, "evaluate.temperature", self.temperature, "0 (greedy) or more")
         require(
             self.samples == 1 or self.temperature > 0,
             "evaluate.temperature",
             self.temperature,
-            f"above 0 where evaluate.samples is {self.samples}: greedy samples are all the same",
+            f"above 0 where evaluate.samples is {self.samples}: greedy samples are identical",
         )
         require(self.backend in BACKENDS, "evaluate.backend", self.backend, "one of " + ", ".join(BACKENDS))
         require(self.max_new_tokens >= 1, "evaluate.max_new_tokens", self.max_new_tokens, "at least 1")

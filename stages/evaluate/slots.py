@@ -1,4 +1,4 @@
-"""Batches whose rows come and go: a key-value cache with a slot a row, allocated once.
+"""Batches whose rows join and leave: a key-value cache with a slot per row, allocated once.
 
 All rows end at one column, as with left padding, and a mask hides what is before a row's own start; so the model sees
 what transformers' own `generate` shows it. A row that is finished gives its slot to the last row, and new

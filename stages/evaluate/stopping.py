@@ -1,4 +1,4 @@
-"""Where a completion is complete: the rules that end a sample before its end-of-text token."""
+"""Find the end of an answer: the rules that end a sample before its end-of-text token."""
 
 import re
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ NO_EXPRESSION = re.compile(r"(def|class|import|assert|return|while|with|try)\b")
 
 @dataclass(frozen=True)
 class Ending:
-    """How the text behind a rendered prompt ends.
+    """How the text after a rendered prompt ends.
 
-    kinds: `body` (a function's body, in bare code), `program` (functions, in bare code), `fence` (the close of a
-    fence that the prompt opened), `answer` (prose with one fenced block).
+    Kinds: `body` (a function's body, in bare code), `program` (functions, in bare code), `fence` (code in a fence that
+    the prompt opened), `answer` (prose with one fenced block).
     """
 
     kind: str
-    line_start: bool  # the prompt ends in a line break, so that the text begins a line
+    line_start: bool  # the prompt ends in a line break, so that the text starts a line
 
     def find(self, text: str, finished: bool = False) -> int | None:
-        """Offset from which `text` is no part of the answer, None while it may go on.
+        """Return the offset where the answer in `text` ends, None while it may continue.
 
-        `finished`: nothing follows; the last line is judged as it is.
+        `finished`: nothing follows, so the last line counts as complete.
         """
         lines = text.split("\n")
         if self.kind in ("fence", "answer"):
@@ -35,10 +35,10 @@ class Ending:
         return self.code(lines, finished)
 
     def fence(self, lines: list[str]) -> int | None:
-        """The fence that closes: where it begins when the prompt opened it, else where it ends.
+        """Return the offset of the closing fence: its start if the prompt opened the fence, else its end.
 
-        In an answer only a fence with a definition counts, and none in its thinking: a command to install something
-        or a use of the function may come before the function.
+        In an answer only a fence with a definition counts, and none in its thinking: an install command or a use of
+        the function may precede the function.
         """
         inside, offset, answers = self.kind == "fence", 0, self.kind == "fence"
         thinking = lines[0].startswith("<think>")
@@ -55,7 +55,7 @@ class Ending:
         return None
 
     def code(self, lines: list[str], finished: bool) -> int | None:
-        """The first top-level line that begins something else; comments before it go with it."""
+        """Return the offset of the first top-level line that starts something else, or of comments just before it."""
         state, offset, begun = Nesting(), 0, False
         comment: int | None = None
         for number, line in enumerate(lines):
@@ -75,28 +75,28 @@ class Ending:
         return None
 
     def ends(self, line: str, begun: bool, whole: bool) -> bool:
-        """Whether a top-level line is no part of the answer; `begun`: a body has been seen."""
+        """Return whether a top-level line is not part of the answer; `begun`: a body has been seen."""
         if self.kind == "body":
             return begun or (whole and not DEFINES.match(line))
         return begun and whole and not (DEFINES.match(line) or ASSIGNS.match(line))
 
 
 def ending_for(prompt: str, rendered: str, settings: PromptSettings) -> Ending:
-    """The rule for a benchmark's prompt and its rendering."""
+    """Return the rule for a benchmark's prompt and its rendering."""
     header = is_function_header(prompt)
     kind = ("body" if header else "program") if settings.style == "completion" else ""
     return Ending(kind or ("fence" if header else "answer"), not rendered or rendered.endswith("\n"))
 
 
 class Nesting:
-    """Open strings and brackets, line by line: in them, a line at the margin is no new statement."""
+    """Track open strings and brackets line by line: inside them, a line at the margin is not a new statement."""
 
     def __init__(self) -> None:
         self.quote = ""
         self.depth = 0
 
     def top(self, line: str) -> bool:
-        """Whether `line`, which begins at the margin, begins a statement."""
+        """Return whether `line`, which starts at the margin, starts a statement."""
         return not self.quote and (self.depth == 0 or NO_EXPRESSION.match(line) is not None)
 
     def feed(self, line: str) -> None:

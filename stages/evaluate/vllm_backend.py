@@ -1,4 +1,4 @@
-"""The vLLM backend, for GPUs: an optional extra (`pip install '.[vllm]'`), imported only when evaluate.backend asks for it."""
+"""The vLLM backend, for GPUs: an optional extra (`pip install '.[vllm]'`), imported only for evaluate.backend=vllm."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,20 +7,20 @@ from stages.common.errors import UserError
 from stages.evaluate.completion import BatchRow, Detokenizer, OnCompletion, finish_row
 from stages.evaluate.settings import EvaluateSettings
 
-ROWS_AT_ONCE = 4096  # handed to the engine together; an interrupted run loses at most those
+ROWS_AT_ONCE = 4096  # given to the engine together; an interrupted run loses at most these
 
 
 def complete_with_vllm(
     model_folder: Path,
     rows: Sequence[BatchRow],
-    spelling: Detokenizer,
+    detokenizer: Detokenizer,
     stops: set[int],
     settings: EvaluateSettings,
-    finished: OnCompletion,
+    on_completion: OnCompletion,
 ) -> None:
-    """The `Backend` of vLLM. Its engine batches by itself: `evaluate.batch_size` is not used.
+    """Complete rows with vLLM, whose engine does its own batching: `evaluate.batch_size` is not used.
 
-    A sample's seed is the low part of its stream's key, so that it depends on seed, problem and sample number alone.
+    A sample's seed is the low part of its stream's key, which depends on seed, prompt and sample number only.
 
     Raises:
         UserError: vLLM is not installed.
@@ -29,8 +29,8 @@ def complete_with_vllm(
         from vllm import LLM, SamplingParams, TokensPrompt
     except ImportError as error:
         raise UserError(
-            f"evaluate.backend=vllm, but vLLM cannot be imported ({error}). `pip install '.[vllm]'` on a machine with "
-            "a GPU, or set evaluate.backend=transformers."
+            f"evaluate.backend=vllm, but vLLM cannot be imported ({error}). Run `pip install '.[vllm]'` on a machine "
+            "with a GPU, or set evaluate.backend=transformers."
         ) from error
 
     dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
@@ -51,4 +51,4 @@ def complete_with_vllm(
         for row, output in zip(chunk, engine.generate(prompts, parameters, use_tqdm=False), strict=True):
             row.new = list(output.outputs[0].token_ids)
             ended = bool(row.new) and row.new[-1] in stops
-            finished(row.index, finish_row(row, "eos" if ended else "length", spelling))
+            on_completion(row.index, finish_row(row, "eos" if ended else "length", detokenizer))

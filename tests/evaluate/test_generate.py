@@ -299,9 +299,9 @@ def test_a_sample_depends_on_seed_problem_and_number_alone(tiny_model):
 def test_sampling_follows_the_distribution(tokenizer):
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.0, 0.2]])).expand(4000, 4)
     rows = [BatchRow(i, [0], NEVER, 1, random_stream_key(0, SampleRequest("p", i))) for i in range(4000)]
-    counts = Counter(Sampler(Detokenizer(tokenizer), set(), 1.0).choose(logits, rows))
+    counts = Counter(Sampler(Detokenizer(tokenizer), set(), 1.0).next_tokens(logits, rows))
     assert [counts[i] / 4000 for i in range(4)] == pytest.approx([0.5, 0.3, 0.0, 0.2], abs=0.03)
-    cold = Counter(Sampler(Detokenizer(tokenizer), set(), 0.05).choose(logits, rows))
+    cold = Counter(Sampler(Detokenizer(tokenizer), set(), 0.05).next_tokens(logits, rows))
     assert cold[0] == 4000
 
 
@@ -319,12 +319,12 @@ def test_a_row_that_reaches_the_context_ends_there(tiny_model):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path, tiny_model):
-    with pytest.raises(UserError, match="no model there"):
+    with pytest.raises(UserError, match="holds no model"):
         generate(asked(["x"]), tmp_path, PromptSettings(), settings())
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     (broken / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="not loadable"):
+    with pytest.raises(UserError, match="cannot load a causal model"):
         generate(asked(["x"]), broken, PromptSettings(), settings())
 
 
@@ -460,26 +460,26 @@ def test_a_row_ends_with_the_token_that_completes_it(tokenizer):
     """Token by token: nothing is generated after the first character of the next statement."""
     text = "\n    return x\n\nprint(f(1))\nmore"
     row = BatchRow(0, [1], BODY, 99)
-    voice = Sampler(Detokenizer(tokenizer), {tokenizer.eos_token_id})
+    sampler = Sampler(Detokenizer(tokenizer), {tokenizer.eos_token_id})
     ids = tokenizer(text)["input_ids"]
     stops = []
     for token in ids:
-        stops.append(voice.done(row, token))
+        stops.append(sampler.append(row, token))
         if stops[-1]:
             break
     assert stops[-1] == "function_end"
     assert tokenizer.decode(row.new[:-1]).strip() == "return x"
-    completion = finish_row(row, stops[-1], voice.spelling)
+    completion = finish_row(row, stops[-1], sampler.detokenizer)
     assert (completion.text, completion.stop) == ("\n    return x\n\n", "function_end")
     assert completion.new_tokens == len(row.new)
 
 
 def test_end_of_text_and_limit_are_told_apart(tokenizer):
-    voice = Sampler(Detokenizer(tokenizer), {tokenizer.eos_token_id})
+    sampler = Sampler(Detokenizer(tokenizer), {tokenizer.eos_token_id})
     row = BatchRow(0, [1], BODY, 3)
     ids = tokenizer("\n    return")["input_ids"]
-    assert voice.done(row, ids[0]) is None
-    assert voice.done(row, tokenizer.eos_token_id) == "eos"
-    assert finish_row(row, "eos", voice.spelling).text == tokenizer.decode(ids[:1])
+    assert sampler.append(row, ids[0]) is None
+    assert sampler.append(row, tokenizer.eos_token_id) == "eos"
+    assert finish_row(row, "eos", sampler.detokenizer).text == tokenizer.decode(ids[:1])
     other = BatchRow(1, [1], BODY, 1)
-    assert voice.done(other, ids[0]) == "length"
+    assert sampler.append(other, ids[0]) == "length"

@@ -51,7 +51,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         model: Path,
         prompt: PromptSettings,
         chosen: EvaluateSettings,
-        finished: OnCompletion,
+        on_completion: OnCompletion,
     ) -> list[Completion]:
         made: list[Completion] = []
         ASKED.append([(request.prompt, request.sample) for request in requests])
@@ -60,7 +60,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 raise KeyboardInterrupt
             text = texts[request.prompt] + "\n" * request.sample
             made.append(Completion(text, 10, "length" if text == TEXTS[2] else "eos"))
-            finished(index, made[-1])
+            on_completion(index, made[-1])
         return made
 
     ASKED.clear()
@@ -125,7 +125,7 @@ def test_stage_writes_a_line_a_sample_and_its_metrics(
     assert metrics["self_test"]["probes_passed"] == []
     printed = capsys.readouterr().out
     assert f"isolation: level {metrics['isolation']['level']}" in printed
-    assert "20% of the samples ran into evaluate.max_new_tokens" in printed
+    assert "20% of the samples were cut at evaluate.max_new_tokens" in printed
     assert "20% of the samples define no entry point" in printed
 
 
@@ -159,8 +159,8 @@ def test_several_samples_a_problem_give_pass_at_k(project: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"samples": 2, "temperature": 0.8, "pass_at": [3]}, "evaluate.pass_at is .*pass@k wants k samples"),
-        ({"samples": 2}, "evaluate.temperature is .*greedy samples are all the same"),
+        ({"samples": 2, "temperature": 0.8, "pass_at": [3]}, "evaluate.pass_at is .*pass@k needs k samples"),
+        ({"samples": 2}, "evaluate.temperature is .*greedy samples are identical"),
     ],
 )
 def test_what_pass_at_k_cannot_tell_is_refused(values: dict[str, Any], message: str) -> None:
@@ -225,18 +225,18 @@ def test_samples_that_were_judged_are_not_judged_again(
     judged: list[list[str]] = []
     original = Pool.judge_all
 
-    def watched(self: Pool, those: Sequence[Submission], finished: Any = lambda *_: None) -> Any:
-        mine = [sample.problem.task_id for sample in those if sample.completion in TEXTS]
-        whole = 0 < len(mine) == len(those)  # not the judge's test of itself
+    def watched(self: Pool, submissions: Sequence[Submission], on_verdict: Any = lambda *_: None) -> Any:
+        mine = [sample.problem.task_id for sample in submissions if sample.completion in TEXTS]
+        whole = 0 < len(mine) == len(submissions)  # not the judge's test of itself
         if whole:
             judged.append(mine)
 
         def interrupted(index: int, verdict: Any) -> None:
-            finished(index, verdict)
+            on_verdict(index, verdict)
             if len(judged) == 1 and index == 1:
                 raise KeyboardInterrupt
 
-        return original(self, those, interrupted if whole else finished)
+        return original(self, submissions, interrupted if whole else on_verdict)
 
     monkeypatch.setattr(Pool, "judge_all", watched)
     with pytest.raises(KeyboardInterrupt):
@@ -264,7 +264,8 @@ def test_nothing_is_replaced_where_judging_fails(project: Path) -> None:
         [*PROBLEMS[:4], Problem("T/4", PROBLEMS[4].prompt, "f4", "    return 0\n", SUM_TEST)],
     )
     with pytest.raises(
-        UserError, match=r"1 of 5 canonical solutions of the benchmark fail: T/4 \(wrong_answer: an assertion after call 1"
+        UserError,
+        match=r"1 of 5 canonical solutions of the benchmark fail: T/4 \(wrong_answer: an assertion after call 1",
     ):
         evaluate()
     assert samples(project) == before
@@ -272,7 +273,7 @@ def test_nothing_is_replaced_where_judging_fails(project: Path) -> None:
 
 
 def test_a_missing_model_names_the_command_that_makes_it(project: Path) -> None:
-    with pytest.raises(UserError, match=r"models/merged holds no model: `dvc repro evaluate@tuned`"):
+    with pytest.raises(UserError, match=r"models/merged holds no model. Run `dvc repro evaluate@tuned`"):
         evaluate(target="tuned")
 
 
