@@ -1,4 +1,4 @@
-"""Generation: batches change nothing, rows end where their function ends, samples have their own random streams."""
+"""Generation: batching changes no token, rows end with their function, each sample has its own random stream."""
 
 import copy
 import random
@@ -50,7 +50,7 @@ def prompts(count: int, seed: int = 3) -> list[str]:
     return [text[: rng.choice([3, 20, len(text) // 2, len(text)])] for text in texts]
 
 
-def asked(texts: list[str]) -> list[SampleRequest]:
+def sample_requests(texts: list[str]) -> list[SampleRequest]:
     return [SampleRequest(text) for text in texts]
 
 
@@ -59,7 +59,7 @@ def settings(**values) -> EvaluateSettings:
 
 
 def one_by_one(model, ids: list[list[int]], stops: set[int], new_tokens: int) -> list[list[int]]:
-    """Greedy tokens by transformers' own `generate`, one prompt at a time."""
+    """Return greedy tokens by transformers' own `generate`, one prompt at a time."""
     made = []
     for prompt in ids:
         output = model.generate(
@@ -96,7 +96,7 @@ def tokenizer(tiny_model):
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    """The tiny model, its weights plain, and large enough for it not to repeat one token."""
+    """The tiny model with random weights large enough that it does not repeat one token."""
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     torch.manual_seed(0)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def packed(model):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8, 64])
-def test_batched_tokens_are_those_of_generate_one_by_one(model, packed, tokenizer, batch):
+def test_batched_tokens_equal_generate_one_by_one(model, packed, tokenizer, batch):
     ids = encode_prompts(prompts(20), tokenizer)
     stops = set(range(40))  # a sixteenth of the vocabulary: rows end at all lengths
     expected = one_by_one(model, ids, stops, 40)
@@ -200,7 +200,7 @@ def test_a_finished_rows_slot_goes_to_the_last_row(model):
     torch.testing.assert_close(logits, torch.stack(alone), rtol=1e-4, atol=1e-4)
 
 
-def test_samples_of_one_prompt_share_its_reading(model, monkeypatch):
+def test_samples_of_one_prompt_share_its_prefill(model, monkeypatch):
     slots = Slots(model, 8, 16)
     seen = []
     original = slots.forward
@@ -215,7 +215,7 @@ def test_samples_of_one_prompt_share_its_reading(model, monkeypatch):
     assert not torch.equal(logits[0], logits[3])
 
 
-def test_reading_is_bounded_in_tokens():
+def test_prefill_is_bounded_in_tokens():
     slots = Slots.__new__(Slots)
     slots.slots, slots.window = 100, type("W", (), {"rows": 0})()
     rows = [BatchRow(i, [i] * (MAX_READ_TOKENS // 2), NEVER, 1) for i in range(5)]
@@ -227,21 +227,27 @@ def test_reading_is_bounded_in_tokens():
 
 def test_generate_gives_completions_in_order(tiny_model):
     raw = [row["prompt"] for row in generated_functions(7, 5)]
-    one = generate(asked(raw), tiny_model, PromptSettings(), settings(batch_size=1))
-    many = generate(asked(raw), tiny_model, PromptSettings(), settings(batch_size=4))
+    one = generate(sample_requests(raw), tiny_model, PromptSettings(), settings(batch_size=1))
+    many = generate(sample_requests(raw), tiny_model, PromptSettings(), settings(batch_size=4))
     assert one == many
-    assert generate(asked(raw[::-1]), tiny_model, PromptSettings(), settings(batch_size=3)) == one[::-1]
+    assert (
+        generate(sample_requests(raw[::-1]), tiny_model, PromptSettings(), settings(batch_size=3))
+        == one[::-1]
+    )
     assert {completion.stop for completion in one} <= {"eos", "function_end", "length"}
     assert all(1 <= completion.new_tokens <= 24 for completion in one)
 
 
-def test_bfloat16_gives_the_same_twice(tiny_model):
+def test_bfloat16_is_repeatable(tiny_model):
     raw = [row["prompt"] for row in generated_functions(9, 5)]
-    runs = [generate(asked(raw), tiny_model, PromptSettings(), settings(dtype="bfloat16")) for _ in range(2)]
+    runs = [
+        generate(sample_requests(raw), tiny_model, PromptSettings(), settings(dtype="bfloat16"))
+        for _ in range(2)
+    ]
     assert runs[0] == runs[1]
 
 
-def test_workers_give_what_one_gives(model, tokenizer):
+def test_two_workers_give_the_completions_of_one(model, tokenizer):
     """Two cores, each with its own batch and every prompt twice: the same completions, in the same order."""
     ids = [prompt for prompt in encode_prompts(prompts(40), tokenizer) for _ in range(2)]
     stops = set(range(40))
@@ -262,7 +268,7 @@ def test_workers_give_what_one_gives(model, tokenizer):
     assert results[1] == results[2]
 
 
-def test_rows_are_dealt_evenly_and_a_prompts_samples_stay_together():
+def test_rows_are_split_evenly_and_a_prompts_samples_stay_together():
     rows = [BatchRow(i, [1] * (i // 2 + 1), NEVER, 1) for i in range(40)]
     shares = split_rows(rows, 3)
     assert sorted(row.index for share in shares for row in share) == list(range(40))
@@ -272,11 +278,11 @@ def test_rows_are_dealt_evenly_and_a_prompts_samples_stay_together():
     assert max(map(max, prompts_of)) - min(map(max, prompts_of)) < 3
 
 
-def test_each_completion_is_told_as_it_is_finished(tiny_model):
+def test_each_completion_is_reported_as_soon_as_it_is_finished(tiny_model):
     raw = [row["prompt"] for row in generated_functions(5, 5)]
-    told: dict[int, Completion] = {}
-    made = generate(asked(raw), tiny_model, PromptSettings(), settings(), told.__setitem__)
-    assert [told[index] for index in range(5)] == made
+    reported: dict[int, Completion] = {}
+    made = generate(sample_requests(raw), tiny_model, PromptSettings(), settings(), reported.__setitem__)
+    assert [reported[index] for index in range(5)] == made
 
 
 def test_a_sample_depends_on_seed_problem_and_number_alone(tiny_model):
@@ -312,30 +318,30 @@ def test_a_row_that_reaches_the_context_ends_there(tiny_model):
     ids = tokenizer(text)["input_ids"][: context - 5]
     almost = tokenizer.decode(ids).rstrip()
     used = len(encode_prompts([render_prompt(almost, tokenizer, PromptSettings())], tokenizer)[0])
-    (completion,) = generate(asked([almost]), tiny_model, PromptSettings(), settings())
+    (completion,) = generate(sample_requests([almost]), tiny_model, PromptSettings(), settings())
     assert completion.new_tokens <= context - used < 24
     with pytest.raises(UserError, match=r"prompt 2 of the benchmark has \d+ tokens, and the context"):
-        generate(asked(["x", text]), tiny_model, PromptSettings(), settings())
+        generate(sample_requests(["x", text]), tiny_model, PromptSettings(), settings())
 
 
-def test_a_folder_without_a_model_is_named(tmp_path, tiny_model):
+def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path, tiny_model):
     with pytest.raises(UserError, match="holds no model"):
-        generate(asked(["x"]), tmp_path, PromptSettings(), settings())
+        generate(sample_requests(["x"]), tmp_path, PromptSettings(), settings())
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     (broken / "model.safetensors").unlink()
     with pytest.raises(UserError, match="cannot load a causal model"):
-        generate(asked(["x"]), broken, PromptSettings(), settings())
+        generate(sample_requests(["x"]), broken, PromptSettings(), settings())
 
 
 class FakeEngine:
-    """What vLLM's `LLM` is asked, and answers of made up ids."""
+    """Stands in for vLLM's `LLM`: records its call and answers with fixed ids."""
 
-    def __init__(self, **how):
-        self.how = how
+    def __init__(self, **options):
+        self.options = options
 
     def generate(self, prompts, parameters, use_tqdm):
-        FakeEngine.asked = self.how, prompts, parameters
+        FakeEngine.call = self.options, prompts, parameters
         ids = [
             [7, 8, one["stop_token_ids"][0]] if i else [7] * one["max_tokens"]
             for i, one in enumerate(parameters)
@@ -344,35 +350,37 @@ class FakeEngine:
         return outputs
 
 
-def test_vllm_is_asked_for_the_same_tokens_and_cut_by_the_same_rule(tiny_model, tokenizer, monkeypatch):
+def test_vllm_gets_the_same_tokens_and_its_answers_are_cut_by_the_same_rule(
+    tiny_model, tokenizer, monkeypatch
+):
     fake = types.ModuleType("vllm")
     fake.LLM, fake.SamplingParams, fake.TokensPrompt = FakeEngine, dict, dict
     monkeypatch.setitem(sys.modules, "vllm", fake)
     raw = [row["prompt"] for row in generated_functions(2, 5)]
     requests = [SampleRequest(raw[0]), SampleRequest(raw[1], 3)]
-    told = {}
-    chosen = settings(backend="vllm", temperature=0.8, seed=5, dtype="auto")
-    made = generate(requests, tiny_model, PromptSettings(), chosen, told.__setitem__)
-    how, prompts, parameters = FakeEngine.asked
-    assert (how["model"], how["dtype"]) == (str(tiny_model), "bfloat16")
+    reported = {}
+    evaluate_settings = settings(backend="vllm", temperature=0.8, seed=5, dtype="auto")
+    made = generate(requests, tiny_model, PromptSettings(), evaluate_settings, reported.__setitem__)
+    options, prompts, parameters = FakeEngine.call
+    assert (options["model"], options["dtype"]) == (str(tiny_model), "bfloat16")
     rendered = [render_prompt(text, tokenizer, PromptSettings()) for text in raw]
     assert [one["prompt_token_ids"] for one in prompts] == encode_prompts(rendered, tokenizer)
     assert [one["seed"] for one in parameters] == [random_stream_key(5, one) % 2**63 for one in requests]
     assert [one["temperature"] for one in parameters] == [0.8, 0.8]
     assert [(c.stop, c.new_tokens) for c in made] == [("length", 24), ("eos", 3)]
     assert made[1].text == Detokenizer(tokenizer)([7, 8])
-    assert [told[0], told[1]] == made
+    assert [reported[0], reported[1]] == made
 
 
 def test_a_backend_that_is_not_installed_says_what_to_do(tiny_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"evaluate\.backend=vllm, but .* `pip install '\.\[vllm\]'`"):
-        generate(asked(["x"]), tiny_model, PromptSettings(), settings(backend="vllm"))
+        generate(sample_requests(["x"]), tiny_model, PromptSettings(), settings(backend="vllm"))
 
 
 def test_chat_without_a_template_is_refused(tiny_model):
     with pytest.raises(UserError, match="no chat template"):
-        generate(asked(["x"]), tiny_model, PromptSettings(style="chat"), settings())
+        generate(sample_requests(["x"]), tiny_model, PromptSettings(style="chat"), settings())
 
 
 BODY, PROGRAM = Ending("body", False), Ending("program", False)
@@ -435,11 +443,11 @@ def test_where_an_answer_ends(ending, kept, rest):
         (BODY, ""),
     ],
 )
-def test_where_an_answer_may_go_on(ending, text):
+def test_where_an_answer_may_continue(ending, text):
     assert ending.find(text) is None
 
 
-def test_the_rule_is_that_of_the_style():
+def test_the_ending_rule_follows_from_style_and_prompt():
     header, task = "def f(x):\n    '''Doc.'''\n", "Write a function."
     kinds = {
         (style, raw): ending_for(raw, "x", PromptSettings(style=style)).kind
@@ -474,7 +482,7 @@ def test_a_row_ends_with_the_token_that_completes_it(tokenizer):
     assert completion.new_tokens == len(row.new)
 
 
-def test_end_of_text_and_limit_are_told_apart(tokenizer):
+def test_end_of_text_and_token_limit_are_distinguished(tokenizer):
     sampler = Sampler(Detokenizer(tokenizer), {tokenizer.eos_token_id})
     row = BatchRow(0, [1], BODY, 3)
     ids = tokenizer("\n    return")["input_ids"]

@@ -1,4 +1,4 @@
-"""The evaluate stage: what it reads and what it writes."""
+"""The evaluate stage: what it reads and writes."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from stages.common.text.settings import PromptSettings
 from stages.evaluate.completion import Completion, OnCompletion, SampleRequest
 from stages.evaluate.sample_progress import SampleProgress
 from stages.evaluate.settings import EvaluateSettings
-from stages.judge import benchmark
+from stages.judge.benchmark import load_benchmark
 
 SUM_TEST = "def check(candidate):\n    assert candidate([1, 2]) == 3\n"
 PROBLEMS = [
@@ -30,7 +30,7 @@ PROBLEMS = [
 TEXTS = ["    return sum(xs)", "    return 0", "    return xs.missing", "", "    return sum(xs) if xs else 0"]
 WORDS = ["passed", "wrong_answer", "exception", "no_entry_point", "passed"]
 
-ASKED: list[list[tuple[str, int]]] = []  # what each call of the generation was asked for
+REQUESTED: list[list[tuple[str, int]]] = []  # prompts and sample numbers of each call of `generate`
 STOP_AFTER = [-1]
 
 
@@ -41,20 +41,20 @@ def write_problems(path: Path, problems: list[Problem]) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a benchmark and what looks like a base model; generation gives TEXTS."""
+    """A folder with a benchmark and a stand-in for a base model; `generate` returns TEXTS."""
     from stages.evaluate import __main__ as stage
 
     texts = {problem.prompt: text for problem, text in zip(PROBLEMS, TEXTS, strict=True)}
 
-    def written(  # the model's part: STOP_AFTER[0] completions, then an interruption
+    def generate(  # STOP_AFTER[0] completions, then an interruption
         requests: Sequence[SampleRequest],
         model: Path,
         prompt: PromptSettings,
-        chosen: EvaluateSettings,
+        evaluate_settings: EvaluateSettings,
         on_completion: OnCompletion,
     ) -> list[Completion]:
         made: list[Completion] = []
-        ASKED.append([(request.prompt, request.sample) for request in requests])
+        REQUESTED.append([(request.prompt, request.sample) for request in requests])
         for index, request in enumerate(requests):
             if len(made) == STOP_AFTER[0]:
                 raise KeyboardInterrupt
@@ -63,9 +63,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             on_completion(index, made[-1])
         return made
 
-    ASKED.clear()
+    REQUESTED.clear()
     STOP_AFTER[0] = -1
-    monkeypatch.setattr(stage, "generate", written)
+    monkeypatch.setattr(stage, "generate", generate)
     monkeypatch.chdir(tmp_path)
     write_problems(tmp_path / "data/benchmarks/tiny.jsonl", PROBLEMS)
     (tmp_path / "models/base").mkdir(parents=True)
@@ -76,10 +76,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def evaluate(**values: Any) -> dict[str, Any]:
     from stages.evaluate.__main__ import main
 
-    chosen = EvaluateSettings(
+    evaluate_settings = EvaluateSettings(
         **{"target": "base", "benchmark": "tiny", "workers": 2, "cpu_seconds": 1.0, **values}
     )
-    return main(Settings("evaluate", {"evaluate": chosen, "prompt": PromptSettings()}))
+    return main(Settings("evaluate", {"evaluate": evaluate_settings, "prompt": PromptSettings()}))
 
 
 def samples(project: Path) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def samples(project: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_stage_writes_a_line_a_sample_and_its_metrics(
+def test_stage_writes_a_line_per_sample_and_its_metrics(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = evaluate()
@@ -129,7 +129,7 @@ def test_stage_writes_a_line_a_sample_and_its_metrics(
     assert "20% of the samples define no entry point" in printed
 
 
-def test_two_runs_differ_in_nothing_but_times(project: Path) -> None:
+def test_two_runs_differ_only_in_times(project: Path) -> None:
     evaluate()
     first = timeless(project)
     evaluate(workers=1)
@@ -141,14 +141,14 @@ def timeless(project: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in times} for row in samples(project)]
 
 
-def test_several_samples_a_problem_give_pass_at_k(project: Path) -> None:
+def test_several_samples_per_problem_give_pass_at_k(project: Path) -> None:
     metrics = evaluate(samples=4, temperature=0.8, pass_at=[2, 4])
     rows = samples(project)
     assert [(row["task_id"], row["sample"]) for row in rows[:5]] == [
         *(("T/0", i) for i in range(4)),
         ("T/1", 0),
     ]
-    assert [[(problem.prompt, i) for problem in PROBLEMS for i in range(4)]] == ASKED
+    assert [[(problem.prompt, i) for problem in PROBLEMS for i in range(4)]] == REQUESTED
     assert (metrics["problems"], metrics["samples"], metrics["passed"]) == (5, 4, 8)
     assert metrics["temperature"] == 0.8
     for k in (1, 2, 4):
@@ -163,12 +163,12 @@ def test_several_samples_a_problem_give_pass_at_k(project: Path) -> None:
         ({"samples": 2}, "evaluate.temperature is .*greedy samples are identical"),
     ],
 )
-def test_what_pass_at_k_cannot_tell_is_refused(values: dict[str, Any], message: str) -> None:
+def test_pass_at_k_without_enough_distinct_samples_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EvaluateSettings(**values)
 
 
-def test_an_interrupted_generation_goes_on_where_it_stopped(project: Path) -> None:
+def test_an_interrupted_generation_resumes(project: Path) -> None:
     STOP_AFTER[0] = 3
     with pytest.raises(KeyboardInterrupt):
         evaluate()
@@ -178,16 +178,16 @@ def test_an_interrupted_generation_goes_on_where_it_stopped(project: Path) -> No
         file.write('{"task_id": "T/3", "sample": 0, "te')  # what a killed run leaves
     STOP_AFTER[0] = -1
     metrics = evaluate()
-    assert [len(asked) for asked in ASKED] == [5, 2]
+    assert [len(requests) for requests in REQUESTED] == [5, 2]
     assert metrics["generation"]["samples"] == 2
     resumed = timeless(project)
     assert not (project / ".cache/evaluate/base").exists()
     evaluate()
-    assert len(ASKED[2]) == 5
+    assert len(REQUESTED[2]) == 5
     assert timeless(project) == resumed
 
 
-def test_an_interruption_counts_for_nothing_once_something_else_is_set(project: Path) -> None:
+def test_changed_settings_or_model_start_over_after_an_interruption(project: Path) -> None:
     STOP_AFTER[0] = 3
     with pytest.raises(KeyboardInterrupt):
         evaluate()
@@ -195,7 +195,7 @@ def test_an_interruption_counts_for_nothing_once_something_else_is_set(project: 
     evaluate(max_new_tokens=99)
     (project / "models/base/config.json").write_text('{"other": 1}')
     evaluate()
-    assert [len(asked) for asked in ASKED] == [5, 5, 5]
+    assert [len(requests) for requests in REQUESTED] == [5, 5, 5]
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,7 @@ def test_a_change_of_code_that_a_sample_depends_on_changes_the_journals_key(
     assert len(keys) == 2, f"stages/{path} is not in the key: a resumed run would keep stale samples"
 
 
-def test_samples_that_were_judged_are_not_judged_again(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_judged_samples_are_not_judged_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stages.judge.pool import Pool, Submission
 
     judged: list[list[str]] = []
@@ -227,7 +225,7 @@ def test_samples_that_were_judged_are_not_judged_again(
 
     def watched(self: Pool, submissions: Sequence[Submission], on_verdict: Any = lambda *_: None) -> Any:
         mine = [sample.problem.task_id for sample in submissions if sample.completion in TEXTS]
-        whole = 0 < len(mine) == len(submissions)  # not the judge's test of itself
+        whole = 0 < len(mine) == len(submissions)  # not the judge's self-test
         if whole:
             judged.append(mine)
 
@@ -242,7 +240,7 @@ def test_samples_that_were_judged_are_not_judged_again(
     with pytest.raises(KeyboardInterrupt):
         evaluate(workers=1)
     evaluate(workers=1)
-    assert ASKED[1] == []
+    assert REQUESTED[1] == []
     assert judged == [["T/0", "T/1", "T/2", "T/3", "T/4"], ["T/2", "T/3", "T/4"]]
     assert [row["verdict"] for row in samples(project)] == WORDS
 
@@ -256,7 +254,7 @@ def test_a_weak_sandbox_is_refused_or_marked(project: Path, capsys: pytest.Captu
     assert "warning: judged at level C" in capsys.readouterr().out
 
 
-def test_nothing_is_replaced_where_judging_fails(project: Path) -> None:
+def test_results_stay_when_judging_fails(project: Path) -> None:
     evaluate()
     before = samples(project)
     write_problems(
@@ -288,11 +286,13 @@ def test_a_missing_model_names_the_command_that_makes_it(project: Path) -> None:
         ((json.dumps(vars(PROBLEMS[0])) + "\n") * 2, "duplicate task_id 'T/0'"),
     ],
 )
-def test_a_bad_benchmark_is_named(project: Path, content: str | None, message: str) -> None:
+def test_a_bad_benchmark_is_an_error_that_says_where(
+    project: Path, content: str | None, message: str
+) -> None:
     if content is not None:
         (project / "data/benchmarks/other.jsonl").write_text(content)
     with pytest.raises(UserError) as caught:
-        benchmark.load_benchmark("other")
+        load_benchmark("other")
     assert message in str(caught.value)
 
 
@@ -301,23 +301,23 @@ def test_an_empty_folder_of_benchmarks_says_what_fills_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="is empty: `dvc repro fetch` fills it"):
-        benchmark.load_benchmark("humaneval")
+        load_benchmark("humaneval")
 
 
-def test_benchmarks_in_humanevals_shape_may_be_files(tmp_path: Path) -> None:
+def test_a_benchmark_may_be_a_file_in_humanevals_shape(tmp_path: Path) -> None:
     import gzip
 
     text = "".join(json.dumps({**vars(problem), "extra": 1}) + "\n" for problem in PROBLEMS)
     path = tmp_path / "mine.jsonl.gz"
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.write(text)
-    assert benchmark.load_benchmark(str(path)) == PROBLEMS
+    assert load_benchmark(str(path)) == PROBLEMS
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match="not readable as gzip, or cut"):
-        benchmark.load_benchmark(str(path))
+        load_benchmark(str(path))
 
 
-def test_progress_says_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_prints_the_count(capsys: pytest.CaptureFixture[str]) -> None:
     progress = SampleProgress("generated", seconds=1000)
     for done in range(1, 4):
         progress(done, 3)

@@ -1,4 +1,4 @@
-"""What tests of the judge share: a problem, limits, the hostile completions, and what is looked at for leftovers."""
+"""Shared by tests of the judge: a problem, limits, the hostile completions, and the search for leftover processes."""
 
 import re
 import shutil
@@ -34,23 +34,23 @@ SUM = Problem(
 
 
 def no_bwrap() -> str:
-    """Why bubblewrap is of no use here, "" where it is."""
+    """Return why bubblewrap does not work here, "" where it does."""
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed"
-    tried = ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "--unshare-user", "true"]
-    done = subprocess.run(tried, capture_output=True, text=True, check=False)
+    command = ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "--unshare-user", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else f"bubblewrap does not work here: {done.stderr.strip()}"
 
 
 needs_bwrap = pytest.mark.skipif(bool(no_bwrap()), reason=no_bwrap())
 
 
-def below(pid: int) -> list[int]:
-    """All processes below a process."""
+def descendants(pid: int) -> list[int]:
+    """Return all descendants of a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            found += [int(child), *below(int(child))]
+            found += [int(child), *descendants(int(child))]
     return found
 
 
@@ -58,11 +58,11 @@ def command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
-        return "supervisor"  # it ended meanwhile
+        return "supervisor"  # it has ended
 
 
 def wait_for(condition: Any, seconds: float = 20.0) -> Any:
-    """The first true value of a condition, looked at again and again; its last value after so long."""
+    """Poll a condition and return its first true value, or its last value after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -70,11 +70,11 @@ def wait_for(condition: Any, seconds: float = 20.0) -> Any:
 
 
 def hostile_text(path: Path) -> str:
-    """A hostile completion as the judge gets it: bytes that are no UTF-8 as lone surrogates, `@5 x@` as xxxxx."""
+    """Return a hostile completion as the judge gets it: non-UTF-8 bytes as lone surrogates, `@5 x@` as xxxxx."""
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     return re.sub(r"@(\d+) ([^@]+)@", lambda found: found[2] * int(found[1]), text)
 
 
 def expected_verdicts(path: Path) -> set[str]:
-    """The verdicts that a hostile completion's first line names."""
+    """Return the verdicts that a hostile completion's first line allows."""
     return set(hostile_text(path).splitlines()[0].rpartition("-> ")[2].split("|"))

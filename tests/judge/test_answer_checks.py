@@ -1,4 +1,4 @@
-"""HumanEval+ and MBPP+: inputs in one batch, answers compared in the judge, and nothing that a candidate gains by it."""
+"""HumanEval+ and MBPP+: inputs in one batch, answers checked in the judge, and no gain for a cheating candidate."""
 
 import math
 from collections.abc import Iterator
@@ -51,18 +51,18 @@ def judge_a() -> Iterator[JudgeProcess]:
         (3, 3, 0, True),
         (3.0, 3, 0, True),
         (True, 1, 0, True),
-        ([1, 2], (1, 2), 0, False),  # a tuple is no list
+        ([1, 2], (1, 2), 0, False),  # a tuple is not a list
         ([1.0], (1.0,), 1e-4, False),  # nor with a tolerance
         (1.0 + 5e-7, 1.0, 0, True),  # where floats are expected there is always a tolerance
         (1.0 + 5e-6, 1.0, 0, False),
         (1.00005, 1.0, 1e-4, True),
         (1.0002, 1.0, 1e-4, False),
-        (1, 1.00005, 1e-4, False),  # evalplus: an int is no float, unless it is equal
+        (1, 1.00005, 1e-4, False),  # evalplus: an int is not close to a float, though it may equal one
         (1e9 + 50, 1e9, 0, True),  # the relative part of the tolerance
         (1e9 + 150, 1e9, 0, False),
         ([1.0, 2.0 + 1e-8], [1.0, 2.0], 0, True),
         ([1.0, 2.0], [1.0], 0, False),
-        ([0.1 + 0.2, 1], [0.3, 1], 0, False),  # not floats throughout: exact
+        ([0.1 + 0.2, 1], [0.3, 1], 0, False),  # not only floats: exact
         ([[0.1 + 0.2], [1]], [[0.3], [1]], 1e-6, True),
         (math.nan, math.nan, 0, True),
         ([math.nan, 1.0], [math.nan, 1.0], 0, True),
@@ -77,7 +77,7 @@ def judge_a() -> Iterator[JudgeProcess]:
         ({"a": 0.1 + 0.2}, {"a": 0.3}, 1e-4, False),
     ],
 )
-def test_equal_is_what_evalplus_says(answer: Any, wanted: Any, atol: float, right: bool) -> None:
+def test_equal_agrees_with_evalplus(answer: Any, wanted: Any, atol: float, right: bool) -> None:
     try:
         answer_checks.check_answers([answer], "[[0]]", [wanted], "equal", atol)
         assert right
@@ -99,7 +99,7 @@ def test_equal_is_what_evalplus_says(answer: Any, wanted: Any, atol: float, righ
         ("digit_distance", "[[1, 256]]", 1, [1, 12], [2, None]),
     ],
 )
-def test_special_oracles(oracle: str, inputs: str, wanted: Any, right: list[Any], wrong: list[Any]) -> None:
+def test_special_checks(oracle: str, inputs: str, wanted: Any, right: list[Any], wrong: list[Any]) -> None:
     atol = 1e-4 if oracle == "root" else 0.0
     for answer in right:
         answer_checks.check_answers([answer], inputs, [wanted], oracle, atol)
@@ -118,7 +118,7 @@ def test_literals_hold_what_json_does_not() -> None:
         answer_checks.evaluate_literal("open('/etc/passwd')")
 
 
-def word(judge: JudgeProcess, problem: Problem, completion: str) -> tuple[str, str]:
+def verdict_and_reason(judge: JudgeProcess, problem: Problem, completion: str) -> tuple[str, str]:
     verdict = judge.judge(problem, completion)
     return verdict.verdict, verdict.reason
 
@@ -144,7 +144,7 @@ def word(judge: JudgeProcess, problem: Problem, completion: str) -> tuple[str, s
     ],
 )
 def test_verdicts_of_a_batch(judge: JudgeProcess, completion: str, verdict: str, reason: str) -> None:
-    found = word(judge, SUM, completion)
+    found = verdict_and_reason(judge, SUM, completion)
     assert found[0] == verdict, found
     assert reason in found[1]
 
@@ -167,7 +167,7 @@ def solve(xs):
     "reply",
     [
         {"values": [3, 0, 5, 7]},  # more answers than inputs
-        {"values": [3, 0]},  # fewer, and no word of more
+        {"values": [3, 0]},  # fewer, and none announced
         {"values": [], "more": True},
         {"values": 3},
         {"values": [["f"]]},
@@ -177,7 +177,7 @@ def solve(xs):
     ],
 )
 def test_a_forged_batch_does_not_pass(judge: JudgeProcess, reply: dict[str, Any]) -> None:
-    found = word(judge, SUM, FORGE.replace("{reply}", repr(reply)))
+    found = verdict_and_reason(judge, SUM, FORGE.replace("{reply}", repr(reply)))
     assert found[0] == "exception", found
     assert "a reply of its own" in found[1] or "that no encoder writes" in found[1]
 
@@ -202,36 +202,39 @@ def test_hostile_completion_does_not_pass_in_a_batch(judge_a: JudgeProcess, path
     assert judge_a.judge(many, "    return sum(numbers)").verdict == "passed"
 
 
-def test_what_a_call_changes_does_not_reach_the_others(judge: JudgeProcess) -> None:
+def test_a_change_in_place_reaches_no_other_call(judge: JudgeProcess) -> None:
     twice = replace(SUM, inputs="[[[1, 2]], [[1, 2]]]", expected="[3, 3]")
-    assert word(judge, twice, "    total = sum(xs)\n    xs.clear()\n    return total")[0] == "passed"
-    # nor the judge's own copy, which an oracle looks at
+    assert (
+        verdict_and_reason(judge, twice, "    total = sum(xs)\n    xs.clear()\n    return total")[0]
+        == "passed"
+    )
+    # nor the judge's own copy, which a check looks at
     root = replace(SUM, inputs="[[[1, 2]]]", expected="[-0.5]", oracle="root", atol=1e-4)
-    assert word(judge, root, "    xs[:] = [0]\n    return 7.0")[0] == "wrong_answer"
+    assert verdict_and_reason(judge, root, "    xs[:] = [0]\n    return 7.0")[0] == "wrong_answer"
 
 
-def test_answers_longer_than_a_message_come_in_several(judge: JudgeProcess) -> None:
+def test_answers_longer_than_a_message_are_sent_in_several(judge: JudgeProcess) -> None:
     length = REPLY_BATCH_BYTES // 3
     texts = [chr(i + 65) * length for i in range(16)]
     long = replace(SUM, inputs=repr([[[i]] for i in range(16)]), expected=repr(texts))
     body = f"    return chr(xs[0] + 65) * {length}"
-    assert word(judge, long, body) == ("passed", "")
+    assert verdict_and_reason(judge, long, body) == ("passed", "")
     last = f"{body} if xs != [15] else ''"
-    assert word(judge, long, last) == ("wrong_answer", "an assertion after call 16")
+    assert verdict_and_reason(judge, long, last) == ("wrong_answer", "an assertion after call 16")
 
 
 def test_expected_answers_may_come_from_the_canonical_solution(judge: JudgeProcess) -> None:
     unknown = replace(SUM, task_id="unknown", expected="")
-    assert word(judge, unknown, "    return sum(xs)")[0] == "passed"
-    assert word(judge, unknown, "    return len(xs)")[0] == "wrong_answer"
+    assert verdict_and_reason(judge, unknown, "    return sum(xs)")[0] == "passed"
+    assert verdict_and_reason(judge, unknown, "    return len(xs)")[0] == "wrong_answer"
     matched = Problem(
         *("match", "import re\n\ndef solve(x):\n    pass\n", "solve", "import re\n\ndef solve(x):\n    return re.match('a', x)\n", ""),
         inputs="[['a'], ['b']]",
         oracle="not_none",
     )  # fmt: skip
-    assert word(judge, matched, matched.canonical_solution)[0] == "passed"
-    assert word(judge, matched, "def solve(x):\n    return x[0] == 'a'\n")[0] == "passed"
-    assert word(judge, matched, "def solve(x):\n    return x\n")[0] == "wrong_answer"
+    assert verdict_and_reason(judge, matched, matched.canonical_solution)[0] == "passed"
+    assert verdict_and_reason(judge, matched, "def solve(x):\n    return x[0] == 'a'\n")[0] == "passed"
+    assert verdict_and_reason(judge, matched, "def solve(x):\n    return x\n")[0] == "wrong_answer"
 
 
 def test_the_self_test_covers_problems_with_inputs() -> None:

@@ -1,4 +1,4 @@
-"""Extraction: golden cases in the shapes that models write, and hostile text at a bounded cost."""
+"""Extraction: golden cases of what models write, and hostile text at a bounded cost."""
 
 import ast
 import time
@@ -266,12 +266,12 @@ def test_golden(name: str) -> None:
         ("\n    x = 5y\n", "syntax_error", "invalid decimal literal, line 2"),
     ],
 )
-def test_no_program(completion: str, verdict: str, reason: str) -> None:
+def test_text_without_a_program(completion: str, verdict: str, reason: str) -> None:
     found = extract_program(PROMPT, "total", completion)
     assert (found.program, found.verdict, found.reason) == ("", verdict, reason)
 
 
-def test_names_beside_the_entry_point_are_kept_where_asked() -> None:
+def test_requested_names_besides_the_entry_point_are_kept() -> None:
     text = "class Node:\n    pass\n\n\nclass Other:\n    pass\n\n\n" + FULL
     assert extract_program(TEXT_PROMPT, "total", text, ["Node"]).program == f"class Node:\n    pass\n{FULL}"
 

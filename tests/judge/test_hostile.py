@@ -1,4 +1,4 @@
-"""Hostile completions at levels A and B: none passes, the next honest sample does, and nothing is left of any."""
+"""Hostile completions at levels A and B: none passes, the next honest sample does, and none leaves a trace."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from tests.helpers.judge_samples import (
     HOSTILE,
     LIMITS,
     SUM,
-    below,
+    descendants,
     expected_verdicts,
     hostile_text,
     needs_bwrap,
@@ -34,9 +34,9 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 ONCE = replace(SUM, test="def check(candidate):\n    assert candidate([1, 2, 3]) == 6\n")
 
-# What gets out at level C, as any user, and does no harm there: these are stopped by the sandbox, not by a mistake of
-# their own. The others need root, or end what they run in, or are stopped by a limit that level C has too.
-GETS_OUT_AT_C = (
+# Programs that escape at level C, as any user, and do no harm there: so it is the sandbox that stops them above, not a
+# mistake of their own. The others need root, or end what they run in, or are stopped by a limit that level C has too.
+ESCAPES_AT_C = (
     *(
         "affinity",
         "chmod",
@@ -60,8 +60,8 @@ GETS_OUT_AT_C = (
     *("reads_proc", "reads_system", "rename_out", "setuid_copy", "shared_memory", "shared_memory_sysv"),
     *("signal_owner", "signals_by_descriptor", "socketpair", "symlink", "timer_thread", "watches_files"),
 )
-# and where limits on processes and locked memory do not count, and the interpreter's files are one's own
-GETS_OUT_AT_C_AS_ROOT = (
+# Programs that escape only as root, which ignores limits on processes and locked memory and owns the interpreter's files
+ESCAPES_AT_C_AS_ROOT = (
     *(
         "becomes_root",
         "fork",
@@ -80,7 +80,7 @@ GETS_OUT_AT_C_AS_ROOT = (
 def private_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Of this process: other programs of the machine write to the common one."""
     folder = tmp_path_factory.mktemp("temporary")
-    kernel.adopt_orphans()  # a process that left its parents is seen here too
+    kernel.adopt_orphans()  # a process that left its parents is found here too
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder))  # of the judges' processes
         patch.setattr(tempfile, "tempdir", str(folder))
@@ -122,13 +122,13 @@ def judge_c() -> Iterator[JudgeProcess]:
     judge.close()
 
 
-# in the temporary folder, of a browser that another worker's test drives
+# Files in the temporary folder that belong to a browser or server of another worker's tests
 OF_OTHERS = re.compile(r"playwright|postgres-|\.?org\.chromium|\.?com\.google")
 
 
 def traces(text: str) -> dict[str, Any]:
-    """What would show that something is left: processes, their descriptors and sockets, files that the text names."""
-    processes = [pid for pid in below(os.getpid()) if state(pid) != "Z"]
+    """Return what shows that something is left: processes, descriptors, sockets, files that the text names."""
+    processes = [pid for pid in descendants(os.getpid()) if state(pid) != "Z"]
     named = re.findall(r"['\"](/(?:tmp|var/tmp|dev/shm)/[\w.-]+|hostile-[\w-]+)['\"]", text)
     return {
         "processes": len(processes),
@@ -141,7 +141,7 @@ def traces(text: str) -> dict[str, Any]:
 
 
 def left(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """What there is more of than before. That something is gone (a socket of an earlier test, closed late) is no trace."""
+    """Return what there is more of than before. What is gone (a socket of an earlier test, closed late) is not a trace."""
     more = {
         name: Counter(value) - Counter(before[name]) for name, value in after.items() if name != "processes"
     }
@@ -157,13 +157,13 @@ def state(pid: int) -> str:
 
 
 def descriptors(pid: int) -> list[str]:
-    """What each descriptor of a process is, without numbers that differ from one to the next."""
+    """Return the target of each descriptor of a process, with its numbers masked."""
     return [re.sub(r"\d+", "N", text) for text in links(pid)]
 
 
 def links(pid: int) -> list[str]:
     found = []
-    with contextlib.suppress(PermissionError):  # not root's to see: a process that bubblewrap made
+    with contextlib.suppress(PermissionError):  # root may not see a process that bubblewrap made
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 found.append(os.readlink(link))
@@ -171,7 +171,7 @@ def links(pid: int) -> list[str]:
 
 
 def open_to_others(pid: int) -> list[str]:
-    """Sockets of a process that have a name or listen, as its network namespace lists them."""
+    """Return the sockets of a process that have a name or listen, as its network namespace lists them."""
     inodes = {link[8:-1] for link in links(pid) if link.startswith("socket:[")}
     unix = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]]
     tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
@@ -184,7 +184,7 @@ def open_to_others(pid: int) -> list[str]:
 
 
 def hostile_case(judge: JudgeProcess, path: Path) -> None:
-    """Not passed, for the reason the file names; then an honest sample passes, and nothing is left."""
+    """Check that it fails as its file says, that an honest sample then passes, and that nothing is left."""
     text = hostile_text(path)
     assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
     before = traces(text)
@@ -207,18 +207,18 @@ if kernel.landlock_version():  # a kernel without it has no level B
         hostile_case(judge_b, path)
 
 
-@pytest.mark.parametrize("name", [*GETS_OUT_AT_C, *GETS_OUT_AT_C_AS_ROOT])
+@pytest.mark.parametrize("name", [*ESCAPES_AT_C, *ESCAPES_AT_C_AS_ROOT])
 def test_escape_is_live(judge_c: JudgeProcess, name: str) -> None:
-    """It gets out where nothing but limits holds it."""
-    if name in GETS_OUT_AT_C_AS_ROOT and os.getuid():
-        pytest.skip("a limit holds it where the judge is not root")
+    """It escapes where only resource limits hold it, so that its failure above is the sandbox's work."""
+    if name in ESCAPES_AT_C_AS_ROOT and os.getuid():
+        pytest.skip("a resource limit stops it where the judge is not root")
     text = hostile_text(ROOT / "tests" / "hostile" / f"{name}.py")
     verdict = judge_c.judge(ONCE, text)
     assert verdict.verdict == "passed", verdict
 
 
 def test_traces_show_what_is_left() -> None:
-    """The look for leftovers sees each of them."""
+    """The search for traces finds each kind."""
     before = traces("")
     code = "import socket, tempfile; tempfile.mkdtemp(dir='.'); s = socket.create_server(('127.0.0.1', 0)); "
     code += "u = socket.socket(socket.AF_UNIX); u.bind('\\0hostile'); print(flush=True); input()"
@@ -238,7 +238,7 @@ def test_traces_show_what_is_left() -> None:
     assert left(before, before) == {}
 
 
-def test_hostile_suite_is_there() -> None:
+def test_the_hostile_suite_is_complete_and_states_its_verdicts() -> None:
     assert len(HOSTILE) >= 150
     for path in HOSTILE:
         assert hostile_text(path).startswith("# tries: "), path

@@ -19,7 +19,6 @@ import pytest
 from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.evaluate.settings import EvaluateSettings
-from stages.judge import pool as pool_module
 from stages.judge.candidate_proxy import candidate_names_used
 from stages.judge.pool import Pool, Submission, Worker
 from stages.judge.sandbox import kernel, values
@@ -29,7 +28,7 @@ from stages.judge.scoring import Judgement, open_judge_pool
 from stages.judge.self_test import CHEATS, ESCAPES, SelfTest, run_probes, run_self_test
 from stages.judge.verdict import Verdict
 from tests.helpers.judge_process import JudgeProcess
-from tests.helpers.judge_samples import LIMITS, SUM, TEST, below, command_line, needs_bwrap, wait_for
+from tests.helpers.judge_samples import LIMITS, SUM, TEST, command_line, descendants, needs_bwrap, wait_for
 from tests.helpers.tiny_project import Project
 
 pytestmark = pytest.mark.slow
@@ -60,7 +59,7 @@ def problem(test: str, name: str = "solve", prompt: str = "") -> Problem:
     return Problem("task", prompt, name, "", "def check(candidate):\n" + test)
 
 
-# One line a verdict: what the candidate is, and a piece of the reason that a user reads.
+# One line per verdict: part of its reason, and the completion.
 @pytest.mark.parametrize(
     ("word", "reason", "completion"),
     [
@@ -103,48 +102,48 @@ def test_verdict_and_reason(judge_c: JudgeProcess, word: str, reason: str, compl
         ("    a = [1, [2]]\n    candidate(a)\n    assert a == [1, [2], 3]", "def solve(a):\n    a.append(3)", "passed"),
         ("    d = {}\n    candidate(d)\n    assert d == {'k': (1,)}", "def solve(d):\n    d['k'] = (1,)", "passed"),
         ("    s = {1}\n    candidate(s)\n    assert s == set()", "def solve(s):\n    s.clear()", "passed"),
-        # an expected exception is one that the test may catch
+        # a test may expect and catch an exception
         (
             "    try:\n        candidate(1)\n    except ValueError:\n        return\n    assert False",
             "def solve(x):\n    raise ValueError('no')",
             "passed",
         ),
-        # an end of the process is none, whatever the test catches
+        # it cannot catch the end of the process, whatever it catches
         (
             "    try:\n        candidate(1)\n    except BaseException:\n        return\n    assert False",
             "import os\ndef solve(x):\n    os._exit(0)",
             "exception",
         ),
-        # iterables without a literal can be gone through, but equal nothing
+        # iterables without a literal can be iterated, but equal nothing
         ("    assert list(candidate(3)) == [0, 1, 2]", "def solve(n):\n    return (i for i in range(n))", "passed"),
         ("    assert candidate(3) == [0, 1, 2]", "def solve(n):\n    return range(n)", "wrong_answer"),
-        # keywords, defaults, a state that lasts over calls
+        # keywords, defaults, state kept between calls
         ("    assert candidate(b=2, a=1) == (1, 2, 3)", "def solve(a, b, c=3):\n    return a, b, c", "passed"),
         (
             "    candidate()\n    assert candidate() == 2",
             "n = 0\ndef solve():\n    global n\n    n += 1\n    return n",
             "passed",
         ),
-        # base types of subclasses; a bool is no int in the text, but equals one as it does in Python
+        # subclasses arrive as their base type; a bool stays a bool, though it equals an int as in Python
         (
             "    assert candidate() == {'a': 2}",
             "from collections import Counter\ndef solve():\n    return Counter('aa')",
             "passed",
         ),
         ("    assert candidate() is True", "def solve():\n    return 1", "wrong_answer"),
-        # dataclasses want their module in sys.modules
+        # dataclasses need their module in sys.modules
         (
             "    assert candidate() == 1",
             "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef solve():\n    return P(1).x",
             "passed",
         ),
-        # random is seeded on both sides: what a candidate draws is the same in each run
+        # random is seeded on both sides: a candidate draws the same numbers in each run
         ("    import random\n    assert candidate() == random.Random(0).random()", "import random\ndef solve():\n    return random.random()", "passed"),
         # sets have the same order in each run
         ("    assert candidate() == candidate()", "def solve():\n    return list({'a', 'b', 'c'})", "passed"),
-        # nor does an exception end a test's loop as if all had been well
+        # StopIteration does not end a test's loop as if all were well
         ("    assert all(map(candidate, [1, 2]))", "def solve(x):\n    raise StopIteration", "exception"),
-        # an answer that keeps the test busy for ever is the candidate's fault
+        # an answer that keeps the test busy forever is the candidate's fault
         ("    n = candidate()\n    while n:\n        n += 1", "def solve():\n    return 1", "cpu_timeout"),
     ],
 )  # fmt: skip
@@ -153,11 +152,11 @@ def test_semantics_of_a_call(judge_c: JudgeProcess, test: str, completion: str, 
     assert verdict.verdict == word, verdict
 
 
-def test_an_answer_that_is_slow_to_compare_is_cut_off_in_c_code_too() -> None:
+def test_a_comparison_that_hangs_in_c_code_is_a_cpu_timeout() -> None:
     one = problem("    assert set(candidate()) == {1}\n")
-    alike = "def solve():\n    return [i * (2**61 - 1) for i in range(1, 90_000)]\n"
+    colliding = "def solve():\n    return [i * (2**61 - 1) for i in range(1, 90_000)]\n"
     verdicts = Pool(detect("C"), LIMITS, 1).judge_all(
-        [Submission(one, alike), Submission(SUM, SUM.canonical_solution)]
+        [Submission(one, colliding), Submission(SUM, SUM.canonical_solution)]
     )
     assert [verdict.verdict for verdict in verdicts] == ["cpu_timeout", "passed"]
     assert verdicts[0].reason == "the test program does not end on the answers that came; the same alone"
@@ -168,7 +167,7 @@ def test_an_answer_that_is_slow_to_compare_is_cut_off_in_c_code_too() -> None:
     ["None", "'abc'", "['a']", "[['a'], 'b', 'c']", "['a', 1, 'c']", "{}", "['a', 'b', 'c' * 2_000_000]"],
 )
 @pytest.mark.parametrize("stage", ["load", ""])
-def test_a_forged_error_is_the_candidates_end(judge_c: JudgeProcess, error: str, stage: str) -> None:
+def test_a_forged_error_is_an_exception(judge_c: JudgeProcess, error: str, stage: str) -> None:
     forge = f"""import json, os
 def forge():
     data = json.dumps({{'id': 1, 'stage': {stage!r}, 'error': {error}}}).encode()
@@ -183,7 +182,7 @@ def forge():
     assert len(verdict.reason) < 2_000
 
 
-def test_set_order_does_not_vary_between_sandboxes() -> None:
+def test_set_order_is_the_same_in_every_sandbox() -> None:
     isolation = detect("C")
     texts = set()
     for _ in range(3):
@@ -195,7 +194,7 @@ def test_set_order_does_not_vary_between_sandboxes() -> None:
     assert len(texts) == 1
 
 
-def test_helpers_of_the_prompt_and_the_name_itself_are_there_for_the_test(judge_c: JudgeProcess) -> None:
+def test_a_test_sees_the_prompts_helpers_and_the_entry_point(judge_c: JudgeProcess) -> None:
     prompt = 'def helper(x):\n    return x * 2\n\n\ndef solve(x):\n    """Half of x."""\n'
     test = "    assert candidate(helper(4)) == solve(8) == 4\n"
     assert judge_c.judge(problem(test, prompt=prompt), "    return x // 2").verdict == "passed"
@@ -272,7 +271,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=[f"{i}-{type(v).__name__}" for i, v in enumerate(VALUES)])
-def test_values_come_over_as_they_are(value: Any) -> None:
+def test_values_survive_encoding(value: Any) -> None:
     form = json.loads(json.dumps(values.encode_value(value, strict=True)))
     back = values.decode_value(form)
     assert back == value
@@ -280,7 +279,7 @@ def test_values_come_over_as_they_are(value: Any) -> None:
     assert isinstance(value, int | set | frozenset) or repr(back) == repr(value)
 
 
-def test_numpy_scalars_come_over_as_plain_ones() -> None:
+def test_numpy_scalars_are_sent_as_plain_values() -> None:
     import numpy
 
     sent = [numpy.int64(7), numpy.float32(0.5), numpy.bool_(True), numpy.str_("x")]
@@ -317,13 +316,13 @@ def test_a_reply_nested_too_deeply_is_refused() -> None:
         values.decode_value(form)
 
 
-def test_a_missing_bwrap_falls_to_the_next_level_and_says_so() -> None:
+def test_without_bwrap_the_next_level_is_used_and_the_reason_given() -> None:
     isolation = detect("auto", bwrap="/nowhere/bwrap")
     assert isolation.level == ("B" if kernel.landlock_version() else "C")
     assert "level A is not available: /nowhere/bwrap is not installed" in isolation.why
 
 
-def test_a_bwrap_that_the_kernel_refuses_falls_to_the_next_level(tmp_path: Path) -> None:
+def test_where_the_kernel_refuses_bwrap_the_next_level_is_used(tmp_path: Path) -> None:
     fake = tmp_path / "bwrap"
     fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     fake.chmod(0o755)
@@ -332,7 +331,7 @@ def test_a_bwrap_that_the_kernel_refuses_falls_to_the_next_level(tmp_path: Path)
     assert "No permissions to create new namespace" in isolation.why
 
 
-def test_a_level_that_is_asked_for_and_not_there_is_an_error() -> None:
+def test_a_configured_level_that_is_not_available_is_an_error() -> None:
     with pytest.raises(UserError, match=r"evaluate\.isolation is 'A', but level A is not available"):
         detect("A", bwrap="/nowhere/bwrap")
 
@@ -380,13 +379,13 @@ def test_filter_allows_what_is_listed_and_nothing_else(machine: str) -> None:
     assert filtered(program, architecture, control, (0, 0x5412)) == kernel.FAIL | errno.EPERM  # TIOCSTI
 
 
-def test_filters_template_becomes_the_filter_of_a_process() -> None:
+def test_the_filter_template_becomes_the_filter_of_a_process() -> None:
     machine = os.uname().machine
     template = kernel.seccomp_program(machine, kernel.UNKNOWN_PID)
     assert kernel.for_process(template, 7) == kernel.seccomp_program(machine, 7)
 
 
-def test_seccomp_tables_name_no_way_out() -> None:
+def test_seccomp_tables_allow_no_escape() -> None:
     numbers = [pair[1] for pair in kernel.ALLOWED.values() if pair[1] is not None]
     assert len(numbers) == len(set(numbers))
     assert not {"clone", "execve", "socket", "ptrace", "fork"} & set(kernel.ALLOWED)
@@ -422,7 +421,7 @@ def test_probes_are_live() -> None:
     assert not set(CHEATS) & set(passed)
 
 
-def test_pool_keeps_the_order_and_runs_a_timeout_again_alone() -> None:
+def test_pool_keeps_the_order_and_reruns_a_timeout_alone() -> None:
     pool = Pool(detect("C"), LIMITS, workers=3)
     texts = ["    return sum(numbers)", "    while True: pass", "    return 1", ""] * 2
     seen: dict[int, Verdict] = {}
@@ -443,12 +442,12 @@ HALF = """
     while time.process_time() < 0.15:
         pass
     return sum(numbers)
-"""  # of the limit
+"""  # of the CPU limit
 SLEEPS_A_LITTLE = "    import time\n    time.sleep(0.02)\n    return sum(numbers)\n"
 
 
 def test_verdicts_do_not_depend_on_the_machines_load() -> None:
-    """The same words with two endless loops a core beside the judge."""
+    """Verdicts and reasons are the same with two endless loops per core beside the judge."""
     wrong = ["    return 1", "    return 1 / 0", "    return (", "", "    import os\n    os.abort()"]
     endless = ["    while True: pass", "    import time\n    time.sleep(60)"]
     texts = [*[SUM.canonical_solution, HALF, SLEEPS_A_LITTLE] * 4, *wrong, *endless]
@@ -468,8 +467,8 @@ def test_verdicts_do_not_depend_on_the_machines_load() -> None:
     assert [(v.verdict, v.reason) for v in loaded] == [(v.verdict, v.reason) for v in idle]
 
 
-def test_a_timeout_that_does_not_come_again_does_not_count(tmp_path: Path) -> None:
-    """At level C a candidate can tell its runs apart; one worker runs it again too."""
+def test_a_timeout_that_is_not_repeated_does_not_count(tmp_path: Path) -> None:
+    """At level C a candidate can recognise its second run; with one worker it is rerun too."""
     once = f"""
     import os
     try:
@@ -500,7 +499,7 @@ def test_a_lost_worker_is_replaced_and_is_not_the_models_failure(monkeypatch: py
     assert [verdict.verdict for verdict in pool.judge_all(samples)] == ["passed", "passed"]
 
 
-def test_a_judge_that_fails_again_and_again_ends_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_that_keeps_failing_ends_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(detect("C"), LIMITS, workers=1)
     never = problem("    pass\n")
     with pytest.raises(UserError, match=r"failed on 1 samples, 3 times each; task: the test never called"):
@@ -510,8 +509,8 @@ def test_a_judge_that_fails_again_and_again_ends_the_evaluation(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("phase", "word"), [("extract", "syntax_error"), ("test", "cpu_timeout"), ("sandbox", "harness_error")]
 )
-def test_the_phase_tells_whose_fault_a_lost_worker_is(phase: str, word: str) -> None:
-    assert pool_module.lost(phase).verdict == word
+def test_a_lost_workers_phase_decides_whose_fault_it_is(phase: str, word: str) -> None:
+    assert lost_worker_verdict(phase).verdict == word
 
 
 def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -559,8 +558,8 @@ def test_command_line_reads_gzip_and_a_task_id_in_another_case(tmp_path: Path, b
     assert (line["task_id"], line["verdict"]) == ("Sum", "passed")
 
 
-def test_command_line_needs_no_pipeline_run_before(fresh: Project, tmp_path: Path) -> None:
-    """The benchmark comes from its pinned source in conf/, and nothing but the output is written."""
+def test_command_line_works_without_a_pipeline_run(fresh: Project, tmp_path: Path) -> None:
+    """The benchmark comes from its pinned source in conf/, and only the output is written."""
     project = fresh.copy(tmp_path / "project")
     before = project.files()
     (tmp_path / "samples.jsonl").write_text('{"task_id": "Tiny/0", "completion": "    return x + x"}\n')
@@ -569,7 +568,7 @@ def test_command_line_needs_no_pipeline_run_before(fresh: Project, tmp_path: Pat
     project.run(*judged, "--benchmark", "tiny", *output, check=True)
     assert json.loads((tmp_path / "verdicts.jsonl").read_text())["verdict"] == "passed"
     assert project.files() == before
-    # one that a single new file adds
+    # a benchmark added by one new file
     (project.root / "data/sources/own.jsonl").write_text(json.dumps(vars(SUM)) + "\n")
     (tmp_path / "samples.jsonl").write_text('{"task_id": "sum", "completion": "    return sum(numbers)"}\n')
     preset = (project.root / "conf/evaluate/mine.yaml").read_text()
@@ -605,7 +604,7 @@ def test_command_line_names_the_bad_line(
 
 
 @needs_bwrap
-def test_a_file_that_a_candidate_left_is_gone_for_the_next(judge_a: JudgeProcess) -> None:
+def test_a_file_left_by_a_candidate_is_gone_for_the_next(judge_a: JudgeProcess) -> None:
     one = problem("    assert candidate() == 'left'\n")
     both = "def solve():\n    open('/tmp/left', 'w').write('left')\n    return open('/tmp/left').read()\n"
     assert judge_a.judge(one, both).verdict == "passed"
@@ -629,11 +628,11 @@ def test_a_killed_judge_leaves_nothing(tmp_path: Path, benchmark_file: Path, opt
         stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout
-    process.stdout.readline()  # the level: from here on there are workers, then sandboxes
-    started = wait_for(lambda: [pid for pid in below(process.pid) if "supervisor" in command_line(pid)])
+    process.stdout.readline()  # the level is printed: workers start now, then sandboxes
+    started = wait_for(lambda: [pid for pid in descendants(process.pid) if "supervisor" in command_line(pid)])
     if options:
         assert wait_for(lambda: list(folder.glob("*/left")))
-    started += below(process.pid)
+    started += descendants(process.pid)
     process.kill()
     process.wait()
     process.stdout.close()
@@ -647,7 +646,7 @@ def test_a_test_that_prints_does_no_harm() -> None:
     assert [verdict.verdict for verdict in verdicts] == ["wrong_answer"]
 
 
-def test_text_that_is_no_unicode_comes_through(tmp_path: Path, benchmark_file: Path) -> None:
+def test_text_with_lone_surrogates_is_judged(tmp_path: Path, benchmark_file: Path) -> None:
     samples = tmp_path / "samples.jsonl"
     samples.write_text('{"task_id": "sum", "completion": "    return \'\\ud800\'"}\n', "ascii")
     output = tmp_path / "out.jsonl"
