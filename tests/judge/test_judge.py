@@ -20,7 +20,7 @@ from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge.candidate_proxy import candidate_names_used
-from stages.judge.pool import Pool, Submission, Worker
+from stages.judge.pool import Pool, Submission, Worker, lost_worker_verdict
 from stages.judge.sandbox import kernel, values
 from stages.judge.sandbox.host import Isolation
 from stages.judge.sandbox.levels import detect
