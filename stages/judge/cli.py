@@ -88,7 +88,9 @@ def read_samples(path: Path, problems: list[Problem]) -> list[tuple[dict[str, An
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m stages.judge", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.judge", description=__doc__.split("\n")[0].rstrip(":")
+    )
     parser.add_argument(
         "samples", type=Path, help="JSON lines (.jsonl, .jsonl.gz) with task_id and completion"
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stages.judge.sandbox import kernel
+from stages.judge.sandbox import candidate, kernel, values
 from stages.judge.sandbox.levels import detect
 from stages.judge.verdict import VERDICTS
 from tests.helpers.judge_process import JudgeProcess
@@ -236,6 +236,17 @@ def test_traces_show_what_is_left() -> None:
     assert after["descriptors"] > before["descriptors"]
     assert set(left(after, before)) >= {"processes", "sockets", "temporary", "descriptors"}
     assert left(before, before) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "attribute"),
+    [("finds_the_supervisor", candidate, "send_message"), ("patches_supervisor", values, "encode_value")],
+)
+def test_programs_that_look_for_our_code_look_for_names_it_has(
+    name: str, module: Any, attribute: str
+) -> None:
+    assert f'"{attribute}"' in hostile_text(ROOT / "tests" / "hostile" / f"{name}.py")
+    assert hasattr(module, attribute)
 
 
 def test_the_hostile_suite_is_complete_and_states_its_verdicts() -> None:
