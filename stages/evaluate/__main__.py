@@ -3,8 +3,8 @@
     python -m stages.evaluate evaluate.target=base      # models/base;   reports/evaluate/base/samples.jsonl
     python -m stages.evaluate evaluate.target=tuned     # models/merged; reports/evaluate/tuned/samples.jsonl
 
-samples.jsonl has a line per sample, in the benchmark's order: prompt, completion, verdict, reason, times. Generation
-is in stages/evaluate/transformers_backend.py, and the sandbox in stages/judge/sandbox.
+samples.jsonl has a line per sample, in the benchmark's order: prompt, completion, verdict, reason, times.
+Generation is in stages/evaluate/transformers_backend.py, and the sandbox in stages/judge/sandbox.
 """
 
 import time

@@ -60,7 +60,7 @@ OnCompletion = Callable[[int, Completion], object]  # index of the request, and 
 
 
 class Detokenizer:
-    """Decode token ids that follow other text: SentencePiece tokenizers would otherwise drop a leading space."""
+    """Decode ids that follow other text: SentencePiece tokenizers would otherwise drop a leading space."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -73,7 +73,7 @@ class Detokenizer:
 
 
 class Backend(Protocol):
-    """Complete rows with the model of a folder, in any order, and call `on_completion` for each when it is finished.
+    """Complete rows with the model of a folder, in any order; call `on_completion` with each finished row.
 
     Args:
         model_folder: the model.
@@ -96,7 +96,7 @@ class Backend(Protocol):
 
 
 def finish_row(row: BatchRow, stop: str, detokenizer: Detokenizer) -> Completion:
-    """Return a finished row's completion, cut at the end of its answer; `stop`: eos | function_end | length."""
+    """Return a row's completion, cut at the end of its answer; `stop`: eos | function_end | length."""
     text = detokenizer(row.new[:-1] if stop == "eos" else row.new)
     end = row.ending.find(text, finished=True)
     if end is not None:

@@ -1,4 +1,4 @@
-"""Complete a benchmark's prompts with the model of a folder: greedily, or sampled with a random stream per sample.
+"""Complete a benchmark's prompts with the model of a folder: greedily, or with a random stream per sample.
 
 This module renders and tokenizes the prompts and sets limits. A backend turns the rows into completions:
 `transformers_backend` or `vllm_backend`. Both get the same tokens and cut answers by the same rule.
@@ -25,7 +25,7 @@ def generate(
     settings: EvaluateSettings,
     on_completion: OnCompletion = lambda index, completion: None,
 ) -> list[Completion]:
-    """Return the completion of each request, in their order; call `on_completion` with each as soon as it is done.
+    """Return the completion of each request, in order; call `on_completion` with each as it is done.
 
     Raises:
         UserError: no model in `model_folder`, a prompt that fills the context, chat without a template, or a backend
@@ -105,7 +105,7 @@ def context_length(folder: Path) -> int | None:
 
 
 def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
-    """Return tokens that end a sample: those the model declares, and every special token (end of turn, of document)."""
+    """Return tokens that end a sample: the model's own, and every special token (end of turn, of document)."""
     from transformers import GenerationConfig
 
     declared = None

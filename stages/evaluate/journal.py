@@ -1,7 +1,8 @@
 """Record what an evaluation has finished, so that an interrupted one resumes.
 
-The lines are in .cache/evaluate/<target>/<key>/: generated.jsonl and judged.jsonl. The key covers all that a sample's
-completion and verdict depend on; lines of another key are never read. The folder is removed after the evaluation.
+The lines are in .cache/evaluate/<target>/<key>/: generated.jsonl and judged.jsonl. The key covers all that a
+sample's completion and verdict depend on; lines of another key are never read. The folder is removed after
+the evaluation.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Linear layers with weights in the block layout of the CPU's matrix kernels.
 
-`F.linear` on a few dozen rows spends a third of its time on reordering the weight into blocks, at every call. Doing it
-once gives 1.3 times the speed at 64 rows and 1.7 times at 16, with the same products up to rounding.
+`F.linear` on a few dozen rows spends a third of its time on reordering the weight into blocks, at every call.
+Doing it once gives 1.3 times the speed at 64 rows and 1.7 times at 16, with the same products up to rounding.
 """
 
 import torch
@@ -27,7 +27,8 @@ class PackedLinear(nn.Module):
 def pack_linears(model: nn.Module) -> nn.Module:
     """Replace the model's plain linear layers in place, unless the model is on another device.
 
-    The operators are those that torch's own compiler uses on CPUs; if a build lacks them, nothing is replaced.
+    The operators are those that torch's own compiler uses on CPUs; if a build lacks them, nothing is
+    replaced.
     """
     plain = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
     if not torch.backends.mkldnn.is_available() or any(m.weight.device.type != "cpu" for m in plain.values()):

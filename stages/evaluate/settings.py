@@ -28,8 +28,8 @@ class EvaluateSettings(JudgeSettings):
     max_new_tokens: int = 256
     # Rows generated at once, over all cores; more is faster and takes more memory
     batch_size: int = 128
-    # Of the model while it generates: auto | bfloat16 | float32. auto: bfloat16 on a GPU; float32 on a CPU, where the
-    # layout of batches then changes no answer
+    # Of the model while it generates: auto | bfloat16 | float32. auto: bfloat16 on a GPU; float32 on a CPU,
+    # where the layout of batches then changes no answer
     dtype: str = "auto"
 
     def __post_init__(self) -> None:

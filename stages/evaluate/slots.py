@@ -1,8 +1,8 @@
 """Batches whose rows join and leave: a key-value cache with a slot per row, allocated once.
 
-All rows end at one column, as with left padding, and a mask hides what is before a row's own start; so the model sees
-what transformers' own `generate` shows it. A row that is finished gives its slot to the last row, and new
-prompts enter at free slots while the others go on. Nothing else of the cache moves.
+All rows end at one column, as with left padding, and a mask hides what is before a row's own start; so the
+model sees what transformers' own `generate` shows it. A row that is finished gives its slot to the last row,
+and new prompts enter at free slots while the others go on. Nothing else of the cache moves.
 """
 
 import inspect
@@ -25,7 +25,8 @@ class CacheWindow:
 class SlotLayer(DynamicLayer):
     """One layer's keys and values, [slots, heads, columns, head size]; gives the model views of the window.
 
-    While prompts are read, theirs go to the rows behind those in use, so that they end at the window's last column.
+    While prompts are read, theirs go to the rows behind those in use, so that they end at the window's last
+    column.
     """
 
     def __init__(self, window: CacheWindow, slots: int, columns: int) -> None:
@@ -70,7 +71,7 @@ class Slots:
         longest: tokens of the longest row, prompt and completion together.
     """
 
-    pads = True  # rows of unequal length share a batch, and a mask tells them apart
+    pads = True  # rows of unequal length share a batch, separated by a mask
 
     def __init__(self, model: Any, slots: int, longest: int) -> None:
         self.model, self.slots = model, slots

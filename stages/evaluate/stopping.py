@@ -17,8 +17,8 @@ NO_EXPRESSION = re.compile(r"(def|class|import|assert|return|while|with|try)\b")
 class Ending:
     """How the text after a rendered prompt ends.
 
-    Kinds: `body` (a function's body, in bare code), `program` (functions, in bare code), `fence` (code in a fence that
-    the prompt opened), `answer` (prose with one fenced block).
+    Kinds: `body` (a function's body, in bare code), `program` (functions, in bare code), `fence` (code in a
+    fence that the prompt opened), `answer` (prose with one fenced block).
     """
 
     kind: str
@@ -37,8 +37,8 @@ class Ending:
     def fence(self, lines: list[str]) -> int | None:
         """Return the offset of the closing fence: its start if the prompt opened the fence, else its end.
 
-        In an answer only a fence with a definition counts, and none in its thinking: an install command or a use of
-        the function may precede the function.
+        In an answer only a fence with a definition counts, and none in its thinking: an install command or a
+        use of the function may precede the function.
         """
         inside, offset, answers = self.kind == "fence", 0, self.kind == "fence"
         thinking = lines[0].startswith("<think>")
@@ -55,7 +55,7 @@ class Ending:
         return None
 
     def code(self, lines: list[str], finished: bool) -> int | None:
-        """Return the offset of the first top-level line that starts something else, or of comments just before it."""
+        """Return the offset of the first top-level line of something else, or of comments just before it."""
         state, offset, begun = Nesting(), 0, False
         comment: int | None = None
         for number, line in enumerate(lines):
@@ -89,7 +89,7 @@ def ending_for(prompt: str, rendered: str, settings: PromptSettings) -> Ending:
 
 
 class Nesting:
-    """Track open strings and brackets line by line: inside them, a line at the margin is not a new statement."""
+    """Track open strings and brackets: inside them, a line at the margin is not a new statement."""
 
     def __init__(self) -> None:
         self.quote = ""

@@ -1,8 +1,9 @@
 """The transformers backend: greedy decoding or sampling, with rows that join and leave the batch.
 
-It is fast on a CPU by doing less: finished rows leave the batch and others take their place (`slots`), the samples of
-a prompt share its prefill, only the last position is scored, weights are stored in the layout of the matrix kernels
-(`packed_linear`), and each core has a batch of its own, so that no core waits for another two hundred times a token.
+It is fast on a CPU by doing less: finished rows leave the batch and others take their place (`slots`), the
+samples of a prompt share its prefill, only the last position is scored, weights are stored in the layout of
+the matrix kernels (`packed_linear`), and each core has a batch of its own, so that no core waits for another
+two hundred times a token.
 """
 
 import threading
@@ -144,7 +145,7 @@ def decode_rows(
 
 
 def next_chunk(queue: deque[BatchRow], slots: Slots) -> list[BatchRow]:
-    """Return the next rows to prefill together: at most the free slots, and MAX_READ_TOKENS of distinct prompts."""
+    """Return the next rows to prefill together: as many as fit in free slots and MAX_READ_TOKENS."""
     chunk: list[BatchRow] = []
     read = 0
     while queue and len(chunk) < slots.slots - slots.rows:

@@ -1,4 +1,4 @@
-"""The vLLM backend, for GPUs: an optional extra (`pip install '.[vllm]'`), imported only for evaluate.backend=vllm."""
+"""The vLLM backend, for GPUs: an optional extra, `pip install '.[vllm]'`, imported only on demand."""
 
 from collections.abc import Sequence
 from pathlib import Path

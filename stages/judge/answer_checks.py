@@ -1,8 +1,8 @@
 """Check answers to a problem's inputs in the judge, with the benchmark's tolerance: HumanEval+ and MBPP+.
 
 Answers are compared as evalplus 0.3.1 does (evalplus/eval/__init__.py and _special_oracle.py there), with two
-differences: NaN equals NaN, and the tolerance of an input does not depend on the inputs before it. A problem's
-`oracle` names one of ANSWER_CHECKS.
+differences: NaN equals NaN, and the tolerance of an input does not depend on the inputs before it. A
+problem's `oracle` names one of ANSWER_CHECKS.
 """
 
 import math
@@ -51,12 +51,12 @@ def check_answers(answers: Iterable[Any], inputs: str, expected: list[Any], orac
 
 
 def expected_answers(answers: list[Any], oracle: str) -> list[Any]:
-    """Return the canonical solution's answers as expected values: for `not_none`, whether there is an answer."""
+    """Return the canonical solution's answers as expected values; for `not_none` whether there is one."""
     return [answer is not None for answer in answers] if oracle == "not_none" else answers
 
 
 def is_equal(answer: Any, wanted: Any, given: Any, atol: float) -> bool:
-    """Return whether values are equal, or numbers of one shape with |answer - wanted| <= atol + 1e-7 |wanted|."""
+    """Return whether values are equal, or numbers with |answer - wanted| <= atol + 1e-7 |wanted|."""
     if answer == wanted:
         return True
     if atol == 0 and is_floats(wanted):

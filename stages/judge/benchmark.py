@@ -13,7 +13,7 @@ BENCHMARK_FOLDER = Path("data/benchmarks")
 
 
 def benchmark_path(name: str, folder: Path = BENCHMARK_FOLDER) -> Path:
-    """Return the path of a benchmark: `name` itself if it is a file name, else the file of that name in `folder`."""
+    """Return the path of a benchmark: `name` itself if it is a file name, else its file in `folder`."""
     return Path(name) if is_file_name(name) else folder / f"{name}.jsonl"
 
 

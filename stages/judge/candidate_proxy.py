@@ -17,7 +17,7 @@ from stages.judge.sandbox.host import Candidate
 
 
 class CandidateEnded(BaseException):
-    """The candidate can no longer answer. Not an Exception, so that `except Exception` in a test cannot swallow it."""
+    """The candidate can no longer answer. A BaseException, so that no `except Exception` swallows it."""
 
 
 class TestTooLong(BaseException):
@@ -28,7 +28,7 @@ FORGED_REPLY = "the candidate's process wrote a reply of its own"
 
 
 class CandidateProxy:
-    """Stands in for the entry point: sends each call to the candidate and returns its value or raises its exception."""
+    """Stands in for the entry point: sends each call on, and returns its value or raises its exception."""
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
@@ -118,8 +118,8 @@ class CandidateProxy:
     def exception(self, name: str, builtin: str, message: str) -> BaseException:
         """Return the candidate's exception as the nearest built-in one, so that a test can expect it.
 
-        StopIteration would end the loops of a test instead of failing it (`all(map(candidate, inputs))`). It becomes
-        a RuntimeError, as in a generator.
+        StopIteration would end the loops of a test instead of failing it (`all(map(candidate, inputs))`). It
+        becomes a RuntimeError, as in a generator.
         """
         kind = getattr(builtins, builtin, Exception)
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
@@ -180,7 +180,8 @@ def compile_source(source: str, name: str) -> Any:
 def run_test(problem: Problem, proxy: Callable[..., Any], seed: int, cpu_seconds: float) -> None:
     """Run a problem's test program against a proxy; its exceptions propagate.
 
-    The test sees the helpers of the prompt, and the proxy under the entry point's own name too (HumanEval/33).
+    The test sees the helpers of the prompt, and the proxy under the entry point's own name too
+    (HumanEval/33).
     """
     random.seed(seed)
     namespace: dict[str, Any] = {"__name__": "test"}
@@ -208,9 +209,9 @@ def run_inputs(problem: Problem, proxy: CandidateProxy, expected: list[Any], cpu
 def time_limit(cpu_seconds: float) -> Iterator[None]:
     """Raise TestTooLong when the block has used `cpu_seconds` of user time.
 
-    C code does not run signal handlers (say, a set of answers that all hash alike). After `2 * cpu_seconds + 1` of
-    CPU time SIGPROF therefore kills the process; the pool knows in which phase. Never enter this in a process that
-    must survive.
+    C code does not run signal handlers (say, a set of answers that all hash alike). After `2 * cpu_seconds +
+    1` of CPU time SIGPROF therefore kills the process; the pool knows in which phase. Never enter this in a
+    process that must survive.
     """
 
     def expire(*_: object) -> None:
@@ -230,9 +231,10 @@ def time_limit(cpu_seconds: float) -> Iterator[None]:
 
 
 def candidate_names_used(problem: Problem) -> list[str]:
-    """Return names that a test takes from the candidate besides the entry point (MBPP/367 builds the candidate's class).
+    """Return names that a test takes from the candidate besides the entry point.
 
-    Such a test cannot run apart from the candidate. It runs in the sandbox, and its verdict is marked `weak: `.
+    MBPP/367 builds an object of the candidate's class. Such a test cannot run apart from the candidate. It
+    runs in the sandbox, and its verdict is marked `weak: `.
     """
     if problem.inputs:
         return []

@@ -2,11 +2,11 @@
 
     python -m stages.judge samples.jsonl --benchmark humaneval --output verdicts.jsonl
 
-A line of samples.jsonl (or .jsonl.gz) is {"task_id", "completion"} or {"task_id", "solution"}; a task may have several
-lines, in any order, and other fields are copied to the output. The output has a line per sample, in the same order,
-with `verdict`, `reason`, `cpu_s` and `wall_s` added. A benchmark is a name below data/benchmarks; where that file is
-missing, a name of fetch.benchmarks, which is downloaded from its pinned source and kept in memory; or a file in
-HumanEval's shape (.jsonl, .jsonl.gz).
+A line of samples.jsonl (or .jsonl.gz) is {"task_id", "completion"} or {"task_id", "solution"}; a task may
+have several lines, in any order, and other fields are copied to the output. The output has a line per sample,
+in the same order, with `verdict`, `reason`, `cpu_s` and `wall_s` added. A benchmark is a name below
+data/benchmarks; where that file is missing, a name of fetch.benchmarks, which is downloaded from its pinned
+source and kept in memory; or a file in HumanEval's shape (.jsonl, .jsonl.gz).
 """
 
 import argparse
@@ -26,7 +26,7 @@ VERDICT_FIELDS = ("verdict", "reason", "cpu_s", "wall_s")  # added to each sampl
 
 
 def resolve_benchmark(name: str) -> tuple[str, dict[str, Any]]:
-    """Return a benchmark's name, and the configuration with the preset conf/evaluate/<name>.yaml if it exists.
+    """Return a benchmark's name, and the configuration with its preset conf/evaluate/<name>.yaml, if any.
 
     The preset may define the benchmark's source, and name another benchmark (mbppplus-file). {} for a file.
     """

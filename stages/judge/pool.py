@@ -90,7 +90,7 @@ class Worker:
         return None, phase
 
     def close(self) -> None:
-        """End the worker: an idle one closes its sandbox first, a busy one is killed and its sandbox dies with it."""
+        """End the worker: an idle one closes its sandbox; a busy one is killed, and its sandbox with it."""
         assert self.process.stdin
         assert self.process.stdout
         with contextlib.suppress(OSError):  # a buffered line that the dead worker never read
@@ -210,7 +210,7 @@ class Pool:
     def judge_with_retries(
         self, worker: Worker, submission: Submission, core: int | None
     ) -> tuple[Worker, Verdict]:
-        """Judge a sample, with a new worker where the old one was lost; return the worker to continue with."""
+        """Judge a sample, with a new worker if the old one is lost; return the worker to continue with."""
         verdict, phase = None, ""
         for _ in range(JUDGE_ATTEMPTS):
             verdict, phase = worker.judge(submission, self.seed)

@@ -1,4 +1,4 @@
-"""Judge completions of a benchmark after testing the judge itself; shared by the evaluate stage and the command line."""
+"""Judge completions of a benchmark after testing the judge itself; for the stage and the command line."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Check that the judge works before a score is made: canonical solutions pass, and no probe escapes or cheats."""
+"""Check the judge before it scores: canonical solutions pass, and no probe escapes or cheats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -2,9 +2,9 @@
 
     python -m stages.judge.worker      # started by stages/judge/pool.py; JSON lines in and out
 
-It is a process of its own, so that hostile text or answers that crash it cost one sample and no more. It announces each
-phase before it begins: the pool blames the candidate for a crash while its text was parsed or its answers were
-compared, and for no other.
+It is a process of its own, so that hostile text or answers that crash it cost one sample and no more. It
+announces each phase before it begins: the pool blames the candidate for a crash while its text was parsed or
+its answers were compared, and for no other.
 """
 
 import gc
@@ -41,7 +41,7 @@ CandidateCheck = Callable[[CandidateProxy], object]
 
 
 class SampleJudge:
-    """Judge one sample after another in one sandbox, which is replaced when a candidate left something in it."""
+    """Judge one sample after another in one sandbox, replaced when a candidate left something in it."""
 
     def __init__(
         self, isolation: Isolation, limits: Limits, announce: Callable[[str], object] = lambda phase: None
@@ -164,7 +164,7 @@ class SampleJudge:
 
 
 def load_failure(loaded: dict[str, Any], entry_point: str) -> tuple[str, str]:
-    """Return the verdict on a program that failed before its entry point was ready (or in a test in the sandbox)."""
+    """Return the verdict on a program that failed while loading, or in a test in the sandbox."""
     stage = loaded.get("stage")
     if stage == "entry":
         return "no_entry_point", f"the program leaves no function {entry_point}"
@@ -214,7 +214,7 @@ def failure_reason(error: BaseException, calls: int) -> str:
 
 
 def final_verdict(word: str, reason: str, end: dict[str, Any], limits: Limits) -> tuple[str, str]:
-    """Return the final verdict. Limits come first: a candidate may answer from a signal handler after exceeding one."""
+    """Return the final verdict. Limits come first: a signal handler may still answer after exceeding one."""
     if end["killed"] == "cpu" or end["cpu"] > limits.cpu_seconds:
         return "cpu_timeout", f"more than {limits.cpu_seconds:g} s of CPU time"
     if end["killed"] == "wall":

@@ -1,4 +1,4 @@
-"""Shared by tests of the judge: a problem, limits, the hostile completions, and the search for leftover processes."""
+"""Shared by tests of the judge: a problem, limits, hostile completions, the search for processes."""
 
 import re
 import shutil
@@ -70,7 +70,7 @@ def wait_for(condition: Any, seconds: float = 20.0) -> Any:
 
 
 def hostile_text(path: Path) -> str:
-    """Return a hostile completion as the judge gets it: non-UTF-8 bytes as lone surrogates, `@5 x@` as xxxxx."""
+    """Return a hostile completion as the judge gets it: bad UTF-8 as lone surrogates, `@5 x@` as xxxxx."""
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     return re.sub(r"@(\d+) ([^@]+)@", lambda found: found[2] * int(found[1]), text)
 

@@ -34,8 +34,9 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 ONCE = replace(SUM, test="def check(candidate):\n    assert candidate([1, 2, 3]) == 6\n")
 
-# Programs that escape at level C, as any user, and do no harm there: so it is the sandbox that stops them above, not a
-# mistake of their own. The others need root, or end what they run in, or are stopped by a limit that level C has too.
+# Programs that escape at level C, as any user, and do no harm there: so it is the sandbox that stops them
+# above, not a mistake of their own. The others need root, or end what they run in, or are stopped by a limit
+# that level C has too.
 ESCAPES_AT_C = (
     *(
         "affinity",
@@ -60,7 +61,8 @@ ESCAPES_AT_C = (
     *("reads_proc", "reads_system", "rename_out", "setuid_copy", "shared_memory", "shared_memory_sysv"),
     *("signal_owner", "signals_by_descriptor", "socketpair", "symlink", "timer_thread", "watches_files"),
 )
-# Programs that escape only as root, which ignores limits on processes and locked memory and owns the interpreter's files
+# Programs that escape only as root, which ignores limits on processes and locked memory and owns the
+# interpreter's files
 ESCAPES_AT_C_AS_ROOT = (
     *(
         "becomes_root",

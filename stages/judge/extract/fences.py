@@ -14,7 +14,7 @@ def with_late_fences(text: str) -> str:
 
 
 def fenced(text: str) -> list[str]:
-    """Return the contents of code fences, Python's first. An unclosed fence extends to the next one or to the end."""
+    """Return the contents of code fences, Python's first. An unclosed fence extends to the next or the end."""
     blocks: list[tuple[bool, str]] = []
     opening: re.Match[str] | None = None
     for match in FENCE_LINE.finditer(text):

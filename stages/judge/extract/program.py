@@ -1,7 +1,7 @@
-"""Turn a model's answer into a program: the longest prefix that parses, reduced to what the entry point needs.
+"""Turn a model's answer into a program: the longest prefix that parses, reduced to the entry point's needs.
 
-The text is hostile: its size and the work spent on parsing it are bounded, and whatever it does to the parser counts
-as the text's own failure. The same code reads the output of every backend and every prompt style.
+The text is hostile: its size and the work spent on parsing it are bounded, and whatever it does to the parser
+counts as the text's own failure. The same code reads the output of every backend and every prompt style.
 """
 
 import ast
@@ -86,11 +86,11 @@ class Work:
 
 
 def extract_program(prompt: str, entry_point: str, completion: str, also: Sequence[str] = ()) -> Extraction:
-    """Return the program of a completion: the entry point, names in `also` that it defines, and what they need.
+    """Return the program of a completion: the entry point, `also` where defined, and what they need.
 
-    A completion may continue the prompt's function, repeat it, hold it in a code fence, or start with a wrong indent.
-    Readings are tried from the most to the least direct; within a group the one that keeps most lines wins. One with an
-    empty entry point counts only where no reading has a better one.
+    A completion may continue the prompt's function, repeat it, hold it in a code fence, or start with a wrong
+    indent. Readings are tried from the most to the least direct; within a group the one that keeps most lines
+    wins. One with an empty entry point counts only where no reading has a better one.
     """
     work = Work()
     stub: Built | None = None
@@ -116,7 +116,7 @@ def answer_in(completion: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Normalise line ends to \\n and cut before the first null byte or lone surrogate, which no source may hold."""
+    """Normalise line ends to \\n and cut before the first null byte or lone surrogate, not valid in source."""
     text = re.split("[\0\ud800-\udfff]", text.removeprefix("\ufeff"), maxsplit=1)[0]
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
 
@@ -158,7 +158,7 @@ def ends_in_function(prompt: str, entry_point: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def preamble(prompt: str, entry_point: str) -> str:
-    """Return the prompt's imports and helpers, all before the entry point; empty where the prompt is not code."""
+    """Return the prompt before the entry point: imports and helpers; "" where the prompt is not code."""
     for ending in ("", "\n    pass"):
         try:
             tree = parse_quietly(prompt + ending)
@@ -173,7 +173,7 @@ def preamble(prompt: str, entry_point: str) -> str:
 
 
 def helpers(blocks: Sequence[str], entry_point: str) -> str:
-    """Return imports, functions and classes of fences without an entry point: an answer may span several fences."""
+    """Return imports, functions and classes of fences without the entry point: answers may span several."""
     taken = {entry_point, *dir(builtins)}
     found = []
     for block in blocks:
@@ -218,8 +218,8 @@ def build(reading: Reading, names: Sequence[str], work: Work) -> Built | None:
 def longest_prefix(source: str, at_least: int, work: Work) -> Parsed | None:
     """Return the longest run of whole lines from the top that parses and exceeds `at_least` lines.
 
-    The parser reports the line of its error. The lines before it are tried next, so that a bad line costs one more
-    attempt, not one per line above it.
+    The parser reports the line of its error. The lines before it are tried next, so that a bad line costs one
+    more attempt, not one per line above it.
     """
     lines = source.split("\n")
     while len(lines) > at_least:
@@ -239,7 +239,7 @@ def longest_prefix(source: str, at_least: int, work: Work) -> Parsed | None:
 
 
 def select(parsed: Parsed, header_lines: int, names: Sequence[str], reading: Reading) -> Built | None:
-    """Keep the entry point (the first name), the other names, and what they need, in their order, `from __future__` first."""
+    """Keep the entry point (the first name), other names, and what they need; `from __future__` comes first."""
     cut = parsed.lines != (reading.header + reading.body).split("\n")
     body = without_repeats(parsed.tree.body, names[0], header_lines, cut)
     entries = [n for n in body if names[0] in defined(n) and (n.end_lineno or 0) > header_lines]
@@ -257,9 +257,9 @@ def select(parsed: Parsed, header_lines: int, names: Sequence[str], reading: Rea
 def without_repeats(body: list[ast.stmt], name: str, header_lines: int, cut: bool) -> list[ast.stmt]:
     """Return statements without later versions of the entry point that are not the answer.
 
-    A model that has finished the prompt's function continues with whatever follows in a file, often the prompt again;
-    harnesses that stop at the first line after the body never see it. In a file the last version counts, as in Python,
-    except stubs and one that the end of the text cuts off.
+    A model that has finished the prompt's function continues with whatever follows in a file, often the
+    prompt again; harnesses that stop at the first line after the body never see it. In a file the last
+    version counts, as in Python, except stubs and one that the end of the text cuts off.
     """
     versions = [
         i for i, n in enumerate(body) if isinstance(n, FunctionNode) and n.name == name and not is_stub(n)

@@ -46,7 +46,7 @@ def send_message(stream: int, message: dict[str, Any]) -> None:
 
 
 def describe_error(error: BaseException) -> list[str]:
-    """Return type, nearest built-in type and message of an exception. Making the message may run hostile code."""
+    """Return type, nearest built-in type and message of an exception, whose `str` may be hostile code."""
     kind = type(error)
     builtin = next((c.__name__ for c in kind.__mro__ if c.__module__ == "builtins"), "Exception")
     try:
@@ -93,7 +93,7 @@ def load_program(stream: int, job: dict[str, Any]) -> Any:
 
 
 def answer_call(stream: int, function: Any, call: dict[str, Any]) -> None:
-    """Answer one call: its value and the list, dict and set arguments it changed in place, or its exception."""
+    """Answer one call: its value and the list, dict and set arguments it changed, or its exception."""
     reply: dict[str, Any] = {"id": call["id"]}
     try:
         arguments = values.decode_value(call["arguments"])

@@ -24,7 +24,8 @@ from stages.judge.sandbox import values
 
 SANDBOX_FOLDER = Path(__file__).resolve().parent
 REPOSITORY_ROOT = SANDBOX_FOLDER.parents[2]
-# Mounted at level A, and all that runs inside the sandbox: they import the standard library and each other only
+# Mounted at level A, and all that runs inside the sandbox: they import the standard library and each other
+# only
 MOUNTED_FILES = ("supervisor.py", "candidate.py", "kernel.py", "values.py")
 START_SECONDS = 30.0
 CLEAN_UP_SECONDS = 2.0

@@ -1,7 +1,7 @@
 """Confine a process by the kernel: resource limits, Landlock, seccomp, capabilities.
 
-Calls go through ctypes, so that the sandbox needs only an interpreter. The seccomp filter is a list of what is
-allowed: a system call that a later kernel adds is refused until it is listed here.
+Calls go through ctypes, so that the sandbox needs only an interpreter. The seccomp filter is a list of what
+is allowed: a system call that a later kernel adds is refused until it is listed here.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from functools import cache
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*
 CLONE3 = 435
 
-# name: x86_64, aarch64 (None: that architecture has no such call). No fork, exec, socket, ptrace, prctl, chmod, link,
-# mount, memfd, io_uring, keyctl, bpf, shared memory, and no signal to others; no utimensat, which Landlock lets through,
-# and no truncate, which its first two versions do.
+# name: x86_64, aarch64 (None: that architecture has no such call). No fork, exec, socket, ptrace, prctl,
+# chmod, link, mount, memfd, io_uring, keyctl, bpf, shared memory, and no signal to others; no utimensat,
+# which Landlock lets through, and no truncate, which its first two versions do.
 ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63), "write": (1, 64), "open": (2, None), "close": (3, 57), "stat": (4, None),
     "fstat": (5, 80), "lstat": (6, None), "poll": (7, None), "lseek": (8, 62), "mmap": (9, 222),
@@ -51,7 +51,8 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "statx": (332, 291), "rseq": (334, 293), "close_range": (436, 436), "faccessat2": (439, 439),
 }  # fmt: skip
 
-# name: numbers, the argument that is checked, and its allowed values ("self": this process, or 0 where that means it)
+# name: numbers, the argument that is checked, and its allowed values ("self": this process, or 0 where that
+# means it)
 CONDITIONAL: dict[str, tuple[tuple[int, int], int, tuple[int, ...] | str]] = {
     "kill": ((62, 129), 0, "self"),
     "tgkill": ((234, 131), 0, "self"),
@@ -152,7 +153,7 @@ def landlock_version() -> int:
 def landlock_ruleset(
     readable: Sequence[str], writable: Sequence[str] = (), listed: Sequence[str] = ()
 ) -> int:
-    """Return the descriptor of a ruleset: read below `readable`, write below `writable`, list names below `listed`.
+    """Return a ruleset's descriptor: read below `readable`, write below `writable`, list below `listed`.
 
     All other files, TCP, and signals to processes outside are refused.
 
@@ -197,7 +198,7 @@ REFUSE = instruction(RETURN, FAIL | errno.EPERM)
 
 
 def seccomp_program(machine: str, pid: int) -> bytes:
-    """Return the filter for a machine (`os.uname().machine`) and the process to run under it, as BPF instructions."""
+    """Return the BPF filter for a machine (`os.uname().machine`) and the process that will run under it."""
     column = list(ARCHITECTURES).index(machine)
     program = [
         instruction(LOAD, 4),
@@ -231,8 +232,8 @@ def number_ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
 def allow_ranges(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Return instructions that allow a number within one of the ranges, by binary search.
 
-    The kernel runs a new filter on every number when it is installed; with a hundred comparisons in a row that takes a
-    third of a millisecond per candidate.
+    The kernel runs a new filter on every number when it is installed; with a hundred comparisons in a row
+    that takes a third of a millisecond per candidate.
     """
     if len(ranges) == 1:
         (first, last), allow = ranges[0], instruction(RETURN, ALLOW)

@@ -93,7 +93,7 @@ def interpreter_files() -> tuple[str, list[str]]:
 
 
 def package_folders(folder: str) -> list[str]:
-    """Return folders of installed packages in the interpreter's library, which may hold a benchmark's answers."""
+    """Return folders of installed packages in the library, which may hold a benchmark's answers."""
     found = (os.path.join(folder, name) for name in ("site-packages", "dist-packages"))
     return [path for path in found if os.path.isdir(path)]
 

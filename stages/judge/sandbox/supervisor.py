@@ -2,9 +2,9 @@
 
     python -s -S -P -B supervisor.py ROOT CONTROL_FD CONFIG_JSON
 
-ROOT is put on the import path. For each candidate the control socket (SOCK_SEQPACKET) delivers its limits and the
-descriptor of its own stream, and takes back how it ended. Tests of a problem never enter the sandbox, except those
-that run beside the candidate (`Submission.test_in_sandbox`).
+ROOT is put on the import path. For each candidate the control socket (SOCK_SEQPACKET) delivers its limits and
+the descriptor of its own stream, and takes back how it ended. Tests of a problem never enter the sandbox,
+except those that run beside the candidate (`Submission.test_in_sandbox`).
 """
 
 import contextlib
@@ -30,7 +30,8 @@ from stages.judge.sandbox.candidate import run_candidate
 if __name__ == "__main__":
     sys.path.pop(0)  # a candidate can import no module of ours
 
-# What completions import most. Each module costs every fork a little; threading costs most, by its hook after a fork.
+# What completions import most. Each module costs every fork a little; threading is left out: its hook runs
+# after each fork.
 PRELOADED = (
     *(
         "bisect",
@@ -198,7 +199,7 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
 
 
 def kill_leftovers() -> None:
-    """Kill whatever a candidate left running: needed at level C, a safeguard where seccomp forbids new processes."""
+    """Kill what a candidate left running: needed at level C, a safeguard where seccomp forbids processes."""
     alone = os.getpid() == 1
     for _ in range(10_000):
         targets = [-1] if alone else child_processes()
