@@ -17,7 +17,7 @@ from stages.evaluate.completion import Completion
 from stages.judge.verdict import FirstRun, Verdict
 
 JOURNAL_FOLDER = Path(".cache/evaluate")
-STAGES_FOLDER = Path(__file__).resolve().parents[1]
+CODE_ROOT = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = (
     "evaluate",
     "judge",
@@ -76,7 +76,7 @@ def verdict_of(row: dict[str, Any]) -> Verdict:
 def journal_key(model: Path, facts: Any) -> str:
     """Return a key of a model folder, other facts (JSON types), our code and the library versions."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    code = [path for folder in CODE_FOLDERS for path in (STAGES_FOLDER / folder).rglob("*.py")]
+    code = [path for folder in CODE_FOLDERS for path in (CODE_ROOT / folder).rglob("*.py")]
     for path in [*sorted(code), *sorted(p for p in model.rglob("*") if p.is_file()), LOCK_FILE]:
         digest.update(f"\0{path.name}\0".encode())
         if path.is_file():

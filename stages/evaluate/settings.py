@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from stages.common.settings import require
 from stages.judge.settings import JudgeSettings
 
-TARGETS = ("base", "tuned")
+EVALUATION_TARGETS = ("base", "tuned")
 BACKENDS = ("transformers", "vllm")
 GENERATION_DTYPES = ("auto", "bfloat16", "float32")
 
@@ -34,7 +34,12 @@ class EvaluateSettings(JudgeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.target in TARGETS, "evaluate.target", self.target, "one of " + ", ".join(TARGETS))
+        require(
+            self.target in EVALUATION_TARGETS,
+            "evaluate.target",
+            self.target,
+            "one of " + ", ".join(EVALUATION_TARGETS),
+        )
         require(self.samples >= 1, "evaluate.samples", self.samples, "at least 1")
         for k in self.pass_at:
             fits = f"numbers from 1 to evaluate.samples ({self.samples}): pass@k needs k samples per problem"

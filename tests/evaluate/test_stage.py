@@ -207,7 +207,7 @@ def test_a_change_of_code_that_a_sample_depends_on_changes_the_journals_key(
 ) -> None:
     from stages.evaluate import journal
 
-    monkeypatch.setattr(journal, "STAGES_FOLDER", tmp_path / "stages")
+    monkeypatch.setattr(journal, "CODE_ROOT", tmp_path / "stages")
     code = tmp_path / "stages" / path
     code.parent.mkdir(parents=True)
     keys = set()
