@@ -18,7 +18,7 @@ from stages.common.errors import UserError
 from stages.common.files import replacing, write_jsonl
 from stages.common.schema import Problem
 from stages.common.stage import Settings, run
-from stages.common.statistics import pass_at
+from stages.common.statistics import pass_at_k_interval
 from stages.evaluate.completion import Completion, SampleRequest
 from stages.evaluate.generate import generate
 from stages.evaluate.journal import Journal, journal_key
@@ -134,7 +134,7 @@ def compute_metrics(
         passed[problem.task_id] += verdict.verdict == "passed"
     rates: dict[str, float] = {}
     for k in sorted({1, *evaluate.pass_at}):
-        ends = pass_at([(evaluate.samples, count) for count in passed.values()], k)
+        ends = pass_at_k_interval([(evaluate.samples, count) for count in passed.values()], k)
         rates |= {
             f"pass_at_{k}{end}": round(x, 6) for end, x in zip(("", "_low", "_high"), ends, strict=True)
         }

@@ -17,7 +17,7 @@ from typing import Any
 from stages.common.errors import UserError
 from stages.common.files import read_jsonl, write_jsonl
 from stages.common.schema import Problem
-from stages.common.statistics import wilson
+from stages.common.statistics import wilson_interval
 from stages.judge.benchmark import benchmark_path, is_file_name, load_benchmark
 from stages.judge.scoring import judge_benchmark, open_judge_pool
 from stages.judge.settings import ISOLATION_CHOICES, JudgeSettings
@@ -127,5 +127,5 @@ def main() -> None:
     )
     write_jsonl(arguments.output, rows)
     passed = sum(verdict.verdict == "passed" for verdict in judgement.verdicts)
-    low, high = wilson(passed, len(samples))
+    low, high = wilson_interval(passed, len(samples))
     print(f"{passed} of {len(samples)} samples passed ({low:.1%} to {high:.1%}): {arguments.output}")

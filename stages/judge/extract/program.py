@@ -251,7 +251,7 @@ def select(parsed: Parsed, header_lines: int, names: Sequence[str], reading: Rea
     shared = sharing_lines(parsed.tree.body)
     program = "\n".join(source_of(node, parsed.lines, shared) for node in future + rest) + "\n"
     own = (max(0, (n.end_lineno or 0) - max(first_line(n) - 1, header_lines)) for n in kept)
-    return Built(sum(own), program, not all(is_stub(node) for node in entries))
+    return Built(sum(own), program, not all(is_stub_function(node) for node in entries))
 
 
 def without_repeats(body: list[ast.stmt], name: str, header_lines: int, cut: bool) -> list[ast.stmt]:
@@ -262,7 +262,9 @@ def without_repeats(body: list[ast.stmt], name: str, header_lines: int, cut: boo
     version counts, as in Python, except stubs and one that the end of the text cuts off.
     """
     versions = [
-        i for i, n in enumerate(body) if isinstance(n, FunctionNode) and n.name == name and not is_stub(n)
+        i
+        for i, n in enumerate(body)
+        if isinstance(n, FunctionNode) and n.name == name and not is_stub_function(n)
     ]
     if not versions:
         return body
@@ -276,10 +278,10 @@ def without_repeats(body: list[ast.stmt], name: str, header_lines: int, cut: boo
         for node in body[first:]
         if isinstance(node, FunctionNode | ast.ClassDef)
         and node.name in taken
-        and (continued or is_stub(node) or (cut and node is body[-1]))
+        and (continued or is_stub_function(node) or (cut and node is body[-1]))
     }
     return [node for node in body if node not in dropped]
 
 
-def is_stub(node: ast.stmt) -> bool:
+def is_stub_function(node: ast.stmt) -> bool:
     return isinstance(node, FunctionNode) and all(map(is_placeholder, node.body))
