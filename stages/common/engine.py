@@ -1,4 +1,4 @@
-"""Runs pure functions over many tasks: in processes of this machine, or on a Ray cluster. Results do not depend on which."""
+"""Run pure functions over many tasks, in local processes or on a Ray cluster, with the same results."""
 
 import ctypes
 import os
@@ -14,78 +14,83 @@ from typing import Any, Protocol, TypeVar
 from stages.common.errors import UserError
 from stages.common.settings import require
 
-T = TypeVar("T")
-R = TypeVar("R")
-KINDS = ("native", "ray")
-AHEAD = 2  # tasks waiting for each worker: results come in order, so memory stays bounded
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+ENGINE_KINDS = ("native", "ray")
+# Tasks submitted ahead per worker. Results are returned in order, so without a limit they could fill the
+# memory.
+TASKS_AHEAD = 2
 
 
 @dataclass
 class EngineSettings:
-    kind: str = "native"  # native: processes of this machine | ray: a Ray cluster
-    workers: int = 0  # native: processes at once, 0: one per core
-    address: str = ""  # ray: host:port of the head; empty: a cluster of this machine alone, made for the run
+    # native: processes of this machine | ray: a Ray cluster
+    kind: str = "native"
+    # native: number of processes; 0: one per core
+    workers: int = 0
+    # ray: host:port of the cluster's head; empty: start a cluster on this machine for the run
+    address: str = ""
 
     def __post_init__(self) -> None:
-        require(self.kind in KINDS, "engine.kind", self.kind, "one of " + ", ".join(KINDS))
+        require(self.kind in ENGINE_KINDS, "engine.kind", self.kind, "one of " + ", ".join(ENGINE_KINDS))
         require(self.workers >= 0, "engine.workers", self.workers, "0 or more")
 
 
 class Engine(Protocol):
-    workers: int  # tasks that are worked on at once
+    workers: int  # tasks that run at once
 
-    def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
-        """Results in the order of `tasks`, a bounded number of them ahead of the reader.
+    def map(self, function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT]) -> Iterator[ResultT]:
+        """Yield results in the order of `tasks`, computing a bounded number ahead of the reader.
 
-        `function` is a module's, picklable by name. What it needs is in the task, or is read from a file and kept by
-        the process (`functools.lru_cache`): relative paths are those of the driver, on every machine (a shared file
-        system). An error ends the run.
+        `function` is a module-level function (picklable by name). Its data comes with the task, or from a
+        file that the process caches (`functools.lru_cache`). Relative paths resolve as in the driver, on
+        every machine (a shared file system). An error ends the run.
         """
         ...
 
 
-class Serial:
-    """In this process."""
+class SerialEngine:
+    """Runs tasks in this process."""
 
     workers = 1
 
-    def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+    def map(self, function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT]) -> Iterator[ResultT]:
         return map(function, tasks)
 
 
-class Processes:
-    """In processes of this machine."""
+class ProcessEngine:
+    """Runs tasks in processes of this machine."""
 
     def __init__(self, workers: int, executor: Any) -> None:
         self.workers = workers
         self.executor = executor
 
-    def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+    def map(self, function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT]) -> Iterator[ResultT]:
         waiting: deque[Any] = deque()
         for task in tasks:
             waiting.append(self.executor.submit(function, task))
-            if len(waiting) > AHEAD * self.workers:
+            if len(waiting) > TASKS_AHEAD * self.workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-class Ray:
-    """On the machines of a Ray cluster, which see this working directory under the same path."""
+class RayEngine:
+    """Runs tasks on a Ray cluster, whose machines have this working directory at the same path."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
-    def map(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+    def map(self, function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT]) -> Iterator[ResultT]:
         import ray
 
-        remote = ray.remote(in_folder).options(max_retries=3, scheduling_strategy="SPREAD")
+        remote = ray.remote(run_in_folder).options(max_retries=3, scheduling_strategy="SPREAD")
         folder = str(Path.cwd())
         waiting: deque[Any] = deque()
         try:
             for task in tasks:
                 waiting.append(remote.remote(folder, function, task))
-                if len(waiting) > AHEAD * self.workers:
+                if len(waiting) > TASKS_AHEAD * self.workers:
                     yield ray.get(waiting.popleft())
             while waiting:
                 yield ray.get(waiting.popleft())
@@ -93,17 +98,17 @@ class Ray:
             raise error.cause from None
 
 
-def in_folder(folder: str, function: Callable[[T], R], task: T) -> R:
+def run_in_folder(folder: str, function: Callable[[TaskT], ResultT], task: TaskT) -> ResultT:
     os.chdir(folder)
     return function(task)
 
 
 @contextmanager
 def open_engine(settings: EngineSettings) -> Iterator[Engine]:
-    """The engine that the settings ask for; Daft's queries inside run on it too.
+    """Open the engine that the settings name; Daft queries run on it too.
 
     Raises:
-        UserError: ray is not installed, or the cluster cannot be reached.
+        UserError: ray is not installed, or the cluster is unreachable.
     """
     if settings.kind == "ray":
         with ray_cluster(settings.address) as cluster:
@@ -111,37 +116,38 @@ def open_engine(settings: EngineSettings) -> Iterator[Engine]:
         return
     workers = settings.workers or len(os.sched_getaffinity(0))
     if workers == 1:
-        yield Serial()
+        yield SerialEngine()
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(workers, context, initializer=die_with_parent) as executor:
+    with ProcessPoolExecutor(workers, context, initializer=exit_with_parent) as executor:
         try:
-            yield Processes(workers, executor)
+            yield ProcessEngine(workers, executor)
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def die_with_parent() -> None:
-    """A killed stage leaves no process behind (prctl PR_SET_PDEATHSIG)."""
+def exit_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (prctl PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def require_answer(address: str) -> None:
-    """Ray itself would try for minutes.
+def require_reachable(address: str) -> None:
+    """Check that something listens at `address`; Ray itself would retry for minutes.
 
     Raises:
-        UserError: nothing listens at `address`, or it is not host:port.
+        UserError: nothing listens there, or it is not host:port.
     """
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"engine.address is {address!r}: no Ray cluster answers there ({error}). Expected host:port of its head."
+            f"engine.address is {address!r}: no Ray cluster answers there ({error}). Set it to host:port of "
+            "the cluster's head, or leave it empty for a cluster on this machine."
         ) from None
 
 
@@ -151,10 +157,11 @@ def ray_cluster(address: str) -> Iterator[Engine]:
         import ray
     except ImportError:
         raise UserError(
-            "engine.kind is ray, but ray is not installed: `pip install -e '.[ray]'`, or engine.kind=native"
+            "engine.kind is ray, but ray is not installed. Run `pip install -e '.[ray]'`, or set "
+            "engine.kind=native."
         ) from None
     if address:
-        require_answer(address)
+        require_reachable(address)
     ray.init(
         address=address or "local",
         log_to_driver=False,
@@ -165,6 +172,6 @@ def ray_cluster(address: str) -> Iterator[Engine]:
 
     daft.set_runner_ray(noop_if_initialized=True)
     try:
-        yield Ray(int(ray.cluster_resources().get("CPU", 1)))
+        yield RayEngine(int(ray.cluster_resources().get("CPU", 1)))
     finally:
         ray.shutdown()

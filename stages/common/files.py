@@ -1,4 +1,4 @@
-"""Artifacts on disk: written beside their place and renamed, byte-identical from run to run."""
+"""Read artifacts, and write them atomically and byte-identical from run to run."""
 
 import gzip
 import hashlib
@@ -21,11 +21,11 @@ ROW_GROUP_ROWS = 4096
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` to write a file or a folder to; rename it into place at the end.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` for a file or a folder, and rename it to `path` at the end.
 
-    A killed or failing writer leaves `path` as it was. A folder that stood there is replaced whole: it is moved aside
-    first, as removing it takes a while.
+    A killed or failing writer leaves `path` as it was. An existing folder is replaced whole: it is moved
+    aside first, because removing it takes a while.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder; nothing there is no error."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -52,7 +52,7 @@ def remove(path: Path) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write sorted, indented JSON with a final newline."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -60,7 +60,7 @@ def read_json(path: str | Path) -> Any:
     """Read one JSON document.
 
     Raises:
-        UserError: the file is missing or is no JSON.
+        UserError: the file is missing or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text("utf-8"))
@@ -71,14 +71,14 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line, keys in the given order."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    """Write one JSON object per line, keys in the given order."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json_line(row) + "\n")
 
 
 def json_line(row: dict[str, Any]) -> str:
-    """A row as JSON, escaped only where it holds what UTF-8 cannot: a lone surrogate."""
+    """Return a row as JSON, escaped to ASCII only if it holds a lone surrogate, which UTF-8 cannot encode."""
     line = json.dumps(row, ensure_ascii=False)
     return line if line.isascii() or line.encode("utf-8", "ignore").decode() == line else json.dumps(row)
 
@@ -87,7 +87,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Read JSON lines, gzipped where the name ends in .gz.
 
     Raises:
-        UserError: the file is missing, or a line is cut; names file and line.
+        UserError: the file is missing, or a line is not JSON; names file and line.
     """
     rows = []
     try:
@@ -97,12 +97,14 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     try:
         data = gzip.decompress(data) if Path(path).suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: not readable as gzip, or cut ({error})") from None
+        raise UserError(
+            f"{path}: not gzip, or truncated ({error}). Replace it with a complete copy."
+        ) from None
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
             if line.strip():
                 rows.append(json.loads(line))
-        except ValueError as error:  # JSON that is cut, or bytes that are not UTF-8
+        except ValueError as error:  # also raised for bytes that are not UTF-8
             raise UserError(
                 f"{path}, line {number}: not JSON ({error}). Repair or remove the line."
             ) from None
@@ -110,18 +112,18 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 
 
 def write_parquet(path: str | Path, table: "pa.Table") -> None:
-    """Write `table` with fixed row groups and no environment-dependent metadata: same rows, same bytes."""
+    """Write `table` with fixed row groups and no metadata of the environment: same rows, same bytes."""
     import pyarrow.parquet as pq
 
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         pq.write_table(table, temporary, row_group_size=ROW_GROUP_ROWS, compression="zstd")
 
 
 def open_parquet(path: str | Path) -> "pq.ParquetFile":
-    """A Parquet file, of which nothing but the footer is read yet.
+    """Open a Parquet file; only its footer is read yet.
 
     Raises:
-        UserError: the file is missing, cut or no Parquet.
+        UserError: the file is missing, truncated or not Parquet.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -131,10 +133,10 @@ def open_parquet(path: str | Path) -> "pq.ParquetFile":
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. `dvc repro` makes it.") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise unreadable(path, error) from None
+        raise unreadable_parquet(path, error) from None
 
 
-def unreadable(path: str | Path, error: Exception) -> UserError:
+def unreadable_parquet(path: str | Path, error: Exception) -> UserError:
     return UserError(f"{path}: not readable as Parquet ({error}). Remove it and run `dvc repro`.")
 
 
@@ -142,7 +144,7 @@ def read_parquet(path: str | Path) -> "pa.Table":
     """Read a Parquet file.
 
     Raises:
-        UserError: the file is missing, truncated or no Parquet.
+        UserError: the file is missing, truncated or not Parquet.
     """
     import pyarrow as pa
 
@@ -150,22 +152,22 @@ def read_parquet(path: str | Path) -> "pa.Table":
     try:
         return file.read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise unreadable(path, error) from None
+        raise unreadable_parquet(path, error) from None
 
 
 def sha256_file(path: str | Path) -> str:
-    """Hex sha256 of a file's bytes."""
+    """Return the hex sha256 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_code(folder: str | Path) -> str:
-    """Hex sha256 over the sorted relative names and contents of all Python files below `folder`."""
+    """Return the hex sha256 over sorted relative names and contents of the Python files below `folder`."""
     return sha256_files(folder, Path(folder).rglob("*.py"))
 
 
 def sha256_folder(path: str | Path) -> str:
-    """Hex sha256 over the sorted relative names and contents of all files below `path`."""
+    """Return the hex sha256 over the sorted relative names and contents of all files below `path`."""
     return sha256_files(path, (file for file in Path(path).rglob("*") if file.is_file()))
 
 

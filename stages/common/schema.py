@@ -1,30 +1,35 @@
-"""Rows of data/raw and data/clean, and problems of data/benchmarks: one schema for all stages."""
+"""The schemas of rows (data/raw, data/clean) and benchmark problems, shared by all stages."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+BENCHMARK_FOLDER = Path("data/benchmarks")
+
 
 def row_schema() -> "pa.Schema":
-    """Columns of data/raw/rows.parquet.
+    """Return the columns of data/raw/rows.parquet.
 
     A row is single-turn (`prompt` and `completion` set, `messages` null) or a conversation (`messages` set,
-    the other two null). `prompt` may be empty: plain text, all of it trained on.
+    the other two null). An empty `prompt` means plain text, all of which is trained on.
     """
     import pyarrow as pa
 
     message = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
     return pa.schema(
         [
-            pa.field("id", pa.string(), nullable=False),  # content id: hex, unique in the file, its sort key
+            pa.field(
+                "id", pa.string(), nullable=False
+            ),  # hash of the content in hex; unique in the file, and its sort key
             pa.field("source", pa.string(), nullable=False),  # name of the source in conf/fetch
             pa.field("licence", pa.string(), nullable=False),  # SPDX id
             pa.field("prompt", pa.string()),
             pa.field("completion", pa.string()),
             pa.field("messages", pa.list_(message)),  # roles: system, user, assistant, tool
-            pa.field("tests", pa.string()),  # Python source that checks the row, or null
+            pa.field("tests", pa.string()),  # Python source that tests the completion, or null
             pa.field("metadata", pa.string(), nullable=False),  # JSON object, sorted keys: path, line, ...
         ]
     )
@@ -32,23 +37,29 @@ def row_schema() -> "pa.Schema":
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem of a benchmark, in HumanEval's shape; a line of data/benchmarks/<name>.jsonl.
+    """One problem of a benchmark, in HumanEval's format; a line of data/benchmarks/<name>.jsonl.
 
-    The whole program is `prompt + completion + "\\n" + test + "\\n" + check(entry_point)`. Where there are `inputs`
-    (HumanEval+, MBPP+), each is a call of the entry point, and its answer is compared with the one expected.
+    The test program is `prompt + completion + "\\n" + test + "\\n" + check(entry_point)`. If there are
+    `inputs` (HumanEval+, MBPP+), the entry point is called with each instead, and its result compared with
+    the expected one.
     """
 
     task_id: str
     prompt: str
     entry_point: str
     canonical_solution: str
-    test: str  # defines check(candidate); not used where there are inputs
-    inputs: str = ""  # a list of argument lists, as a Python literal with inf, nan and set() allowed
-    expected: str = ""  # a list of their answers, the same way; "": those of the canonical solution
-    atol: float = 0.0  # absolute tolerance of numbers; 0: exact, but 1e-6 where floats are expected
-    oracle: str = "equal"  # how an answer is compared; names in stages/judge/answer_checks.py
+    # Defines check(candidate); unused if there are inputs.
+    test: str
+    # A list of argument lists, as a Python literal in which inf, nan and set() are allowed.
+    inputs: str = ""
+    # A list of the expected results, written likewise; "": the results of the canonical solution.
+    expected: str = ""
+    # Absolute tolerance of numbers; 0: exact, but 1e-6 where floats are expected.
+    atol: float = 0.0
+    # How a result is compared; a name in stages/judge/answer_checks.py.
+    oracle: str = "equal"
 
     def row(self) -> dict[str, Any]:
-        """The line's object: fields that say nothing are left out."""
-        absent = {"inputs": "", "expected": "", "atol": 0.0, "oracle": "equal"}
-        return {key: value for key, value in asdict(self).items() if absent.get(key) != value}
+        """Return the JSON object of the problem's line, without fields that have their default."""
+        defaults = {"inputs": "", "expected": "", "atol": 0.0, "oracle": "equal"}
+        return {key: value for key, value in asdict(self).items() if defaults.get(key) != value}

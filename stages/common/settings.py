@@ -1,4 +1,4 @@
-"""Sections of the configuration, and the dataclass that is the schema of each."""
+"""The sections of the configuration, and the dataclass that is the schema of each."""
 
 import difflib
 import importlib
@@ -22,13 +22,13 @@ SECTIONS = {
 
 
 def section_class(name: str) -> type:
-    """The dataclass of a section; imports that section's settings module alone."""
+    """Return the dataclass of a section; imports only that section's settings module."""
     module, attribute = SECTIONS[name].split(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def nested_class(cls: Any, key: str) -> Any:
-    """The dataclass of field `key` of `cls` (or of its list or dict elements), None for a plain value."""
+    """Return the dataclass of `cls`'s field `key`, or of its list or dict elements; None for plain values."""
     if not is_dataclass(cls):
         return None
     hint: Any = get_type_hints(cls).get(key)
@@ -37,9 +37,9 @@ def nested_class(cls: Any, key: str) -> Any:
 
 
 def unknown_keys(value: Any, cls: Any, prefix: str) -> list[tuple[str, str | None]]:
-    """Dotted keys of `value` that `cls` has no field for, each with the nearest valid name or None."""
+    """Return the dotted keys of `value` without a field in `cls`, each with the nearest valid key or None."""
     if isinstance(value, list):
-        return [bad for i, item in enumerate(value) for bad in unknown_keys(item, cls, f"{prefix}[{i}]")]
+        return [found for i, item in enumerate(value) for found in unknown_keys(item, cls, f"{prefix}[{i}]")]
     if not isinstance(value, dict) or cls is None:
         return []
     names = [f.name for f in fields(cls)]
@@ -50,9 +50,8 @@ def unknown_keys(value: Any, cls: Any, prefix: str) -> list[tuple[str, str | Non
             found.append((f"{prefix}.{key}", f"{prefix}.{close[0]}" if close else None))
         else:
             entries = {"": item}
-            if (
-                isinstance(item, dict) and get_origin(get_type_hints(cls)[key]) is dict
-            ):  # names are the user's
+            # A dict's own keys are names that the user chooses.
+            if isinstance(item, dict) and get_origin(get_type_hints(cls)[key]) is dict:
                 entries = {f".{name}": entry for name, entry in item.items()}
             for place, entry in entries.items():
                 found += unknown_keys(entry, nested_class(cls, key), f"{prefix}.{key}{place}")
@@ -60,7 +59,7 @@ def unknown_keys(value: Any, cls: Any, prefix: str) -> list[tuple[str, str | Non
 
 
 def require(condition: bool, key: str, value: object, expected: str) -> None:
-    """Range check for `__post_init__` of a section.
+    """Check a value in `__post_init__` of a section.
 
     Raises:
         ValueError: names the key, the value and what was expected.

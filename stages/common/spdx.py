@@ -1,7 +1,8 @@
 """SPDX licence expressions: which licences one names, and whether a list of licences allows it.
 
-The grammar of SPDX 2.3, annex D (https://spdx.github.io/spdx-spec/v2.3/SPDX-license-expressions): ids, `+` behind one
-(that version or a later one), WITH an exception, AND, OR, parentheses. AND binds closer than OR; case does not count.
+The grammar of SPDX 2.3, annex D (https://spdx.github.io/spdx-spec/v2.3/SPDX-license-expressions): ids, `+`
+behind one (that version or a later one), WITH an exception, AND, OR, parentheses. AND binds closer than OR;
+case does not count.
 """
 
 import re
@@ -12,8 +13,8 @@ from typing import NamedTuple
 
 from stages.common.settings import require
 
-TOKEN = re.compile(r"[()]|[\w.:+-]+", re.ASCII)  # no id has an underscore, but names of the hub do
-WORDS = ("AND", "OR", "WITH")
+SPDX_TOKEN = re.compile(r"[()]|[\w.:+-]+", re.ASCII)  # no id has an underscore, but names of the hub do
+SPDX_OPERATORS = ("AND", "OR", "WITH")
 MAX_TOKENS = 256  # of an expression; headers of code are read too, whatever stands there
 
 
@@ -37,13 +38,13 @@ Expression = str | Sides  # text: one licence as it is written, with its excepti
 
 
 @lru_cache(maxsize=1024)
-def parsed(expression: str) -> Expression:
+def parse_expression(expression: str) -> Expression:
     """An expression as a tree.
 
     Raises:
-        ValueError: it is no SPDX expression; says why.
+        ValueError: it is not an SPDX expression; says why.
     """
-    tokens = TOKEN.findall(expression)
+    tokens = SPDX_TOKEN.findall(expression)
     if "".join(tokens) != "".join(expression.split()):
         raise ValueError("it holds more than ids, AND, OR, WITH and brackets")
     if len(tokens) > MAX_TOKENS:
@@ -75,12 +76,12 @@ def single(tokens: list[str]) -> Expression:
     if not tokens or tokens[-1].upper() != "WITH":
         return name
     tokens.pop()
-    return f"{name} WITH {identifier(tokens, 'an exception behind WITH')}"
+    return f"{name} WITH {identifier(tokens, 'an exception after WITH')}"
 
 
 def identifier(tokens: list[str], due: str) -> str:
     token = tokens.pop() if tokens else ""
-    if token in ("", "(", ")") or token.upper() in WORDS:
+    if token in ("", "(", ")") or token.upper() in SPDX_OPERATORS:
         raise ValueError(f"expected {due}, found {token or 'its end'!r}")
     return token
 
@@ -89,9 +90,9 @@ def names(expression: str) -> list[str]:
     """The licences of an expression as they are written, in its order.
 
     Raises:
-        ValueError: it is no SPDX expression.
+        ValueError: it is not an SPDX expression.
     """
-    waiting, found = [parsed(expression)], []
+    waiting, found = [parse_expression(expression)], []
     while waiting:
         node = waiting.pop()
         if isinstance(node, str):
@@ -115,7 +116,7 @@ def listing(key: str, licences: Iterable[str]) -> frozenset[Term]:
         key: of the configuration, for the message.
 
     Raises:
-        ValueError: an entry is no such thing; names it.
+        ValueError: an entry is not one licence; names it.
     """
     found = set()
     for licence in licences:
@@ -128,7 +129,7 @@ def listing(key: str, licences: Iterable[str]) -> frozenset[Term]:
 
 def is_expression(text: str) -> bool:
     try:
-        parsed(text)
+        parse_expression(text)
     except ValueError:
         return False
     return True
@@ -136,8 +137,10 @@ def is_expression(text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def allows(listed: frozenset[Term], expression: str) -> bool:
-    """Whether a list allows one side of each OR and all sides of each AND; False for what is no SPDX expression."""
-    return is_expression(expression) and holds(parsed(expression), lambda name: is_listed(name, listed))
+    """Whether a list allows one side of each OR and all sides of each AND; False if it is not an SPDX expression."""
+    return is_expression(expression) and holds(
+        parse_expression(expression), lambda name: is_listed(name, listed)
+    )
 
 
 def holds(node: Expression, fits: Callable[[str], bool]) -> bool:

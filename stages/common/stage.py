@@ -1,4 +1,4 @@
-"""Runs one stage: composes its settings with Hydra, lets it see only what dvc.yaml declares, writes its metrics."""
+"""Run one stage: compose its settings with Hydra, show it only what dvc.yaml declares, write its metrics."""
 
 import difflib
 import errno
@@ -18,7 +18,7 @@ from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.common.settings import SECTIONS, section_class, unknown_keys
 
-CONFIG = Path("reports/config.yaml")
+COMPOSED_CONFIG = Path("reports/config.yaml")
 MULTIRUN = ("-m", "--multirun")
 QUIET_HYDRA = (
     "hydra.run.dir=.",
@@ -31,7 +31,7 @@ QUIET_HYDRA = (
 class Settings:
     """The sections that dvc.yaml declares for a stage, as dataclasses: `settings.train.lora.rank`.
 
-    A section that is read but not declared would be a stale cache without an error, so reading it raises.
+    Reading a section that is not declared raises: DVC would otherwise silently reuse stale results.
     """
 
     def __init__(self, stage: str, sections: dict[str, Any]) -> None:
@@ -43,8 +43,8 @@ class Settings:
             raise AttributeError(section)
         if section not in self._sections:
             raise UserError(
-                f"stage {self._stage} reads the section '{section}', which dvc.yaml does not declare for it: add it "
-                f"under stages.{self._stage}.params there, or a change of it would not rerun the stage"
+                f"stage {self._stage} reads the section '{section}', which dvc.yaml does not declare for it. "
+                f"Add it under stages.{self._stage}.params, or a change to it will not rerun the stage."
             )
         return self._sections[section]
 
@@ -56,110 +56,122 @@ def run(
     observes: Sequence[str] = (),
     metrics_name: Callable[[Settings], str] | None = None,
 ) -> None:
-    """Entry point of `python -m stages.<stage> [key=value ...]`.
+    """Run a stage as `python -m stages.<stage> [key=value ...]`.
 
     Args:
         stage: the stage's name in dvc.yaml.
-        main: the stage's story. What it returns becomes reports/<stage>.json, with `seconds` (wall) and
+        main: the stage itself. Its result is written to reports/<stage>.json, with `seconds` (wall) and
             `peak_memory_mib` added; None writes no metrics.
-        observes: sections the stage may read although dvc.yaml does not declare them, because they touch no
-            artifact (where a live curve is sent, say).
+        observes: sections the stage may read although dvc.yaml does not declare them, because they affect no
+            artifact (for example, where the live curve is sent).
         metrics_name: replaces `<stage>` in the metrics file's name.
     """
-    multirun_is_a_sweep()
+    redirect_multirun()
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    # when first imported (by peft, say) on a processor with AVX512-BF16 it misses an optional package of a kernel hub
+    # On a CPU with AVX512-BF16, bitsandbytes warns on import about an optional kernel package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     started = time.perf_counter()
 
     def task(config: Any) -> None:
-        settings = Settings(stage, typed_sections(config, (*declared_sections(stage), *observes)))
+        settings = Settings(stage, load_sections(config, (*declared_sections(stage), *observes)))
         metrics = main(settings)
         if metrics is not None:
             name = metrics_name(settings) if metrics_name else stage
-            write_json(f"reports/{name}.json", {**metrics, **cost(started)})
+            write_json(f"reports/{name}.json", {**metrics, **resources_used(started)})
 
-    if not CONFIG.exists():
-        die(UserError(f"{CONFIG}: no such file. Run `dvc repro config` in the repository's root first."))
-    hydra_main(stage, task, CONFIG.parent, CONFIG.stem)
+    if not COMPOSED_CONFIG.exists():
+        exit_with_error(
+            UserError(
+                f"{COMPOSED_CONFIG}: no such file. First run `dvc repro config` in the repository's root."
+            )
+        )
+    run_with_hydra(stage, task, COMPOSED_CONFIG.parent, COMPOSED_CONFIG.stem)
 
 
-def multirun_is_a_sweep() -> None:
-    """`python -m stages.<stage> -m ...`, what Hydra users type first, becomes `python -m stages.sweep -m ...`."""
+def redirect_multirun() -> None:
+    """Turn `python -m stages.<stage> -m ...`, as Hydra users sweep, into `python -m stages.sweep -m ...`."""
     if set(MULTIRUN) & set(sys.argv[1:]):
         os.execv(sys.executable, [sys.executable, "-m", "stages.sweep", *sys.argv[1:]])
 
 
-def hydra_main(stage: str, task: Callable[[Any], Any], folder: Path, name: str) -> None:
-    """Run `task` under `hydra.main` with a quiet Hydra; every error ends in one message and status 1."""
+def run_with_hydra(stage: str, task: Callable[[Any], Any], config_folder: Path, config_name: str) -> None:
+    """Run `task` under a quiet `hydra.main`; any error prints one message and exits with status 1."""
     import hydra
 
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # Hydra's own handler would print a traceback; ours does the printing
-    )
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra then re-raises, instead of printing a traceback of its own.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
 
-    def guarded(config: Any) -> Any:  # inside, because Hydra prints a line of its own for what leaves the job
-        with one_message(stage, full):
+    # Guarded inside the job too: Hydra prints a line of its own for an error that leaves it.
+    def guarded_task(config: Any) -> Any:
+        with errors_as_message(stage, show_traceback):
             return task(config)
 
-    with one_message(stage, full):
-        sys.argv[1:] = [*QUIET_HYDRA, f"hydra.job.name={stage}", *checked_overrides(sys.argv[1:])]
-        hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name=name)(guarded)()
+    with errors_as_message(stage, show_traceback):
+        sys.argv[1:] = [*QUIET_HYDRA, f"hydra.job.name={stage}", *check_overrides(sys.argv[1:])]
+        hydra.main(version_base="1.3", config_path=str(config_folder.resolve()), config_name=config_name)(
+            guarded_task
+        )()
 
 
 @contextmanager
-def one_message(stage: str, full: bool = False) -> Iterator[None]:
-    """Turn an error into one message on stderr and exit status 1; `full` adds the traceback."""
+def errors_as_message(stage: str, show_traceback: bool = False) -> Iterator[None]:
+    """Turn an error into one message on stderr and exit status 1."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        die(error, stage, full)
+        exit_with_error(error, stage, show_traceback)
     except Exception as error:
-        if not disk_is_full(error):
-            die(error, stage, full, unexpected=True)
+        if not is_disk_full(error):
+            exit_with_error(error, stage, show_traceback, unexpected=True)
         name = getattr(error, "filename", None)
         place = f" while writing {name}" if name else ""
-        told = UserError(f"the disk is full{place}. Free space and run it again; nothing was replaced.")
-        die(told, stage, full)
+        message = UserError(f"the disk is full{place}. Free space and rerun; nothing was replaced.")
+        exit_with_error(message, stage, show_traceback)
 
 
-def disk_is_full(error: Exception) -> bool:
-    """Whether an error means that; safetensors and others raise it as an error of their own."""
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error means a full disk; safetensors and others wrap it in an error of their own."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return os.strerror(errno.ENOSPC) in str(error)
 
 
-def die(error: BaseException, stage: str = "", full: bool = False, unexpected: bool = False) -> None:
-    """Print the error (a traceback only with HYDRA_FULL_ERROR=1) and exit with status 1."""
-    if full:
+def exit_with_error(
+    error: BaseException, stage: str = "", show_traceback: bool = False, unexpected: bool = False
+) -> None:
+    """Print the error and exit with status 1; `unexpected` adds its class and where it was raised."""
+    if show_traceback:
         traceback.print_exception(error)
     text = str(error)
     if unexpected:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"unexpected {type(error).__name__}: {text}\n  at {frame.filename}:{frame.lineno}; HYDRA_FULL_ERROR=1 shows the traceback"
+        text = (
+            f"unexpected {type(error).__name__}: {text}\n"
+            f"  at {frame.filename}:{frame.lineno}; HYDRA_FULL_ERROR=1 shows the traceback"
+        )
     sys.stdout.flush()
     print(f"error{f' in stage {stage}' if stage else ''}: {text}", file=sys.stderr)
     sys.exit(1)
 
 
 def declared_sections(stage: str) -> list[str]:
-    """Sections that dvc.yaml lists under `params` of a stage."""
+    """Return the sections that dvc.yaml lists under a stage's `params`."""
     with open("dvc.yaml", encoding="utf-8") as file:
         entry = yaml.safe_load(file)["stages"][stage]
     listed = entry.get("do", entry).get("params", [])
-    return [name for item in listed for name in item[str(CONFIG)]]
+    return [name for item in listed for name in item[str(COMPOSED_CONFIG)]]
 
 
-def typed_sections(config: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Validate the named sections of a composed configuration against their dataclasses.
+def load_sections(config: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Load the named sections of a composed configuration into their dataclasses.
 
     Raises:
-        UserError: an unknown key, a wrong type or a value out of range; names key, file and nearest valid key.
+        UserError: an unknown key, a wrong type or a value out of range; names the key, its file and line, and
+            for an unknown key the nearest valid one.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -167,8 +179,11 @@ def typed_sections(config: Any, names: Sequence[str]) -> dict[str, Any]:
     typed = {}
     for name in names:
         if name not in config:
+            found = config_locations(name)
+            place = f"set in {', '.join(found)}" if found else "no file sets it"
             raise UserError(
-                f"the section '{name}' is missing: {', '.join(places(name)) or 'no file sets it'}"
+                f"the composed configuration lacks the section '{name}' ({place}): add its group to the "
+                "defaults of params.yaml and run `dvc repro config`"
             )
         cls = section_class(name)
         for key, close in unknown_keys(OmegaConf.to_container(config[name], resolve=True), cls, name):
@@ -177,19 +192,20 @@ def typed_sections(config: Any, names: Sequence[str]) -> dict[str, Any]:
             typed[name] = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config[name]))
         except OmegaConfBaseException as error:
             key = f"{name}.{error.full_key}" if error.full_key else name
-            raise UserError(f"{key}: {str(error).splitlines()[0]}{where(key)}") from error
+            raise UserError(f"{key}: {str(error).splitlines()[0]}{location_note(key)}") from error
         except ValueError as error:
-            raise UserError(f"{error}{where(str(error).split(' ')[0])}") from error
+            raise UserError(f"{error}{location_note(str(error).split(' ')[0])}") from error
     return typed
 
 
-def checked_overrides(arguments: Sequence[str]) -> list[str]:
-    """Command-line arguments with every `section.key=value` checked against the schema.
+def check_overrides(arguments: Sequence[str]) -> list[str]:
+    """Check every `section.key=value` of the command line against the schema; return Hydra's arguments.
 
-    A key of the schema that no YAML file sets gets Hydra's `++`, so that users need not know which is which.
+    Each gets Hydra's `++`, so that users need not know which keys a YAML file sets and which it leaves to the
+    schema.
 
     Raises:
-        UserError: the key is unknown; names the nearest valid key.
+        UserError: an unknown key; names the nearest valid one.
     """
     checked = []
     for argument in arguments:
@@ -197,7 +213,8 @@ def checked_overrides(arguments: Sequence[str]) -> list[str]:
         section, _, rest = key.partition(".")
         if separator and not rest and key.isidentifier() and key not in (*SECTIONS, "experiment", "hydra"):
             raise UserError(
-                f"unknown group '{key}' on the command line. Groups: {', '.join(SECTIONS)}, experiment."
+                f"unknown group '{key}' on the command line: expected one of {', '.join(SECTIONS)}, "
+                "experiment."
             )
         if not separator or not rest or argument.startswith("-") or section == "hydra" or "/" in key:
             checked.append(argument)
@@ -210,30 +227,32 @@ def checked_overrides(arguments: Sequence[str]) -> list[str]:
         value: Any = None
         for part in reversed(rest.split(".")):
             value = {part: value}
-        for bad, close_key in unknown_keys(value, section_class(section), section):
-            raise UserError(unknown_key_message(bad, close_key, "the command line"))
+        for unknown, close_key in unknown_keys(value, section_class(section), section):
+            raise UserError(unknown_key_message(unknown, close_key, "the command line"))
         checked.append(argument if argument[0] in "+~" else f"++{argument}")
     return checked
 
 
 def unknown_key_message(key: str, close: str | None, place: str | None = None) -> str:
+    """Say which key is unknown and where it is set, with `close`, the nearest valid key, as a hint."""
     hint = (
         f" Did you mean '{close}'?"
         if close
         else f" `python -m stages.config --cfg job -p {key.split('.')[0]}` lists the keys."
     )
-    return f"unknown key '{key}'{f' on {place}' if place else where(key)}.{hint}"
+    return f"unknown key '{key}'{f' on {place}' if place else location_note(key)}.{hint}"
 
 
-def where(key: str) -> str:
+def location_note(key: str) -> str:
+    """Return ` (on the command line)` or ` (in file:line)`, wherever a key is set; "" if nowhere."""
     if any(argument.lstrip("+~").partition("=")[0] == key for argument in sys.argv[1:]):
         return " (on the command line)"
-    found = places(key)
+    found = config_locations(key)
     return f" (in {', '.join(found)})" if found else ""
 
 
-def places(key: str) -> list[str]:
-    """`file:line` of each file of the configuration that sets a dotted key."""
+def config_locations(key: str) -> list[str]:
+    """Return `file:line` of each configuration file that sets a dotted key."""
     found = []
     for path in [Path("params.yaml"), *sorted(Path("conf").rglob("*.yaml"))]:
         try:
@@ -254,7 +273,7 @@ def places(key: str) -> list[str]:
 
 
 def key_line(node: Any, parts: list[str]) -> int | None:
-    """Zero-based line of a nested key below a YAML node, None where it is not set."""
+    """Return the zero-based line of a nested key below a YAML node, None where it is not set."""
     if not parts or node is None:
         return None
     if isinstance(node, yaml.SequenceNode) and parts[0].startswith("["):
@@ -270,18 +289,18 @@ def key_line(node: Any, parts: list[str]) -> int | None:
     return None
 
 
-def cost(started: float) -> dict[str, float]:
-    """Wall seconds since `started` and this process's peak resident memory in MiB."""
+def resources_used(started: float) -> dict[str, float]:
+    """Return the wall seconds since `started` and this process's peak resident memory in MiB."""
     return {
         "seconds": round(time.perf_counter() - started, 2),
-        "peak_memory_mib": round(peak_memory() / 1024),
+        "peak_memory_mib": round(peak_memory_kib() / 1024),
     }
 
 
-def peak_memory() -> int:
-    """Peak resident memory of this process in KiB.
+def peak_memory_kib() -> int:
+    """Return the peak resident memory of this process in KiB.
 
-    Linux's `ru_maxrss` starts from that of the process that started this one (getrusage(2)); VmHWM is its own.
+    VmHWM is its own, while Linux's `ru_maxrss` starts from that of the parent process (getrusage(2)).
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

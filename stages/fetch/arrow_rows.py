@@ -5,37 +5,37 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from stages.fetch.row_errors import CUT, DUPLICATE, MAX_ROW_BYTES, NOT_UTF8, OVERSIZE, Bad
+from stages.common.errors import one_line
+from stages.fetch.row_errors import CUT, DUPLICATE, MAX_ROW_BYTES, NOT_UTF8, OVERSIZE, ReadRow, RejectedRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH_ROWS = 1024
-BATCH_BYTES = 8 * 2**20  # of a batch, as the file's footer gives the size of its rows
+READ_BATCH_ROWS = 1024
+READ_BATCH_BYTES = 8 * 2**20  # of a batch, as the file's footer gives the size of its rows
 TOUCHED_BYTES = 16 * 2**20  # of a mapped file, before its pages are given back
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-Item = tuple[int, dict[str, Any]] | Bad
 
 
-def parquet_rows(stream: BinaryIO, wanted: Collection[str] | None) -> Iterator[Item]:
-    """Rows with the wanted columns (None: all). A row group that is damaged is passed over, and its rows counted."""
+def parquet_rows(stream: BinaryIO, wanted: Collection[str] | None) -> Iterator[ReadRow]:
+    """Yield rows with the wanted columns (None: all); a damaged row group is skipped and its rows counted."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(
         stream, buffer_size=2**20, pre_buffer=False
     )  # else a row group's column is held whole
-    columns, twice = chosen(file.schema_arrow.names, wanted)
+    columns, twice = select_columns(file.schema_arrow.names, wanted)
     number = 0
     for index in range(file.num_row_groups):
         group = file.metadata.row_group(index)
         if twice is not None:
-            yield Bad(number + 1, DUPLICATE, f"'{twice}'", rows=group.num_rows)
+            yield RejectedRow(number + 1, DUPLICATE, f"'{twice}'", rows=group.num_rows)
             number += group.num_rows
             continue
         end = number + group.num_rows
         size = sum(group.column(i).total_uncompressed_size for i in range(group.num_columns))
-        rows = max(1, min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(1, size)))
+        rows = max(1, min(READ_BATCH_ROWS, READ_BATCH_BYTES * group.num_rows // max(1, size)))
         try:
             if not columns:
                 yield from ((number + i, {}) for i in range(1, group.num_rows + 1))
@@ -43,12 +43,12 @@ def parquet_rows(stream: BinaryIO, wanted: Collection[str] | None) -> Iterator[I
                 yield from batch_rows(batch, number)
                 number += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            yield Bad(number + 1, CUT, one_line(error), rows=end - number)
+            yield RejectedRow(number + 1, CUT, one_line(error), rows=end - number)
         number = end
 
 
-def arrow_rows(path: Path, wanted: Collection[str] | None) -> Iterator[Item]:
-    """Rows of an Arrow file or stream. A file is read as the stream it holds, so that one that is cut gives what is there."""
+def arrow_rows(path: Path, wanted: Collection[str] | None) -> Iterator[ReadRow]:
+    """Yield rows of an Arrow file or stream; a file is read as a stream, which gives the rows before a cut."""
     import pyarrow as pa
 
     with path.open("rb") as file:
@@ -57,15 +57,15 @@ def arrow_rows(path: Path, wanted: Collection[str] | None) -> Iterator[Item]:
     source = pa.BufferReader(pa.py_buffer(mapped))
     source.seek(8 if is_file else 0)
     reader = pa.ipc.open_stream(source)
-    columns, twice = chosen(reader.schema.names, wanted)
+    columns, twice = select_columns(reader.schema.names, wanted)
     number, touched = 0, 0
     for batch in reader:
         if twice is not None:
-            yield Bad(number + 1, DUPLICATE, f"'{twice}'", rows=batch.num_rows)
+            yield RejectedRow(number + 1, DUPLICATE, f"'{twice}'", rows=batch.num_rows)
         else:
             batch = batch.select(columns)
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                part = batch.slice(start, BATCH_ROWS)
+            for start in range(0, batch.num_rows, READ_BATCH_ROWS):
+                part = batch.slice(start, READ_BATCH_ROWS)
                 yield from batch_rows(part, number + start)
                 touched += part.nbytes
                 if touched > TOUCHED_BYTES:
@@ -74,17 +74,17 @@ def arrow_rows(path: Path, wanted: Collection[str] | None) -> Iterator[Item]:
         number += batch.num_rows
     mark = b"ARROW1" if is_file else END_OF_STREAM
     if mapped[-len(mark) :] != mark:  # a cut between two batches shows nowhere else
-        yield Bad(number + 1, CUT, "it has no end mark")
+        yield RejectedRow(number + 1, CUT, "it has no end mark")
 
 
-def chosen(names: list[str], wanted: Collection[str] | None) -> tuple[list[str], str | None]:
-    """The columns to read, and one of the names that come twice."""
+def select_columns(names: list[str], wanted: Collection[str] | None) -> tuple[list[str], str | None]:
+    """Return the columns to read, and a column name that is repeated, if any."""
     twice = next((name for name in names if names.count(name) > 1), None)
     return [name for name in names if wanted is None or name in wanted], twice
 
 
-def batch_rows(batch: "pa.RecordBatch", before: int) -> Iterator[Item]:
-    """Rows of a batch, numbered behind `before`."""
+def batch_rows(batch: "pa.RecordBatch", before: int) -> Iterator[ReadRow]:
+    """Yield the rows of a batch, numbered from `before` + 1."""
     import pyarrow as pa
 
     names = batch.schema.names
@@ -103,22 +103,18 @@ def batch_rows(batch: "pa.RecordBatch", before: int) -> Iterator[Item]:
     for index in range(batch.num_rows):
         number, one = before + index + 1, batch.slice(index, 1)
         if one.nbytes > MAX_ROW_BYTES:
-            yield Bad(number, OVERSIZE)
+            yield RejectedRow(number, OVERSIZE)
             continue
         try:
             yield number, one.to_pylist()[0]
         except UnicodeDecodeError as error:
-            yield Bad(number, NOT_UTF8, error.reason)
+            yield RejectedRow(number, NOT_UTF8, error.reason)
 
 
 def values(column: "pa.Array") -> list[Any]:
-    """Python values; text through numpy, which is faster than a scalar each."""
+    """Return Python values; text through numpy, which is faster than one scalar at a time."""
     import pyarrow as pa
 
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column.to_numpy(zero_copy_only=False).tolist()
     return column.to_pylist()
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""A source's own words about its rows: which column is which, templates over them, and minimum scores."""
+"""Apply a source's column mapping, templates and minimum scores to its rows."""
 
 import json
 import math
@@ -6,62 +6,62 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.fetch.row_errors import FORMAT, NOT_TEXT, SCORE, TEMPLATE, BadRow
-from stages.fetch.row_formats import COLUMNS, recognised
+from stages.fetch.row_errors import FORMAT, NOT_TEXT, SCORE, TEMPLATE, RowError
+from stages.fetch.row_formats import FORMAT_COLUMNS, recognise_row
 from stages.fetch.settings import Source
 
 MISSING = object()
 
 
 class BelowMinimum(Exception):
-    """A row's score is under what the source asks for."""
+    """A row's score is below the source's minimum; the text is the column."""
 
 
-def reader_of(source: Source) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """What turns a row of the source's into `prompt`, `completion`, `messages` and `tests`.
+def row_reader(source: Source) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Return a function that turns a row of the source into `prompt`, `completion`, `messages` and `tests`.
 
-    It raises BadRow, and BelowMinimum with the column whose score is too low.
+    It raises RowError, and BelowMinimum with the column whose score is too low.
 
     Raises:
-        UserError: a template is not Jinja; names it.
+        UserError: a template has a syntax error; names it.
     """
     if not (source.columns or source.template or source.minimum):
-        return recognised
-    templates = {name: compiled(source, name, text) for name, text in source.template.items()}
-    own = {*source.columns, *templates}
+        return recognise_row
+    templates = {name: compile_column_template(source, name, text) for name, text in source.template.items()}
+    mapped = {*source.columns, *templates}
 
-    def made(row: Mapping[str, Any]) -> dict[str, Any]:
-        for column, least in source.minimum.items():
-            if number(row, column) < least:
-                raise BelowMinimum(column)
-        if not own:
-            return recognised(row)
-        values = {name: required(row, place) for name, place in source.columns.items()}
+    def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
+        for path, minimum in source.minimum.items():
+            if read_score(row, path) < minimum:
+                raise BelowMinimum(path)
+        if not mapped:
+            return recognise_row(row)
+        values = {name: require_value(row, path) for name, path in source.columns.items()}
         for name, template in templates.items():
-            values[name] = rendered(template, row, name)
-        if own == {"tests"}:
-            return recognised({**row, **values})
-        if "completion" in own:
+            values[name] = render_column(template, row, name)
+        if mapped == {"tests"}:
+            return recognise_row({**row, **values})
+        if "completion" in mapped:
             values.setdefault("prompt", "")
-        return recognised(values)
+        return recognise_row(values)
 
-    return made
+    return read_row
 
 
-def columns_of(source: Source) -> frozenset[str] | None:
-    """The columns that a source's rows are made of; None: all, as a template may ask for any."""
+def required_columns(source: Source) -> frozenset[str] | None:
+    """Return the columns to read of a source's files; None: all of them, since a template may use any."""
     if source.template:
         return None
-    places = (*source.columns.values(), *source.minimum)
-    return COLUMNS | frozenset(places) | frozenset(place.split(".")[0] for place in places)
+    paths = (*source.columns.values(), *source.minimum)
+    return FORMAT_COLUMNS | frozenset(paths) | frozenset(path.split(".")[0] for path in paths)
 
 
-def value_at(row: Mapping[str, Any], place: str) -> Any:
-    """The value at a dotted place (`a.b.0`), MISSING where there is none; JSON in a string is entered too."""
-    if place in row:
-        return row[place]
+def value_at(row: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a dotted path (`a.b.0`), parsing JSON in strings; MISSING where there is none."""
+    if path in row:
+        return row[path]
     value: Any = row
-    for part in place.split("."):
+    for part in path.split("."):
         if isinstance(value, str):
             try:
                 value = json.loads(value)
@@ -76,32 +76,32 @@ def value_at(row: Mapping[str, Any], place: str) -> Any:
     return value
 
 
-def required(row: Mapping[str, Any], place: str) -> Any:
-    value = value_at(row, place)
+def require_value(row: Mapping[str, Any], path: str) -> Any:
+    value = value_at(row, path)
     if value is MISSING:
-        raise BadRow(FORMAT, f"it has no column '{place}'. Its columns: {', '.join(map(str, row))}")
+        raise RowError(FORMAT, f"it has no column '{path}'. Its columns: {', '.join(map(str, row))}")
     if value is None:
-        raise BadRow(NOT_TEXT, f"'{place}' is null")
+        raise RowError(NOT_TEXT, f"'{path}' is null")
     return value
 
 
-def number(row: Mapping[str, Any], place: str) -> float:
-    """A score, also where it is written as text (OpenCodeInstruct).
+def read_score(row: Mapping[str, Any], path: str) -> float:
+    """Return a score, which may be a number or text (OpenCodeInstruct).
 
     Raises:
-        BadRow: it is none.
+        RowError: it is missing, or not a number.
     """
-    value = value_at(row, place)
+    value = value_at(row, path)
     try:
         score = float(value)
     except (TypeError, ValueError):
         score = math.nan
-    if math.isnan(score):  # it is under no minimum, so that it would be taken
-        raise BadRow(SCORE, f"'{place}' is {'missing' if value is MISSING else repr(value)[:60]}")
+    if math.isnan(score):  # compares as not below any minimum, so the row would be taken
+        raise RowError(SCORE, f"'{path}' is {'missing' if value is MISSING else repr(value)[:60]}")
     return score
 
 
-def compiled(source: Source, name: str, text: str) -> Any:
+def compile_column_template(source: Source, name: str, text: str) -> Any:
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -114,8 +114,8 @@ def compiled(source: Source, name: str, text: str) -> Any:
         ) from None
 
 
-def rendered(template: Any, row: Mapping[str, Any], name: str) -> str:
+def render_column(template: Any, row: Mapping[str, Any], name: str) -> str:
     try:
         return template.render(row)
-    except Exception as error:  # a template is an expression over the row: it can raise anything
-        raise BadRow(TEMPLATE, f"template.{name}: {type(error).__name__}: {error}") from None
+    except Exception as error:  # a template may raise anything
+        raise RowError(TEMPLATE, f"template.{name}: {type(error).__name__}: {error}") from None

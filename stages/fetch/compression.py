@@ -1,4 +1,4 @@
-"""Bytes of a file, unpacked by its magic bytes, and lines of it, in bounded memory."""
+"""Read a file's bytes or lines in bounded memory, decompressed according to its magic bytes."""
 
 import bz2
 import gzip
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from stages.common.errors import UserError
-from stages.fetch.origin import File
 from stages.fetch.row_errors import MAX_ROW_BYTES
+from stages.fetch.source_file import SourceFile
 
 MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)  # what a cut or damaged packed file raises
@@ -38,14 +38,14 @@ class Reader(io.RawIOBase):
         super().close()
 
 
-def packing(file: File) -> str:
-    """gz, bz2, xz, zst, or "" for none: told by the first bytes."""
+def compression_of(file: SourceFile) -> str:
+    """Return gz, bz2, xz, zst, or "" for none, by the first bytes."""
     with file.open() as stream:
         head = stream.read(8)
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
 
 
-def unpacked(file: File) -> BinaryIO:
+def unpacked(file: SourceFile) -> BinaryIO:
     """A new stream of the file's bytes, unpacked; memory does not follow how far they unpack.
 
     A cut or damaged file raises one of DAMAGED while it is read.
@@ -53,7 +53,7 @@ def unpacked(file: File) -> BinaryIO:
     Raises:
         UserError: it cannot be opened, or would take too much memory to unpack.
     """
-    kind, stream = packing(file), file.open()
+    kind, stream = compression_of(file), file.open()
     if kind == "gz":
         return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
     if kind == "bz2":
@@ -68,7 +68,7 @@ def unpacked(file: File) -> BinaryIO:
     return stream
 
 
-def require_little_memory(file: File) -> None:
+def require_little_memory(file: SourceFile) -> None:
     """The first block's header says how much memory unpacking takes.
 
     Raises:
@@ -80,12 +80,13 @@ def require_little_memory(file: File) -> None:
         except lzma.LZMAError as error:
             if "emory" in str(error):
                 raise UserError(
-                    f"{file.name}: unpacking takes more than {XZ_MEMORY // 2**20} MiB of memory"
+                    f"{file.name}: decompressing it takes more than {XZ_MEMORY // 2**20} MiB of memory. "
+                    "Recompress it at a lower level."
                 ) from None
 
 
-def gathered(stream: Any, size: int) -> tuple[bytes, Exception | None]:
-    """Up to `size` bytes, fewer only at the end, and what was raised behind them where the file is cut."""
+def read_up_to(stream: Any, size: int) -> tuple[bytes, Exception | None]:
+    """Read up to `size` bytes, fewer only at the end, and the error that followed if the file is truncated."""
     parts, left = [], size
     try:
         while left > 0 and (part := stream.read1(left)):
@@ -97,7 +98,7 @@ def gathered(stream: Any, size: int) -> tuple[bytes, Exception | None]:
 
 
 def lines(stream: BinaryIO) -> Iterator[bytes | None]:
-    """Lines with their ends; None for one over MAX_ROW_BYTES, which is passed over without being held."""
+    """Yield lines with their ends; None for one over MAX_ROW_BYTES, which is skipped without being held."""
     limit = MAX_ROW_BYTES + 1
     while line := stream.readline(limit):
         if len(line) == limit and line[-1] != 10:

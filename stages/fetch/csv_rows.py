@@ -1,13 +1,21 @@
-"""Rows out of CSV (RFC 4180) under a header line, in bounded memory."""
+"""Read rows from CSV (RFC 4180) with a header line, in bounded memory."""
 
 import csv
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from stages.fetch.compression import PIECE
-from stages.fetch.row_errors import CUT, DUPLICATE, FIELDS, MAX_ROW_BYTES, NOT_CSV, NOT_UTF8, OVERSIZE, Bad
-
-Item = tuple[int, dict[str, Any]] | Bad
+from stages.fetch.row_errors import (
+    CUT,
+    DUPLICATE,
+    FIELD_COUNT,
+    MAX_ROW_BYTES,
+    NOT_CSV,
+    NOT_UTF8,
+    OVERSIZE,
+    ReadRow,
+    RejectedRow,
+)
 
 
 class Records:
@@ -15,7 +23,7 @@ class Records:
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
-        self.size = 0  # bytes of the row so far; the reader's user sets it to 0 behind each row
+        self.size = 0  # bytes of the row so far; csv_rows resets it after each row
         self.over = False
         self.mark = b"\xef\xbb\xbf"  # before the first line
 
@@ -41,8 +49,8 @@ class Records:
             line = self.stream.readline(PIECE)
 
 
-def csv_rows(stream: BinaryIO) -> Iterator[Item]:
-    """Rows numbered from 1 behind the header; empty lines are none. A header with a name twice makes all rows bad."""
+def csv_rows(stream: BinaryIO) -> Iterator[ReadRow]:
+    """Yield rows numbered from 1 after the header, without empty lines; a repeated name rejects all rows."""
     csv.field_size_limit(2 * MAX_ROW_BYTES)
     records = Records(stream)
     reader = csv.reader(iter(records), strict=True)
@@ -57,7 +65,7 @@ def csv_rows(stream: BinaryIO) -> Iterator[Item]:
             return
         except csv.Error as error:
             cut = str(error) == "unexpected end of data"
-            yield Bad(number + 1, CUT if cut else NOT_CSV, f"{error}; line {reader.line_num}")
+            yield RejectedRow(number + 1, CUT if cut else NOT_CSV, f"{error}; line {reader.line_num}")
             number += 1
             continue
         if header is None and fields:
@@ -69,13 +77,13 @@ def csv_rows(stream: BinaryIO) -> Iterator[Item]:
         number += 1
         if records.over:
             records.over = False
-            yield Bad(number, OVERSIZE)
+            yield RejectedRow(number, OVERSIZE)
         elif header is None or len(fields) != len(header):
-            yield Bad(number, FIELDS, f"{len(fields)} and {len(header or [])}")
+            yield RejectedRow(number, FIELD_COUNT, f"{len(fields)} and {len(header or [])}")
         elif twice is not None:
-            yield Bad(number, DUPLICATE, f"'{twice}'")
+            yield RejectedRow(number, DUPLICATE, f"'{twice}'")
         elif not is_text("".join(fields)):
-            yield Bad(number, NOT_UTF8)
+            yield RejectedRow(number, NOT_UTF8)
         else:
             yield number, dict(zip(header, fields, strict=True))
 

@@ -1,7 +1,7 @@
-"""HumanEval+ and MBPP+ (Liu et al. 2023) as problems with inputs, from evalplus's released files and from the hub.
+"""Parse HumanEval+ and MBPP+ (Liu et al. 2023), as evalplus releases them or as the hub has them.
 
-A released row has `base_input`, `plus_input` and `atol`; its answers are those of the canonical solution. A row on the
-hub has a `test` program with lists `inputs` and `results`, which is read as text and not run.
+A released row has `base_input`, `plus_input` and `atol`; its answers are those of the canonical solution. A
+row on the hub has a `test` program with lists `inputs` and `results`, which is read as text and not run.
 """
 
 import ast
@@ -12,7 +12,7 @@ from typing import Any
 
 from stages.common.schema import Problem
 
-ORACLES = {  # evalplus/eval/_special_oracle.py and evalplus/eval/__init__.py, version 0.3.1
+TASK_ORACLES = {  # evalplus/eval/_special_oracle.py and evalplus/eval/__init__.py, version 0.3.1
     "HumanEval": {"find_zero": "root"},
     "Mbpp": {
         "are_equivalent": "anything",
@@ -38,16 +38,16 @@ ORACLES = {  # evalplus/eval/_special_oracle.py and evalplus/eval/__init__.py, v
 
 
 def plus_problem(row: dict[str, Any]) -> Problem:
-    """A row of HumanEval+ or MBPP+, told by its columns.
+    """Return the problem of a row of HumanEval+ or MBPP+, whose format its columns tell.
 
     Raises:
-        KeyError, TypeError, ValueError, SyntaxError: it is none.
+        KeyError, TypeError, ValueError, SyntaxError: the row is not a problem.
     """
     if "base_input" in row:
         return released_problem(row)
     inputs, expected, atol = inputs_of(row["test"])
     if "code" in row:
-        code = plain(row["code"]).strip("\n")
+        code = plain_lines(row["code"]).strip("\n")
         name = entry_point(code, row["test_list"])
         prompt = f'"""\n{row["prompt"]}\n{row["test_list"][0]}\n"""\n'  # as in the released file
         task, code = f"Mbpp/{str(row['task_id']).removeprefix('Mbpp/')}", f"{code}\n"
@@ -63,8 +63,8 @@ def released_problem(row: dict[str, Any]) -> Problem:
     suite, _, number = task.partition("/")
     given = [*row["base_input"], *(row["plus_input"] or [])]
     if suite == "Mbpp":
-        given = [RULES.get(int(number), list)(arguments) for arguments in given]
-    inputs = {shown(arguments): None for arguments in given}  # each once, as on the hub
+        given = [INPUT_RULES.get(int(number), list)(arguments) for arguments in given]
+    inputs = {stable_literal(arguments): None for arguments in given}  # each once, as on the hub
     return Problem(
         *(task, row["prompt"], name, row["canonical_solution"], ""),
         inputs=f"[{', '.join(inputs)}]",
@@ -74,22 +74,23 @@ def released_problem(row: dict[str, Any]) -> Problem:
 
 
 def oracle_of(task: str, entry_point: str) -> str:
-    return ORACLES.get(task.partition("/")[0], {}).get(entry_point, "equal")
+    return TASK_ORACLES.get(task.partition("/")[0], {}).get(entry_point, "equal")
 
 
-def shown(value: Any) -> str:
+def stable_literal(value: Any) -> str:
     """The value's literal, with a set in the order of its items' text: the same from run to run."""
     if isinstance(value, list):
-        return f"[{', '.join(map(shown, value))}]"
+        return f"[{', '.join(map(stable_literal, value))}]"
     if isinstance(value, set) and value:
-        return f"{{{', '.join(sorted(map(shown, value)))}}}"
+        return f"{{{', '.join(sorted(map(stable_literal, value)))}}}"
     return repr(value)
 
 
 def inputs_of(test: str) -> tuple[str, str, float]:
     """Sources of the lists `inputs` and `results` of a test program, and its tolerance.
 
-    The second is "" where there are no results (the program calls the reference), or other things than plain values.
+    The second is "" where there are no results (the program calls the reference), or other things than plain
+    values.
 
     Raises:
         ValueError: it has no list of inputs that are plain values.
@@ -108,11 +109,11 @@ def inputs_of(test: str) -> tuple[str, str, float]:
     loops = [part for node in body if isinstance(node, ast.For) for part in ast.walk(node)]
     numbers = [n.value for n in loops if isinstance(n, ast.Constant) and isinstance(n.value, int | float)]
     lines = test.encode().split(b"\n")
-    expected = source(results, lines) if results and is_plain(results) else ""
-    return source(inputs, lines), expected, float(numbers[-1] if numbers else 0)
+    expected = source_segment(results, lines) if results and is_plain(results) else ""
+    return source_segment(inputs, lines), expected, float(numbers[-1] if numbers else 0)
 
 
-def source(node: ast.expr, lines: list[bytes]) -> str:
+def source_segment(node: ast.expr, lines: list[bytes]) -> str:
     """What ast.get_source_segment gives, which takes seconds a megabyte."""
     assert node.end_lineno
     taken = lines[node.lineno - 1 : node.end_lineno]
@@ -121,7 +122,7 @@ def source(node: ast.expr, lines: list[bytes]) -> str:
     return b"\n".join(taken).decode()
 
 
-PLAIN = (
+PLAIN_NODES = (
     *(ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Constant),
     *(ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator, ast.expr_context),
 )
@@ -130,7 +131,7 @@ PLAIN = (
 def is_plain(node: ast.AST) -> bool:
     """Whether an expression holds plain values, `inf`, `nan` and `set()` only."""
     return all(
-        isinstance(part, PLAIN)
+        isinstance(part, PLAIN_NODES)
         or (isinstance(part, ast.Name) and part.id in ("inf", "nan", "set"))
         or (isinstance(part, ast.Call) and ast.unparse(part) == "set()")
         for part in ast.walk(node)
@@ -162,39 +163,45 @@ def entry_point(code: str, asserts: list[str]) -> str:
     raise ValueError("its asserts call no function that its reference code defines")
 
 
-def plain(text: str) -> str:
+def plain_lines(text: str) -> str:
     """Text with plain newlines and no white space at the ends of lines."""
     return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").split("\n"))
 
 
-def deep(value: Any) -> Any:
+def nested_tuples(value: Any) -> Any:
     """Lists in lists as tuples in tuples."""
-    return tuple(deep(item) for item in value) if isinstance(value, list) else value
+    return tuple(nested_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def each(value: Any) -> list[Any]:
+def inner_tuples(value: Any) -> list[Any]:
     return [tuple(item) for item in value]
 
 
 Rule = Callable[[list[Any]], Any]
-# What MBPP+'s inputs were before JSON made lists of tuples and text of numbers: mbpp_deserialize_inputs of evalplus
-# 0.3.1, by number of the task.
-RULES: dict[int, Rule] = {
+# What MBPP+'s inputs were before JSON made lists of tuples and text of numbers: mbpp_deserialize_inputs of
+# evalplus 0.3.1, by number of the task.
+INPUT_RULES: dict[int, Rule] = {
     number: rule
     for numbers, rule in (
-        ("2 116 132 143 222 261 273 394 399 421 424 429 470 560 579 596 616 630 726 740 744 809", each),
-        ("63 64 70 94 120 237 272 299 400 409 417 438 473 614 780", lambda args: [each(arg) for arg in args]),
-        ("75 413 444 753", lambda args: [each(args[0]), args[1]]),
+        (
+            "2 116 132 143 222 261 273 394 399 421 424 429 470 560 579 596 616 630 726 740 744 809",
+            inner_tuples,
+        ),
+        (
+            "63 64 70 94 120 237 272 299 400 409 417 438 473 614 780",
+            lambda args: [inner_tuples(arg) for arg in args],
+        ),
+        ("75 413 444 753", lambda args: [inner_tuples(args[0]), args[1]]),
         ("106 750", lambda args: [args[0], tuple(args[1])]),
         ("115", lambda args: [[set(x) if isinstance(x, list) and x else {} for x in args[0]]]),
         ("124", lambda args: [float(args[0]), complex(args[1])]),
         ("250 405 446 617 720 763 808", lambda args: [tuple(args[0]), args[1]]),
-        ("259 401 445", lambda args: [tuple(each(arg)) for arg in args]),
+        ("259 401 445", lambda args: [tuple(inner_tuples(arg)) for arg in args]),
         ("278", lambda args: [tuple(tuple(x) if isinstance(x, list) else x for x in args[0])]),
         ("307", lambda args: [tuple(args[0]), args[1], args[2]]),
         ("722", lambda args: [{key: tuple(value) for key, value in args[0].items()}, *args[1:]]),
         ("252", lambda args: [complex(args[0])]),
-        ("580 615 791", deep),
+        ("580 615 791", nested_tuples),
     )
     for number in map(int, numbers.split())
 }

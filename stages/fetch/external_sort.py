@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RUN_BYTES = 64 * 2**20  # rows held in memory before they are written, and about as many of a range read back
-PREFIXES = 4096  # ids are parted by their first three hex digits: 256 GiB of rows in ranges of RUN_BYTES
+PREFIXES = 4096  # ids are split by their first three hex digits: 256 GiB of rows in ranges of RUN_BYTES
 ID_DIGITS = 20  # of an id
-DIGITS = "0123456789abcdef"
-HEX = np.zeros(256, np.uint16)
-HEX[np.frombuffer(DIGITS.encode(), np.uint8)] = np.arange(16)
-Spans = list[tuple[int, int]]  # of each run: first row, and the one behind the last
+HEX_DIGITS = "0123456789abcdef"
+HEX_VALUES = np.zeros(256, np.uint16)
+HEX_VALUES[np.frombuffer(HEX_DIGITS.encode(), np.uint8)] = np.arange(16)
+Spans = list[tuple[int, int]]  # of each run: first row, and one past the last
 
 
-class Runs:
-    """Takes batches of rows in any order of ids, gives them back sorted.
+class SortedRuns:
+    """Takes batches of rows in any order, and returns all rows sorted by id.
 
-    Equal ids become id, id-2, id-3, ... as `suffixes` has them, for rows in the order in which they came.
+    Equal ids become id, id-2, id-3, ... as in `id_suffixes`, for rows in the order in which they were added.
     """
 
     def __init__(self, folder: Path, run_bytes: int = RUN_BYTES) -> None:
@@ -57,7 +57,7 @@ class Runs:
         self.bounds.append(np.concatenate([[0], np.cumsum(counts)]))
 
     def sorted(self, columns: list[str] | None = None) -> Iterator["pa.Table"]:
-        """All rows by id, in tables of about RUN_BYTES; can be asked for again."""
+        """Yield all rows by id, in tables of about RUN_BYTES; may be called again."""
         import pyarrow as pa
 
         if not self.paths:
@@ -91,7 +91,7 @@ class Runs:
             yield from self.alike(spans, columns)
         else:
             parts = [self.parted(run, span, start) for run, span in enumerate(spans)]
-            for digit, inner in zip(DIGITS, zip(*parts, strict=True), strict=True):
+            for digit, inner in zip(HEX_DIGITS, zip(*parts, strict=True), strict=True):
                 yield from self.below(start + digit, list(inner), columns)
 
     def fits(self, spans: Spans, columns: list[str] | None) -> bool:
@@ -105,7 +105,7 @@ class Runs:
         """The parts of a run's rows whose ids go on with each digit behind `start`."""
         ids = self.mapped(run, ["id"])["id"]
         firsts = [
-            bisect_left(range(span[1]), start + d, span[0], key=lambda i: ids[i].as_py()) for d in DIGITS
+            bisect_left(range(span[1]), start + d, span[0], key=lambda i: ids[i].as_py()) for d in HEX_DIGITS
         ]
         return list(pairwise([*firsts, span[1]]))
 
@@ -121,7 +121,7 @@ class Runs:
 
     def alike(self, spans: Spans, columns: list[str] | None) -> Iterator["pa.Table"]:
         """Rows of equal ids, a run's after another's."""
-        behind = suffixes(sum(end - start for start, end in spans))
+        behind = id_suffixes(sum(end - start for start, end in spans))
         for run, (start, end) in enumerate(spans):
             size = self.mapped(run, columns, (start, end)).nbytes
             rows = max(1, (end - start) * self.run_bytes // max(1, size))
@@ -156,7 +156,7 @@ def prefixes(ids: "pa.Array") -> np.ndarray:
     data = np.frombuffer(ids.buffers()[2], np.uint8)[offset : offset + ID_DIGITS * len(ids)].reshape(
         -1, ID_DIGITS
     )
-    digits = HEX[data[:, :3]].astype(np.int64)
+    digits = HEX_VALUES[data[:, :3]].astype(np.int64)
     return digits[:, 0] * 256 + digits[:, 1] * 16 + digits[:, 2]
 
 
@@ -169,11 +169,11 @@ def numbered(table: "pa.Table") -> "pa.Table":
     unique = ids.tolist()
     for start, end in pairwise([*starts.tolist(), len(unique)]):
         if end - start > 1:
-            unique[start:end] = [ids[start] + behind for behind in suffixes(end - start)]
+            unique[start:end] = [ids[start] + behind for behind in id_suffixes(end - start)]
     return with_ids(table, unique)
 
 
-def suffixes(count: int) -> Iterator[str]:
+def id_suffixes(count: int) -> Iterator[str]:
     """What makes `count` equal ids unique: nothing, and -2 to -`count`, sorted as text (-10 before -2)."""
     number = 1
     yield ""

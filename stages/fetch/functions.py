@@ -1,7 +1,7 @@
 """Training rows out of Python files: self-contained functions with a docstring, in the shape of HumanEval.
 
-The prompt is imports, helpers, `def` line and docstring; the completion is the body. Only text is read (`ast`,
-`symtable`): nothing of a package is imported or executed.
+The prompt is imports, helpers, `def` line and docstring; the completion is the body. Only text is read
+(`ast`, `symtable`): nothing of a package is imported or executed.
 """
 
 import ast
@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stages.fetch.python_module import Module, Unfit, free_names, is_overload, read_module, segment, standard
+from stages.fetch.python_module import Module, Unfit, free_names, is_overload, parse_module, segment, standard
 
 MAX_BODY_LINES = 60
 MAX_HELPER_LINES = 80
-WORD = re.compile(r"[A-Za-z]{2,}")
+DOCSTRING_WORD = re.compile(r"[A-Za-z]{2,}")
 TEST_FILE = re.compile(r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
-Function = ast.FunctionDef | ast.AsyncFunctionDef
+PythonFunction = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
-class Row:
+class FunctionRow:
     """A function as a training row; `line` is where it stands in the file."""
 
     name: str
@@ -32,23 +32,23 @@ class Row:
     helpers: int
 
 
-def functions_of(path: str, data: bytes, reasons: Counter[str]) -> Iterator[Row]:
+def functions_of(path: str, data: bytes, reasons: Counter[str]) -> Iterator[FunctionRow]:
     """Functions of one file that qualify, in order; `reasons` counts those that do not (and `taken`)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes of other people's strings
             source = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-            module = read_module(source)
+            module = parse_module(source)
             for node in module.tree.body:
-                if isinstance(node, Function) and TEST_FILE.search(path):
+                if isinstance(node, PythonFunction) and TEST_FILE.search(path):
                     reasons["stands in a test file"] += 1
-                elif isinstance(node, Function):
+                elif isinstance(node, PythonFunction):
                     yield from one_function(module, node, reasons)
     except (SyntaxError, ValueError):
         reasons["file does not parse"] += 1
 
 
-def one_function(module: Module, node: Function, reasons: Counter[str]) -> Iterator[Row]:
+def one_function(module: Module, node: PythonFunction, reasons: Counter[str]) -> Iterator[FunctionRow]:
     try:
         row = function_row(module, node)
     except Unfit as reason:
@@ -58,7 +58,7 @@ def one_function(module: Module, node: Function, reasons: Counter[str]) -> Itera
         yield row
 
 
-def function_row(module: Module, node: Function) -> Row:
+def function_row(module: Module, node: PythonFunction) -> FunctionRow:
     """The row of one top-level function.
 
     Raises:
@@ -67,14 +67,14 @@ def function_row(module: Module, node: Function) -> Row:
     require_shape(module, node)
     names = require_own_names(module, node)
     imports, helpers = closure(module, names, node)
-    prompt, completion = split(segment(module, node))
+    prompt, completion = split_function(segment(module, node))
     parts = [text for text in (imports, *helpers) if text]
-    row = Row(node.name, node.lineno, "\n\n".join([*parts, prompt]), completion, len(helpers))
+    row = FunctionRow(node.name, node.lineno, "\n\n".join([*parts, prompt]), completion, len(helpers))
     require_rebuilds(row, node)
     return row
 
 
-def require_shape(module: Module, node: Function) -> None:
+def require_shape(module: Module, node: PythonFunction) -> None:
     """What a function must be by itself: a name, arguments, a docstring in words, a result.
 
     Raises:
@@ -94,18 +94,18 @@ def require_shape(module: Module, node: Function) -> None:
     if not (a.posonlyargs or a.args or a.vararg or a.kwonlyargs or a.kwarg):
         raise Unfit("has no arguments")
     words = (ast.get_docstring(node, clean=True) or "").split(">>>")[0]
-    if len(WORD.findall(words)) < 3:
+    if len(DOCSTRING_WORD.findall(words)) < 3:
         raise Unfit("has no docstring in words")
     if not gives_result(node):
         raise Unfit("returns and yields nothing")
 
 
-def gives_result(node: Function) -> bool:
+def gives_result(node: PythonFunction) -> bool:
     """Whether the function itself, not one inside it, returns a value or yields."""
     stack: list[ast.AST] = list(node.body)
     while stack:
         item = stack.pop()
-        if isinstance(item, Function | ast.ClassDef | ast.Lambda):
+        if isinstance(item, PythonFunction | ast.ClassDef | ast.Lambda):
             continue
         if isinstance(item, ast.Yield | ast.YieldFrom) or (isinstance(item, ast.Return) and item.value):
             return True
@@ -131,7 +131,7 @@ def require_own_names(module: Module, node: ast.stmt) -> set[str]:
     return free_names(segment(module, node))
 
 
-def closure(module: Module, names: set[str], node: Function) -> tuple[str, list[str]]:
+def closure(module: Module, names: set[str], node: PythonFunction) -> tuple[str, list[str]]:
     """The imports that names need, as text, and the helpers of the module they need, transitively, in file order.
 
     Raises:
@@ -177,14 +177,14 @@ def import_lines(module: Module, names: set[str], has_class: bool) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def split(source: str) -> tuple[str, str]:
+def split_function(source: str) -> tuple[str, str]:
     """A function's source as prompt (to the line that closes the docstring) and completion (the body).
 
     Raises:
         Unfit: docstring or body share a line with something else, or the body is empty or too long.
     """
     node = ast.parse(source).body[0]
-    assert isinstance(node, Function)
+    assert isinstance(node, PythonFunction)
     if len(node.body) < 2:
         raise Unfit("has no body but a docstring")
     docstring, first = node.body[0], node.body[1]
@@ -202,7 +202,7 @@ def split(source: str) -> tuple[str, str]:
     return "\n".join(lines[:end]) + "\n", "\n".join(body) + "\n"
 
 
-def require_rebuilds(row: Row, node: Function) -> None:
+def require_rebuilds(row: FunctionRow, node: PythonFunction) -> None:
     """The row must parse, and end in the function it was made from.
 
     Raises:

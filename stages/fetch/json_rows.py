@@ -1,4 +1,4 @@
-"""Rows out of JSON: a row a line, an array, or objects one after another; an array is never held whole."""
+"""Read rows from JSON: one per line, an array, or consecutive objects; an array is never held whole."""
 
 import codecs
 import json
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from stages.fetch.compression import PIECE, gathered, lines
+from stages.fetch.compression import PIECE, lines, read_up_to
 from stages.fetch.row_errors import (
     CUT,
     DUPLICATE,
@@ -15,15 +15,15 @@ from stages.fetch.row_errors import (
     NOT_OBJECT,
     NOT_UTF8,
     OVERSIZE,
-    Bad,
+    ReadRow,
+    RejectedRow,
 )
 
 SPACE = re.compile(r"[ \t\n\r\ufeff]*")
 BLANK = " \t\n\r"
 OUTSIDE, INSIDE = re.compile(r'["{}\[\],]'), re.compile(r'["\\]')
-TAIL = 16  # an error so near the end of what was read may be gone with more: a literal, an escape
+OPEN_TAIL = 16  # an error so near the end of what was read may be gone with more: a literal, an escape
 LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-Item = tuple[int, dict[str, Any]] | Bad
 
 
 class Parser:
@@ -40,24 +40,26 @@ class Parser:
             self.twice += sorted({name for name in names if names.count(name) > 1})
         return made
 
-    def item(self, number: int, value: Any, unit: str) -> Item:
+    def item(self, number: int, value: Any, unit: str) -> ReadRow:
         """The value as a row, or what is wrong with it."""
         if self.twice:
             detail = f"'{self.twice[0]}'"
             self.twice.clear()
-            return Bad(number, DUPLICATE, detail, unit)
+            return RejectedRow(number, DUPLICATE, detail, unit)
         if type(value) is not dict:
-            return Bad(number, NOT_OBJECT, f"expected a JSON object, found {type(value).__name__}", unit)
+            return RejectedRow(
+                number, NOT_OBJECT, f"expected a JSON object, found {type(value).__name__}", unit
+            )
         return number, value
 
 
-def json_lines(stream: BinaryIO) -> Iterator[Item]:
-    """The row of each line, numbered by line; empty lines are none."""
+def json_lines(stream: BinaryIO) -> Iterator[ReadRow]:
+    """Yield the row of each line, numbered by line, without empty lines."""
     parser = Parser()
     scan, twice = parser.scan, parser.twice
     for number, line in enumerate(lines(stream), 1):
         if line is None:
-            yield Bad(number, OVERSIZE, unit="line")
+            yield RejectedRow(number, OVERSIZE, unit="line")
             continue
         try:
             text = line.decode("utf-8" if number > 1 else "utf-8-sig").strip(BLANK)
@@ -67,23 +69,23 @@ def json_lines(stream: BinaryIO) -> Iterator[Item]:
             if end != len(text):
                 raise ValueError(f"Extra data: char {end}")
         except UnicodeDecodeError as error:
-            yield Bad(number, NOT_UTF8, error.reason, "line")
+            yield RejectedRow(number, NOT_UTF8, error.reason, "line")
         except (ValueError, StopIteration, RecursionError) as error:
             cut = line[-1:] != b"\n"
             twice.clear()
-            yield Bad(number, CUT if cut else NOT_JSON, told(error), "line")
+            yield RejectedRow(number, CUT if cut else NOT_JSON, json_fault(error), "line")
         else:
             yield parser.item(number, value, "line") if twice or type(value) is not dict else (number, value)
 
 
-def told(error: Exception) -> str:
+def json_fault(error: Exception) -> str:
     if isinstance(error, StopIteration):
         return f"Expecting value: char {error.value}"
     return "nested too deep" if isinstance(error, RecursionError) else str(error)
 
 
-class Window:
-    """The part of a text that is being read; bytes that are no UTF-8 come as lone surrogates."""
+class TextWindow:
+    """The part of a text that is being read; bytes that are not UTF-8 become lone surrogates."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream, self.text, self.at, self.final = stream, "", 0, False
@@ -95,12 +97,12 @@ class Window:
         if self.error is not None:
             raise self.error
         kept = self.text[self.at :]
-        data, self.error = gathered(self.stream, max(PIECE, len(kept)))
+        data, self.error = read_up_to(self.stream, max(PIECE, len(kept)))
         self.final = not data and self.error is None
         self.text, self.at = kept + self.decoder.decode(data, self.final), 0
 
     def next(self) -> str:
-        """The next character that is no space, which is not passed; "" at the end."""
+        """Return the next character that is not a space, without passing it; "" at the end."""
         while True:
             found = SPACE.match(self.text, self.at)
             self.at = found.end() if found else self.at
@@ -109,7 +111,7 @@ class Window:
             self.more()
 
     def skip_value(self, in_array: bool) -> None:
-        """Pass over a value that is not read, to the comma or bracket behind it (in an array), or to its own end."""
+        """Skip a value, up to the comma or bracket after it (in an array) or to its own end."""
         depth, inside = 0, False
         while True:
             found = (INSIDE if inside else OUTSIDE).search(self.text, self.at)
@@ -137,40 +139,40 @@ class Window:
                 return
 
 
-def json_values(stream: BinaryIO) -> Iterator[Item]:
+def json_values(stream: BinaryIO) -> Iterator[ReadRow]:
     """Rows of an array, or of objects one after another (over several lines each), numbered from 1.
 
-    An element that cannot be read is passed over as far as its brackets reach.
+    An element that cannot be read is skipped as far as its brackets reach.
     """
-    window, parser, number = Window(stream), Parser(), 0
+    window, parser, number = TextWindow(stream), Parser(), 0
     in_array = window.next() == "["
     window.at += in_array
     while sign := window.next():
         if in_array and sign == "]":
             window.at += 1
             if window.next():
-                yield Bad(number + 1, NOT_JSON, "text behind the array's end")
+                yield RejectedRow(number + 1, NOT_JSON, "text after the array's end")
             return
         number += 1
         item = one_value(window, parser, number)
-        if isinstance(item, Bad) and item.reason in (NOT_JSON, OVERSIZE):
+        if isinstance(item, RejectedRow) and item.reason in (NOT_JSON, OVERSIZE):
             window.skip_value(in_array)
         yield item
-        if isinstance(item, Bad) and item.reason == CUT:
+        if isinstance(item, RejectedRow) and item.reason == CUT:
             return
         sign = window.next()
         if sign == "," and in_array:
             window.at += 1
         elif in_array and sign not in ("]", ""):
             number += 1
-            yield Bad(number, NOT_JSON, f"expected a comma behind the element, found {sign!r}")
+            yield RejectedRow(number, NOT_JSON, f"expected a comma after the element, found {sign!r}")
             window.skip_value(in_array)
             window.at += window.next() == ","
     if in_array:
-        yield Bad(number + 1, CUT, "the array has no end")
+        yield RejectedRow(number + 1, CUT, "the array has no end")
 
 
-def one_value(window: Window, parser: Parser, number: int) -> Item:
+def one_value(window: TextWindow, parser: Parser, number: int) -> ReadRow:
     """The value where the window stands, which is passed if it can be read."""
     while True:
         try:
@@ -183,19 +185,21 @@ def one_value(window: Window, parser: Parser, number: int) -> Item:
         if done:
             break
         if window.final:
-            return Bad(number, CUT if is_cut(error, window.text) else NOT_JSON, told(error or EOFError()))
+            return RejectedRow(
+                number, CUT if is_cut(error, window.text) else NOT_JSON, json_fault(error or EOFError())
+            )
         if len(window.text) - window.at > MAX_ROW_BYTES:
-            return Bad(number, OVERSIZE)
+            return RejectedRow(number, OVERSIZE)
         parser.twice.clear()
         window.more()
     if error is not None:
-        return Bad(number, NOT_JSON, told(error))
+        return RejectedRow(number, NOT_JSON, json_fault(error))
     text, item = window.text[window.at : end], parser.item(number, value, "row")
     try:
         if len(text) > MAX_ROW_BYTES or (not text.isascii() and len(text.encode()) > MAX_ROW_BYTES):
-            return Bad(number, OVERSIZE)
+            return RejectedRow(number, OVERSIZE)
     except UnicodeEncodeError:
-        item = Bad(number, NOT_UTF8)
+        item = RejectedRow(number, NOT_UTF8)
     window.at = end
     return item
 
@@ -203,8 +207,8 @@ def one_value(window: Window, parser: Parser, number: int) -> Item:
 def is_open(error: Exception, length: int) -> bool:
     """Whether more text may repair it: a string without its end, or an error right at the end."""
     if isinstance(error, json.JSONDecodeError):
-        return error.msg.startswith("Unterminated string") or error.pos >= length - TAIL
-    return isinstance(error, StopIteration) and error.value >= length - TAIL
+        return error.msg.startswith("Unterminated string") or error.pos >= length - OPEN_TAIL
+    return isinstance(error, StopIteration) and error.value >= length - OPEN_TAIL
 
 
 def is_cut(error: Exception | None, text: str) -> bool:

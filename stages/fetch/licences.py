@@ -1,4 +1,4 @@
-"""Which licences training data may have: an allow-list of SPDX ids, what a data set's card says, and what is known of some.
+"""Check the licences of training data against an allow-list, the data set's card, and a table of known ones.
 
 The table is short on purpose: it holds what was read on the data sets' own pages, with the address beside it.
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.spdx import allows, holds, listing, names, parsed, term
+from stages.common.spdx import allows, holds, listing, names, parse_expression, term
 
 # Permissive: use, change and redistribution for any purpose, with attribution at most.
 PERMISSIVE = (
@@ -16,10 +16,11 @@ PERMISSIVE = (
     *("CDLA-Permissive-1.0", "CDLA-Permissive-2.0", "ISC", "MIT", "MIT-0", "NCSA", "ODC-By-1.0", "PDDL-1.0"),
     *("PSF-2.0", "Python-2.0", "UPL-1.0", "Unlicense", "Zlib"),
 )
-# Ids of the hub that are no SPDX ids in lower case (https://huggingface.co/docs/hub/repositories-licenses).
+# Hub ids that are not SPDX ids in lower case (https://huggingface.co/docs/hub/repositories-licenses).
 HUB_IDS = {"odc-by": "ODC-By-1.0", "pddl": "PDDL-1.0", "odbl": "ODbL-1.0", "c-uda": "C-UDA-1.0"}
 FAMILIES = ("bsd", "cc", "gpl", "lgpl", "agpl", "gfdl")  # hub ids that say no version
-# Words in the ids of licences that forbid commercial use: CC-BY-NC-*, PolyForm-Noncommercial-*, and LicenseRef-* as people name them
+# Words in the ids of licences that forbid commercial use: CC-BY-NC-*, PolyForm-Noncommercial-*, and
+# LicenseRef-* as people name them
 NOT_COMMERCIAL = re.compile(r"(^|-)(nc|ncgl|non-?commercial|research|academic)(-|$)")
 UNSAID = ("", "unknown")  # what a card says that says nothing
 
@@ -39,7 +40,8 @@ EVOL = "derived from nickrosh/Evol-Instruct-Code-80k-v1, which is CC-BY-NC-SA-4.
 KNOWN = {
     # https://huggingface.co/datasets/nickrosh/Evol-Instruct-Code-80k-v1/commit/3ae930c20d5496e2c8386872d5628c45f6957db4
     "nickrosh/Evol-Instruct-Code-80k-v1": Known("CC-BY-NC-SA-4.0"),
-    # https://huggingface.co/datasets/codefuse-ai/Evol-instruction-66k (its card names the source and the licence)
+    # https://huggingface.co/datasets/codefuse-ai/Evol-instruction-66k (its card names the source and the
+    # licence)
     "codefuse-ai/Evol-instruction-66k": Known("CC-BY-NC-SA-4.0", EVOL),
     # Its card names no licence; a selection of mlabonne/Evol-Instruct-Python-26k:
     # https://huggingface.co/datasets/mlabonne/Evol-Instruct-Python-1k/commit/670687a18d9a239632156cd7e0d606f65522ad5e
@@ -55,7 +57,8 @@ KNOWN = {
     "jondurbin/airoboros-gpt4-1.1": Known("CC-BY-NC-4.0", OPENAI),
     # Card: cc-by-4.0. The method (text-davinci-003): https://github.com/sahil280114/codealpaca
     "sahil2801/CodeAlpaca-20k": Known("", OPENAI),
-    # Cards: apache-2.0, apache-2.0, mit. Evol-Instruct asks a model of OpenAI (https://arxiv.org/abs/2306.08568), OSS-Instruct too (https://arxiv.org/abs/2312.02120).
+    # Cards: apache-2.0, apache-2.0, mit. Evol-Instruct asks a model of OpenAI
+    # (https://arxiv.org/abs/2306.08568), OSS-Instruct too (https://arxiv.org/abs/2312.02120).
     "theblackcat102/evol-codealpaca-v1": Known("", OPENAI),
     "ise-uiuc/Magicoder-Evol-Instruct-110K": Known("", OPENAI),
     "ise-uiuc/Magicoder-OSS-Instruct-75K": Known("", OPENAI),
@@ -92,14 +95,15 @@ def require_allowed(name: str, licence: str, licences: Sequence[str]) -> None:
     if not allows(listed, licence):
         missing = " and ".join(one for one in names(licence) if not allows(listed, one))
         raise ValueError(
-            f"fetch source '{name}': its licence {licence} is not in fetch.licences, so nothing of it is downloaded. "
-            f"Take another source, or add {missing} to fetch.licences if what you will do with the model allows it"
+            f"fetch source '{name}': its licence {licence} is not in fetch.licences, so nothing of it is "
+            f"downloaded. Use another source, or add {missing} to fetch.licences if your use of the model "
+            "allows it."
         )
 
 
 def forbids(expression: str) -> str:
     """What the licences of an expression forbid that most expect to be free to do, "" where they leave a choice."""
-    free = holds(parsed(expression), lambda name: not NOT_COMMERCIAL.search(term(name).licence))
+    free = holds(parse_expression(expression), lambda name: not NOT_COMMERCIAL.search(term(name).licence))
     return "" if free else "commercial use"
 
 
@@ -112,10 +116,11 @@ def require_known(name: str, licence: str, repo: str, url: str = "") -> None:
     found = known_of(repo, url)
     if found and found[1].licence and found[1].licence.casefold() != licence.casefold():
         known, facts = found
-        told = f" ({facts.note})" if facts.note else ""
+        note = f" ({facts.note})" if facts.note else ""
         raise ValueError(
-            f"fetch source '{name}': its licence is given as {licence}, but {known} is {facts.licence}{told}. "
-            f"Set licence: {facts.licence}, and add it to fetch.licences if what you will do with the model allows it"
+            f"fetch source '{name}': its licence is given as {licence}, but {known} is "
+            f"{facts.licence}{note}. Set licence: {facts.licence}, and add it to fetch.licences if your use "
+            "of the model allows it."
         )
 
 
@@ -126,22 +131,26 @@ def require_card_licence(repo: str, licence: str, card: Mapping[str, Any]) -> st
         ValueError: the two differ; names both.
     """
     found = known_of(repo)
-    said = card.get("license")
-    ids = [str(one).strip().casefold() for one in (said if isinstance(said, list) else [said or ""])]
+    card_licence = card.get("license")
+    ids = [
+        str(one).strip().casefold()
+        for one in (card_licence if isinstance(card_licence, list) else [card_licence or ""])
+    ]
     if all(one in UNSAID for one in ids):
         return None
-    shown = " AND ".join(spdx(one, card) for one in ids)
+    shown = " AND ".join(hub_licence(one, card) for one in ids)
     if found and found[1].licence:  # the card is known to say something else
         return shown
     given = names(licence)
-    if not (all(any(fits(one, part, card) for part in given) for one in ids) and all(any(fits(one, part, card) for one in ids) for part in given)):  # fmt: skip
+    if not (all(any(same_licence(one, part, card) for part in given) for one in ids) and all(any(same_licence(one, part, card) for one in ids) for part in given)):  # fmt: skip
         raise ValueError(
-            f"its licence is given as {licence}, but its card says {shown}. Set licence: {shown}, if that is what you mean"
+            f"its licence is given as {licence}, but its card says {shown}. If the card is right, set "
+            f"licence: {shown}"
         )
     return shown
 
 
-def spdx(hub_id: str, card: Mapping[str, Any]) -> str:
+def hub_licence(hub_id: str, card: Mapping[str, Any]) -> str:
     """A licence of the hub as an SPDX id, as far as it has one; `other` by its name: LicenseRef-<name>."""
     if hub_id == "other":
         return "LicenseRef-" + re.sub(r"[^\w.-]+", "-", str(card.get("license_name") or "other")).strip("-")
@@ -150,9 +159,9 @@ def spdx(hub_id: str, card: Mapping[str, Any]) -> str:
     return HUB_IDS.get(hub_id) or plain.get(hub_id) or upper
 
 
-def fits(hub_id: str, licence: str, card: Mapping[str, Any]) -> bool:
+def same_licence(hub_id: str, licence: str, card: Mapping[str, Any]) -> bool:
     """Whether an id of the hub and an SPDX id mean one licence; an id without a version means any of its family."""
     plain = term(licence).licence
     if hub_id in FAMILIES:
         return plain.startswith(f"{hub_id}-")
-    return plain in (hub_id, term(spdx(hub_id, card)).licence)
+    return plain in (hub_id, term(hub_licence(hub_id, card)).licence)

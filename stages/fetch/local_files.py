@@ -1,4 +1,4 @@
-"""Files below data/sources, one or all that a glob matches: pinned by sha256, or by the .dvc file that tracks them."""
+"""Resolve a path or glob below data/sources to files pinned by sha256, or by a .dvc file."""
 
 import errno
 import hashlib
@@ -10,162 +10,168 @@ from typing import Any
 import yaml
 
 from stages.common.errors import UserError
-from stages.fetch.origin import File, Origin
 from stages.fetch.settings import Source
+from stages.fetch.source_file import PinnedFiles, SourceFile
 
-ROOT = Path("data/sources")
+SOURCES_ROOT = Path("data/sources")
 
 
-def bring(source: Source) -> Origin:
-    """The file or files at the source's path, if they are the pinned ones.
+def resolve_files(source: Source) -> PinnedFiles:
+    """Return the file or files at the source's path, checked against their pin.
 
     Raises:
-        UserError: nothing there, no file, not readable, or not what is pinned.
+        UserError: there is no file, it is unreadable, or it does not match its pin.
     """
     what = f"source '{source.name}'"
-    paths = found(source.path, what)
+    paths = find_files(source.path, what)
     for path in paths:
         require_file(path, what)
-    sums = {path.as_posix(): digest(path, "sha256", what) for path in paths}
+    sums = {path.as_posix(): hash_file(path, "sha256", what) for path in paths}
     listing = "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items())
-    one = not is_glob(source.path)
-    came = sums[source.path] if one else hashlib.sha256(listing.encode()).hexdigest()
-    origin = {"sha256": came}
+    glob = is_glob(source.path)
+    sha256 = hashlib.sha256(listing.encode()).hexdigest() if glob else sums[source.path]
+    resolved = {"sha256": sha256}
     if source.sha256:
-        require_pinned(source, came, f"{what}: {source.path}")
+        require_pinned(source, sha256, f"{what}: {source.path}")
     else:
-        origin["dvc"] = ", ".join(sorted({pinned_by_dvc(path, came, what) for path in paths}))
-    return Origin([File(path.as_posix(), path) for path in paths], sums, origin)
+        resolved["dvc"] = ", ".join(sorted({pinned_by_dvc(path, sha256, what) for path in paths}))
+    return PinnedFiles([SourceFile(path.as_posix(), path) for path in paths], sums, resolved)
 
 
 def is_glob(path: str) -> bool:
     return any(character in path for character in "*?[")
 
 
-def found(path: str, what: str) -> list[Path]:
-    """The path, or what it matches, sorted: no folders, hidden files or .dvc files.
+def find_files(path: str, what: str) -> list[Path]:
+    """Return the path, or a glob's matches, sorted, without folders, hidden files and .dvc files.
 
     Raises:
-        UserError: a glob that matches nothing, or a folder.
+        UserError: a glob matches no file.
     """
     if not is_glob(path):
         return [Path(path)]
-    matched = sorted(ROOT.glob(path.removeprefix(f"{ROOT.as_posix()}/")))
+    matched = sorted(SOURCES_ROOT.glob(path.removeprefix(f"{SOURCES_ROOT.as_posix()}/")))
     files = [
         p
         for p in matched
         if p.suffix != ".dvc"
         and not p.is_dir()
-        and not any(part.startswith(".") for part in p.relative_to(ROOT).parts)
+        and not any(part.startswith(".") for part in p.relative_to(SOURCES_ROOT).parts)
     ]
     if not files:
-        raise UserError(f"{what}: {path}: no file matches. Put one there, or change its path.")
+        raise UserError(f"{what}: no file matches {path}. Put one there, or change the source's path.")
     return files
 
 
 def require_file(path: Path, what: str) -> None:
-    """Check that a path leads to a file.
+    """Check that a path is a regular file.
 
     Raises:
-        UserError: nothing there, a loop of links, a folder, or something else that is no file.
+        UserError: it does not exist, or is a loop of links, a folder or another special file.
     """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if path.is_symlink():
             raise UserError(
-                f"{what}: {path}: a link to {path.readlink()}, which is not there. `dvc pull`?"
+                f"{what}: {path} is a link to {path.readlink()}, which does not exist. Does `dvc pull` fetch "
+                "it?"
             ) from None
         tracked = path.with_name(f"{path.name}.dvc").exists()
-        cure = "`dvc pull` brings it" if tracked else "Put it there, or change its path"
-        raise UserError(f"{what}: {path}: no such file. {cure}.") from None
+        remedy = "`dvc pull` fetches it" if tracked else "Put it there, or change the source's path"
+        raise UserError(f"{what}: {path}: no such file. {remedy}.") from None
     except OSError as error:
         loop = error.errno == errno.ELOOP
         raise UserError(
-            f"{what}: {path}: {'a loop of symbolic links' if loop else f'not readable ({error.strerror})'}"
+            f"{what}: {path} is {'a loop of symbolic links' if loop else f'not readable ({error.strerror})'}"
         ) from None
     if stat.S_ISDIR(mode):
-        raise UserError(f"{what}: {path}: a folder, where a file is due. For its files: path: {path}/*")
+        raise UserError(
+            f"{what}: {path} is a folder, expected a file. For the files in it set path: {path}/*"
+        )
     if not stat.S_ISREG(mode):
-        raise UserError(f"{what}: {path}: no ordinary file")
+        raise UserError(f"{what}: {path} is not a regular file")
 
 
-def digest(path: Path, algorithm: str, what: str) -> str:
-    """Hex digest of a file's bytes.
+def hash_file(path: Path, algorithm: str, what: str) -> str:
+    """Return the hex digest of a file's bytes.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
-        raise UserError(f"{what}: {path}: not readable ({error.strerror or error})") from None
+        raise UserError(f"{what}: {path} is not readable ({error.strerror or error})") from None
 
 
-def require_pinned(source: Source, came: str, what: str) -> None:
+def require_pinned(source: Source, sha256: str, what: str) -> None:
     """Compare the sha256 of the file, or of a glob's listing, with its pin.
 
     Raises:
-        UserError: names what was expected and what came.
+        UserError: names the expected and the actual sha256.
     """
-    if came == source.sha256:
+    if sha256 == source.sha256:
         return
-    of = ""
+    note = ""
     if is_glob(source.path):
-        of = f"\nThe sum of a glob is that of its listing: LC_ALL=C sha256sum {source.path} | sha256sum"
+        note = f"\nA glob's sha256 is that of its listing: LC_ALL=C sha256sum {source.path} | sha256sum"
     raise UserError(
-        f"{what} is not the pinned one.\n  expected sha256 {source.sha256}\n  came     sha256 {came}{of}\n"
-        "Pin the new sum only if you know why it changed."
+        f"{what} does not match its pin.\n  expected sha256 {source.sha256}\n"
+        f"  found    sha256 {sha256}{note}\nPin the new sha256 only if you know why it changed."
     )
 
 
-def pinned_by_dvc(path: Path, came: str, what: str) -> str:
-    """Name of the .dvc file that tracks a path, alone or in a folder, if its md5 is that of what is there.
+def pinned_by_dvc(path: Path, sha256: str, what: str) -> str:
+    """Return the .dvc file that tracks a path or a folder above it, if its md5 matches.
+
+    Args:
+        sha256: suggested as a pin if no .dvc file tracks the path.
 
     Raises:
-        UserError: no .dvc file tracks it, or it pins something else.
+        UserError: no .dvc file tracks the path, or its md5 differs.
     """
     for tracked in (path, *path.parents):
         dvc = tracked.with_name(f"{tracked.name}.dvc")
-        if tracked == ROOT:
+        if tracked == SOURCES_ROOT:
             break
         if dvc.is_file():
             require_md5(tracked, dvc, what)
             return dvc.as_posix()
     raise UserError(
-        f"{what}: {path} is not pinned: set sha256: {came}, or let DVC track it (`dvc add {path}`), so that the .dvc file "
-        "beside it pins it"
+        f"{what}: {path} is not pinned. Set sha256: {sha256}, or track it with DVC (`dvc add {path}`), whose "
+        ".dvc file then pins it."
     )
 
 
 def require_md5(tracked: Path, dvc: Path, what: str) -> None:
-    """Compare a file, or a folder, with the md5 that its .dvc file gives.
+    """Compare a file or folder with the md5 in its .dvc file.
 
     Raises:
-        UserError: the .dvc file gives none, or another.
+        UserError: the .dvc file has none, or another.
     """
     try:
         outs = yaml.safe_load(dvc.read_text("utf-8"))["outs"]
         (out,) = [out for out in outs if out["path"] == tracked.name]
         expected = out["md5"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        raise UserError(f"{what}: {dvc}: gives no md5 of {tracked.name}; set sha256 instead") from None
-    if out.get("hash", "") != "md5":  # DVC 2 hashed text with its line ends changed
-        raise UserError(f"{what}: {dvc} was written by DVC 2: `dvc add {tracked}` again, or set sha256")
-    came = f"{md5_of_folder(tracked, what)}.dir" if tracked.is_dir() else digest(tracked, "md5", what)
-    if came != expected:
+        raise UserError(f"{what}: {dvc} has no md5 of {tracked.name}; set sha256 instead") from None
+    if out.get("hash", "") != "md5":  # DVC 2 hashed text with its line endings converted
+        raise UserError(f"{what}: {dvc} was written by DVC 2. Run `dvc add {tracked}` again, or set sha256.")
+    md5 = f"{md5_of_folder(tracked, what)}.dir" if tracked.is_dir() else hash_file(tracked, "md5", what)
+    if md5 != expected:
         raise UserError(
-            f"{what}: {tracked} is not what {dvc} pins.\n  expected md5 {expected}\n  came     md5 {came}\n"
-            f"`dvc checkout {dvc}` brings back the pinned one, `dvc commit {dvc}` pins this one."
+            f"{what}: {tracked} does not match {dvc}.\n  expected md5 {expected}\n  found    md5 {md5}\n"
+            f"`dvc checkout {dvc}` restores the pinned version, `dvc commit {dvc}` pins this one."
         )
 
 
 def md5_of_folder(folder: Path, what: str) -> str:
-    """The md5 that DVC gives a folder: of the JSON list of its files' md5 and relative paths."""
+    """Return the md5 that DVC gives a folder: over the JSON list of its files' md5 and relative paths."""
     files = sorted((path.relative_to(folder).parts, path) for path in folder.rglob("*") if not path.is_dir())
     entries: list[dict[str, Any]] = []
     for parts, path in files:
         require_file(path, what)
-        entries.append({"md5": digest(path, "md5", what), "relpath": "/".join(parts)})
+        entries.append({"md5": hash_file(path, "md5", what), "relpath": "/".join(parts)})
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""How many rows of each source are taken, and which: those whose ids' sums are the lowest, whatever their order."""
+"""Decide how many rows to take of each source, and which: those with the lowest hashes of their ids."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,59 +12,60 @@ from stages.fetch.settings import Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ALL = 2**64  # above every share
-WEIGHT, MAX_ROWS, ROWS = "left out by weight", "left out by max_rows", "left out by rows"
+NO_LIMIT = 2**64  # above every sampling key
+BY_WEIGHT, BY_MAX_ROWS, BY_ROWS = "left out by weight", "left out by max_rows", "left out by rows"
 
 
-def share(row_id: str) -> int:
-    """A row's place in [0, 2**64), evenly spread over ids."""
+def sampling_key(row_id: str) -> int:
+    """Return a row's sampling key, a hash of its id: uniform over [0, 2**64)."""
     return int(hashlib.sha256(f"weight {row_id}".encode()).hexdigest()[:16], 16)
 
 
-def shares(ids: Sequence[str]) -> np.ndarray:
-    return np.fromiter(map(share, ids), np.uint64, len(ids))
+def sampling_keys(ids: Sequence[str]) -> np.ndarray:
+    return np.fromiter(map(sampling_key, ids), np.uint64, len(ids))
 
 
 def is_mixed(sources: Iterable[Source], rows: int) -> bool:
-    """Whether any row is left out."""
+    """Whether any row may be left out."""
     return rows > 0 or any(source.weight < 1 or source.max_rows for source in sources)
 
 
-def limits(
-    sources: Sequence[Source], places: Mapping[str, np.ndarray], rows: int
+def sampling_limits(
+    sources: Sequence[Source], keys: Mapping[str, np.ndarray], rows: int
 ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    """Of each source the limit below which a row's share must be, and how many rows are left out, by reason.
+    """Return each source's upper limit for the sampling keys of its rows, and the rows left out by reason.
 
     Args:
-        places: shares of all rows of each source (uint64), in any order.
-        rows: how many are wanted in all, in parts by weight; 0: each source gives its weight's share of its rows.
+        keys: sampling keys of all rows of each source (uint64), in any order.
+        rows: total number of rows, divided among the sources by weight; 0: each source's weight is the share
+            of its own rows to take.
     """
-    limit, reasons = {}, {}
+    limits, reasons = {}, {}
     available: dict[str, int] = {}
     for source in sources:
-        values = places[source.name]
-        limit[source.name] = ALL if rows or source.weight >= 1 else int(source.weight * ALL)
-        kept = below(values, limit[source.name])
-        most = min(kept, source.max_rows or kept)
-        reasons[source.name] = {WEIGHT: len(values) - kept, MAX_ROWS: kept - most}
-        available[source.name] = most
-    wanted = allotted(available, {s.name: s.weight for s in sources}, rows) if rows else available
+        source_keys = keys[source.name]
+        limits[source.name] = NO_LIMIT if rows or source.weight >= 1 else int(source.weight * NO_LIMIT)
+        kept = count_below(source_keys, limits[source.name])
+        capped = min(kept, source.max_rows or kept)
+        reasons[source.name] = {BY_WEIGHT: len(source_keys) - kept, BY_MAX_ROWS: kept - capped}
+        available[source.name] = capped
+    allotted = allot_rows(available, {s.name: s.weight for s in sources}, rows) if rows else available
     for source in sources:
-        values, count = places[source.name], wanted[source.name]
-        reasons[source.name][ROWS] = available[source.name] - count
-        if count < below(values, limit[source.name]):
-            limit[source.name] = int(np.partition(values, count)[count])
-    return limit, {name: {why: n for why, n in left.items() if n} for name, left in reasons.items()}
+        source_keys, count = keys[source.name], allotted[source.name]
+        reasons[source.name][BY_ROWS] = available[source.name] - count
+        if count < count_below(source_keys, limits[source.name]):
+            limits[source.name] = int(np.partition(source_keys, count)[count])
+    return limits, {name: {why: n for why, n in counts.items() if n} for name, counts in reasons.items()}
 
 
-def below(values: np.ndarray, limit: int) -> int:
-    return len(values) if limit >= ALL else int(np.count_nonzero(values < np.uint64(limit)))
+def count_below(keys: np.ndarray, limit: int) -> int:
+    return len(keys) if limit >= NO_LIMIT else int(np.count_nonzero(keys < np.uint64(limit)))
 
 
-def allotted(available: Mapping[str, int], weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """Rows of each source: parts of `total` by weight; what one is short of, the others give by theirs.
+def allot_rows(available: Mapping[str, int], weights: Mapping[str, float], total: int) -> dict[str, int]:
+    """Divide `total` among the sources by weight; the others make up by weight for what a source lacks.
 
-    Parts of rows go to the largest remainders (Hamilton's method), of equal ones to the first name.
+    Fractions of rows go to the largest remainders (Hamilton's method), ties to the first name.
     """
     left = min(total, sum(available.values()))
     taken = dict.fromkeys(available, 0)
@@ -75,8 +76,8 @@ def allotted(available: Mapping[str, int], weights: Mapping[str, float], total: 
         if not short:
             exact = {name: part * weight for name, weight in waiting.items()}
             taken |= {name: int(value) for name, value in exact.items()}
-            missing = left - sum(int(value) for value in exact.values())
-            for name in sorted(exact, key=lambda name: (int(exact[name]) - exact[name], name))[:missing]:
+            remainder = left - sum(int(value) for value in exact.values())
+            for name in sorted(exact, key=lambda name: (int(exact[name]) - exact[name], name))[:remainder]:
                 taken[name] += 1
             break
         for name in short:
@@ -86,12 +87,12 @@ def allotted(available: Mapping[str, int], weights: Mapping[str, float], total: 
     return taken
 
 
-def chosen(table: "pa.Table", limit: Mapping[str, int]) -> "pa.Table":
-    """The rows of a table whose shares are below their sources' limits."""
+def select_rows(table: "pa.Table", limits: Mapping[str, int]) -> "pa.Table":
+    """Return the rows of a table whose sampling keys are below their sources' limits."""
     import pyarrow as pa
 
     names = table["source"].to_pylist()
-    places = shares(table["id"].to_pylist())
-    least = np.array([min(limit[name], ALL - 1) for name in names], np.uint64)
-    whole = np.array([limit[name] >= ALL for name in names], bool)
-    return table.filter(pa.array(whole | (places < least)))
+    keys = sampling_keys(table["id"].to_pylist())
+    row_limits = np.array([min(limits[name], NO_LIMIT - 1) for name in names], np.uint64)
+    unlimited = np.array([limits[name] >= NO_LIMIT for name in names], bool)
+    return table.filter(pa.array(unlimited | (keys < row_limits)))

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
 # Registering or dispatching decorators of the packages that are read; without them a function is what it was.
 TRANSPARENT = ("nx._dispatchable", "_dispatchable", "public")
-# Standard modules that a self-contained function may import. A fixed list, not sys.stdlib_module_names: the rows must
-# not depend on the interpreter that fetches them.
+# Standard modules that a self-contained function may import. A fixed list, not sys.stdlib_module_names: the
+# rows must not depend on the interpreter that fetches them.
 STANDARD_NAMES = (
-    "__future__ abc array base64 binascii bisect builtins calendar cmath codecs collections colorsys contextlib copy "
-    "csv dataclasses datetime decimal difflib enum errno fractions functools hashlib heapq html inspect io itertools "
-    "json keyword locale math numbers operator os pathlib pprint queue random re secrets shlex statistics string "
-    "struct sys tempfile textwrap threading time timeit tokenize types typing unicodedata urllib uuid warnings "
-    "weakref zlib"
+    "__future__ abc array base64 binascii bisect builtins calendar cmath codecs collections colorsys "
+    "contextlib copy csv dataclasses datetime decimal difflib enum errno fractions functools hashlib heapq "
+    "html inspect io itertools json keyword locale math numbers operator os pathlib pprint queue random re "
+    "secrets shlex statistics string struct sys tempfile textwrap threading time timeit tokenize types "
+    "typing unicodedata urllib uuid warnings weakref zlib"
 )
 STANDARD = frozenset(STANDARD_NAMES.split())
 
@@ -39,7 +39,7 @@ class Module:
     postponed: bool = False  # from __future__ import annotations
 
 
-def read_module(source: str) -> Module:
+def parse_module(source: str) -> Module:
     """Parse a module.
 
     Raises:

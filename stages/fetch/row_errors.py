@@ -1,13 +1,16 @@
-"""Rows that cannot be used: what is wrong with them, in words that are counted."""
+"""Rows that cannot be used, and the reasons by which they are counted."""
 
 from dataclasses import dataclass
+from typing import Any
 
-MAX_ROW_BYTES = 16 * 2**20  # a row over it is bad: no reader holds much more than that of one row
+MAX_ROW_BYTES = 16 * 2**20  # a larger row is rejected, so no reader holds much more than this of a row
 
+# Reasons: keys of reports/fetch.json and values in data/raw/bad_rows.jsonl.
+# Reasons: keys of reports/fetch.json and values in data/raw/bad_rows.jsonl.
 CUT = "cut or damaged"
 DUPLICATE = "a column comes twice"
 EMPTY = "no rows"
-FIELDS = "another number of fields than the header"
+FIELD_COUNT = "another number of fields than the header"
 FORMAT = "fits no known format"
 NOT_CSV = "not CSV"
 NOT_JSON = "not JSON"
@@ -22,25 +25,34 @@ UNREADABLE = "not a file that can be read as rows"
 
 
 @dataclass(frozen=True)
-class Bad:
-    """A row, or what is left of a file, that cannot be read."""
+class RejectedRow:
+    """A row, or the rest of a file, that cannot be used."""
 
-    number: int  # of the row, or of the line, from 1; 0: the file as a whole
-    reason: str  # one of the above: what is counted
+    # Number of the row or line, from 1; 0: the whole file.
+    number: int
+    # One of the reasons above.
+    reason: str
     detail: str = ""
+    # What `number` counts: row or line.
     unit: str = "row"
-    rows: int = 1  # how many rows are lost, where the file says so
+    # How many rows are lost, as far as the file says.
+    rows: int = 1
 
     def place(self, name: str) -> str:
         return f"{name}, {self.unit} {self.number}" if self.number else name
 
     def message(self, name: str) -> str:
-        """What an error says: file, row, reason, detail."""
+        """Return file, row, reason and detail as an error message."""
         return f"{self.place(name)}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
 
 
-class BadRow(ValueError):
-    """A row that was read and fits nothing: its reason, and what is wrong in detail."""
+ReadRow = (
+    tuple[int, dict[str, Any]] | RejectedRow
+)  # number (from 1) and columns of a row, or why it is rejected
+
+
+class RowError(ValueError):
+    """A row was read but cannot be used: the reason, and as text the detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

@@ -1,4 +1,4 @@
-"""Row groups of data/raw/rows.parquet: by id, of so many rows that a reader can hold them; the file's bytes follow from the rows alone."""
+"""Cut rows into row groups that a reader can hold; they depend on the rows alone, and so do the file's bytes."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ ROW_GROUP_BYTES = 64 * 2**20  # of text, where ROW_GROUP_ROWS rows have more
 
 
 def row_groups(tables: Iterable["pa.Table"]) -> Iterator["pa.Table"]:
-    """Rows in tables of a row group each, however they come."""
+    """Yield one table per row group, however the rows are cut into tables."""
     import pyarrow as pa
 
     waiting = row_schema().empty_table()
@@ -29,17 +29,17 @@ def row_groups(tables: Iterable["pa.Table"]) -> Iterator["pa.Table"]:
 
 
 def group_rows(table: "pa.Table") -> int:
-    """How many of the first rows are a whole row group, 0 where it takes more to tell."""
+    """Return how many of the first rows make a whole row group; 0 if that takes more rows to know."""
     first = table.slice(0, ROW_GROUP_ROWS)
     whole = ROW_GROUP_ROWS if table.num_rows >= ROW_GROUP_ROWS else 0
-    if first.nbytes <= ROW_GROUP_BYTES:  # more than its texts
+    if first.nbytes <= ROW_GROUP_BYTES:  # an upper bound of the texts
         return whole
     over = np.flatnonzero(np.cumsum(text_bytes(first)) > ROW_GROUP_BYTES)
     return max(1, int(over[0])) if len(over) else whole
 
 
 def text_bytes(table: "pa.Table") -> np.ndarray:
-    """Bytes of each row's texts (int64)."""
+    """Return the bytes of each row's texts (int64)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

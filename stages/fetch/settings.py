@@ -4,32 +4,34 @@ import re
 from dataclasses import dataclass, field
 
 from stages.common.settings import require
+from stages.common.sources.pins import COMMIT_PATTERN, SHA256_PATTERN, VERSION_PATTERN
 from stages.common.spdx import is_expression
 from stages.fetch.licences import PERMISSIVE, require_allowed, require_known
 
-KINDS = ("pypi", "hub", "file", "url")
+SOURCE_KINDS = ("pypi", "hub", "file", "url")
 ROW_FORMATS = ("rows", "functions", "basic_skills")
 BENCHMARK_FORMATS = ("humaneval", "mbpp", "evalplus")
 ON_BAD_ROW = ("fail", "drop")
-COLUMNS = ("prompt", "completion", "messages", "tests")  # of data/raw, which a source can fill by itself
-ADDRESS = {"pypi": "package", "hub": "repo", "file": "path", "url": "url"}
-SHA256 = "[0-9a-f]{64}"
-PINS = {  # kind: field, pattern, what is expected
+ROW_COLUMNS = ("prompt", "completion", "messages", "tests")  # columns of data/raw that a source may map
+ADDRESS_FIELD = {"pypi": "package", "hub": "repo", "file": "path", "url": "url"}
+# By kind: each field that pins the source, its pattern, and what an error says was expected.
+PINS = {
     "pypi": (
-        ("version", r"[0-9][0-9A-Za-z.!+]*", "an exact version, such as 1.0.3"),
-        ("sha256", SHA256, "64 hex digits: the wheel's sha256"),
+        ("version", VERSION_PATTERN, "an exact version, such as 1.0.3"),
+        ("sha256", SHA256_PATTERN, "64 hex digits: the wheel's sha256"),
     ),
-    "hub": (("revision", "[0-9a-f]{40}", "a 40-digit commit (a branch or tag can move)"),),
+    "hub": (("revision", COMMIT_PATTERN, "a 40-digit commit (a branch or tag can move)"),),
     "file": (
         (
             "sha256",
-            f"{SHA256}|",
-            "64 hex digits: `sha256sum` of the file, or nothing beside a .dvc file that pins it",
+            f"{SHA256_PATTERN}|",
+            "64 hex digits (`sha256sum` of the file), or nothing if a .dvc file beside it pins it",
         ),
     ),
-    "url": (("sha256", SHA256, "64 hex digits: `sha256sum` of the file"),),
+    "url": (("sha256", SHA256_PATTERN, "64 hex digits: `sha256sum` of the file"),),
 }
-OWN_FIELDS = {  # fields that only some kinds have
+# Fields that only some kinds have.
+FIELDS_BY_KIND = {
     "members": ("pypi",),
     "configuration": ("hub",),
     "split": ("hub",),
@@ -39,49 +41,63 @@ OWN_FIELDS = {  # fields that only some kinds have
 
 @dataclass
 class Source:
-    name: str = (
-        ""  # unique; names the source in rows and reports. A benchmark's is its key in fetch.benchmarks
-    )
+    # Unique name of the source in rows and reports. A benchmark's name is its key in fetch.benchmarks.
+    name: str = ""
+    # pypi (a wheel) | hub (a data set) | file (below data/sources) | url (http, https, s3, gs, ssh or any
+    # other protocol of fsspec)
     kind: str = "pypi"
-    # pypi (a wheel) | hub (a data set) | file (below data/sources) | url (http, https, s3, gs, ssh, ...: fsspec)
-    package: str = ""  # pypi: package name
-    version: str = ""  # pypi: exact version
+    # pypi: package name
+    package: str = ""
+    # pypi: exact version
+    version: str = ""
+    # pypi, url: sha256 of the wheel or file
+    # file: sha256 of the file, or of the listing of a glob's files (the error for a wrong one shows the right
+    # one); "": a .dvc file beside each file pins it (dvc add, import, import-url)
     sha256: str = ""
-    # pypi, url: sha256 of the wheel or of what the URL gives. file: sha256 of the file, or of the listing of a glob's
-    # files (a wrong one is told what is right); "": a .dvc file beside each pins it (dvc add, import, import-url)
-    repo: str = ""  # hub: data set id, such as owner/name
-    revision: str = ""  # hub: 40-digit commit
-    configuration: str = ""  # hub: configuration of the data set; "": its default one
-    split: str = ""  # hub: split of the configuration; "": train
+    # hub: data set id, such as owner/name
+    repo: str = ""
+    # hub: 40-digit commit
+    revision: str = ""
+    # hub: configuration of the data set; "": its default
+    configuration: str = ""
+    # hub: split of the configuration; "": train
+    split: str = ""
+    # hub: paths or globs in the repository, instead of configuration and split. `*` also matches `/`; `!glob`
+    # excludes
     data_files: list[str] = field(default_factory=list)
-    # hub: paths or globs in the repository, in place of configuration and split (`*` also matches `/`; `!glob` takes out)
+    # file: a file, or a glob of files, below data/sources (the folder that dvc.yaml watches), relative to the
+    # repository's root. `*`, `?` and `[...]` match within a folder, `**` across folders; .dvc files, hidden
+    # files and .gitignore are skipped
     path: str = ""
-    # file: a file, or a glob of files, relative to the repository's root, below data/sources (what dvc.yaml watches).
-    # `*`, `?`, `[...]` match within a folder, `**` any folders; .dvc files, hidden files and .gitignore are left out
-    url: str = ""  # url: any that fsspec opens; s3 needs the extra s3 (pip install '.[s3]'), gs gcs, ssh ssh
+    # url: any URL that fsspec opens. s3, gs and ssh need the extra s3, gcs or ssh (pip install '.[s3]')
+    url: str = ""
+    # pypi: paths or globs inside the wheel. `*` also matches `/`; `!glob` excludes
     members: list[str] = field(default_factory=list)
-    # pypi: paths or globs inside the wheel (`*` also matches `/`); `!glob` takes names out again
+    # Training: rows (recognised by their columns) | functions (Python files) | basic_skills
+    # Benchmarks: humaneval | mbpp (full or sanitized) | evalplus (HumanEval+, MBPP+), as JSON, Parquet or CSV
     format: str = "rows"
-    # training: rows (told by columns) | functions (Python files) | basic_skills
-    # benchmarks: humaneval | mbpp (full or sanitized) | evalplus (HumanEval+, MBPP+), each JSON, Parquet or CSV
+    # rows: which column of the source fills a column of data/raw (prompt, completion, messages, tests):
+    # {prompt: question, completion: answer}
     columns: dict[str, str] = field(default_factory=dict)
-    # rows: where a column of data/raw comes from: {prompt: question, completion: answer}; also messages, tests
+    # rows: a column of data/raw as a Jinja template over the row's columns:
+    # {prompt: "{{ title }}\n\n{{ body }}"}
     template: dict[str, str] = field(default_factory=dict)
-    # rows: a column of data/raw as a Jinja template over the row's columns: {prompt: "{{ title }}\n\n{{ body }}"}
+    # rows: the lowest score (a number, or text that is one) that a row may have in a column or a field nested
+    # in one: {average_test_score: 1, llm_judgement.logical_correctness.score: 4}
     minimum: dict[str, float] = field(default_factory=dict)
-    # rows: the least score in a column, or within one ({average_test_score: 1, llm_judgement.logical_correctness.score: 4});
-    # a number, or text that is one
-    licence: str = (
-        ""  # SPDX id, or an expression of some (MIT OR Apache-2.0); one that has none: LicenseRef-<name>
-    )
+    # SPDX id (MIT) or expression (MIT OR Apache-2.0); for a licence without an SPDX id: LicenseRef-<name>
+    licence: str = ""
+    # Training: share of the source's rows to take, 0 to 1; rows are selected by id, so always the same ones
+    # With fetch.rows: the source's part in the mix, any number above 0 (weights 3 and 1: three rows of one
+    # source for each row of the other)
     weight: float = 1.0
-    # training: share of the source's rows that is taken, 0 to 1; deterministic by row id. With fetch.rows: the source's
-    # part of the mix, any number above 0 (3 and 1: three rows of the one for each row of the other)
-    max_rows: int = 0  # training: at most so many rows of the source, 0: no cap; deterministic by row id
-    exclude: list[str] = field(default_factory=list)  # benchmarks: task_ids that are left out
+    # Training: most rows to take from the source, selected by row id; 0: no limit
+    max_rows: int = 0
+    # Benchmarks: task_ids to leave out
+    exclude: list[str] = field(default_factory=list)
 
     def check(self, mixed: bool = False) -> None:
-        """Check every field; FetchSettings calls it when the source has its name.
+        """Check every field; FetchSettings calls it once the source has its name.
 
         Args:
             mixed: whether weights are parts of a mix (fetch.rows is set).
@@ -90,75 +106,81 @@ class Source:
             ValueError: a field is out of range.
         """
         where = f"fetch source '{self.name}'"
-        plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name)
-        require(bool(plain), "fetch source name", self.name, "letters, digits, '.', '_' and '-'")
-        require(self.kind in KINDS, f"{where}: kind", self.kind, "one of " + ", ".join(KINDS))
+        valid_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name)
+        require(bool(valid_name), "fetch source name", self.name, "letters, digits, '.', '_' and '-'")
+        require(self.kind in SOURCE_KINDS, f"{where}: kind", self.kind, "one of " + ", ".join(SOURCE_KINDS))
         formats = ROW_FORMATS + BENCHMARK_FORMATS
         require(self.format in formats, f"{where}: format", self.format, "one of " + ", ".join(formats))
         for name, pattern, expected in PINS[self.kind]:
             value = getattr(self, name)
             require(bool(re.fullmatch(pattern, value)), f"{where} is not pinned: {name}", value, expected)
-        self.check_place(where)
+        self.check_address(where)
         self.check_rows(where, mixed)
-        require(is_expression(self.licence), f"{where}: licence", self.licence, "an SPDX id, such as MIT, or an expression of some")  # fmt: skip
+        require(is_expression(self.licence), f"{where}: licence", self.licence, "an SPDX id, such as MIT, or an SPDX expression")  # fmt: skip
         require_known(self.name, self.licence, self.repo, self.url)
 
-    def check_place(self, where: str) -> None:
-        """Check what says where the files are."""
-        address = ADDRESS[self.kind]
+    def check_address(self, where: str) -> None:
+        """Check the fields that locate the files."""
+        address = ADDRESS_FIELD[self.kind]
         require(bool(getattr(self, address)), f"{where}: {address}", getattr(self, address), "not empty")
-        for name, kinds in OWN_FIELDS.items():
+        for name, kinds in FIELDS_BY_KIND.items():
             value = getattr(self, name)
-            require(not value or self.kind in kinds, f"{where}: {name}", value, f"nothing: {' and '.join(kinds)} alone has it")  # fmt: skip
+            require(not value or self.kind in kinds, f"{where}: {name}", value, f"nothing: only kind {' or '.join(kinds)} has it")  # fmt: skip
         require(bool(self.members) or self.kind != "pypi", f"{where}: members", self.members, "at least one")
         below = self.path.startswith("data/sources/") and ".." not in self.path.split("/")
         require(below or self.kind != "file", f"{where}: path", self.path, "a path below data/sources/")
         if self.kind == "url":
-            scheme = re.match(r"(?!file:|local:|memory:)[a-z][a-z0-9+.-]*://[^/]", self.url)
-            require(bool(scheme), f"{where}: url", self.url, "a URL, such as https://host/path/file.jsonl.gz")
-            secret = re.match(r"[^/]*//[^/@]*:[^/@]*@", self.url)
-            hidden = re.sub(r"//[^/@]*@", "//...@", self.url)
-            require(not secret, f"{where}: url", hidden, "no password in it (it would be in git): use ~/.netrc, or the environment")  # fmt: skip
-        repository = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.repo)
-        require(bool(repository) or self.kind != "hub", f"{where}: repo", self.repo, "owner/name")
-        either = not (self.data_files and (self.configuration or self.split))
-        require(either, f"{where}: data_files", self.data_files, "either them or configuration and split")
+            valid_url = re.match(r"(?!file:|local:|memory:)[a-z][a-z0-9+.-]*://[^/]", self.url)
+            require(
+                bool(valid_url), f"{where}: url", self.url, "a URL, such as https://host/path/file.jsonl.gz"
+            )
+            password = re.match(r"[^/]*//[^/@]*:[^/@]*@", self.url)
+            redacted = re.sub(r"//[^/@]*@", "//...@", self.url)
+            require(not password, f"{where}: url", redacted, "no password (it would end up in git): use ~/.netrc or the environment")  # fmt: skip
+        valid_repo = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.repo)
+        require(bool(valid_repo) or self.kind != "hub", f"{where}: repo", self.repo, "owner/name")
+        exclusive = not (self.data_files and (self.configuration or self.split))
+        require(exclusive, f"{where}: data_files", self.data_files, "either these or configuration and split")
 
     def check_rows(self, where: str, mixed: bool) -> None:
-        """Check what says which rows are made of the files, and how many are taken."""
+        """Check the fields that say how rows are read, and how many are taken."""
         for name in ("columns", "template"):
             given: dict[str, str] = getattr(self, name)
-            require(not given or self.format == "rows", f"{where}: {name}", given, "nothing: format rows alone has it")  # fmt: skip
+            require(not given or self.format == "rows", f"{where}: {name}", given, "nothing: only format rows has it")  # fmt: skip
             for column, value in given.items():
-                require(column in COLUMNS, f"{where}: {name}", column, "one of " + ", ".join(COLUMNS))
+                require(column in ROW_COLUMNS, f"{where}: {name}", column, "one of " + ", ".join(ROW_COLUMNS))
                 require(bool(value), f"{where}: {name}.{column}", value, "not empty")
-        rows_alone = not self.minimum or self.format == "rows"
-        require(rows_alone, f"{where}: minimum", self.minimum, "nothing: format rows alone has it")
+        allowed = not self.minimum or self.format == "rows"
+        require(allowed, f"{where}: minimum", self.minimum, "nothing: only format rows has it")
         both = sorted(self.columns.keys() & self.template.keys())
-        require(not both, f"{where}: template", ", ".join(both), "each column in columns or in template")
+        require(not both, f"{where}: template", ", ".join(both), "each column in either columns or template")
         most = float("inf") if mixed else 1
-        said = "a number above 0" if mixed else "a number in (0, 1]; above it only where fetch.rows is set"
-        require(0 < self.weight <= most, f"{where}: weight", self.weight, said)
-        require(self.max_rows >= 0, f"{where}: max_rows", self.max_rows, "0 (no cap) or more")
+        expected = "a number above 0" if mixed else "a number in (0, 1]; more than 1 needs fetch.rows"
+        require(0 < self.weight <= most, f"{where}: weight", self.weight, expected)
+        require(self.max_rows >= 0, f"{where}: max_rows", self.max_rows, "0 (no limit) or more")
 
 
 @dataclass
 class FetchSettings:
-    sources: list[Source] = field(default_factory=list)  # training data
+    # Training data
+    sources: list[Source] = field(default_factory=list)
+    # Benchmark problems by name, written to data/benchmarks/<name>.jsonl and never trained on. Names let one
+    # file of conf/evaluate add its own benchmark
     benchmarks: dict[str, Source] = field(default_factory=dict)
-    # problems, never training data; by name, so that one file of conf/evaluate can add its own (data/benchmarks/<name>.jsonl)
-    rows: int = 0  # training rows in all, mixed by the sources' weights; 0: what the sources give
+    # Training rows in total, mixed by the sources' weights; 0: each source's share by its own weight
+    rows: int = 0
+    # What to do with a row that is unreadable or fits no format: fail (an error that names file and row) |
+    # drop (count it by reason)
     on_bad_row: str = "fail"
-    # a row that cannot be read or fits no format: fail (an error that names file and row) | drop (counted, by reason)
+    # SPDX ids that training sources may have; a source with another is refused before anything is downloaded.
+    # Setting the list replaces it. Benchmarks are exempt, since nothing is trained on them
     licences: list[str] = field(default_factory=lambda: list(PERMISSIVE))
-    # SPDX ids that a training source may have; any other is refused before a byte of it is downloaded. Setting the list
-    # replaces it. Benchmarks are not held to it: nothing is trained on them
 
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
         repeated = sorted({name for name in names if names.count(name) > 1})
         require(not repeated, "fetch.sources", ", ".join(repeated), "each name once")
-        require(self.rows >= 0, "fetch.rows", self.rows, "0 (what the sources give) or more")
+        require(self.rows >= 0, "fetch.rows", self.rows, "0 (each source's share) or more")
         require(self.on_bad_row in ON_BAD_ROW, "fetch.on_bad_row", self.on_bad_row, "one of " + ", ".join(ON_BAD_ROW))  # fmt: skip
         for name, source in self.benchmarks.items():
             source.name = source.name or name
@@ -169,7 +191,9 @@ class FetchSettings:
         ):
             for source in listed:
                 source.check(mixed=self.rows > 0)
-                fits = f"one of {', '.join(formats)} (a benchmark is never training data)"
-                require(source.format in formats, f"{key}: format of '{source.name}'", source.format, fits)
+                expected = f"one of {', '.join(formats)} (a benchmark is never training data)"
+                require(
+                    source.format in formats, f"{key}: format of '{source.name}'", source.format, expected
+                )
         for source in self.sources:
             require_allowed(source.name, source.licence, self.licences)

@@ -1,6 +1,6 @@
-"""Rows out of files: JSON lines, a JSON array, CSV, Parquet, Arrow; each plain or gz, bz2, xz, zst.
+"""Read rows from files: JSON lines, a JSON array, CSV, Parquet or Arrow; each plain or gz, bz2, xz, zst.
 
-What a file is, is told by its bytes, never by its name. It is read in pieces: memory does not follow its size.
+The format is recognised by the file's bytes, never by its name. Memory does not grow with the file's size.
 """
 
 import json
@@ -10,72 +10,76 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.stage import disk_is_full
-from stages.fetch.arrow_rows import arrow_rows, one_line, parquet_rows
-from stages.fetch.compression import DAMAGED, PIECE, gathered, packing, unpacked
+from stages.common.errors import UserError, one_line
+from stages.common.stage import is_disk_full
+from stages.fetch.arrow_rows import arrow_rows, parquet_rows
+from stages.fetch.compression import DAMAGED, PIECE, compression_of, read_up_to, unpacked
 from stages.fetch.csv_rows import csv_rows
-from stages.fetch.json_rows import Item, json_lines, json_values
-from stages.fetch.origin import File
-from stages.fetch.row_errors import CUT, EMPTY, UNREADABLE, Bad
+from stages.fetch.json_rows import json_lines, json_values
+from stages.fetch.row_errors import CUT, EMPTY, UNREADABLE, ReadRow, RejectedRow
+from stages.fetch.source_file import SourceFile
 
 READABLE = "JSON lines, a JSON array, CSV, Parquet, Arrow; each plain or gz, bz2, xz, zst"
 HEAD_BYTES = 64 * 1024
 OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
-def read(
-    file: File, wanted: Collection[str] | None = None, formats: dict[str, int] | None = None
-) -> Iterator[Item]:
-    """Number (from 1; of the line for JSON lines) and columns of each row, or what is bad about it.
+def stream_rows(
+    file: SourceFile, wanted: Collection[str] | None = None, formats: dict[str, int] | None = None
+) -> Iterator[ReadRow]:
+    """Yield the number (from 1; of the line for JSON lines) and columns of each row, or why it is rejected.
 
     Args:
-        wanted: columns that are read of Parquet and Arrow; None: all.
-        formats: counts the files of each format; the file's is added.
+        wanted: columns to read from Parquet and Arrow; None: all.
+        formats: number of files of each format; this file is added.
 
     Raises:
         UserError: the file cannot be opened.
     """
     import pyarrow as pa
 
-    number, packed, nothing = 0, packing(file), True
+    number, packed, is_empty = 0, compression_of(file), True
     try:
         with unpacked(file) as stream:
-            head, error = gathered(stream, HEAD_BYTES)
+            head, error = read_up_to(stream, HEAD_BYTES)
         if error is not None and not head:
             raise error
-        kind = kind_of(head)
+        kind = detect_format(head)
         if formats is not None:
             name = f"{kind or 'unknown'}{f', {packed}' if packed else ''}"
             formats[name] = formats.get(name, 0) + 1
-        for item in items(file, kind, packed, wanted):
-            number, nothing = (item.number if isinstance(item, Bad) else item[0]), False
+        for item in rows_by_format(file, kind, packed, wanted):
+            number, is_empty = (item.number if isinstance(item, RejectedRow) else item[0]), False
             yield item
     except (pa.ArrowException, *DAMAGED) as error:
-        if disk_is_full(error):  # no fault of the file: of where it is unpacked
+        if is_disk_full(error):  # where the file is unpacked; the file itself is fine
             raise
-        yield Bad(number + 1 if number else 0, CUT, one_line(error))
+        yield RejectedRow(number + 1 if number else 0, CUT, one_line(error))
         return
-    if nothing:
-        yield Bad(0, EMPTY)
+    if is_empty:
+        yield RejectedRow(0, EMPTY)
 
 
-def rows_of(file: File, formats: dict[str, int] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and columns of each row.
+def stream_strict_rows(
+    file: SourceFile, formats: dict[str, int] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and columns of each row.
 
     Raises:
-        UserError: a row cannot be read, or there is none; names file and row.
+        UserError: a row is rejected, or there are none; names file and row.
     """
-    for item in read(file, None, formats):
-        if isinstance(item, Bad):
+    for item in stream_rows(file, None, formats):
+        if isinstance(item, RejectedRow):
             raise UserError(item.message(file.name))
         yield item
 
 
-def items(file: File, kind: str, packed: str, wanted: Collection[str] | None) -> Iterator[Item]:
+def rows_by_format(
+    file: SourceFile, kind: str, packed: str, wanted: Collection[str] | None
+) -> Iterator[ReadRow]:
     if kind in ("Parquet", "Arrow"):
-        with on_disk(file, packed) as (path, error):
-            yield from columns_of(path, kind, error, wanted)
+        with unpacked_path(file, packed) as (path, error):
+            yield from columnar_rows(path, kind, error, wanted)
         return
     with unpacked(file) as stream:
         if kind == "JSON lines":
@@ -85,19 +89,19 @@ def items(file: File, kind: str, packed: str, wanted: Collection[str] | None) ->
         elif kind == "CSV":
             yield from csv_rows(stream)
         elif kind:
-            yield Bad(0, UNREADABLE, f"{kind}. Readable: {READABLE}")
+            yield RejectedRow(0, UNREADABLE, f"{kind}. Readable: {READABLE}")
 
 
 @contextmanager
-def on_disk(file: File, packed: str) -> Iterator[tuple[Path, Exception | None]]:
-    """Where the file's bytes lie unpacked, for readers that move about in them, and what was raised where it is cut."""
+def unpacked_path(file: SourceFile, packed: str) -> Iterator[tuple[Path, Exception | None]]:
+    """Yield the path of the decompressed file, for readers that seek, and the error if it is truncated."""
     if not packed and not file.member:
         yield file.path, None
         return
     with tempfile.NamedTemporaryFile() as whole, unpacked(file) as stream:
         error = None
         while error is None:
-            data, error = gathered(stream, PIECE)
+            data, error = read_up_to(stream, PIECE)
             whole.write(data)
             if not data:
                 break
@@ -105,23 +109,23 @@ def on_disk(file: File, packed: str) -> Iterator[tuple[Path, Exception | None]]:
         yield Path(whole.name), error
 
 
-def columns_of(
+def columnar_rows(
     path: Path, kind: str, error: Exception | None, wanted: Collection[str] | None
-) -> Iterator[Item]:
-    """Rows of Parquet or Arrow; of a cut Arrow file those before the cut, which `error` was raised at."""
-    item: Item | None = None
+) -> Iterator[ReadRow]:
+    """Yield the rows of Parquet or Arrow; of a truncated Arrow file those before the cut, then raise `error`."""
+    item: ReadRow | None = None
     if kind == "Arrow":
         for item in arrow_rows(path, wanted):
             yield item
     elif error is None:
         with path.open("rb") as stream:
             yield from parquet_rows(stream, wanted)
-    if error is not None and not isinstance(item, Bad):
+    if error is not None and not isinstance(item, RejectedRow):
         raise error
 
 
-def kind_of(head: bytes) -> str:
-    """What a file holds, told by its first bytes (unpacked); "" where there are none."""
+def detect_format(head: bytes) -> str:
+    """Return a file's format by its first decompressed bytes; "" for an empty file."""
     if head.startswith(b"PAR1"):
         return "Parquet"
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
@@ -142,7 +146,7 @@ def kind_of(head: bytes) -> str:
 
 
 def is_object(line: bytes) -> bool:
-    """Whether a line is a JSON object: then the file is JSON lines, whatever its first line is."""
+    """Whether a line is a JSON object; one makes the file JSON lines, whatever its first line is."""
     if not line.startswith(b"{"):
         return False
     try:

@@ -34,13 +34,13 @@ def resolve_benchmark(name: str) -> tuple[str, dict[str, Any]]:
         return name, {}
     import yaml
 
-    from stages.config.compose import composed
+    from stages.config.compose import compose_config
 
     preset = Path("conf/evaluate", f"{name}.yaml")
     if not preset.exists():
-        return name, composed()
+        return name, compose_config()
     node = yaml.safe_load(preset.read_text("utf-8"))
-    return node.get("evaluate", node).get("benchmark", name), composed(f"evaluate={name}")
+    return node.get("evaluate", node).get("benchmark", name), compose_config(f"evaluate={name}")
 
 
 def load_problems(name: str, sections: dict[str, Any]) -> list[Problem]:
@@ -52,7 +52,7 @@ def load_problems(name: str, sections: dict[str, Any]) -> list[Problem]:
     if not sections or benchmark_path(name).exists():
         return load_benchmark(name)
     from stages.fetch import benchmark_formats
-    from stages.fetch.resolve import deliver
+    from stages.fetch.resolve import resolve_source
 
     known = sections["fetch"].benchmarks
     if name not in known:
@@ -60,7 +60,7 @@ def load_problems(name: str, sections: dict[str, Any]) -> list[Problem]:
             f"--benchmark is {name!r}: {benchmark_path(name)} does not exist, and the configuration has no such "
             f"benchmark. It has {', '.join(sorted(known))}. To add one, see conf/evaluate/mine.yaml."
         )
-    return benchmark_formats.problems_of(known[name], deliver(known[name]).files)
+    return benchmark_formats.parse_benchmark(known[name], resolve_source(known[name]).files)
 
 
 def read_samples(path: Path, problems: list[Problem]) -> list[tuple[dict[str, Any], str, str]]:

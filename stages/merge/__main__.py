@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
-from stages.common.files import replacing, sha256_file, write_json
+from stages.common.files import atomic_write, sha256_file, write_json
 from stages.common.model.packs import batch_packs, read_packs
 from stages.common.stage import Settings, run
 from stages.merge.settings import MergeSettings
@@ -45,7 +45,7 @@ def main(settings: Settings) -> dict[str, Any]:
     quantization = Quantization.load(ADAPTER)
     updates = read_updates(ADAPTER)
     recipe = Recipe(merge.base, quantization, updates, quantized_weights(BASE, quantization))
-    with replacing(MERGED) as folder:
+    with atomic_write(MERGED) as folder:
         written = write_merged(BASE, folder, recipe.changed, recipe.merged)
         check_base(ADAPTER, written.base)
         write_json(folder / MANIFEST, manifest(recipe, written))

@@ -21,7 +21,7 @@ import numpy as np
 
 from stages.common.engine import EngineSettings, open_engine
 from stages.common.errors import UserError
-from stages.common.files import replacing, write_json
+from stages.common.files import atomic_write, write_json
 from stages.common.stage import Settings, run
 from stages.pack.clean_rows import ROWS, open_rows
 from stages.pack.documents import Task, documents_of, tokenizer_of
@@ -50,7 +50,7 @@ def main(settings: Settings) -> dict[str, Any]:
     task = Task(0, str(MODEL), stamp, vocabulary_of(MODEL), pack, settings.prompt, alone=True)
     tokenizer_of(task.model, task.stamp)  # what is wrong with it is said before workers start
 
-    with replacing(PACKED) as folder:
+    with atomic_write(PACKED) as folder:
         folder.mkdir()
         with Spool(folder / "spool") as spool:
             dropped, cost = tokenized(task, groups, settings.engine, spool)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
-from stages.common.files import open_parquet, unreadable
+from stages.common.files import open_parquet, unreadable_parquet
 from stages.common.schema import row_schema
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read_rows(group: int) -> list[dict[str, Any]]:
         with open_rows() as file:
             return file.read_row_group(group, columns=NEEDED).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
-        raise unreadable(f"{ROWS}, row group {group}", error) from None
+        raise unreadable_parquet(f"{ROWS}, row group {group}", error) from None
 
 
 def check_columns(names: Sequence[str]) -> None:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from stages.common.stage import CONFIG, checked_overrides, hydra_main, one_message
-from stages.config.compose import composed, store_params
+from stages.common.stage import COMPOSED_CONFIG, check_overrides, errors_as_message, run_with_hydra
+from stages.config.compose import compose_config, register_params
 from stages.plan.training_plan import Plan
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> None:
-    with one_message("plan", os.environ.get("HYDRA_FULL_ERROR") == "1"):
+    with errors_as_message("plan", os.environ.get("HYDRA_FULL_ERROR") == "1"):
         as_json = "--json" in arguments
         overrides = [a for a in arguments if a != "--json"]
         if any(a.startswith("-") for a in overrides):  # --help, --cfg job: Hydra answers
-            store_params(Path("params.yaml"))
+            register_params(Path("params.yaml"))
             sys.argv[1:] = overrides
-            hydra_main("plan", lambda config: None, Path("conf"), "params")
+            run_with_hydra("plan", lambda config: None, Path("conf"), "params")
             return
-        sections = composed(*checked_overrides(overrides))
-        tracked = yaml.safe_load(CONFIG.read_text("utf-8")) if CONFIG.exists() else {}
+        sections = compose_config(*check_overrides(overrides))
+        tracked = yaml.safe_load(COMPOSED_CONFIG.read_text("utf-8")) if COMPOSED_CONFIG.exists() else {}
         plan = plan_of(sections, tracked)
         print(json.dumps(as_plain(plan), indent=2) if as_json else told(plan))
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.stage import checked_overrides, one_message
-from stages.config.compose import composed
+from stages.common.stage import check_overrides, errors_as_message
+from stages.config.compose import compose_config
 from stages.promote.decision import Decision, decide
 from stages.promote.scored import read_scored
 from stages.track.register import CANDIDATE
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
-    with one_message("promote", os.environ.get("HYDRA_FULL_ERROR") == "1"):
-        settings: TrackSettings = composed(*checked_overrides(arguments))["track"]
+    with errors_as_message("promote", os.environ.get("HYDRA_FULL_ERROR") == "1"):
+        settings: TrackSettings = compose_config(*check_overrides(arguments))["track"]
         try:
             store = open_store(settings)
             with translate_errors(store.uri):

@@ -23,7 +23,7 @@ from stages.common.page.formats import (
     format_percent,
     format_points,
 )
-from stages.common.stage import one_message
+from stages.common.stage import errors_as_message
 from stages.common.statistics import pass_at_k_interval
 from stages.report.caveats import find_caveats
 from stages.report.inputs import (
@@ -125,7 +125,7 @@ def time_lines(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    with one_message("summary"):
+    with errors_as_message("summary"):
         report_inputs = read_report_inputs()
         models = compare_models(report_inputs.samples["base"], report_inputs.samples["tuned"])
         print(format_summary(report_inputs, models))

@@ -23,8 +23,8 @@ from typing import Any
 from stages.common.errors import UserError
 from stages.common.files import remove
 from stages.common.git import experiment_ref
-from stages.common.stage import MULTIRUN, checked_overrides, hydra_main, one_message
-from stages.config.compose import store_params, validated
+from stages.common.stage import MULTIRUN, check_overrides, errors_as_message, run_with_hydra
+from stages.config.compose import register_params, validate_config
 from stages.sweep.mlflow_runs import best_of, close_run, open_run
 from stages.sweep.places import cores, place, places_for
 from stages.sweep.point import Result, run_point
@@ -58,21 +58,21 @@ EXTRAS = {
 
 def main() -> None:
     arguments = [a for a in sys.argv[1:] if a not in MULTIRUN]
-    with one_message("sweep"):
-        store_params(Path("params.yaml"))
+    with errors_as_message("sweep"):
+        register_params(Path("params.yaml"))
         if any(a.startswith("-") for a in arguments):  # --help, --cfg job: Hydra answers, nothing runs
-            hydra_main("sweep", lambda config: None, Path("conf"), "params")
+            run_with_hydra("sweep", lambda config: None, Path("conf"), "params")
             return
         check_extras(arguments)
-        points, sections = check_points(checked_overrides(arguments))
+        points, sections = check_points(check_overrides(arguments))
         sweep, track = sections["sweep"], sections["track"]
-        overrides = checked_overrides(arguments)
+        overrides = check_overrides(arguments)
         plan = pin(Path.cwd(), overrides, sweep, store_uri(track), len(points))
         with alone(plan, [o for o in overrides if is_swept(o)]):
             plan = replace(plan, run=open_run(track, plan))
             sys.argv[1:] = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={SCRATCH}/hydra/{plan.name}", *arguments]
             try:
-                hydra_main("sweep", partial(job, plan), Path("conf"), "params")
+                run_with_hydra("sweep", partial(job, plan), Path("conf"), "params")
             finally:  # also where a job was killed and the launcher gives up
                 if results := read_results(plan, points):
                     finish(plan, track, results)
@@ -112,7 +112,7 @@ def check_points(overrides: Sequence[str]) -> tuple[list[list[str]], dict[str, A
             own = [o for o in own if not o.is_sweep_override()]
         points = BasicSweeper.split_arguments(own, None)[0]
         for point in points:
-            typed = validated(compose("params", overrides=point))
+            typed = validate_config(compose("params", overrides=point))
             dvc_params(point_overrides(point), Path("params.yaml"))
     return points, typed
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.common.files import replacing
+from stages.common.files import atomic_write
 from stages.common.page.figures import STYLE_FOLDER, figure_embedder
 from stages.common.page.formats import format_duration, format_memory, format_p_value, format_points
 from stages.common.page.plot_style import render_png
@@ -40,13 +40,13 @@ def write_report(folder: Path, sweep: SweepEvidence) -> None:
     found = findings(sweep)
     page = render(sweep, found)
     with (
-        replacing(folder / "sweep.csv") as temporary,
+        atomic_write(folder / "sweep.csv") as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.DictWriter(file, [*COLUMNS[:1], *sweep.keys, *COLUMNS[1:]], lineterminator="\n")
         writer.writeheader()
         writer.writerows(csv_row(finding) for finding in found)
-    with replacing(folder / "index.html") as temporary:
+    with atomic_write(folder / "index.html") as temporary:
         temporary.write_text(page, "utf-8")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.common.git import dvc, experiment_ref, git, ref_exists
-from stages.config.compose import validated
+from stages.config.compose import validate_config
 from stages.sweep.clone import POINT, Pruned, clone_of, end_processes
 from stages.sweep.spec import Plan, dvc_params, swept
 from stages.sweep.study import Watcher
@@ -61,7 +61,7 @@ def run_point(
     ref = experiment_ref(plan.commit, name)
     result = Result(number, name, "failed", None, 0, overrides=swept(plan, overrides))
     try:
-        validated(config)
+        validate_config(config)
         with held(plan.folder / f"{name}.lock"):
             if ref_exists(Path(plan.root), ref):
                 result.status, made = "there already", committed(plan, ref)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.errors import UserError
-from stages.common.files import replacing, sha256_file, write_json
+from stages.common.files import atomic_write, sha256_file, write_json
 from stages.common.model.packs import Packs, batch_packs, read_packs
 from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
@@ -120,7 +120,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     if rank > 0:
         return None
 
-    with replacing(ADAPTER) as folder:
+    with atomic_write(ADAPTER) as folder:
         folder.mkdir()
         save_adapter(model.model, folder)
         quantization.save(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.common.files import sha256_file, sha256_folder
-from stages.common.stage import disk_is_full
+from stages.common.stage import is_disk_full
 
 if TYPE_CHECKING:
     from stages.train.settings import TrainSettings
@@ -104,7 +104,7 @@ def is_disk_failure(error: Exception) -> bool:
     message = str(error)
     return (
         isinstance(error, OSError)
-        or disk_is_full(error)
+        or is_disk_full(error)
         or "iostream error" in message
         or "inline_container" in message
     )

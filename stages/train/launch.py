@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
-from stages.common.stage import one_message
+from stages.common.stage import errors_as_message
 from stages.train.checkpoints import resume_message
 from stages.train.ranks import is_rank, threads_per_rank
 
@@ -162,7 +162,7 @@ def forward_errors(traceback: bool) -> Iterator[None]:
         with (
             contextlib.redirect_stderr(printed),
             contextlib.suppress(SystemExit),
-            one_message("train", traceback),
+            errors_as_message("train", traceback),
         ):
             raise error
         leave_message(FAILURE_FILE, printed.getvalue())

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from stages.common.curve import CURVE_COLUMNS, CurveRow
-from stages.common.files import replacing
+from stages.common.files import atomic_write
 from stages.train.throughput import MeasuredPeak, memory_mib
 
 
@@ -115,7 +115,7 @@ class Curve:
         return row
 
     def write_csv(self, path: str | Path) -> None:
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, CURVE_COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(asdict(row) for row in self.rows)

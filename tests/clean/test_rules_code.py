@@ -22,7 +22,7 @@ from stages.clean.rules.settings import (
 from stages.clean.settings import CleanSettings
 from stages.clean.transform import transformed
 from stages.common.schema import row_schema
-from stages.common.stage import typed_sections
+from stages.common.stage import load_sections
 from tests.helpers.clean_rows import conversation, record, row
 from tests.helpers.tiny_project import REPOSITORY
 
@@ -325,7 +325,7 @@ def test_boilerplate_by_its_share_of_lines() -> None:
 
 def typed(preset: str) -> CleanSettings:
     section = OmegaConf.load(REPOSITORY / f"conf/clean/{preset}.yaml")
-    return typed_sections({"clean": section}, ["clean"])["clean"]
+    return load_sections({"clean": section}, ["clean"])["clean"]
 
 
 def test_what_the_presets_choose() -> None:

@@ -25,7 +25,7 @@ from stages.common.engine import EngineSettings
 from stages.common.errors import UserError
 from stages.common.files import read_jsonl, sha256_file
 from stages.common.schema import row_schema
-from stages.common.stage import typed_sections
+from stages.common.stage import load_sections
 from tests.helpers.clean_rows import CLAMP, RUNS, record, write_inputs
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
@@ -398,7 +398,7 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 def test_every_preset_decontaminates(folder: Path, monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
     section = OmegaConf.load(REPOSITORY / f"conf/clean/{preset}.yaml")
     monkeypatch.chdir(folder)
-    metrics = main(SimpleNamespace(**typed_sections({"clean": section}, ["clean"]), engine=ENGINE))  # type: ignore[arg-type]
+    metrics = main(SimpleNamespace(**load_sections({"clean": section}, ["clean"]), engine=ENGINE))  # type: ignore[arg-type]
     assert metrics["decontaminated_by"] == [name for name in ROW_RULES if name.startswith("contaminated")]
     dropped = rows_of(folder, "dropped")
     for name in ("contaminated_docstring", "contaminated_solution", "contaminated_ast", "empty"):

@@ -14,7 +14,7 @@ from stages.clean.row import make_row
 from stages.clean.settings import CleanSettings, Validation
 from stages.clean.validate import Check, Outcome, check_of, rejected, run_checks
 from stages.common.errors import UserError
-from stages.fetch.row_formats import recognised
+from stages.fetch.row_formats import recognise_row
 from tests.helpers.clean_rows import conversation, row
 from tests.helpers.judge_samples import needs_bwrap
 
@@ -99,7 +99,7 @@ def test_asserts_in_a_list_are_run_and_tell_right_from_wrong(given: dict[str, An
     found = []
     for code in ("return a + b", "return b + a"):
         raw = {k: v.replace("return a + b", code) if isinstance(v, str) else v for k, v in given.items()}
-        made = make_row({"id": "r", "source": "made", "licence": "MIT", **recognised(raw)}, layout)
+        made = make_row({"id": "r", "source": "made", "licence": "MIT", **recognise_row(raw)}, layout)
         assert made.has_tests
         check = check_of(made)
         assert check is not None
@@ -111,7 +111,7 @@ def test_asserts_in_a_list_are_run_and_tell_right_from_wrong(given: dict[str, An
 
 @pytest.mark.parametrize("tests", [None, [], "[]", "", 7, "[1]", [1]])
 def test_no_asserts_are_no_tests(tests: Any) -> None:
-    record = recognised({"prompt": "Add.", "completion": "x = 1", "tests": tests})
+    record = recognise_row({"prompt": "Add.", "completion": "x = 1", "tests": tests})
     assert record["tests"] is None
     made = make_row({"id": "r", "source": "made", "licence": "MIT", **record}, "whole")
     assert not made.has_tests

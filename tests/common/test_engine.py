@@ -1,4 +1,4 @@
-"""Engines: the same results in the same order, errors as they were raised, nothing left behind."""
+"""Engines: the same results in the same order, errors as raised, no process left."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from stages.common.engine import AHEAD, Engine, EngineSettings, open_engine
+from stages.common.engine import TASKS_AHEAD, Engine, EngineSettings, open_engine
 from stages.common.errors import UserError
 from tests.helpers.tiny_project import REPOSITORY
 
@@ -64,7 +64,7 @@ def test_tasks_are_drawn_a_bounded_number_ahead() -> None:
 
     with open_engine(EngineSettings(workers=2)) as engine:
         next(engine.map(square, tasks()))
-    assert len(drawn) <= 2 * AHEAD + 1
+    assert len(drawn) <= 2 * TASKS_AHEAD + 1
 
 
 def check_ray() -> None:
@@ -78,7 +78,7 @@ def test_ray_maps_in_order_on_two_nodes() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=120)
 
 
-def test_a_cluster_that_is_not_there_is_one_message() -> None:
+def test_an_unreachable_cluster_is_one_message() -> None:
     with (
         pytest.raises(UserError, match=r"engine\.address is '127\.0\.0\.1:1'"),
         open_engine(EngineSettings("ray", address="127.0.0.1:1")),

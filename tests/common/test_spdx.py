@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.common.spdx import MAX_TOKENS, allows, is_expression, listing, names, parsed
+from stages.common.spdx import MAX_TOKENS, allows, is_expression, listing, names, parse_expression
 
 LISTED = listing("fetch.licences", ["MIT", "Apache-2.0", "GPL-2.0-or-later", "LGPL-2.1-only", "GPL-3.0-only WITH GCC-exception-3.1"])  # fmt: skip
 
@@ -62,22 +62,22 @@ def test_a_list_allows_one_side_of_or_and_both_of_and(expression: str, expected:
         ("(MIT", "a bracket is not closed"),
         ("MIT)", "expected AND, OR or WITH, found ')'"),
         ("()", "expected a licence, found ')'"),
-        ("MIT WITH", "expected an exception behind WITH"),
-        ("MIT WITH (MIT)", "expected an exception behind WITH"),
+        ("MIT WITH", "expected an exception after WITH"),
+        ("MIT WITH (MIT)", "expected an exception after WITH"),
         ("(MIT OR ISC) WITH X", "expected AND, OR or WITH, found 'WITH'"),
         ("MIT OR " * MAX_TOKENS + "MIT", "more than 256 words"),
         ("(" * 100_000, "more than 256 words"),
     ],
 )
-def test_what_is_no_expression_is_not_allowed_and_says_why(text: str, why: str) -> None:
+def test_an_invalid_expression_is_not_allowed_and_says_why(text: str, why: str) -> None:
     assert not is_expression(text)
     assert not allows(LISTED, text)
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        parsed(text)
+        parse_expression(text)
     assert why in str(error.value)
 
 
-def test_the_deepest_nesting_that_is_read_is_read() -> None:
+def test_the_deepest_nesting_within_the_limit_is_read() -> None:
     depth = (MAX_TOKENS - 1) // 2
     assert allows(LISTED, "(" * depth + "MIT" + ")" * depth)
 

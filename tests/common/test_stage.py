@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.files import replacing
+from stages.common.files import atomic_write
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     for number in range(2):
-        with replacing(tmp_path / "data") as folder:
+        with atomic_write(tmp_path / "data") as folder:
             folder.mkdir()
             (folder / f"{number}.txt").write_text("rows")
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
@@ -20,8 +20,8 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     ]
 
 
-def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    with replacing(tmp_path / "data") as folder:
+def test_a_failing_writer_leaves_the_old_folder(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "data") as folder:
         folder.mkdir()
     with pytest.raises(NotADirectoryError):
         write_below_a_file(tmp_path / "data")
@@ -29,23 +29,23 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def write_below_a_file(path: Path) -> None:
-    with replacing(path) as folder:
+    with atomic_write(path) as folder:
         folder.mkdir()
         (folder / "a").write_text("rows")
         (folder / "a" / "b").write_text("rows")
 
 
-def test_what_a_killed_run_left_beside_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     for name in (".data.tmp", ".data.old"):
         (tmp_path / name).mkdir()
-    with replacing(tmp_path / "data") as file:
+    with atomic_write(tmp_path / "data") as file:
         file.write_text("rows")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_peak_memory_is_not_that_of_the_process_before() -> None:
+def test_peak_memory_is_not_that_of_the_parent_process() -> None:
     """The kernel's `ru_maxrss` of a child starts from its parent's."""
     ballast = b"1" * (400 << 20)
-    code = "from stages.common.stage import peak_memory; print(peak_memory())"
+    code = "from stages.common.stage import peak_memory_kib; print(peak_memory_kib())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len(ballast) > int(done.stdout) * 1024 > 10 << 20

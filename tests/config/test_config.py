@@ -1,4 +1,4 @@
-"""The configuration: every option of every group composes and validates; a wrong key or value is told where it is."""
+"""The configuration: every option of every group composes and validates; an error for a wrong key or value says where it is set."""
 
 import sys
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ import yaml
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.common.settings import SECTIONS, section_class
-from stages.common.stage import Settings, checked_overrides, declared_sections, places, typed_sections
-from stages.config.compose import store_params, validated
+from stages.common.stage import Settings, check_overrides, config_locations, declared_sections, load_sections
+from stages.config.compose import register_params, validate_config
 from tests.helpers.tiny_project import REPOSITORY, Project
 
 FILES = sorted(
@@ -34,14 +34,14 @@ def composed() -> Iterator[Any]:
     """Composes params.yaml with overrides, as `python -m stages.config` does."""
     from hydra import compose, initialize_config_dir
 
-    store_params(Path("params.yaml"))
+    register_params(Path("params.yaml"))
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        yield lambda *overrides: compose("params", overrides=checked_overrides(overrides))
+        yield lambda *overrides: compose("params", overrides=check_overrides(overrides))
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_composes_and_validates(option: Path, composed: Any) -> None:
-    sections = validated(composed(f"{option.parent}={option.name}"))
+    sections = validate_config(composed(f"{option.parent}={option.name}"))
     assert list(sections) == list(SECTIONS)
     assert all(isinstance(section, section_class(name)) for name, section in sections.items())
 
@@ -64,7 +64,7 @@ def test_every_group_has_a_section_and_a_default() -> None:
 
 
 def test_one_file_adds_a_benchmark(composed: Any) -> None:
-    default, mine = validated(composed()), validated(composed("evaluate=mine"))
+    default, mine = validate_config(composed()), validate_config(composed("evaluate=mine"))
     assert mine["evaluate"].benchmark == "mine"
     assert set(mine["fetch"].benchmarks) == {*default["fetch"].benchmarks, "mine"}
     assert mine["fetch"].benchmarks["mine"].name == "mine"
@@ -73,30 +73,30 @@ def test_one_file_adds_a_benchmark(composed: Any) -> None:
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.parent.name == "evaluate"], ids=str)
 def test_every_evaluate_option_fetches_its_benchmark(option: Path, composed: Any) -> None:
-    sections = validated(composed(f"evaluate={option.name}"))
+    sections = validate_config(composed(f"evaluate={option.name}"))
     assert sections["evaluate"].benchmark in sections["fetch"].benchmarks
 
 
 def test_the_example_of_a_benchmark_is_the_pinned_one(composed: Any) -> None:
-    source = validated(composed("evaluate=mine"))["fetch"].benchmarks["mine"]
+    source = validate_config(composed("evaluate=mine"))["fetch"].benchmarks["mine"]
     assert sha256_file(source.path) == source.sha256
 
 
-def test_params_yaml_goes_over_options(
+def test_params_yaml_overrides_options(
     composed: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     text = Path("params.yaml").read_text("utf-8")
     (tmp_path / "params.yaml").write_text(text + "\nevaluate:\n  max_new_tokens: 7\n", "utf-8")
-    store_params(tmp_path / "params.yaml")
-    assert validated(composed())["evaluate"].max_new_tokens == 7
-    assert validated(composed("evaluate.max_new_tokens=9"))["evaluate"].max_new_tokens == 9
+    register_params(tmp_path / "params.yaml")
+    assert validate_config(composed())["evaluate"].max_new_tokens == 7
+    assert validate_config(composed("evaluate.max_new_tokens=9"))["evaluate"].max_new_tokens == 9
 
 
 def test_the_tracked_configuration_is_the_composed_one(composed: Any) -> None:
     tracked = yaml.safe_load(Path("reports/config.yaml").read_text("utf-8"))
     from omegaconf import OmegaConf
 
-    now = {k: OmegaConf.to_container(OmegaConf.structured(v)) for k, v in validated(composed()).items()}
+    now = {k: OmegaConf.to_container(OmegaConf.structured(v)) for k, v in validate_config(composed()).items()}
     assert tracked == now, "run `dvc repro config` and commit reports/config.yaml"
 
 
@@ -110,7 +110,7 @@ def test_no_machine_or_moment_in_the_configuration(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         (
             "train.lora.rnak=8",
@@ -121,10 +121,10 @@ def test_no_machine_or_moment_in_the_configuration(text: str) -> None:
         ("fetch.benchmarks.mine.formt=mbpp", "Did you mean 'fetch.benchmarks.mine.format'?"),
     ],
 )
-def test_unknown_key_on_the_command_line(override: str, told: str) -> None:
+def test_unknown_key_on_the_command_line(override: str, message: str) -> None:
     with pytest.raises(UserError) as error:
-        checked_overrides([override])
-    assert told in str(error.value)
+        check_overrides([override])
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_unknown_key_on_the_command_line(override: str, told: str) -> None:
 )
 def test_wrong_value_names_its_key(override: str, key: str, composed: Any) -> None:
     with pytest.raises(UserError) as error:
-        validated(composed(override))
+        validate_config(composed(override))
     assert str(error.value).startswith(key)
 
 
@@ -164,24 +164,24 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_places_are_files_and_lines(files: Path) -> None:
-    assert places("train.lora.rank") == ["params.yaml:3", "conf/train/qlora.yaml:4"]
-    assert places("train.things[1].b") == ["conf/train/list.yaml:4"]
-    assert places("train.lora.rnak") == []
+def test_config_locations_are_files_and_lines(files: Path) -> None:
+    assert config_locations("train.lora.rank") == ["params.yaml:3", "conf/train/qlora.yaml:4"]
+    assert config_locations("train.things[1].b") == ["conf/train/list.yaml:4"]
+    assert config_locations("train.lora.rnak") == []
 
 
-def test_unknown_key_in_a_file_is_told_with_file_and_line(files: Path) -> None:
+def test_unknown_key_in_a_file_names_file_and_line(files: Path) -> None:
     from omegaconf import OmegaConf
 
     (files / "conf/train/qlora.yaml").write_text("# why\nlora:\n  rnak: 4\n", "utf-8")
     with pytest.raises(UserError) as error:
-        typed_sections(OmegaConf.create({"train": {"lora": {"rnak": 4}}}), ["train"])
+        load_sections(OmegaConf.create({"train": {"lora": {"rnak": 4}}}), ["train"])
     assert "'train.lora.rnak' (in conf/train/qlora.yaml:3). Did you mean 'train.lora.rank'?" in str(
         error.value
     )
 
 
-def test_a_section_that_is_not_declared_cannot_be_read() -> None:
+def test_an_undeclared_section_cannot_be_read() -> None:
     settings = Settings("merge", {name: object() for name in declared_sections("merge")})
     with pytest.raises(
         UserError, match=r"stage merge reads the section 'pack', which dvc\.yaml does not declare"

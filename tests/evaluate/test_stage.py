@@ -313,7 +313,7 @@ def test_a_benchmark_may_be_a_file_in_humanevals_shape(tmp_path: Path) -> None:
         file.write(text)
     assert load_benchmark(str(path)) == PROBLEMS
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match="not readable as gzip, or cut"):
+    with pytest.raises(UserError, match="not gzip, or truncated"):
         load_benchmark(str(path))
 
 

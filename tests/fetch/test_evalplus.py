@@ -10,7 +10,7 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.common.schema import Problem
-from stages.fetch.benchmark_formats import problems_of
+from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.settings import Source
 from stages.judge.answer_checks import evaluate_literal
 from stages.judge.sandbox.host import Limits
@@ -139,7 +139,7 @@ ROWS = [TRUNCATE, FIND_ZERO, ALL_PREFIXES, SIMILAR, POSITIVE_SUM, RELEASED, RELE
 
 
 def problem(row: dict[str, Any]) -> Problem:
-    return problems_of(PLUS, [made_file("x.jsonl", (json.dumps(row) + "\n").encode())])[0]
+    return parse_benchmark(PLUS, [made_file("x.jsonl", (json.dumps(row) + "\n").encode())])[0]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_golden_completions(judge: JudgeProcess, row: dict[str, Any], completion
     assert verdict.verdict == word, verdict
 
 
-def test_a_released_row_and_the_hubs_row_are_one_problem() -> None:
+def test_a_released_row_and_the_hubs_row_make_the_same_problem() -> None:
     hub, one = problem(SIMILAR), problem(RELEASED_MBPP)
     assert (hub.task_id, hub.oracle, hub.atol, hub.test) == ("Mbpp/2", "set", 0.0, "")
     assert hub.entry_point == "similar_elements"
@@ -198,7 +198,7 @@ def test_a_released_row_and_the_hubs_row_are_one_problem() -> None:
     assert Problem(**hub.row()) == hub
     table = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([SIMILAR]), table)
-    assert problems_of(PLUS, [made_file("test.parquet", table.getvalue().to_pybytes())]) == [hub]
+    assert parse_benchmark(PLUS, [made_file("test.parquet", table.getvalue().to_pybytes())]) == [hub]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_released_row_and_the_hubs_row_are_one_problem() -> None:
         (3, [[1, [2]]], [[1, [2]]]),
     ],
 )
-def test_types_that_json_lost_come_back(number: int, given: list[Any], typed: list[Any]) -> None:
+def test_types_that_json_lost_are_restored(number: int, given: list[Any], typed: list[Any]) -> None:
     row = {**RELEASED_MBPP, "task_id": f"Mbpp/{number}", "base_input": [given], "plus_input": {}}
     assert list(evaluate_literal(problem(row).inputs)[0]) == typed
     assert [type(value) for value in evaluate_literal(problem(row).inputs)[0]] == [
@@ -228,32 +228,32 @@ def test_types_that_json_lost_come_back(number: int, given: list[Any], typed: li
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({**TRUNCATE, "test": "def check(candidate):\n    assert candidate(1) == 0\n"}, "no list of inputs"),
         ({**TRUNCATE, "test": TRUNCATE["test"].replace("[3.5]", "[open('x')]")}, "no list of inputs"),
-        ({**RELEASED, "atol": None}, "row 1: no problem of format evalplus"),
+        ({**RELEASED, "atol": None}, "row 1: not a problem in format evalplus"),
         ({k: v for k, v in RELEASED.items() if k != "plus_input"}, "it lacks 'plus_input'"),
     ],
 )
-def test_a_row_that_is_none_is_named(row: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_row_that_is_not_a_problem_is_named(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         problem(row)
 
 
-def test_answers_that_are_no_plain_values_are_the_canonical_solutions() -> None:
+def test_expected_results_that_are_not_plain_values_are_the_canonical_solutions() -> None:
     text = TRUNCATE["test"].replace("[0.5,", "[Counter('a'),")
     assert problem({**TRUNCATE, "test": text}).expected == ""
     digits = TRUNCATE["test"].replace("0.5,", "1" * 5000 + ",")  # more than Python reads by default
     assert len(problem({**TRUNCATE, "test": digits}).expected) > 5000
 
 
-def test_problems_may_be_left_out() -> None:
+def test_problems_can_be_excluded() -> None:
     rows = "".join(json.dumps(row) + "\n" for row in (RELEASED, RELEASED_MBPP)).encode()
     some = Source(name="plus", kind="file", format="evalplus", exclude=["HumanEval/8"])
-    assert [one.task_id for one in problems_of(some, [made_file("x.jsonl", rows)])] == ["Mbpp/106"]
+    assert [one.task_id for one in parse_benchmark(some, [made_file("x.jsonl", rows)])] == ["Mbpp/106"]
     none = Source(name="plus", kind="file", format="evalplus", exclude=["HumanEval/9"])
     with pytest.raises(
         UserError, match="source 'plus' excludes HumanEval/9, but the benchmark has no such task_id"
     ):
-        problems_of(none, [made_file("x.jsonl", rows)])
+        parse_benchmark(none, [made_file("x.jsonl", rows)])

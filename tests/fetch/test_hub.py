@@ -62,7 +62,7 @@ CONFIGS = [
     {"config_name": "folder", "data_dir": "folder"},
 ]  # fmt: skip
 CONFIGURED = {"README.md": card(license="mit", configs=CONFIGS), "part/one.jsonl": lines("1"), "part/two.jsonl": lines("2", "3"), "more.jsonl": lines("4"), "folder/train.jsonl": lines("5"), "folder/test.jsonl": lines("6")}  # fmt: skip
-# Repositories, and what is asked of each: configuration, split.
+# Repositories, and what is requested of each: configuration, split.
 LAYOUTS: dict[str, tuple[dict[str, bytes], list[tuple[str, str]]]] = {
     "one-file": ({"set.jsonl": lines("a", "b")}, [("", "")]),
     "files-of-splits": (
@@ -125,11 +125,11 @@ def shelf() -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def theirs(shelf: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Texts that `datasets.load_dataset` reads for each layout, configuration and split."""
-    asked = [(f"me/{name}", c, s) for name, (_, questions) in LAYOUTS.items() for c, s in questions]
+    requested = [(f"me/{name}", c, s) for name, (_, questions) in LAYOUTS.items() for c, s in questions]
     env = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     home = {"HF_ENDPOINT": shelf.address, "HF_HOME": str(tmp_path_factory.mktemp("hf"))}
     done = subprocess.run(
-        [sys.executable, "-c", READ], input=json.dumps(asked), env={**env, **home}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", READ], input=json.dumps(requested), env={**env, **home}, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
@@ -139,13 +139,13 @@ def theirs(shelf: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, l
 def test_fetch_reads_the_rows_that_datasets_reads(
     name: str, shelf: Site, theirs: Mapping[str, list[str]], tmp_path: Path
 ) -> None:
-    asked = LAYOUTS[name][1]
-    sources = [{"name": f"s{n}", "kind": "hub", "repo": f"me/{name}", "revision": COMMIT, "licence": "MIT", "configuration": c, "split": s} for n, (c, s) in enumerate(asked)]  # fmt: skip
+    requested = LAYOUTS[name][1]
+    sources = [{"name": f"s{n}", "kind": "hub", "repo": f"me/{name}", "revision": COMMIT, "licence": "MIT", "configuration": c, "split": s} for n, (c, s) in enumerate(requested)]  # fmt: skip
     place = stage_folder(tmp_path, {"fetch": {"sources": sources, "benchmarks": {}}})
     done = run_stage(place, "fetch", {"HF_ENDPOINT": shelf.address})
     assert done.returncode == 0, done.stderr
     rows = pq.read_table(place / "data/raw/rows.parquet").to_pylist()
-    for n, (c, s) in enumerate(asked):
+    for n, (c, s) in enumerate(requested):
         ours = sorted(row["completion"] for row in rows if row["source"] == f"s{n}")
         assert ours == theirs[f"me/{name}|{c}|{s}"], (c, s)
         assert "never" not in ours
@@ -156,34 +156,32 @@ def test_fetch_reads_the_rows_that_datasets_reads(
 
 def test_an_unknown_configuration_or_split_names_those_there_are() -> None:
     head = card_of(CONFIGURED["README.md"].decode())
-    for configuration, split, said in (
+    for configuration, split, message in (
         ("medium", "", "it has no configuration medium: set configuration to one of small, big, folder"),
-        ("small", "test", "the configuration small has no split test. There is train"),
+        ("small", "test", "the configuration small has no split test. Its splits: train"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             data_files(list(CONFIGURED), head, configuration, split)
-    with pytest.raises(ValueError, match="it has no configuration medium: it has one, without a name"):
+    with pytest.raises(ValueError, match="it has no configuration medium, only one without a name"):
         data_files(["a.jsonl"], {}, "medium", "")
-    with pytest.raises(ValueError, match=r"it has no split test\. There is train"):
+    with pytest.raises(ValueError, match=r"it has no split test\. Its splits: train"):
         data_files(["a.jsonl"], {}, "", "test")
-    with pytest.raises(
-        ValueError, match="2 configurations and no default one: set configuration to one of a, b"
-    ):
+    with pytest.raises(ValueError, match="2 configurations and no default: set configuration to one of a, b"):
         data_files(["x.jsonl"], {"configs": [{"config_name": "a"}, {"config_name": "b"}]}, "", "")
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "message"),
     [
-        ({"configs": [{"config_name": "a", "data_files": "*.jsonl", "sep": ";"}]}, "is read with sep"),
-        ({"configs": [{"config_name": "a", "data_files": "https://x/y.jsonl"}]}, "files outside it"),
-        ({"configs": [{"config_name": "a", "data_files": [{"split": "train"}]}]}, "are no paths"),
-        ({"configs": [{"config_name": "a", "data_files": "*.png"}]}, r"can be read as rows: a\.png\. Readable: "),
-        ({"configs": {"a": 1}}, "is no list of mappings"),
+        ({"configs": [{"config_name": "a", "data_files": "*.jsonl", "sep": ";"}]}, "sets sep"),
+        ({"configs": [{"config_name": "a", "data_files": "https://x/y.jsonl"}]}, "files outside the repository"),
+        ({"configs": [{"config_name": "a", "data_files": [{"split": "train"}]}]}, "are neither paths nor"),
+        ({"configs": [{"config_name": "a", "data_files": "*.png"}]}, r"no readable file in the split train: a\.png\. Readable: "),
+        ({"configs": {"a": 1}}, "is not a list of mappings"),
     ],
 )  # fmt: skip
-def test_a_card_that_cannot_be_followed_says_why(head: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_card_that_cannot_be_followed_says_why(head: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         data_files(["a.jsonl", "a.png"], head, "", "")
 
 
@@ -212,10 +210,10 @@ def waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
 
 @pytest.fixture
 def brought(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`deliver` against a site, in this process."""
+    """`resolve_source` against a site, in this process."""
     from huggingface_hub import constants
 
-    from stages.fetch.resolve import deliver
+    from stages.fetch.resolve import resolve_source
 
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "token")
 
@@ -223,20 +221,20 @@ def brought(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(constants, "ENDPOINT", site.address)
         template = site.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        return deliver(source(**given))
+        return resolve_source(source(**given))
 
     return run
 
 
-def refused(call: Any, *said: str) -> None:
+def refused(call: Any, *message: str) -> None:
     with pytest.raises(UserError) as error:
         call()
-    for part in said:
+    for part in message:
         assert part in str(error.value), str(error.value)
     assert "\n\n" not in str(error.value)
 
 
-def test_a_revision_is_the_one_asked_for_and_is_read_again_without_a_network(brought: Any) -> None:
+def test_a_fetched_revision_is_reread_without_a_network(brought: Any) -> None:
     with serving(
         Site({REPO: {"x.jsonl": lines("now")}, f"{REPO}@{OTHER}": {"x.jsonl": lines("then")}})
     ) as site:
@@ -248,11 +246,12 @@ def test_a_revision_is_the_one_asked_for_and_is_read_again_without_a_network(bro
             lambda: brought(site, repo="me/lost"), "the data set me/lost is not on the hub, or is private"
         )
         refused(
-            lambda: brought(site, data_files=["y.jsonl"]), "has no member 'y.jsonl'. The nearest is 'x.jsonl'"
+            lambda: brought(site, data_files=["y.jsonl"]),
+            "has no file that matches 'y.jsonl'. The nearest is 'x.jsonl'",
         )
-        before = len(site.asked)
+        before = len(site.requests)
         assert brought(site).files[0].read() == lines("now")
-        assert len(site.asked) == before
+        assert len(site.requests) == before
 
 
 def test_a_redirected_file_that_breaks_off_is_resumed_and_checked(brought: Any, waits: list[float]) -> None:
@@ -260,15 +259,15 @@ def test_a_redirected_file_that_breaks_off_is_resumed_and_checked(brought: Any, 
     with serving(Site({REPO: files}, lfs=frozenset({"x.jsonl"}))) as site:
         end = "/store/" + hashlib.sha256(LARGE).hexdigest()
         site.cuts[end] = [15 << 20, (21 << 19) - 1]
-        delivery = brought(site)
-        (file,) = delivery.files
+        resolved = brought(site)
+        (file,) = resolved.files
         assert file.read() == LARGE
         first, *again = site.gets(end)
         assert first in ("", "bytes=0-")
         starts = [int(part.removeprefix("bytes=").split("-")[0]) for part in again]
         assert starts == [10 << 20, 20 << 20]
-    assert delivery.lock["came"] == {"commit": COMMIT, "card_licence": "MIT"}
-    assert delivery.lock["files"]["x.jsonl"] == {"bytes": len(LARGE), "sha256": end[7:]}
+    assert resolved.lock["resolved"] == {"commit": COMMIT, "card_licence": "MIT"}
+    assert resolved.lock["files"]["x.jsonl"] == {"bytes": len(LARGE), "sha256": end[7:]}
 
 
 def test_bytes_that_are_not_those_of_the_commit_are_refused_and_not_kept(brought: Any) -> None:
@@ -283,14 +282,12 @@ def test_bytes_that_are_not_those_of_the_commit_are_refused_and_not_kept(brought
     files = Wrong({"x.jsonl": lines("a")})
     with serving(Site({REPO: files})) as site:
         files.given = True
-        refused(
-            lambda: brought(site), "x.jsonl is not the file of the commit", "expected git", "came     git"
-        )
+        refused(lambda: brought(site), "x.jsonl is not the commit's file", "expected git", "found    git")
         files.given = False
         assert brought(site).files[0].read() == lines("a")
 
 
-def test_a_file_that_two_commits_share_comes_once_and_again_when_the_copy_was_changed(brought: Any) -> None:
+def test_a_file_of_two_commits_is_downloaded_once_unless_its_copy_was_changed(brought: Any) -> None:
     files = {"x.jsonl": lines("a")}
     with serving(Site({REPO: files, f"{REPO}@{OTHER}": {**files, "more.csv": b"x"}})) as site:
         (file,) = brought(site).files
@@ -302,26 +299,28 @@ def test_a_file_that_two_commits_share_comes_once_and_again_when_the_copy_was_ch
 
 
 @pytest.mark.parametrize(
-    ("part", "answers", "said"),
+    ("part", "answers", "message"),
     [
-        ("/revision/", [(401, {"X-Error-Message": "Invalid credentials in Authorization header"})], "asks for a login that it accepts (401)"),
-        ("/revision/", [(401, {"X-Error-Code": "RepoNotFound"})], "is not on the hub, or is private (`hf auth login`)"),
-        ("/revision/", [(403, {"X-Error-Code": "GatedRepo"})], "is gated: accept its terms on the hub and log in"),
-        ("/resolve/", [(403, {"X-Error-Code": "GatedRepo"})] * 9, "is gated: accept its terms on the hub and log in"),
-        ("/revision/", [(403, {})], "the hub refuses access (403)"),
+        ("/revision/", [(401, {"X-Error-Message": "Invalid credentials in Authorization header"})], "the hub rejects the login (401)"),
+        ("/revision/", [(401, {"X-Error-Code": "RepoNotFound"})], "is not on the hub, or is private. Check its name, or log in (`hf auth login`)"),
+        ("/revision/", [(403, {"X-Error-Code": "GatedRepo"})], "is gated: accept its terms on the hub, then log in"),
+        ("/resolve/", [(403, {"X-Error-Code": "GatedRepo"})] * 9, "is gated: accept its terms on the hub, then log in"),
+        ("/revision/", [(403, {})], "the hub denies access (403)"),
         ("/resolve/", [(404, {"X-Error-Code": "EntryNotFound"})] * 9, "lacks a file"),
-        ("/revision/", [(429, {"Retry-After": "7"})] * 9, "the hub refuses more requests for now (429): wait 7 seconds"),
-        ("/revision/", [(429, {"Retry-After": "3600"})] * 9, "wait 3600 seconds"),
-        ("/resolve/", [(429, {"Retry-After": "7"})] * 99, "the hub refuses more requests for now (429)"),
+        ("/revision/", [(429, {"Retry-After": "7"})] * 9, "too many requests to the hub (429). Wait 7 seconds"),
+        ("/revision/", [(429, {"Retry-After": "3600"})] * 9, "Wait 3600 seconds"),
+        ("/resolve/", [(429, {"Retry-After": "7"})] * 99, "too many requests to the hub (429)"),
     ],
 )  # fmt: skip
-def test_what_the_hub_refuses_is_one_message(part: str, answers: list, said: str, brought: Any, waits: list[float]) -> None:  # fmt: skip
+def test_a_refusal_of_the_hub_is_one_message(part: str, answers: list, message: str, brought: Any, waits: list[float]) -> None:  # fmt: skip
     with serving(Site({REPO: {"x.jsonl": lines("a")}}, faults={part: answers})) as site:
-        refused(lambda: brought(site), "source 'set': the data set me/set", said)
+        refused(lambda: brought(site), "source 'set': the data set me/set", message)
     assert max(waits, default=0) <= hub.MAX_WAIT
 
 
-def test_a_full_disk_is_no_missing_network(brought: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_reported_as_a_missing_network(
+    brought: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*given: Any, **named: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -335,12 +334,15 @@ def test_a_full_disk_is_no_missing_network(brought: Any, monkeypatch: pytest.Mon
 
 def test_a_private_set_is_read_with_the_users_token(brought: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(Site({REPO: {"x.jsonl": lines("a")}}, login="Bearer hf_mine")) as site:
-        refused(lambda: brought(site), "is not on the hub, or is private (`hf auth login`)")
+        refused(
+            lambda: brought(site),
+            "is not on the hub, or is private. Check its name, or log in (`hf auth login`)",
+        )
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
         assert brought(site).files[0].read() == lines("a")
 
 
-def test_too_many_requests_are_waited_for(brought: Any, waits: list[float]) -> None:
+def test_too_many_requests_are_retried_after_a_wait(brought: Any, waits: list[float]) -> None:
     faults = {"/revision/": [(429, {"Retry-After": "7"})], "/tree/": [(503, {})], "/resolve/": [(429, {"Retry-After": "5"})] * 2}  # fmt: skip
     with serving(Site({REPO: {"x.jsonl": lines("a")}}, faults=faults)) as site:  # type: ignore[arg-type]
         assert brought(site).files[0].read() == lines("a")
@@ -348,7 +350,7 @@ def test_too_many_requests_are_waited_for(brought: Any, waits: list[float]) -> N
     assert 5 <= waits[-1] < 7  # by the client itself
 
 
-def test_a_loading_script_is_never_run_and_the_message_tells_of_the_parquet_copy(
+def test_a_loading_script_is_never_run_and_the_message_names_the_parquet_copy(
     brought: Any, tmp_path: Path
 ) -> None:
     script = f"open({str(tmp_path / 'executed')!r}, 'w')\n".encode()
@@ -366,7 +368,7 @@ def test_the_cards_licence_is_compared_before_any_file_is_downloaded(brought: An
         assert site.gets("/x.jsonl") == []
 
 
-def test_the_lock_says_what_was_asked_and_what_came(tmp_path: Path) -> None:
+def test_the_lock_records_what_was_requested_and_what_it_resolved_to(tmp_path: Path) -> None:
     given = {"name": "set", "kind": "hub", "repo": "me/set", "revision": COMMIT, "licence": "MIT", "configuration": "big", "split": "train"}  # fmt: skip
     place = stage_folder(tmp_path, {"fetch": {"sources": [given], "benchmarks": {}}})
     with serving(Site({REPO: CONFIGURED})) as site:
@@ -374,35 +376,35 @@ def test_the_lock_says_what_was_asked_and_what_came(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lock = read_json(place / "data/raw/sources.lock.json")["sources"]["set"]
-    asked = {"kind": "hub", "repo": "me/set", "revision": COMMIT, "configuration": "big", "split": "train", "format": "rows", "weight": 1.0}  # fmt: skip
-    assert lock["asked"] == asked
-    assert lock["came"] == {"commit": COMMIT, "card_licence": "MIT"}
+    requested = {"kind": "hub", "repo": "me/set", "revision": COMMIT, "configuration": "big", "split": "train", "format": "rows", "weight": 1.0}  # fmt: skip
+    assert lock["requested"] == requested
+    assert lock["resolved"] == {"commit": COMMIT, "card_licence": "MIT"}
     assert lock["licence"] == "MIT"
     assert lock["rows"] == 3
     assert lock["files"].keys() == {"part/one.jsonl", "part/two.jsonl"}
     assert lock["bytes"] == len(lines("1") + lines("2", "3"))
 
 
-def test_a_preset_that_is_not_for_commercial_use_says_so_before_anything_comes(tmp_path: Path) -> None:
+def test_a_preset_that_forbids_commercial_use_says_so_before_any_download(tmp_path: Path) -> None:
     preset = yaml.safe_load((REPOSITORY / "conf/fetch/evol-instruct-python-1k.yaml").read_text("utf-8"))
     (given,) = preset["sources"]
     place = stage_folder(tmp_path, {"fetch": {**preset, "benchmarks": {}}})
-    said = "fetch: evol-instruct-python-1k: its licence CC-BY-NC-SA-4.0 forbids commercial use"
+    message = "fetch: evol-instruct-python-1k: its licence CC-BY-NC-SA-4.0 forbids commercial use"
     done = run_stage(place, "fetch")  # without a network: nothing comes
     assert done.returncode == 1
-    assert [line[: len(said)] for line in done.stdout.splitlines()] == [said]
+    assert [line[: len(message)] for line in done.stdout.splitlines()] == [message]
     files = {"data/train.parquet": parquet("a"), "README.md": card()}
     with serving(Site({f"datasets/{given['repo']}": files}, commit=given["revision"])) as site:
         done = run_stage(place, "fetch", {"HF_ENDPOINT": site.address})
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].startswith(said)
+    assert done.stdout.splitlines()[0].startswith(message)
     assert done.stdout.count("forbids") == 1
     assert "its card names no licence, and it is made of Evol-Instruct data, CC-BY-NC-SA-4.0" in done.stdout
     lock = read_json(place / "data/raw/sources.lock.json")["sources"][given["name"]]
     assert (lock["licence"], lock["forbids"]) == ("CC-BY-NC-SA-4.0", "commercial use")
 
 
-def test_lock_and_report_say_of_every_kind_of_source_what_came_and_in_which_format(tmp_path: Path) -> None:
+def test_lock_and_report_record_sources_and_formats_of_every_kind(tmp_path: Path) -> None:
     texts, folder = [lines("1", "2"), gzip.compress(csv("3")), lzma.compress(lines("4"))], tmp_path / "data/sources"  # fmt: skip
     folder.mkdir(parents=True)
     for name, data in zip("abc", texts, strict=True):
@@ -426,13 +428,15 @@ def test_lock_and_report_say_of_every_kind_of_source_what_came_and_in_which_form
     assert done.returncode == 0, done.stderr
     lock = read_json(place / "data/raw/sources.lock.json")["sources"]
     report = read_json(place / "reports/fetch.json")["sources"]
-    came = {"set": {"commit": COMMIT, "card_licence": "MIT"}, "far": {"sha256": given["far"]["sha256"]}, "near": {"sha256": given["near"]["sha256"]}, "pkg": {"file": "pkg-1.0-py3-none-any.whl", "sha256": wheel}}  # fmt: skip
+    resolved = {"set": {"commit": COMMIT, "card_licence": "MIT"}, "far": {"sha256": given["far"]["sha256"]}, "near": {"sha256": given["near"]["sha256"]}, "pkg": {"file": "pkg-1.0-py3-none-any.whl", "sha256": wheel}}  # fmt: skip
     formats = {"set": {"Parquet": 1}, "far": {"JSON array": 1}, "near": {"JSON lines": 1, "CSV, gz": 1, "JSON lines, xz": 1}, "pkg": {"Python": 2}}  # fmt: skip
     sizes = {"set": len(parquet("a", "b")), "far": 19, "near": sum(map(len, texts)), "pkg": len(code)}
-    for name, asked in given.items():
+    for name, requested in given.items():
         entry = lock[name]
-        assert entry["asked"].items() >= {k: v for k, v in asked.items() if k != "licence"}.items(), name
-        assert (entry["came"], entry["licence"]) == (came[name], asked.get("licence", "MIT"))
+        assert entry["requested"].items() >= {k: v for k, v in requested.items() if k != "licence"}.items(), (
+            name
+        )
+        assert (entry["resolved"], entry["licence"]) == (resolved[name], requested.get("licence", "MIT"))
         assert entry["bytes"] == sizes[name] == sum(file["bytes"] for file in entry["files"].values())
         assert entry["formats"] == report[name]["formats"] == formats[name]
         assert (report[name]["bytes"], report[name]["rows"]) == (entry["bytes"], entry["rows"])
@@ -447,14 +451,14 @@ def test_lock_and_report_say_of_every_kind_of_source_what_came_and_in_which_form
     assert {row["source"]: row["licence"] for row in rows} == {name: e["licence"] for name, e in lock.items()}
 
 
-BRING = """
+RESOLVE_BOTH = """
 import sys
-from stages.fetch.resolve import deliver
+from stages.fetch.resolve import resolve_source
 from stages.fetch.settings import Source
 from tests.helpers.loopback_hub import COMMIT
 places = {"hub": {"repo": "me/set", "revision": COMMIT}, "url": {"url": sys.argv[1] + "/x.jsonl", "sha256": sys.argv[2]}}
 for kind, place in places.items():
-    deliver(Source(name="set", kind=kind, licence="MIT", **place))
+    resolve_source(Source(name="set", kind=kind, licence="MIT", **place))
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
 
@@ -469,7 +473,7 @@ def test_a_large_file_goes_to_disk_and_not_through_memory(tmp_path: Path) -> Non
             "HF_HOME": str(tmp_path / "hf"),
             "PYTHONPATH": str(REPOSITORY),
         }
-        command = [sys.executable, "-c", BRING, site.address, hashlib.sha256(large).hexdigest()]
+        command = [sys.executable, "-c", RESOLVE_BOTH, site.address, hashlib.sha256(large).hexdigest()]
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout.split()[-1])  # KiB, of which about 45 MiB are imports

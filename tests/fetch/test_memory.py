@@ -85,7 +85,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], lis
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_memory_does_not_follow_the_size_of_a_file(
+def test_memory_does_not_grow_with_the_size_of_a_file(
     case: tuple[str, str], grown: dict[tuple[str, str], list[dict[str, Any]]]
 ) -> None:
     small, large = grown[case]
@@ -95,7 +95,7 @@ def test_memory_does_not_follow_the_size_of_a_file(
     assert large["mib"] - small["mib"] < (LARGE - SMALL) / 3
 
 
-def test_memory_does_not_follow_the_number_of_rows_nor_of_equal_ones(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_rows_or_equal_rows(tmp_path: Path) -> None:
     """Through sorted runs on disk; equal rows have equal ids, which no range of ids parts."""
     jobs, sizes = [], (24, 72)  # MiB
     for mib in sizes:
@@ -138,7 +138,7 @@ def exploded(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, b
 
 
 @pytest.mark.parametrize("bomb", PACKED, ids="-".join)
-def test_a_row_that_unpacks_to_much_is_a_bad_row_and_is_never_held(
+def test_a_row_that_decompresses_to_too_much_is_rejected_and_never_held(
     bomb: tuple[str, str], exploded: dict[tuple[str, str, bool], dict[str, Any]]
 ) -> None:
     *_, place, most = BOMBS[bomb[0]]
@@ -151,7 +151,7 @@ def test_a_row_that_unpacks_to_much_is_a_bad_row_and_is_never_held(
 
 
 @pytest.mark.parametrize("packer", ["gz", "bz2", "xz", "zst"])
-def test_rows_that_unpack_to_many_are_read_a_few_at_a_time(packer: str, tmp_path: Path) -> None:
+def test_rows_that_decompress_to_many_are_read_a_few_at_a_time(packer: str, tmp_path: Path) -> None:
     rows = MIB // len(LINE)
     (tmp_path / "bomb").write_bytes(PACKERS[packer](LINE * rows) * 80)
     assert (tmp_path / "bomb").stat().st_size < 2 * MIB

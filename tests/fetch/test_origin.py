@@ -14,7 +14,7 @@ import pytest
 from stages.common.errors import UserError
 from stages.fetch import urls
 from stages.fetch.licences import forbids, require_card_licence
-from stages.fetch.resolve import deliver
+from stages.fetch.resolve import resolve_source
 from stages.fetch.settings import FetchSettings, Source
 from tests.helpers.loopback_hub import Site, serving
 
@@ -47,10 +47,10 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def refused(one: Source, *said: str) -> str:
+def refused(one: Source, *message: str) -> str:
     with pytest.raises(UserError) as error:
-        deliver(one)
-    for part in said:
+        resolve_source(one)
+    for part in message:
         assert part in str(error.value)
     return str(error.value)
 
@@ -64,36 +64,36 @@ def test_a_glob_takes_files_of_all_folders_and_is_pinned_by_its_listing(sources:
         (sources / name).write_text(name, "utf-8")
     names = ["data/sources/a.jsonl", "data/sources/b/c/d.jsonl"]
     sums = subprocess.run(["sha256sum", *names], capture_output=True, check=True).stdout
-    delivery = deliver(source(path="data/sources/**/*.jsonl", sha256=sha256(sums)))
-    assert [file.name for file in delivery.files] == names
-    assert [file.read() for file in delivery.files] == [b"a.jsonl", b"b/c/d.jsonl"]
-    assert delivery.lock["came"] == {"sha256": sha256(sums)}
-    assert delivery.lock["bytes"] == 18
-    assert delivery.lock["files"][names[0]] == {"bytes": 7, "sha256": sha256(b"a.jsonl")}
+    resolved = resolve_source(source(path="data/sources/**/*.jsonl", sha256=sha256(sums)))
+    assert [file.name for file in resolved.files] == names
+    assert [file.read() for file in resolved.files] == [b"a.jsonl", b"b/c/d.jsonl"]
+    assert resolved.lock["resolved"] == {"sha256": sha256(sums)}
+    assert resolved.lock["bytes"] == 18
+    assert resolved.lock["files"][names[0]] == {"bytes": 7, "sha256": sha256(b"a.jsonl")}
     (sources / "a.jsonl").write_text("changed", "utf-8")
-    refused(source(path="data/sources/**/*.jsonl", sha256=sha256(sums)), "is not the pinned one", sha256(sums), "sha256sum data/sources/**/*.jsonl | sha256sum")  # fmt: skip
-    refused(source(path="data/sources/*.txt", sha256=SUM), "data/sources/*.txt: no file matches")
+    refused(source(path="data/sources/**/*.jsonl", sha256=sha256(sums)), "does not match its pin", sha256(sums), "sha256sum data/sources/**/*.jsonl | sha256sum")  # fmt: skip
+    refused(source(path="data/sources/*.txt", sha256=SUM), "no file matches data/sources/*.txt")
 
 
-def test_a_path_that_is_no_readable_file_is_refused_by_what_it_is(sources: Path) -> None:
+def test_a_path_that_is_not_a_readable_file_says_what_it_is(sources: Path) -> None:
     (sources / "folder").mkdir()
     (sources / "loop").symlink_to("loop")
     (sources / "lost").symlink_to("nowhere")
     (sources / "unreadable").symlink_to("/proc/self/mem")
     os.mkfifo(sources / "pipe")
-    for name, said in (
+    for name, message in (
         (
             "folder",
-            "data/sources/folder: a folder, where a file is due. For its files: path: data/sources/folder/*",
+            "data/sources/folder is a folder, expected a file. For the files in it set path: data/sources/folder/*",
         ),
-        ("loop", "data/sources/loop: a loop of symbolic links"),
-        ("lost", "data/sources/lost: a link to nowhere, which is not there"),
-        ("pipe", "data/sources/pipe: no ordinary file"),
-        ("unreadable", "data/sources/unreadable: not readable"),
+        ("loop", "data/sources/loop is a loop of symbolic links"),
+        ("lost", "data/sources/lost is a link to nowhere, which does not exist"),
+        ("pipe", "data/sources/pipe is not a regular file"),
+        ("unreadable", "data/sources/unreadable is not readable"),
         ("absent", "data/sources/absent: no such file"),
     ):
-        refused(source(path=f"data/sources/{name}", sha256=SUM), f"source 'mine': {said}")
-    refused(source(path="data/sources/l*p", sha256=SUM), "data/sources/loop: a loop of symbolic links")
+        refused(source(path=f"data/sources/{name}", sha256=SUM), f"source 'mine': {message}")
+    refused(source(path="data/sources/l*p", sha256=SUM), "data/sources/loop is a loop of symbolic links")
 
 
 def test_a_file_without_a_sum_is_pinned_by_the_dvc_file_beside_it(sources: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_file_without_a_sum_is_pinned_by_the_dvc_file_beside_it(sources: Path)
     (sources / "folder/sub").mkdir(parents=True)
     for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl"):
         (sources / "folder" / name).write_text(name, "utf-8")
-    refused(source(), "is not pinned: set sha256: " + sha256(b"one"), "`dvc add data/sources/x.jsonl`")
+    refused(source(), "is not pinned. Set sha256: " + sha256(b"one"), "`dvc add data/sources/x.jsonl`")
     dvc = [sys.executable, "-m", "dvc"]
     env = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     (sources.parent / "y.jsonl").write_text("far", "utf-8")
@@ -109,27 +109,27 @@ def test_a_file_without_a_sum_is_pinned_by_the_dvc_file_beside_it(sources: Path)
     added = ["add", "-q", "data/sources/x.jsonl", "data/sources/folder"]
     for command in (["init", "--no-scm", "-q"], added, imported):
         subprocess.run([*dvc, *command], check=True, env=env)
-    came = deliver(source()).lock["came"]
-    assert came == {"sha256": sha256(b"one"), "dvc": "data/sources/x.jsonl.dvc"}
-    assert deliver(source(path="data/sources/y.jsonl")).files[0].read() == b"far"
+    pin = resolve_source(source()).lock["resolved"]
+    assert pin == {"sha256": sha256(b"one"), "dvc": "data/sources/x.jsonl.dvc"}
+    assert resolve_source(source(path="data/sources/y.jsonl")).files[0].read() == b"far"
     glob = source(path="data/sources/folder/**/*.jsonl")
-    assert len(deliver(glob).files) == 3
-    assert deliver(glob).lock["came"]["dvc"] == "data/sources/folder.dvc"
+    assert len(resolve_source(glob).files) == 3
+    assert resolve_source(glob).lock["resolved"]["dvc"] == "data/sources/folder.dvc"
     (sources / "x.jsonl").unlink()
-    refused(source(), "data/sources/x.jsonl: no such file. `dvc pull` brings it")
+    refused(source(), "data/sources/x.jsonl: no such file. `dvc pull` fetches it")
     (sources / "x.jsonl").write_text("two", "utf-8")
-    said = refused(source(), "data/sources/x.jsonl is not what data/sources/x.jsonl.dvc pins")
-    assert hashlib.md5(b"one").hexdigest() in said
-    assert hashlib.md5(b"two").hexdigest() in said
+    message = refused(source(), "data/sources/x.jsonl does not match data/sources/x.jsonl.dvc")
+    assert hashlib.md5(b"one").hexdigest() in message
+    assert hashlib.md5(b"two").hexdigest() in message
     (sources / "folder/sub/c.jsonl").unlink()
-    refused(glob, "data/sources/folder is not what data/sources/folder.dvc pins")
+    refused(glob, "data/sources/folder does not match data/sources/folder.dvc")
     (sources / "x.jsonl.dvc").write_text("outs:\n- md5: 0\n  path: x.jsonl\n", "utf-8")
     refused(source(), "was written by DVC 2")
 
 
-def test_a_file_is_streamed_and_opened_anew_each_time(sources: Path) -> None:
+def test_a_file_is_streamed_and_reopened_each_time(sources: Path) -> None:
     (sources / "x.jsonl").write_bytes(DATA)
-    (file,) = deliver(source(sha256=sha256(DATA))).files
+    (file,) = resolve_source(source(sha256=sha256(DATA))).files
     with file.open() as first, file.open() as second:
         assert first.read(3) == second.read(3) == DATA[:3]
         first.seek(-1, os.SEEK_END)
@@ -152,21 +152,21 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_url_is_downloaded_once_and_again_when_the_copy_was_changed(sources: Path) -> None:
     with serving(Site(files={"/a/x.jsonl": DATA})) as site:
         one = url_source(f"{site.address}/a/x.jsonl?key=1", sha256(DATA))
-        delivery = deliver(one)
-        (file,) = delivery.files
+        resolved = resolve_source(one)
+        (file,) = resolved.files
         assert (file.name, file.read()) == ("x.jsonl", DATA)
-        assert delivery.lock["came"] == {"sha256": sha256(DATA)}
-        assert delivery.lock["asked"]["url"] == one.url
-        before = len(site.asked)
-        assert deliver(one) == delivery
-        assert len(site.asked) == before
+        assert resolved.lock["resolved"] == {"sha256": sha256(DATA)}
+        assert resolved.lock["requested"]["url"] == one.url
+        before = len(site.requests)
+        assert resolve_source(one) == resolved
+        assert len(site.requests) == before
         file.path.write_bytes(b"changed")
-        assert deliver(one).files[0].read() == DATA
-        assert len(site.asked) > before
+        assert resolve_source(one).files[0].read() == DATA
+        assert len(site.requests) > before
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_dropped_connection_is_gone_on_from_the_block_where_it_broke(
+def test_a_dropped_connection_is_resumed_at_the_block_where_it_broke(
     sources: Path, ranges: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(urls, "BLOCK", 1 << 20)
@@ -174,47 +174,45 @@ def test_a_dropped_connection_is_gone_on_from_the_block_where_it_broke(
     with serving(
         Site(files={"/x.jsonl": data}, ranges=ranges, cuts={"/x.jsonl": [1_000_000, 700_000]})
     ) as site:
-        assert deliver(url_source(f"{site.address}/x.jsonl", sha256(data))).files[0].read() == data
+        assert resolve_source(url_source(f"{site.address}/x.jsonl", sha256(data))).files[0].read() == data
         starts = [int(part[6:].split("-")[0]) for part in site.gets("/x.jsonl") if part]
     if ranges:
         assert starts == [0, 0, 0, 1 << 20, 2 << 20]
 
 
-def test_what_an_interrupted_run_left_is_gone_on_from_unless_it_is_of_another_file(sources: Path) -> None:
-    part = urls.CACHE / f"{sha256(DATA)}.part"
+def test_a_partial_download_is_resumed_unless_it_is_of_another_file(sources: Path) -> None:
+    part = urls.URL_CACHE / f"{sha256(DATA)}.part"
     with serving(Site(files={"/x.jsonl": DATA})) as site:
         one = url_source(f"{site.address}/x.jsonl", sha256(DATA))
         for left, first in ((DATA[:600_000], 600_000), (b"?" * 600_000, 0)):
-            shutil.rmtree(urls.CACHE, ignore_errors=True)
+            shutil.rmtree(urls.URL_CACHE, ignore_errors=True)
             part.parent.mkdir(parents=True)
             part.write_bytes(left)
-            site.asked.clear()
-            assert deliver(one).files[0].read() == DATA
-            starts = [int(asked[6:].split("-")[0]) for asked in site.gets("/x.jsonl") if asked]
+            site.requests.clear()
+            assert resolve_source(one).files[0].read() == DATA
+            starts = [int(part[6:].split("-")[0]) for part in site.gets("/x.jsonl") if part]
             assert starts[-1] == first
             assert not part.exists()
 
 
-def test_what_a_url_refuses_is_one_message(sources: Path) -> None:
+def test_a_refusal_of_a_url_is_one_message(sources: Path) -> None:
     with serving(Site(files={"/x.jsonl": DATA}, faults={"/closed": [(403, {})] * 50})) as site:
-        refused(
-            url_source(f"{site.address}/lost.jsonl", SUM), f"{site.address}/lost.jsonl: no such file there"
-        )
-        refused(url_source(f"{site.address}/closed.jsonl", SUM), "access is refused")
+        refused(url_source(f"{site.address}/lost.jsonl", SUM), f"{site.address}/lost.jsonl: no such file")
+        refused(url_source(f"{site.address}/closed.jsonl", SUM), "access is denied")
         refused(url_source(f"{site.address}/x.jsonl", SUM), f"expected sha256 {SUM}", sha256(DATA))
-        assert list(urls.CACHE.iterdir()) == []
-    refused(url_source("http://127.0.0.1:9/x.jsonl", SUM), "could not be downloaded: no network?")
+        assert list(urls.URL_CACHE.iterdir()) == []
+    refused(url_source("http://127.0.0.1:9/x.jsonl", SUM), "could not be downloaded. Is there a network?")
 
 
-def test_a_login_comes_from_netrc(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_is_read_from_netrc(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(Site(files={"/x.jsonl": DATA}, login="Basic bWU6c2VjcmV0")) as site:
         one = url_source(f"{site.address}/x.jsonl", sha256(DATA))
-        refused(one, "access is refused (401")
+        refused(one, "access is denied (401")
         (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n", "utf-8")
         (tmp_path / "netrc").chmod(0o600)
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         fsspec.filesystem("http").clear_instance_cache()
-        assert deliver(one).files[0].read() == DATA
+        assert resolve_source(one).files[0].read() == DATA
 
 
 def test_a_missing_driver_names_the_extra(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +223,7 @@ def test_a_missing_driver_names_the_extra(sources: Path, monkeypatch: pytest.Mon
     for url, extra in (("s3://bucket/x", "s3"), ("gs://bucket/x", "gcs"), ("ssh://host/x", "ssh")):
         monkeypatch.delitem(_registry, url.partition(":")[0], raising=False)
         refused(url_source(url, SUM), "needs a driver for", f"pip install '.[{extra}]'")
-    refused(url_source("nothing://bucket/x", SUM), "fsspec knows no such protocol")
+    refused(url_source("nothing://bucket/x", SUM), "fsspec does not support this protocol")
 
 
 @pytest.fixture
@@ -250,12 +248,12 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_s3_is_read_in_parts_and_resumed(sources: Path, bucket: Any) -> None:
     bucket.put_object(Bucket="bucket", Key="d/x.jsonl", Body=DATA)
     one = url_source("s3://bucket/d/x.jsonl", sha256(DATA))
-    part = urls.CACHE / f"{sha256(DATA)}.part"
+    part = urls.URL_CACHE / f"{sha256(DATA)}.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(DATA[:500_000])
-    assert deliver(one).files[0].read() == DATA
-    refused(url_source("s3://bucket/d/lost.jsonl", SUM), "s3://bucket/d/lost.jsonl: no such file there")
-    refused(url_source("s3://bucket/d/x.jsonl", SUM), "is not the pinned one")
+    assert resolve_source(one).files[0].read() == DATA
+    refused(url_source("s3://bucket/d/lost.jsonl", SUM), "s3://bucket/d/lost.jsonl: no such file")
+    refused(url_source("s3://bucket/d/x.jsonl", SUM), "does not match its pin")
 
 
 # Licences
@@ -267,7 +265,7 @@ HUB: dict[str, Any] = {"name": "code", "kind": "hub", "repo": "nickrosh/Evol-Ins
 def test_a_licence_that_is_not_on_the_list_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"'code': its licence CC-BY-NC-SA-4\.0 is not in fetch\.licences, so nothing of it is downloaded"):  # fmt: skip
         FetchSettings(sources=[Source(**HUB, licence="CC-BY-NC-SA-4.0")])
-    with pytest.raises(ValueError, match=r"or add GPL-3\.0-only to fetch\.licences if what"):
+    with pytest.raises(ValueError, match=r"or add GPL-3\.0-only to fetch\.licences if your use"):
         FetchSettings(sources=[source(sha256=SUM, licence="(MIT OR ISC) AND GPL-3.0-only")])
     with pytest.raises(ValueError, match=r"fetch\.licences is 'Apache 2\.0': expected one SPDX id in each"):
         FetchSettings(sources=[source(sha256=SUM)], licences=["MIT", "Apache 2.0"])
@@ -277,7 +275,7 @@ def test_a_licence_that_is_not_on_the_list_is_refused_by_name() -> None:
     )
 
 
-def test_a_well_known_data_set_cannot_be_given_a_licence_it_has_not() -> None:
+def test_a_well_known_data_set_cannot_be_given_another_licence() -> None:
     url = f"https://huggingface.co/datasets/{HUB['repo']}/resolve/main/EvolInstruct-Code-80k.json"
     for place in (
         HUB,
@@ -289,7 +287,7 @@ def test_a_well_known_data_set_cannot_be_given_a_licence_it_has_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("card", "licence", "said"),
+    ("card", "licence", "message"),
     [
         ({"license": "mit"}, "MIT", "MIT"),
         ({"license": "odc-by"}, "ODC-By-1.0", "ODC-By-1.0"),
@@ -308,10 +306,10 @@ def test_a_well_known_data_set_cannot_be_given_a_licence_it_has_not() -> None:
         ({}, "MIT", None),
     ],
 )
-def test_the_cards_licence_in_the_hubs_words_is_the_configurations(
-    card: dict, licence: str, said: str | None
+def test_the_cards_licence_id_matches_the_configured_spdx_id(
+    card: dict, licence: str, message: str | None
 ) -> None:
-    assert require_card_licence("me/set", licence, card) == said
+    assert require_card_licence("me/set", licence, card) == message
 
 
 @pytest.mark.parametrize(
@@ -323,7 +321,7 @@ def test_a_card_with_another_licence_is_an_error_that_names_both(card: dict) -> 
 
 
 @pytest.mark.parametrize(
-    ("licence", "said"),
+    ("licence", "message"),
     [
         ("CC-BY-NC-SA-4.0", "commercial use"),
         ("cc-by-nc-4.0", "commercial use"),
@@ -337,32 +335,32 @@ def test_a_card_with_another_licence_is_an_error_that_names_both(card: dict) -> 
         ("LicenseRef-once", ""),
     ],
 )
-def test_licences_that_forbid_commercial_use(licence: str, said: str) -> None:
-    assert forbids(licence) == said
+def test_licences_that_forbid_commercial_use(licence: str, message: str) -> None:
+    assert forbids(licence) == message
 
 
 # Settings
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"kind": "url", "url": "file:///etc/passwd", "sha256": SUM}, "url is 'file:///etc/passwd'"),
-        ({"kind": "url", "url": "https://me:secret@host/x", "sha256": SUM}, "expected no password in it"),
+        ({"kind": "url", "url": "https://me:secret@host/x", "sha256": SUM}, "expected no password"),
         ({"kind": "url", "url": "https://host/x"}, "not pinned: sha256 is ''"),
-        ({"split": "test"}, "split is 'test': expected nothing: hub alone has it"),
+        ({"split": "test"}, "split is 'test': expected nothing: only kind hub has it"),
         ({"columns": {"question": "x"}}, "columns is 'question': expected one of prompt, completion"),
         ({"columns": {"prompt": "a"}, "template": {"prompt": "b"}}, "template is 'prompt'"),
-        ({"format": "functions", "template": {"prompt": "x"}}, "format rows alone has it"),
+        ({"format": "functions", "template": {"prompt": "x"}}, "only format rows has it"),
         ({"max_rows": -1}, "max_rows is -1"),
         ({"licence": "Apache 2.0"}, "licence is 'Apache 2.0': expected an SPDX id"),
         ({"weight": 3.0}, "weight is 3.0"),
     ],
 )  # fmt: skip
-def test_a_field_that_cannot_be_is_refused(given: dict, said: str) -> None:
+def test_an_invalid_field_is_refused(given: dict, message: str) -> None:
     with pytest.raises(ValueError, match="expected") as error:
         source(**given)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "secret" not in str(error.value)
 
 

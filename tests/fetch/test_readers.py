@@ -1,4 +1,4 @@
-"""fetch, from files to rows: formats told by bytes and by columns, bad rows counted or refused, in bounded memory."""
+"""fetch: formats recognised by bytes and columns, bad rows counted or refused, mixing, in bounded memory."""
 
 import bz2
 import csv
@@ -21,15 +21,15 @@ from stages.common.files import ROW_GROUP_ROWS, write_parquet
 from stages.common.schema import row_schema
 from stages.fetch import compression, csv_rows, json_rows, mixing, row_errors
 from stages.fetch import row_groups as row_groups_module
-from stages.fetch.columns import reader_of
-from stages.fetch.external_sort import Runs, suffixes
-from stages.fetch.origin import File
-from stages.fetch.row_errors import Bad, BadRow
-from stages.fetch.row_formats import recognised
+from stages.fetch.columns import row_reader
+from stages.fetch.external_sort import SortedRuns, id_suffixes
+from stages.fetch.row_errors import RejectedRow, RowError
+from stages.fetch.row_formats import recognise_row
 from stages.fetch.row_groups import row_groups
 from stages.fetch.settings import Source
-from stages.fetch.source_rows import Tally, batches
-from stages.fetch.tables import read, rows_of
+from stages.fetch.source_file import SourceFile
+from stages.fetch.source_rows import Tally, row_batches
+from stages.fetch.tables import stream_rows, stream_strict_rows
 from tests.helpers.fetch_reading import mixed, source_rows
 from tests.helpers.loopback_hub import made_file
 
@@ -88,15 +88,15 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def items(data: bytes, name: str = "any.name") -> list[Any]:
-    return list(read(made_file(name, data)))
+    return list(stream_rows(made_file(name, data)))
 
 
 def good(found: list[Any]) -> list[dict]:
-    return [item[1] for item in found if not isinstance(item, Bad)]
+    return [item[1] for item in found if not isinstance(item, RejectedRow)]
 
 
 def wrong(found: list[Any]) -> list[tuple[int, str, int]]:
-    return [(item.number, item.reason, item.rows) for item in found if isinstance(item, Bad)]
+    return [(item.number, item.reason, item.rows) for item in found if isinstance(item, RejectedRow)]
 
 
 # Formats of files
@@ -104,9 +104,11 @@ def wrong(found: list[Any]) -> list[tuple[int, str, int]]:
 
 @pytest.mark.parametrize("packer", PACKERS)
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_file_is_what_its_bytes_say(writer: str, packer: str) -> None:
+def test_a_format_is_recognised_by_the_bytes_of_the_file(writer: str, packer: str) -> None:
     for name in ("a.csv", "a.jsonl.gz", "none"):
-        assert [row for _, row in rows_of(made_file(name, PACKERS[packer](WRITERS[writer](ROWS))))] == ROWS
+        assert [
+            row for _, row in stream_strict_rows(made_file(name, PACKERS[packer](WRITERS[writer](ROWS))))
+        ] == ROWS
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -115,7 +117,7 @@ TABLES = st.lists(st.fixed_dictionaries({"prompt": TEXT, "x,\"y": TEXT}), min_si
 
 @settings(max_examples=60, deadline=None)
 @given(TABLES, st.sampled_from(sorted(WRITERS)), st.sampled_from(sorted(PACKERS)))
-def test_any_rows_come_back_from_any_format(rows: list[dict], writer: str, packer: str) -> None:
+def test_any_rows_survive_any_format(rows: list[dict], writer: str, packer: str) -> None:
     found = items(PACKERS[packer](WRITERS[writer](rows)))
     assert wrong(found) == []
     assert good(found) == rows
@@ -129,11 +131,11 @@ def test_a_byte_read_at_a_time_gives_the_same_array(monkeypatch: pytest.MonkeyPa
         assert good(list(json_rows.json_values(io.BytesIO(data)))) == rows
 
 
-def test_nested_columns_of_parquet_and_arrow_come_as_lists_and_objects() -> None:
+def test_nested_columns_of_parquet_and_arrow_become_lists_and_objects() -> None:
     rows = [{"messages": [{"role": "user", "content": "a"}], "n": 1}, {"messages": None, "n": None}]
     for writer in ("parquet", "arrow file", "arrow stream"):
         assert good(items(WRITERS[writer](rows))) == rows
-    assert list(read(made_file("x", parquet(rows)), {"n"})) == [(1, {"n": 1}), (2, {"n": None})]
+    assert list(stream_rows(made_file("x", parquet(rows)), {"n"})) == [(1, {"n": 1}), (2, {"n": None})]
 
 
 # Bad rows
@@ -182,7 +184,7 @@ def test_a_row_that_is_too_big_is_one_bad_row_between_good_ones(
         (b'[{"text": "x"}}, {"text": "y"}]', 2, (2, row_errors.NOT_JSON, 1)),
         (b'[{"text": "x"},, {"text": "y"}]', 2, (2, row_errors.NOT_JSON, 1)),
         (b'[{"text": "x"}]\n[{"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
-        (b"text,tests\nx\ny,z\n", 1, (1, row_errors.FIELDS, 1)),
+        (b"text,tests\nx\ny,z\n", 1, (1, row_errors.FIELD_COUNT, 1)),
         (b'text,tests\ny,z\n"x', 1, (2, row_errors.CUT, 1)),
         (b'text,tests\ny,z\n"x"x,y\na,b\n', 2, (2, row_errors.NOT_CSV, 1)),
         (b"text,tests\ny,\xff\na,b\n", 1, (1, row_errors.NOT_UTF8, 1)),
@@ -200,14 +202,14 @@ def test_a_row_that_is_too_big_is_one_bad_row_between_good_ones(
         (b"\x1f\x8b" + b"no gzip", 0, (0, row_errors.CUT, 1)),
     ],
 )  # fmt: skip
-def test_a_bad_row_is_told_with_its_place_and_others_are_kept(
+def test_a_bad_row_is_reported_with_its_place_and_others_are_kept(
     data: bytes, kept: int, expected: tuple[int, str, int]
 ) -> None:
     found = items(data)
     assert len(good(found)) == kept
     assert wrong(found)[0] == expected
     with pytest.raises(UserError) as error:
-        list(rows_of(made_file("x.any", data)))
+        list(stream_strict_rows(made_file("x.any", data)))
     assert str(error.value).startswith("x.any")
     assert expected[1] in str(error.value)
     assert not expected[0] or f" {expected[0]}: " in str(error.value)
@@ -259,13 +261,13 @@ def test_invalid_utf8_and_a_column_twice_in_arrow_are_bad_rows() -> None:
     assert wrong(items(sink.getvalue().to_pybytes())) == [(1, row_errors.DUPLICATE, 2)]
 
 
-def test_an_xz_file_that_asks_for_too_much_memory_is_refused() -> None:
+def test_an_xz_file_that_needs_too_much_memory_is_refused() -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**29, "preset": 0}]
     try:
         data = lzma.compress(lines(ALPACA), filters=filters)
     except MemoryError:
         pytest.skip("not enough memory to make it")
-    with pytest.raises(UserError, match="unpacking takes more than 256 MiB"):
+    with pytest.raises(UserError, match="decompressing it takes more than 256 MiB"):
         items(data)
 
 
@@ -310,8 +312,10 @@ def file_source(**other: Any) -> Source:
         ),
     ],
 )
-def test_a_format_is_told_by_its_columns(row: dict, prompt: Any, completion: Any, messages: Any) -> None:
-    assert recognised(row) == {
+def test_a_format_is_recognised_by_its_columns(
+    row: dict, prompt: Any, completion: Any, messages: Any
+) -> None:
+    assert recognise_row(row) == {
         "prompt": prompt,
         "completion": completion,
         "messages": messages,
@@ -320,7 +324,7 @@ def test_a_format_is_told_by_its_columns(row: dict, prompt: Any, completion: Any
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"question": "a", "answer": "b"}, "fits no known format (its columns: question, answer"),
         ({"instruction": "a", "output": None}, "output (null)"),
@@ -330,12 +334,12 @@ def test_a_format_is_told_by_its_columns(row: dict, prompt: Any, completion: Any
         ({"messages": [{"role": "user", "content": None}]}, "turn 1 of 'messages': its content is NoneType"),
     ],
 )
-def test_a_row_that_fits_no_format_names_file_and_row(row: dict, said: str) -> None:
+def test_a_row_that_fits_no_format_names_file_and_row(row: dict, message: str) -> None:
     good = {"text": "x"}
     with pytest.raises(UserError) as error:
         source_rows(file_source(), [made_file("x.jsonl", lines(good, row))])
     assert str(error.value).startswith("x.jsonl, row 2: ")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 # Identity and weight
@@ -366,7 +370,7 @@ def test_weight_takes_a_share_of_the_rows_by_id() -> None:
 
 
 def row_of(row: dict, **given: Any) -> dict:
-    return {k: v for k, v in reader_of(file_source(**given))(row).items() if v is not None}
+    return {k: v for k, v in row_reader(file_source(**given))(row).items() if v is not None}
 
 
 PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
@@ -420,13 +424,13 @@ def test_columns_may_be_nested_and_templates_write_what_no_column_holds() -> Non
         "completion": "A",
     }
     assert row_of(row, columns={"completion": "a"}) == {"prompt": "", "completion": "A"}
-    for wrongly, said in (
+    for wrongly, message in (
         ({"columns": {"completion": "b"}}, "no column 'b'"),
         ({"columns": {"completion": "q"}}, "'completion' is dict, expected text"),
         ({"template": {"completion": "{{ lost }}"}}, "'lost' is undefined"),
         ({"template": {"completion": "{{ a.__class__.__mro__ }}"}}, "unsafe"),
     ):
-        with pytest.raises(BadRow, match=said):
+        with pytest.raises(RowError, match=message):
             row_of(row, **wrongly)
     with pytest.raises(UserError, match="fetch source 'mine': template"):
         row_of(row, template={"completion": "{{ a"})
@@ -468,7 +472,11 @@ def test_dropped_rows_are_counted_and_listed_and_the_rest_is_kept() -> None:
         {"text": "\ud800"},
         {"text": "b"},
     ]
-    files = [made_file("x", lines(*rows)), made_file("empty", b""), File("loop", Path("/proc/self/nothing"))]
+    files = [
+        made_file("x", lines(*rows)),
+        made_file("empty", b""),
+        SourceFile("loop", Path("/proc/self/nothing")),
+    ]
     found, tallies = mixed([(file_source(), files)], drop=True)
     assert {row["completion"] for row in found} == {"a", "b"}
     assert tallies["mine"].reasons == {
@@ -485,7 +493,7 @@ def test_dropped_rows_are_counted_and_listed_and_the_rest_is_kept() -> None:
 def test_a_symlink_loop_is_a_bad_file(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    files = [File("loop", loop), made_file("x", lines({"text": "a"}))]
+    files = [SourceFile("loop", loop), made_file("x", lines({"text": "a"}))]
     assert source_rows(file_source(), files, drop=True)[1] == {"taken": 1, "a file that cannot be opened": 1}
     with pytest.raises(UserError, match=r"loop: cannot be opened \(.*[Ss]ymbolic"):
         source_rows(file_source(), files)
@@ -494,7 +502,7 @@ def test_a_symlink_loop_is_a_bad_file(tmp_path: Path) -> None:
 # Order and mixing
 
 
-def test_runs_on_disk_change_nothing() -> None:
+def test_sorting_on_disk_gives_the_same_rows() -> None:
     texts = [{"text": f"row {i % 700}"} for i in range(3000)]
     sources = [(file_source(weight=0.5), [made_file("x", lines(*texts))])]
     assert mixed(sources, run_bytes=20_000) == mixed(sources)
@@ -505,13 +513,13 @@ def test_runs_on_disk_change_nothing() -> None:
     st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(0, 50), st.floats(0.01, 10)), min_size=1),
     st.integers(1, 120),
 )
-def test_a_mix_adds_up_and_a_short_source_is_made_up_for(given: dict, total: int) -> None:
+def test_a_mix_adds_up_and_others_make_up_for_a_short_source(given: dict, total: int) -> None:
     available = {name: count for name, (count, _) in given.items()}
     weights = {name: weight for name, (_, weight) in given.items()}
-    taken = mixing.allotted(available, weights, total)
+    taken = mixing.allot_rows(available, weights, total)
     assert sum(taken.values()) == min(total, sum(available.values()))
     assert all(0 <= taken[name] <= available[name] for name in available)
-    assert taken == mixing.allotted(dict(reversed(available.items())), weights, total)
+    assert taken == mixing.allot_rows(dict(reversed(available.items())), weights, total)
     for a in available:
         for b in available:  # a source that has rows left got its part beside every other
             if taken[a] < available[a]:
@@ -519,7 +527,7 @@ def test_a_mix_adds_up_and_a_short_source_is_made_up_for(given: dict, total: int
 
 
 def test_caps_and_a_total_are_counted_and_do_not_follow_the_order_of_sources() -> None:
-    def given(name: str, count: int, **other: Any) -> tuple[Source, list[File]]:
+    def given(name: str, count: int, **other: Any) -> tuple[Source, list[SourceFile]]:
         return file_source(name=name, **other), [
             made_file("x", lines(*({"text": f"{i}"} for i in range(count))))
         ]
@@ -532,8 +540,8 @@ def test_caps_and_a_total_are_counted_and_do_not_follow_the_order_of_sources() -
         "c": 5,
         "d": 2,
     }
-    assert tallies["d"].reasons == {"taken": 2, mixing.MAX_ROWS: 48}
-    assert tallies["a"].reasons == {"taken": 30, mixing.ROWS: 70}
+    assert tallies["d"].reasons == {"taken": 2, mixing.BY_MAX_ROWS: 48}
+    assert tallies["a"].reasons == {"taken": 30, mixing.BY_ROWS: 70}
     assert mixed(sources[::-1], rows=47)[0] == found
     fewer = {row["id"] for row in mixed(sources, rows=20)[0]}
     assert fewer < {row["id"] for row in found}
@@ -543,8 +551,8 @@ def test_the_file_is_the_one_that_write_parquet_makes(tmp_path: Path) -> None:
     sources = [(file_source(), [made_file("x", lines(*({"text": f"row {i}"} for i in range(10_000))))])]
     rows, _ = mixed(sources)
     write_parquet(tmp_path / "whole", pa.Table.from_pylist(rows, schema=row_schema()))
-    runs, tally = Runs(tmp_path / "scratch", 300_000), Tally("mine", False)
-    for batch in batches(*sources[0], tally):
+    runs, tally = SortedRuns(tmp_path / "scratch", 300_000), Tally("mine", False)
+    for batch in row_batches(*sources[0], tally):
         runs.add(batch)
     with pq.ParquetWriter(tmp_path / "parts", row_schema(), compression="zstd") as writer:
         for group in row_groups(runs.sorted()):
@@ -555,14 +563,14 @@ def test_the_file_is_the_one_that_write_parquet_makes(tmp_path: Path) -> None:
 
 def test_equal_ids_are_made_unique_in_the_order_of_text() -> None:
     for count in range(1, 1200, 7):
-        found = list(suffixes(count))
+        found = list(id_suffixes(count))
         assert sorted(found) == found
         assert set(found) == {"", *(f"-{number}" for number in range(2, count + 1))}
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=400), st.integers(200, 20_000))
-def test_many_equal_rows_come_in_the_same_order_from_runs_of_any_size(kinds: list[int], size: int) -> None:
+def test_many_equal_rows_keep_their_order_for_runs_of_any_size(kinds: list[int], size: int) -> None:
     texts = [{"text": f"row {kind}" * (1 + 40 * (kind == 0))} for kind in kinds]
     sources = [(file_source(), [made_file("x", lines(*texts))])]
     found, _ = mixed(sources, run_bytes=size)
@@ -571,7 +579,7 @@ def test_many_equal_rows_come_in_the_same_order_from_runs_of_any_size(kinds: lis
     assert len(found) == len(kinds)
 
 
-def test_row_groups_are_cut_by_the_bytes_of_their_texts_however_the_rows_come(
+def test_row_groups_are_cut_by_text_bytes_however_the_rows_arrive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(row_groups_module, "ROW_GROUP_BYTES", 4000)

@@ -116,11 +116,11 @@ def test_a_bad_row_is_a_counted_drop_or_an_error_that_names_file_and_row(
     assert reasons == {"taken": good + 1, reason: lost}
     with pytest.raises(UserError) as error:
         source_rows(file_source(), files)
-    told = str(error.value)
+    message = str(error.value)
     units = ("row", "line") if kind == "lines" else ("row",)
     places = [f"sub/bad.x, {unit} {first}: {reason}" for unit in units] if first else [f"sub/bad.x: {reason}"]
-    assert told.startswith(tuple(places)), told
-    assert "set fetch.on_bad_row=drop" in told
+    assert message.startswith(tuple(places)), message
+    assert "set fetch.on_bad_row=drop" in message
 
 
 def test_the_stage_lists_what_it_drops_and_writes_nothing_where_bad_rows_are_errors(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_stage_lists_what_it_drops_and_writes_nothing_where_bad_rows_are_err
 
 
 @pytest.mark.parametrize("on_bad_row", ["fail", "drop"])
-def test_a_loop_of_links_cannot_be_what_is_pinned(on_bad_row: str, tmp_path: Path) -> None:
+def test_a_loop_of_links_cannot_match_a_pin(on_bad_row: str, tmp_path: Path) -> None:
     path = tmp_path / "data/sources/loop"
     path.parent.mkdir(parents=True)
     path.symlink_to("loop")
@@ -163,13 +163,11 @@ def test_a_loop_of_links_cannot_be_what_is_pinned(on_bad_row: str, tmp_path: Pat
     place = stage_folder(tmp_path, {"fetch": {"sources": [one], "benchmarks": {}, "on_bad_row": on_bad_row}})
     done = run_stage(place, "fetch")
     assert done.returncode == 1
-    assert "source 'mine': data/sources/loop: a loop of symbolic links" in done.stderr
+    assert "source 'mine': data/sources/loop is a loop of symbolic links" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow file"])
-def test_a_disk_that_is_full_is_no_fault_of_the_file_that_is_unpacked_to_it(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_not_reported_as_a_bad_file(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     full = partial(open, "/dev/full", "wb")
     monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
     file = made_file("x", gzip.compress(WRITERS[kind]([GOOD, GOOD])))

@@ -1,4 +1,4 @@
-"""fetch: pinned sources, formats told by columns, functions taken from source text, benchmarks, clear refusals."""
+"""fetch: pinned sources, functions from source text, benchmarks, clear errors."""
 
 import ast
 import json
@@ -15,9 +15,9 @@ import yaml
 from stages.common.errors import UserError
 from stages.common.files import read_json, read_jsonl, sha256_file
 from stages.common.schema import row_schema
-from stages.common.sources.pins import matching, pinned_wheel
-from stages.fetch.benchmark_formats import problems_of
-from stages.fetch.functions import Row, functions_of
+from stages.common.sources.pins import match_names, pinned_wheel
+from stages.fetch.benchmark_formats import parse_benchmark
+from stages.fetch.functions import FunctionRow, functions_of
 from stages.fetch.settings import FetchSettings, Source
 from tests.helpers.fetch_reading import source_rows
 from tests.helpers.loopback_hub import COMMIT, REPOSITORY, hub, made_file, make_wheel, run_stage, stage_folder
@@ -188,7 +188,7 @@ def long_function(body: int, name: str = "long") -> str:
     )
 
 
-def taken(source: str, path: str = "pkg/a.py") -> tuple[dict[str, Row], Counter[str]]:
+def taken(source: str, path: str = "pkg/a.py") -> tuple[dict[str, FunctionRow], Counter[str]]:
     reasons: Counter[str] = Counter()
     return {row.name: row for row in functions_of(path, source.encode(), reasons)}, reasons
 
@@ -270,7 +270,7 @@ def test_windows_newlines_tests_and_files_that_do_not_parse() -> None:
     assert taken("def f(:\n")[1] == {"file does not parse": 1}
 
 
-def test_nothing_of_a_source_file_is_executed(tmp_path: Path) -> None:
+def test_a_source_file_is_never_executed(tmp_path: Path) -> None:
     mark = tmp_path / "executed"
     rows, _ = taken(f"open({str(mark)!r}, 'w')\n" + long_function(2))
     assert set(rows) == {"long"}
@@ -294,7 +294,7 @@ def test_basic_skills_takes_each_question_once_with_its_right_choice() -> None:
         ('def f1(a):\n    """Return the number a, 1 more."""\n', "    return a + 1\n"),
         ('def f2(a):\n    """Return the number a, 2 more."""\n', "    return a + 2\n"),
     ]
-    with pytest.raises(UserError, match=r"x.jsonl, row 1: no question about a function"):
+    with pytest.raises(UserError, match=r"x.jsonl, row 1: not a question with choices about a function"):
         source_rows(file_source(format="basic_skills"), [made_file("x.jsonl", lines(question(1, ["a"], 4)))])
 
 
@@ -308,7 +308,7 @@ MBPP = {
 
 
 def test_mbpp_becomes_a_problem_whose_reference_passes() -> None:
-    (problem,) = problems_of(benchmark("mbpp"), [made_file("x.jsonl", lines({"doc": MBPP}))])
+    (problem,) = parse_benchmark(benchmark("mbpp"), [made_file("x.jsonl", lines({"doc": MBPP}))])
     assert problem.task_id == "MBPP/11"
     assert problem.entry_point == "add"
     assert problem.prompt == (
@@ -324,14 +324,14 @@ def test_mbpp_becomes_a_problem_whose_reference_passes() -> None:
 
 def test_the_sanitized_mbpp_has_other_columns() -> None:
     row = {"source_file": "x", "task_id": 11, "prompt": MBPP["text"], "code": MBPP["code"], "test_imports": ["zero = 0"], "test_list": MBPP["test_list"]}  # fmt: skip
-    full = problems_of(benchmark("mbpp"), [made_file("x.jsonl", lines(MBPP))])
-    assert problems_of(benchmark("mbpp"), [made_file("x.jsonl", lines(row))]) == full
-    assert problems_of(benchmark("mbpp"), [made_file("x.parquet", parquet([row]))]) == full
+    full = parse_benchmark(benchmark("mbpp"), [made_file("x.jsonl", lines(MBPP))])
+    assert parse_benchmark(benchmark("mbpp"), [made_file("x.jsonl", lines(row))]) == full
+    assert parse_benchmark(benchmark("mbpp"), [made_file("x.parquet", parquet([row]))]) == full
 
 
 def test_a_function_named_check_is_not_hidden_by_its_tests() -> None:
     row = {**MBPP, "code": "def check(a):\n    return a > 1", "test_list": ["assert check(2) == True"], "test_setup_code": ""}  # fmt: skip
-    (problem,) = problems_of(benchmark("mbpp"), [made_file("x.jsonl", lines(row))])
+    (problem,) = parse_benchmark(benchmark("mbpp"), [made_file("x.jsonl", lines(row))])
     program = (
         problem.prompt + problem.canonical_solution + "\n" + problem.test + f"\ncheck({problem.entry_point})"
     )
@@ -341,23 +341,23 @@ def test_a_function_named_check_is_not_hidden_by_its_tests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "rows", "said"),
+    ("format", "rows", "message"),
     [
-        ("mbpp", [{**MBPP, "code": "x = 1"}], "row 1: no problem of format mbpp: its asserts call no function"),
-        ("humaneval", [{"task_id": "a"}], "row 1: no problem of format humaneval: it lacks 'prompt'"),
-        ("humaneval", [dict.fromkeys(("task_id", "prompt", "entry_point", "canonical_solution", "test"), "a")] * 2, "row 2: the task_id a comes twice"),
+        ("mbpp", [{**MBPP, "code": "x = 1"}], "row 1: not a problem in format mbpp: its asserts call no function"),
+        ("humaneval", [{"task_id": "a"}], "row 1: not a problem in format humaneval: it lacks 'prompt'"),
+        ("humaneval", [dict.fromkeys(("task_id", "prompt", "entry_point", "canonical_solution", "test"), "a")] * 2, "row 2: the task_id a is repeated"),
     ],
 )  # fmt: skip
-def test_a_problem_that_is_none_names_file_and_row(format: str, rows: list[dict], said: str) -> None:
-    with pytest.raises(UserError, match=f"x.jsonl, {said}"):
-        problems_of(benchmark(format), [made_file("x.jsonl", lines(*rows))])
+def test_a_row_that_is_not_a_problem_names_file_and_row(format: str, rows: list[dict], message: str) -> None:
+    with pytest.raises(UserError, match=f"x.jsonl, {message}"):
+        parse_benchmark(benchmark(format), [made_file("x.jsonl", lines(*rows))])
 
 
 # Settings and pins
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (
             {"kind": "hub", "repo": "a/b", "revision": "main", "members": ["*"]},
@@ -376,13 +376,13 @@ def test_a_problem_that_is_none_names_file_and_row(format: str, rows: list[dict]
         ({"kind": "git"}, "kind is 'git'"),
     ],
 )
-def test_a_source_without_a_pin_is_refused(given: dict, said: str) -> None:
+def test_a_source_without_a_pin_is_refused(given: dict, message: str) -> None:
     with pytest.raises(ValueError, match="expected") as error:
         FetchSettings(sources=[file_source(**given)])
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_a_benchmark_is_no_training_source_and_names_are_unique() -> None:
+def test_a_benchmark_is_not_a_training_source_and_names_are_unique() -> None:
     with pytest.raises(ValueError, match="a benchmark is never training data"):
         FetchSettings(sources=[file_source(format="mbpp")])
     with pytest.raises(ValueError, match="each name once"):
@@ -397,9 +397,9 @@ def test_a_benchmark_is_no_training_source_and_names_are_unique() -> None:
 
 def test_members_are_globs_and_a_missing_one_names_the_nearest() -> None:
     names = ["a/x.py", "a/b/y.py", "a/tests/t.py", "a/z.txt"]
-    assert matching(names, ["a/*.py", "!*/tests/*"], "w") == ["a/b/y.py", "a/x.py"]
-    with pytest.raises(UserError, match=r"w has no member 'a/x.pi'. The nearest is 'a/x.py'"):
-        matching(names, ["a/x.pi"], "w")
+    assert match_names(names, ["a/*.py", "!*/tests/*"], "w") == ["a/b/y.py", "a/x.py"]
+    with pytest.raises(UserError, match=r"w has no file that matches 'a/x.pi'. The nearest is 'a/x.py'"):
+        match_names(names, ["a/x.pi"], "w")
 
 
 def test_a_cached_wheel_that_was_changed_is_fetched_again(
@@ -419,12 +419,10 @@ def test_a_cached_wheel_that_was_changed_is_fetched_again(
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
     assert sha256_file(pinned_wheel("made-here", "1.0", sha256, cache)) == sha256
     (cache / wheel).unlink()
-    with pytest.raises(UserError, match=f"expected sha256 {SUM}\n  came     sha256 {sha256}"):
+    with pytest.raises(UserError, match=f"expected sha256 {SUM}\n  found    sha256 {sha256}"):
         pinned_wheel("made-here", "1.0", SUM, cache)
     assert list(cache.iterdir()) == []
-    with pytest.raises(
-        UserError, match=r"pip could not download made-here==2\.0: no network, or no such version"
-    ):
+    with pytest.raises(UserError, match=r"pip could not download made-here==2\.0. Is there a network"):
         pinned_wheel("made-here", "2.0", sha256, cache)
 
 
@@ -463,7 +461,7 @@ def test_fetch_writes_rows_benchmarks_and_lock_the_same_twice(place: Path) -> No
     assert read_jsonl(place / "data/benchmarks/tiny.jsonl") == [problem_row()]
     lock = read_json(place / "data/raw/sources.lock.json")
     assert lock["sources"]["pkg"]["rows"] == 6
-    assert lock["sources"]["pkg"]["came"]["sha256"] == lock["sources"]["pkg"]["asked"]["sha256"]
+    assert lock["sources"]["pkg"]["resolved"]["sha256"] == lock["sources"]["pkg"]["requested"]["sha256"]
     metrics = read_json(place / "reports/fetch.json")
     assert metrics["rows"] == 7
     assert metrics["sources"]["pkg"]["candidates"] == sum(metrics["sources"]["pkg"]["reasons"].values()) == 26
@@ -498,13 +496,13 @@ def test_the_examples_of_sources_run(tmp_path: Path) -> None:
     assert all("`" in row["completion"] for row in rows if row["source"] == "questions")
 
 
-def refused(place: Path, *said: str, env: dict[str, str] | None = None) -> None:
+def refused(place: Path, *message: str, env: dict[str, str] | None = None) -> None:
     """The stage ends with status 1, one message that has these parts, and nothing written."""
     done = run_stage(place, "fetch", env)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error in stage fetch: ")
-    for part in said:
+    for part in message:
         assert part in done.stderr
     assert not (place / "data/raw").exists()
     assert not (place / "data/benchmarks").exists()
@@ -515,23 +513,23 @@ def test_a_changed_file_a_cut_line_a_missing_file_and_no_network_are_refused(pla
     file = place / "data/sources/x.jsonl"
     pinned, cut = sha256_file(file), b'{"instruction": "Add.", "outp'
     file.write_bytes(lines(ALPACA) + cut)
-    came = sha256_file(file)
+    sha256 = sha256_file(file)
     refused(
         place,
-        "data/sources/x.jsonl is not the pinned one",
+        "data/sources/x.jsonl does not match its pin",
         f"expected sha256 {pinned}",
-        f"came     sha256 {came}",
+        f"found    sha256 {sha256}",
     )
     config = place / "reports/config.yaml"
-    config.write_text(config.read_text("utf-8").replace(pinned, came), "utf-8")
+    config.write_text(config.read_text("utf-8").replace(pinned, sha256), "utf-8")
     refused(place, "data/sources/x.jsonl, line 2: cut or damaged")
     file.unlink()
     refused(place, "source 'mine': data/sources/x.jsonl: no such file")
     next((place / ".cache/wheels").iterdir()).unlink()
-    refused(place, "pip could not download pkg==1.0: no network, or no such version?")
+    refused(place, "pip could not download pkg==1.0. Is there a network")
 
 
-def test_a_data_set_comes_from_the_hub_at_its_commit(tmp_path: Path) -> None:
+def test_a_data_set_is_fetched_from_the_hub_at_its_commit(tmp_path: Path) -> None:
     script = b"open('executed', 'w')\n"
     files = {"data/a.parquet": parquet([ALPACA]), "data/b.jsonl": lines({"text": "x"}), "set.py": script}
     source = {"name": "set", "kind": "hub", "repo": "me/set", "revision": COMMIT, "data_files": ["data/*"], "licence": "MIT"}  # fmt: skip
@@ -539,22 +537,22 @@ def test_a_data_set_comes_from_the_hub_at_its_commit(tmp_path: Path) -> None:
     with hub({"datasets/me/set": files}) as address:
         config = place / "reports/config.yaml"
         text = config.read_text("utf-8")
-        for wrong, right, said in (
+        for wrong, right, message in (
             (
                 COMMIT.replace("0", "f"),
                 COMMIT,
                 f"the data set me/set has no commit {COMMIT.replace('0', 'f')}",
             ),
             ("me/other", "me/set", "the data set me/other is not on the hub"),
-            ("lost/*", "data/*", "the data set me/set has no member 'lost/*'"),
+            ("lost/*", "data/*", "the data set me/set has no file that matches 'lost/*'"),
         ):
             config.write_text(text.replace(right, wrong), "utf-8")
-            refused(place, said, env={"HF_ENDPOINT": address})
+            refused(place, message, env={"HF_ENDPOINT": address})
         config.write_text(text, "utf-8")
-        refused(place, "could not be downloaded: no network?")
+        refused(place, "could not be downloaded. Is there a network?")
         done = run_stage(place, "fetch", {"HF_ENDPOINT": address})
     assert done.returncode == 0, done.stderr
     rows = pq.read_table(place / "data/raw/rows.parquet").to_pylist()
     assert sorted(row["completion"] for row in rows) == ["3", "x"]
-    assert read_json(place / "data/raw/sources.lock.json")["sources"]["set"]["came"] == {"commit": COMMIT}
+    assert read_json(place / "data/raw/sources.lock.json")["sources"]["set"]["resolved"] == {"commit": COMMIT}
     assert not (place / "executed").exists()

@@ -1,4 +1,4 @@
-"""What tests of base and fetch share: one stage run alone in an empty folder, wheels made here, a hub on loopback."""
+"""Run one stage in an empty folder; make wheels; serve a hub or a file server on loopback."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import yaml
 
 from stages.common.files import sha256_file
-from stages.fetch.origin import File
+from stages.fetch.source_file import SourceFile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -29,7 +29,7 @@ NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_INDEX": "1", "P
 
 
 def stage_folder(folder: Path, sections: Mapping[str, Any]) -> Path:
-    """A folder in which one stage can run: dvc.yaml and a composed configuration."""
+    """Write what one stage needs to run in a folder: dvc.yaml and a composed configuration."""
     (folder / "reports").mkdir(parents=True, exist_ok=True)
     shutil.copy(REPOSITORY / "dvc.yaml", folder)
     (folder / "reports/config.yaml").write_text(yaml.safe_dump(dict(sections)), "utf-8")
@@ -39,7 +39,7 @@ def stage_folder(folder: Path, sections: Mapping[str, Any]) -> Path:
 def run_stage(
     folder: Path, stage: str, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m stages.<stage>` in `folder`, with nothing of a network but what `env` names."""
+    """Run `python -m stages.<stage>` in `folder`, without a network beyond what `env` names."""
     kept = {
         key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "HYDRA_FULL_ERROR")
     }
@@ -56,16 +56,16 @@ def run_stage(
 FILES = tempfile.TemporaryDirectory()  # removed when the interpreter ends
 
 
-def made_file(name: str, data: bytes) -> File:
-    """A file with this name and content, as a source gives it."""
+def made_file(name: str, data: bytes) -> SourceFile:
+    """Write a file with this name and content, and return it as a source's."""
     path = Path(FILES.name, hashlib.sha256(data).hexdigest()[:16], name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    return File(name, path)
+    return SourceFile(name, path)
 
 
 def make_wheel(path: Path, members: Mapping[str, bytes]) -> str:
-    """A wheel with these members; its sha256."""
+    """Write a wheel with these members, and return its sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
@@ -75,27 +75,31 @@ def make_wheel(path: Path, members: Mapping[str, bytes]) -> str:
 
 @dataclass
 class Site:
-    """What a server on loopback answers, what it does wrong, and what it was asked."""
+    """What a loopback server serves, which faults it has, and the requests it got."""
 
+    # Of a hub: files at `commit` by repository (owner/name of a model, or datasets/owner/name); a key ending
+    # in @<commit> holds the files at another commit.
     repositories: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
-    # a hub's: owner/name of a model or datasets/owner/name: files at `commit`; ...@<other commit>: files there
-    files: Mapping[str, bytes] = field(default_factory=dict)  # of a plain file server, by path
+    # Of a plain file server, by path.
+    files: Mapping[str, bytes] = field(default_factory=dict)
     commit: str = COMMIT
-    lfs: frozenset[str] = frozenset()  # names of files that the hub redirects to a store of their own
-    ranges: bool = True  # whether a part of a file can be asked for
-    cuts: dict[str, list[int]] = field(
-        default_factory=dict
-    )  # end of a path: the next answers break off there
-    faults: dict[str, list[tuple[int, dict[str, str]]]] = field(
-        default_factory=dict
-    )  # part of a path: the next answers
-    login: str = ""  # the Authorization that is asked for; "": none
-    asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
+    # Names of files that the hub redirects to a separate store.
+    lfs: frozenset[str] = frozenset()
+    # Whether the server supports Range requests.
+    ranges: bool = True
+    # By end of a path: where the next responses break off.
+    cuts: dict[str, list[int]] = field(default_factory=dict)
+    # By part of a path: status and headers of the next responses.
+    faults: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
+    # The Authorization header that is required; "": none.
+    login: str = ""
+    # Method, path and Range of each request.
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
     address: str = ""
 
     def gets(self, end: str) -> list[str]:
-        """Range of each GET of a path with this end, "" for the whole."""
-        return [part for method, path, part in self.asked if method == "GET" and path.endswith(end)]
+        """Return the Range of each GET of a path with this end, "" for the whole file."""
+        return [part for method, path, part in self.requests if method == "GET" and path.endswith(end)]
 
 
 @contextmanager
@@ -107,7 +111,7 @@ def serving(site: Site) -> Iterator[Site]:
 
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
-            site.asked.append((self.command, path, self.headers.get("Range", "")))
+            site.requests.append((self.command, path, self.headers.get("Range", "")))
             length = int(self.headers.get("Content-Length") or 0)
             form = self.rfile.read(length) if length else b""
             status, headers, body = fault(site, path) or answer(site, path, form)
@@ -165,7 +169,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def fault(site: Site, path: str) -> Answer | None:
-    """The next of the faults of a path, if it has any left."""
+    """Return the next fault of a path, if any is left."""
     for part, answers in site.faults.items():
         if part in path and answers:
             status, headers = answers.pop(0)
@@ -174,7 +178,7 @@ def fault(site: Site, path: str) -> Answer | None:
 
 
 def answer(site: Site, path: str, form: bytes) -> Answer:
-    """Status, headers and body: a plain file, or the hub's facts of a repository, its tree, or one of its files."""
+    """Return status, headers and body of a plain file, a hub repository's facts, its tree, or one of its files."""
     if path in site.files:
         etag = f'"{hashlib.sha1(site.files[path]).hexdigest()}"'
         return 200, {"ETag": etag, "Content-Type": "application/octet-stream"}, site.files[path]
@@ -216,7 +220,7 @@ def answer(site: Site, path: str, form: bytes) -> Answer:
         if form[:1] == b"{":
             asked = set(json.loads(form)["paths"])
         return 200, JSON, json.dumps([e for e in tree(site, files, "") if e["path"] in asked]).encode()
-    return resolved(site, files, "/".join(rest[2:]), commit)
+    return file_response(site, files, "/".join(rest[2:]), commit)
 
 
 def tree(site: Site, files: Mapping[str, bytes], folder: str) -> list[dict[str, Any]]:
@@ -237,8 +241,8 @@ def tree(site: Site, files: Mapping[str, bytes], folder: str) -> list[dict[str, 
     return entries
 
 
-def resolved(site: Site, files: Mapping[str, bytes], name: str, commit: str) -> Answer:
-    """A file of a repository, or where the hub keeps it."""
+def file_response(site: Site, files: Mapping[str, bytes], name: str, commit: str) -> Answer:
+    """Return a file of a repository, or a redirect to where the hub stores it."""
     if name not in files:
         return 404, {"X-Error-Code": "EntryNotFound"}, b""
     data = files[name]

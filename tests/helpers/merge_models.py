@@ -114,7 +114,7 @@ def measured(root: Path, small: Path) -> dict[str, Any]:
 
 def on_a_full_disk(root: Path, trained: Path) -> dict[str, Any]:
     """A merge into a file system that holds a merged model already and has no room for a second one."""
-    from stages.common.stage import one_message
+    from stages.common.stage import errors_as_message
     from stages.merge import __main__ as stage
 
     (root / "models").mkdir(parents=True)
@@ -127,7 +127,7 @@ def on_a_full_disk(root: Path, trained: Path) -> dict[str, Any]:
     (root / "models/merged/old").write_text("stays", "utf-8")
     stage.BASE, stage.ADAPTER = trained / "models/base", trained / "models/adapter"
     number, told = None, io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.suppress(SystemExit), one_message("merge"):
+    with contextlib.redirect_stderr(told), contextlib.suppress(SystemExit), errors_as_message("merge"):
         try:
             merge(root)
         except OSError as error:

@@ -1,6 +1,6 @@
-"""Peak memory of fetch on files, each in a process of its own: `python -m tests.helpers.peak_memory < jobs` prints a result a job.
+"""Measure fetch's peak memory per file, each in a process of its own.
 
-A job is {"path": ..., "to": "items" | "groups", "drop": bool}: read as items, or through batches and runs to row groups.
+`python -m tests.helpers.peak_memory < jobs` prints one result per job. A job is {"path": ..., "to": "items" | "groups", "drop": bool}: read as items, or through batches and runs to row groups.
 A result is {"rows": ..., "reasons": ..., "error": ..., "mib": peak resident memory above what the imports take}.
 Children are forked when all is imported and nothing was read: none inherits memory that another has freed.
 """
@@ -36,28 +36,28 @@ def memory(field: str) -> int:
 def result(job: dict[str, Any]) -> dict[str, Any]:
     from stages.common.errors import UserError
     from stages.fetch import row_groups
-    from stages.fetch.external_sort import Runs
-    from stages.fetch.origin import File
-    from stages.fetch.row_errors import Bad
+    from stages.fetch.external_sort import SortedRuns
+    from stages.fetch.row_errors import RejectedRow
     from stages.fetch.settings import Source
-    from stages.fetch.source_rows import Tally, batches
-    from stages.fetch.tables import read
+    from stages.fetch.source_file import SourceFile
+    from stages.fetch.source_rows import Tally, row_batches
+    from stages.fetch.tables import stream_rows
 
     before, rows, error = memory("VmRSS"), 0, ""
-    file, reasons = File("x", Path(job["path"])), Counter[str]()
+    file, reasons = SourceFile("x", Path(job["path"])), Counter[str]()
     if job["to"] == "items":
-        for item in read(file):
-            if isinstance(item, Bad):
+        for item in stream_rows(file):
+            if isinstance(item, RejectedRow):
                 reasons[item.reason] += 1
             else:
                 rows += 1
     else:
-        row_groups.ROW_GROUP_ROWS = 512  # small files shall have many row groups and runs
+        row_groups.ROW_GROUP_ROWS = 512  # so that small files have many row groups and runs
         tally = Tally("mine", job.get("drop", True))
         with tempfile.TemporaryDirectory() as folder:
-            runs = Runs(Path(folder), 2**21)
+            runs = SortedRuns(Path(folder), 2**21)
             try:
-                for batch in batches(Source(name="mine", licence="MIT"), [file], tally):
+                for batch in row_batches(Source(name="mine", licence="MIT"), [file], tally):
                     runs.add(batch)
                 rows = sum(group.num_rows for group in row_groups.row_groups(runs.sorted()))
             except UserError as refusal:

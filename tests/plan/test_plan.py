@@ -17,7 +17,7 @@ from stages.common.model.packs import read_packs
 from stages.common.model.shapes import linear_shapes, training_flops
 from stages.common.schema import row_schema
 from stages.common.text.settings import PromptSettings
-from stages.config.compose import composed
+from stages.config.compose import compose_config
 from stages.pack.settings import PackSettings
 from stages.plan.__main__ import main, plan_of
 from stages.plan.advice import CHECKS, warnings
@@ -194,11 +194,11 @@ def repository(monkeypatch: pytest.MonkeyPatch) -> None:
 def tutorial() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
-        return plan_of(composed("experiment=tutorial"), {}, calibration=0.0)
+        return plan_of(compose_config("experiment=tutorial"), {}, calibration=0.0)
 
 
 def test_the_tutorial_is_the_published_configuration(repository: None) -> None:
-    sections = composed("experiment=tutorial")
+    sections = compose_config("experiment=tutorial")
     train, pack = sections["train"], sections["pack"]
     assert sections["base"].name == "codellama/CodeLlama-7b-hf"
     assert [source.repo for source in sections["fetch"].sources] == ["mlabonne/Evol-Instruct-Python-1k"]

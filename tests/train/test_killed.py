@@ -92,7 +92,7 @@ def at_file(name: str, act: Callable[..., None], count: int) -> None:
 def train(point: str = "", name: str = "") -> None:
     """Train as the command does, and end at `point`."""
     from stages.common.model.packed_model import PackedModel
-    from stages.common.stage import one_message
+    from stages.common.stage import errors_as_message
     from stages.train import checkpoints, lora_adapter, steps, trainer
     from stages.train.__main__ import train_here
     from stages.train.launch import handle_signals
@@ -121,7 +121,7 @@ def train(point: str = "", name: str = "") -> None:
     elif point == "signal":
         number = getattr(signal, name)
         patch(steps.StepCallback, "on_step_end", at_step(5), lambda *_, **__: os.kill(os.getpid(), number))
-    with handle_signals(), one_message("train"):
+    with handle_signals(), errors_as_message("train"):
         train_here(train_settings(**CHANGES))
 
 

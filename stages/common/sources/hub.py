@@ -1,101 +1,103 @@
-"""The Hugging Face hub's errors, in one sentence each, and patience where it asks for some."""
+"""Turn errors of the Hugging Face hub into messages, and retry requests that it rejects for now."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from stages.common.errors import UserError
-from stages.common.stage import disk_is_full
+from stages.common.errors import UserError, one_line
+from stages.common.stage import is_disk_full
 
-T = TypeVar("T")
-ATTEMPTS = 3
-MAX_WAIT = 60  # seconds; a longer one that the hub asks for is told, not waited for
+ReturnT = TypeVar("ReturnT")
+HUB_ATTEMPTS = 3
+MAX_WAIT = 60  # seconds; if the hub asks for a longer wait, the request fails and the message names it
 
 
 @contextmanager
 def hub_errors(what: str, revision: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises inside into a UserError that names repository and commit."""
+    """Turn what huggingface_hub raises in the block into a UserError that names repository and commit."""
     import httpx2
     from huggingface_hub import errors
 
-    unreachable = f"{what} at {revision} could not be downloaded: no network?"
+    unreachable = f"{what} at {revision} could not be downloaded. Is there a network?"
     try:
         yield
-    except errors.LocalEntryNotFoundError as error:  # an EntryNotFoundError by class, but means no network
+    except errors.LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError, but means no network
         cause = error.__cause__
         if isinstance(cause, errors.HfHubHTTPError):
-            raise UserError(answered(what, revision, cause)) from None
-        raise UserError(f"{unreachable} ({short(error)})") from None
+            raise UserError(explain_refusal(what, revision, cause)) from None
+        raise UserError(f"{unreachable} ({one_line(error, 200)})") from None
     except errors.GatedRepoError:
         raise UserError(
-            f"{what} is gated: accept its terms on the hub and log in (`hf auth login`)"
+            f"{what} is gated: accept its terms on the hub, then log in (`hf auth login`)"
         ) from None
     except errors.RevisionNotFoundError:
-        raise UserError(f"{what} has no commit {revision}: is the revision right?") from None
+        raise UserError(f"{what} has no commit {revision}. Check the revision.") from None
     except errors.EntryNotFoundError as error:
-        raise UserError(f"{what} at {revision} lacks a file: {short(error)}") from None
+        raise UserError(f"{what} at {revision} lacks a file: {one_line(error, 200)}") from None
     except errors.RepositoryNotFoundError:
-        raise UserError(f"{what} is not on the hub, or is private (`hf auth login`)") from None
+        raise UserError(
+            f"{what} is not on the hub, or is private. Check its name, or log in (`hf auth login`)."
+        ) from None
     except errors.HfHubHTTPError as error:
-        raise UserError(answered(what, revision, error)) from None
+        raise UserError(explain_refusal(what, revision, error)) from None
     except (errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
-        if disk_is_full(error):
+        if is_disk_full(error):
             raise
-        raise UserError(f"{unreachable} ({short(error)})") from None
+        raise UserError(f"{unreachable} ({one_line(error, 200)})") from None
 
 
-def answered(what: str, revision: str, error: Exception) -> str:
-    """What a refusal of the hub means, by its status."""
-    status = status_of(error)
+def explain_refusal(what: str, revision: str, error: Exception) -> str:
+    """Say what an HTTP error of the hub means and what to do, by its status."""
+    status = response_status(error)
     if status == 401:
         return (
-            f"{what}: the hub asks for a login that it accepts (401): it is private, or HF_TOKEN or the login of "
-            "`hf auth login` is wrong"
+            f"{what}: the hub rejects the login (401). It is private, or HF_TOKEN or the login of "
+            "`hf auth login` is wrong."
         )
     if status == 403:
-        return f"{what}: the hub refuses access (403): does your token have the right to read it? ({short(error)})"
+        return f"{what}: the hub denies access (403). May your token read it? ({one_line(error, 200)})"
     if status == 429:
         wait = retry_after(error)
-        told = f"wait {wait:.0f} seconds" if wait else "wait some minutes"
-        return f"{what}: the hub refuses more requests for now (429): {told} and run it again, or log in (`hf auth login`), which raises the limit"
-    return f"{what} at {revision} could not be downloaded: no network? ({short(error)})"
+        delay = f"{wait:.0f} seconds" if wait else "some minutes"
+        return (
+            f"{what}: too many requests to the hub (429). Wait {delay} and rerun, or log in (`hf auth "
+            "login`), which raises the limit."
+        )
+    return f"{what} at {revision} could not be downloaded. Is there a network? ({one_line(error, 200)})"
 
 
-def patiently(call: Callable[[], T]) -> T:
-    """What `call` gives; after 429 (too many requests) or 5xx it is called again, when the hub says or soon.
+def retry_hub(call: Callable[[], ReturnT]) -> ReturnT:
+    """Return the result of `call`, retried after 429 (too many requests) or 5xx when the hub says, or soon.
 
     Raises:
-        HfHubHTTPError: the hub refuses it every time, or asks for more than a minute.
+        HfHubHTTPError: every attempt failed, or the hub asks to wait longer than MAX_WAIT.
     """
     from huggingface_hub import errors
 
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, HUB_ATTEMPTS + 1):
         try:
             return call()
         except errors.HfHubHTTPError as error:
-            status, wait = status_of(error), retry_after(error)
+            status, wait = response_status(error), retry_after(error)
             wait = float(attempt) if wait is None else wait
-            if not (status == 429 or status >= 500) or attempt == ATTEMPTS or wait > MAX_WAIT:
+            if not (status == 429 or status >= 500) or attempt == HUB_ATTEMPTS or wait > MAX_WAIT:
                 raise
-            print(f"the hub answers {status}; asked again in {wait:.0f} s", flush=True)
+            print(f"the hub answered {status}; retrying in {wait:.0f} s", flush=True)
             time.sleep(wait)
     raise AssertionError("unreachable")
 
 
-def status_of(error: Exception) -> int:
+def response_status(error: Exception) -> int:
+    """Return the HTTP status of an error's response, 0 where it has none."""
     response = getattr(error, "response", None)
     return int(getattr(response, "status_code", 0) or 0)
 
 
 def retry_after(error: Exception) -> float | None:
-    """Seconds that the answer asks to wait, None where it does not say (or says a date)."""
+    """Return the seconds that the response says to wait, None where it names none (or a date)."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:
         return None
-
-
-def short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
