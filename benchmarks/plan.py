@@ -128,14 +128,14 @@ def spread() -> None:
     Of models/adapter, whole and at a part of its strength: models that differ as two evaluations late in a training do.
     """
     from stages.common.model.fused import fuse_norms
-    from stages.common.model.load import load_model
+    from stages.common.model.load import load_frozen_model
     from stages.common.model.packed_model import PackedModel, mean_loss
     from stages.common.model.packs import flatten_packs, read_packs
     from stages.common.model.quantize import Quantization
     from stages.merge.weights import add_trained_adapter
 
     adapter = Path("models/adapter")
-    base = load_model(MODEL, Quantization.load(adapter))
+    base = load_frozen_model(MODEL, Quantization.load(adapter))
     fuse_norms(base)
     model = PackedModel(add_trained_adapter(base, adapter))
     packs = read_packs("data/packed/validation.arrow")

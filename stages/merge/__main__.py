@@ -62,13 +62,13 @@ def gate(folder: Path, dtype: str, rows: Sequence[dict[str, Any]], merge: MergeS
     Raises:
         UserError: a figure is over its limit.
     """
-    from stages.common.model.load import load_model
+    from stages.common.model.load import load_frozen_model
     from stages.common.model.quantize import Quantization
     from stages.common.model.trained import load_trained
     from stages.merge.parity import all_targets, check, compare, limits, view
 
     trained = view(partial(load_trained, BASE, ADAPTER), rows)
-    merged = view(partial(load_model, folder, Quantization("none", False, dtype)), rows)
+    merged = view(partial(load_frozen_model, folder, Quantization("none", False, dtype)), rows)
     parity = compare(trained, merged, all_targets(rows))
     tell(parity)
     check(parity, merge)

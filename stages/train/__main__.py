@@ -76,7 +76,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     """Train in this process, alone or as one rank; only the first rank writes files and returns the metrics."""
     import torch
 
-    from stages.common.model.load import load_model
+    from stages.common.model.load import load_frozen_model
     from stages.common.model.quantize import Quantization, compute_device
     from stages.common.model.trained import BASE_FILE
     from stages.train.fsdp import shard_model
@@ -98,7 +98,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     sharded = ranks > 1 and train.accelerate == "fsdp"
     # Follows bitsandbytes' guide to FSDP-QLoRA; the storage dtype holds the same bits and changes no weight
     loaded = replace(quantization, quant_storage=train.dtype) if sharded else quantization
-    base = load_model(BASE, loaded, train.attention, on_host=sharded)
+    base = load_frozen_model(BASE, loaded, train.attention, on_host=sharded)
     key, checkpoint = from_first_rank(lambda: find_checkpoint(train))
     curve, scratch = Curve(), CHECKPOINTS_FOLDER / key
     model = build_model(base, train, loaded, packs, order, checkpoint)

@@ -35,7 +35,7 @@ def add_adapter(
     """Put a freshly initialised adapter (float32) on every targeted linear layer.
 
     Args:
-        model: from `load_model(base, quantization)`.
+        model: from `load_frozen_model(base, quantization)`.
         base, quantization: the full-precision weights and how they were quantized; needed by pissa, olora, loftq.
         rows: from `flatten_packs`; eva reads their activations.
 

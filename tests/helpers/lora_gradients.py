@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from stages.common.model.load import load_model
+from stages.common.model.load import load_frozen_model
 from stages.common.model.packs import IGNORED
 from stages.common.model.quantize import Quantization
 from stages.train.lora_adapter import add_adapter
@@ -17,7 +17,7 @@ LENGTHS = [5, 1, 17, 9, 40]
 
 def adapted_model(folder: Path) -> Any:
     """Load the model of a folder in float32 and give it an adapter that is not zero."""
-    model = load_model(folder, Quantization("none", True, "float32"))
+    model = load_frozen_model(folder, Quantization("none", True, "float32"))
     adapted = add_adapter(model, Lora(rank=4, alpha=8), seed=0)
     torch.manual_seed(1)
     for name, parameter in adapted.named_parameters():

@@ -15,7 +15,7 @@ from torch import nn
 
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder, write_json
-from stages.common.model.load import load_model
+from stages.common.model.load import load_frozen_model
 from stages.common.model.lora import low_rank_update
 from stages.common.model.quantize import Quantization, dense_weight, round_trip
 from stages.common.model.trained import load_trained
@@ -80,7 +80,7 @@ def test_one_weight_goes_through_what_loading_does_to_all(
     tiny_model: Path, quantization: Quantization
 ) -> None:
     base = load_file(tiny_model / WEIGHTS)
-    model = load_model(tiny_model, quantization)
+    model = load_frozen_model(tiny_model, quantization)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"}
     assert len(layers) == 14
     for name, module in layers.items():
@@ -130,7 +130,7 @@ def test_only_layers_change_and_every_other_byte_stays(place: Path, base: str) -
 
 def test_tied_embeddings_stay_tied(place: Path) -> None:
     main(settings())
-    model = load_model(MERGED, Quantization("none", False, "bfloat16"))
+    model = load_frozen_model(MERGED, Quantization("none", False, "bfloat16"))
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert torch.equal(model.lm_head.weight, load_file(BASE / WEIGHTS)["model.embed_tokens.weight"])
 

@@ -364,11 +364,11 @@ def test_the_largest_micro_batch_is_found_in_the_order_of_training() -> None:
     ids=["all", "listed"],
 )
 def test_adapter_parameters_are_those_that_peft_trains(lora: Lora, tiny_model: Path) -> None:
-    from stages.common.model.load import load_model
+    from stages.common.model.load import load_frozen_model
     from stages.common.model.quantize import Quantization
     from stages.train.lora_adapter import add_adapter
 
-    model = add_adapter(load_model(tiny_model, Quantization("none", False, "bfloat16")), lora, 0)
+    model = add_adapter(load_frozen_model(tiny_model, Quantization("none", False, "bfloat16")), lora, 0)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert adapter_parameters(json.loads((tiny_model / "config.json").read_text()), lora) == trained
 
@@ -376,7 +376,7 @@ def test_adapter_parameters_are_those_that_peft_trains(lora: Lora, tiny_model: P
 def test_bytes_of_weights_are_those_of_the_file_and_of_the_quantized_model(tiny_model: Path) -> None:
     from safetensors import safe_open
 
-    from stages.common.model.load import load_model
+    from stages.common.model.load import load_frozen_model
     from stages.common.model.quantize import Quantization
 
     config = json.loads((tiny_model / "config.json").read_text())
@@ -384,7 +384,7 @@ def test_bytes_of_weights_are_those_of_the_file_and_of_the_quantized_model(tiny_
         held = sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
     assert weight_bytes(config, "none", False, "bfloat16") == held
     for double in (False, True):
-        model = load_model(tiny_model, Quantization("nf4", double, "bfloat16"))
+        model = load_frozen_model(tiny_model, Quantization("nf4", double, "bfloat16"))
         held = 0
         for parameter in model.parameters():
             held += parameter.nbytes
@@ -410,14 +410,14 @@ def test_activations_are_those_that_a_forward_pass_keeps(dropout: float, tiny_mo
     import torch
 
     from stages.common.model.fused import fuse_norms
-    from stages.common.model.load import load_model
+    from stages.common.model.load import load_frozen_model
     from stages.common.model.packed_model import PackedModel
     from stages.common.model.packs import flatten_packs
     from stages.common.model.quantize import Quantization
     from stages.train.lora_adapter import add_adapter
 
     train = TrainSettings(lora=Lora(rank=4, alpha=8, dropout=dropout))
-    base = load_model(tiny_model, Quantization("none", False, "bfloat16"))
+    base = load_frozen_model(tiny_model, Quantization("none", False, "bfloat16"))
     fuse_norms(base)
     model = PackedModel(add_adapter(base, train.lora, 0)).train()
     lengths = [150, 60, 40]

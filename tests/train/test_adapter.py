@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_folder
-from stages.common.model.load import load_model
+from stages.common.model.load import load_frozen_model
 from stages.common.model.lora import LoraLinear, low_rank_update, replace_linear_forwards
 from stages.common.model.packed_model import PackedModel, mean_loss
 from stages.common.model.packs import batch_packs, read_packs
@@ -67,7 +67,7 @@ def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def quantized_linear(quantization: Quantization, bias: bool = True) -> Any:
-    """A layer of 48 inputs and 40 outputs whose weight is quantized, as `load_model` makes one."""
+    """A layer of 48 inputs and 40 outputs whose weight is quantized, as `load_frozen_model` makes one."""
     torch.manual_seed(3)
     layer = nn.Linear(48, 40, bias=bias).requires_grad_(False)
     weight = layer.weight.detach().clone()
@@ -107,7 +107,7 @@ def test_layers_multiply_by_dense_weight_in_training_and_evaluation(
     tiny_model: Path, kind: str, dtype: str
 ) -> None:
     quantization = Quantization(kind, True, dtype)
-    model = load_model(tiny_model, quantization)
+    model = load_frozen_model(tiny_model, quantization)
     file = load_file(tiny_model / "model.safetensors")
     torch.manual_seed(0)
     for name in ("model.layers.0.self_attn.k_proj", "model.layers.1.mlp.down_proj"):
@@ -153,7 +153,7 @@ def test_quantization_loses_as_much_as_its_bits_allow(kind: str, low: float, hig
 
 def test_storage_of_the_bits_changes_nothing_but_their_dtype(tiny_model: Path) -> None:
     plain = Quantization("nf4", True, "bfloat16")
-    models = [load_model(tiny_model, q) for q in (plain, replace(plain, quant_storage="bfloat16"))]
+    models = [load_frozen_model(tiny_model, q) for q in (plain, replace(plain, quant_storage="bfloat16"))]
     first, second = (m.get_submodule("model.layers.0.mlp.up_proj") for m in models)
     assert (first.weight.dtype, second.weight.dtype) == (torch.uint8, torch.bfloat16)
     assert torch.equal(first.weight.data.flatten(), second.weight.data.flatten().view(torch.uint8))
@@ -255,7 +255,7 @@ def test_dora_is_peft_s_own() -> None:
     ("kind", "dtype"), [*((kind, "float32") for kind in QUANTIZATIONS), ("nf4", "bfloat16")]
 )
 def test_dora_begins_as_the_base(tiny_model: Path, kind: str, dtype: str) -> None:
-    model = load_model(tiny_model, Quantization(kind, True, dtype))
+    model = load_frozen_model(tiny_model, Quantization(kind, True, dtype))
     ids = torch.arange(1, 20)[None]
     with torch.no_grad():
         before = logits(model, ids)
@@ -268,7 +268,7 @@ def test_dora_begins_as_the_base(tiny_model: Path, kind: str, dtype: str) -> Non
 
 @pytest.mark.parametrize(("rslora", "scale"), [(False, 12 / 9), (True, 12 / 3)])
 def test_scale_is_alpha_over_rank_or_its_root(tiny_model: Path, rslora: bool, scale: float) -> None:
-    model = load_model(tiny_model, Quantization("none", True, "float32"))
+    model = load_frozen_model(tiny_model, Quantization("none", True, "float32"))
     lora = Lora(rank=9, alpha=12, rslora=rslora, target_modules=["q_proj"])
     _, layer = next(lora_layers(add_adapter(model, lora, seed=0)))
     nn.init.normal_(layer.lora_B["default"].weight)
@@ -300,7 +300,7 @@ def targets(model: Any, wanted: Any) -> set[str]:
 
 def test_target_modules_are_all_a_list_or_a_pattern(tiny_model: Path) -> None:
     def model() -> Any:
-        return load_model(tiny_model, Quantization("none", True, "float32"))
+        return load_frozen_model(tiny_model, Quantization("none", True, "float32"))
 
     attention = [f"model.layers.{i}.self_attn.{x}_proj" for i in (0, 1) for x in "qkvo"]
     mlp = [f"model.layers.{i}.mlp.{x}_proj" for i in (0, 1) for x in ("gate", "up", "down")]
@@ -324,7 +324,7 @@ def test_target_modules_are_all_a_list_or_a_pattern(tiny_model: Path) -> None:
 def test_target_modules_that_match_nothing_are_named_with_the_nearest(
     tiny_model: Path, wanted: Any, message: str
 ) -> None:
-    model = load_model(tiny_model, Quantization("none", True, "float32"))
+    model = load_frozen_model(tiny_model, Quantization("none", True, "float32"))
     with pytest.raises(UserError, match=message):
         add_adapter(model, Lora(target_modules=wanted), seed=0)
 
@@ -359,7 +359,7 @@ def test_loraplus_moves_b_by_its_ratio_of_the_first_step(packed: Path) -> None:
     lora = Lora(rank=4, alpha=8, loraplus_lr_ratio=8.0, dora=True)
     settings = TrainSettings(lora=lora, learning_rate=1e-3, weight_decay=0.01)
     model = add_adapter(
-        load_model(packed / "models/base", Quantization("nf4", True, "float32")), lora, seed=0
+        load_frozen_model(packed / "models/base", Quantization("nf4", True, "float32")), lora, seed=0
     )
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -384,7 +384,7 @@ def test_loraplus_moves_b_by_its_ratio_of_the_first_step(packed: Path) -> None:
 
 def test_without_loraplus_all_matrices_are_one_group(tiny_model: Path) -> None:
     lora = Lora(rank=4)
-    model = add_adapter(load_model(tiny_model, Quantization("nf4", True, "float32")), lora, seed=0)
+    model = add_adapter(load_frozen_model(tiny_model, Quantization("nf4", True, "float32")), lora, seed=0)
     groups = parameter_groups(model, TrainSettings(lora=lora))
     assert [len(g["params"]) for g in groups] == [28]
     assert [p.data_ptr() for p in groups[0]["params"]] == [
@@ -413,7 +413,7 @@ def initialised(root: Path, lora: Lora, quantization: Quantization) -> Any:
     packs = read_packs(root / "data/packed/train.arrow")
     base = root / "models/base"
     chosen = eva_rows(packs, list(range(len(packs))), lora, 4)
-    return add_adapter(load_model(base, quantization), lora, 0, base, quantization, chosen)
+    return add_adapter(load_frozen_model(base, quantization), lora, 0, base, quantization, chosen)
 
 
 def errors(root: Path, model: Any) -> tuple[float, float]:

@@ -279,13 +279,13 @@ def test_ranks_begin_with_what_one_process_begins_with(place: Path, forks: Forks
 
 
 def test_an_empty_pack_has_no_gradient(tiny_model: Path) -> None:
-    from stages.common.model.load import load_model
+    from stages.common.model.load import load_frozen_model
     from stages.common.model.packed_model import PackedModel
     from stages.common.model.quantize import Quantization
     from stages.train.lora_adapter import add_adapter
 
     model = PackedModel(
-        add_adapter(load_model(tiny_model, Quantization("none", True, "float32")), TRAIN.lora, 0)
+        add_adapter(load_frozen_model(tiny_model, Quantization("none", True, "float32")), TRAIN.lora, 0)
     )
     loss = model(**flatten_packs([EMPTY_PACK]))
     loss.backward()

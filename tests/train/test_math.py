@@ -8,7 +8,7 @@ import torch
 
 from stages.common.errors import UserError
 from stages.common.model.fused import fuse_norms
-from stages.common.model.load import load_model
+from stages.common.model.load import load_frozen_model
 from stages.common.model.lora_matmul import LoraMatmul
 from stages.common.model.loss import HeadLoss, labelled_targets
 from stages.common.model.packed_model import PackedModel, mean_loss
@@ -140,7 +140,7 @@ def test_four_bit_layer_with_adapter_is_peft_s_own(tiny_model: Path) -> None:
     row = flatten_packs([pack(LENGTHS)])
     results = []
     for ours in (True, False):
-        model = load_model(tiny_model, quantization)
+        model = load_frozen_model(tiny_model, quantization)
         torch.manual_seed(0)
         adapted = (
             add_adapter(model, Lora(rank=4, alpha=8), seed=0)
@@ -161,7 +161,7 @@ def test_four_bit_layer_with_adapter_is_peft_s_own(tiny_model: Path) -> None:
 
 
 def test_evaluation_leaves_the_weights_as_training_had_them(tiny_model: Path) -> None:
-    model = load_model(tiny_model, Quantization("nf4", True, "bfloat16"))
+    model = load_frozen_model(tiny_model, Quantization("nf4", True, "bfloat16"))
     packed = PackedModel(add_adapter(model, Lora(target_modules=["q_proj"], dropout=0.5), seed=0)).train()
     rows = [flatten_packs([pack(LENGTHS)])]
     with torch.no_grad():

@@ -258,11 +258,11 @@ def test_noise_is_that_of_transformers_for_a_row_of_one_document_and_no_less_in_
 
 
 def test_noise_is_added_in_training_only(place: Path) -> None:
-    from stages.common.model.load import load_model
+    from stages.common.model.load import load_frozen_model
     from stages.common.model.packed_model import PackedModel, mean_loss
     from stages.common.model.quantize import Quantization
 
-    model = PackedModel(load_model(Path("models/base"), Quantization("none", True, "float32")))
+    model = PackedModel(load_frozen_model(Path("models/base"), Quantization("none", True, "float32")))
     row = flatten_packs([{"input_ids": list(range(1, 9)), "labels": [-100, *range(2, 9)], "lengths": [8]}])
     silent = mean_loss(model, [row])
     noise = EmbeddingNoise(model.causal.get_input_embeddings(), 5.0)

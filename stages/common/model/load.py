@@ -28,7 +28,7 @@ def silence_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def load_model(
+def load_frozen_model(
     folder: Path, quantization: Quantization, attention: str = "auto", on_host: bool = False
 ) -> Any:
     """Load a model folder with attention per document, its linear layers except the head quantized.

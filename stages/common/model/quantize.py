@@ -84,7 +84,7 @@ class Quantization:
 
 
 def quantized_weight(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
-    """Return the parameter that `load_model` makes of a linear layer's weight (out, in): cast, then quantized.
+    """Return the parameter that `load_frozen_model` makes of a linear layer's weight (out, in): cast, then quantized.
 
     Quantization works by block and by row and needs nothing else of the model, so one weight at a time gives the same.
     """

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.model.load import load_model
+from stages.common.model.load import load_frozen_model
 from stages.common.model.lora import LoraLinear, attach_adapter, residual_weight
 from stages.common.model.quantize import Quantization, quantized_weight
 
@@ -31,13 +31,13 @@ def load_trained(base: Path, adapter: Path) -> Any:
         UserError: a folder is missing or damaged, or the adapter does not fit the base.
     """
     quantization = Quantization.load(adapter)
-    return attach_trained_adapter(load_model(base, quantization), base, adapter, quantization)
+    return attach_trained_adapter(load_frozen_model(base, quantization), base, adapter, quantization)
 
 
 def attach_trained_adapter(
     model: nn.Module, base: Path, adapter: Path, quantization: Quantization, trainable: bool = False
 ) -> Any:
-    """Put the adapter of a folder on a base from `load_model(base, quantization)`.
+    """Put the adapter of a folder on a base from `load_frozen_model(base, quantization)`.
 
     Where the initialisation subtracted from the base, the same is subtracted again, a layer at a time.
 

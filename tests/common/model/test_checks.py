@@ -11,7 +11,7 @@ from stages.common.errors import UserError
 from stages.common.model import checks
 from stages.common.model.attention.interface import ATTENTION_NAME, register_attention
 from stages.common.model.checks import refuse_attention, try_model
-from stages.common.model.load import load_model
+from stages.common.model.load import load_frozen_model
 from stages.common.model.packed_model import PackedModel
 from stages.common.model.packs import IGNORED, flatten_packs
 from stages.common.model.quantize import Quantization
@@ -122,11 +122,11 @@ def test_a_model_that_would_train_wrongly_is_refused(
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match=message):
-        load_model(tmp_path / "model", FLOAT32)
+        load_frozen_model(tmp_path / "model", FLOAT32)
 
 
 def test_a_head_that_does_more_than_a_product_is_refused(tiny_model: Path) -> None:
-    model = PackedModel(load_model(tiny_model, FLOAT32))
+    model = PackedModel(load_frozen_model(tiny_model, FLOAT32))
     head = model.causal.get_output_embeddings()
     head.register_forward_hook(lambda module, inputs, logits: 0.5 * logits)
     with pytest.raises(UserError, match="is more than a product"):
