@@ -25,10 +25,10 @@ import pyarrow as pa
 
 from benchmarks.peers import TRL, python_of
 from benchmarks.tell import Part, ratio
-from stages.pack.documents import Part as Documents
-from stages.pack.overlong import Cost
+from stages.pack.documents import TokenizedGroup
+from stages.pack.overlong import OverlongCost
 from stages.pack.packing import fewest_packs
-from stages.pack.token_store import Spool
+from stages.pack.token_store import TokenStore
 
 CAPACITY = 1024
 WRITTEN = 10_000  # documents at once
@@ -110,13 +110,13 @@ def lengths_of(rows: int, capacity: int) -> np.ndarray:
 
 
 def write_documents(folder: Path, lengths: np.ndarray) -> None:
-    """Documents of random ids: `documents.arrow` for TRL, `spool` for ours. Every token but the first is trained on; TRL's
+    """Documents of random ids: `documents.arrow` for TRL, `tokens` for ours. Every token but the first is trained on; TRL's
     labels are the ids."""
     draw = np.random.default_rng(1)
     kind = pa.list_(pa.int32())
     schema = pa.schema([("input_ids", kind), ("labels", kind)])
     with (
-        Spool(folder / "spool") as spool,
+        TokenStore(folder / "tokens") as store,
         pa.OSFile(str(folder / "documents.arrow"), "wb") as sink,
         pa.ipc.new_stream(sink, schema) as writer,
     ):
@@ -125,15 +125,15 @@ def write_documents(folder: Path, lengths: np.ndarray) -> None:
             ids = draw.integers(0, 49152, part.sum(), dtype=np.int32)
             column = pa.ListArray.from_arrays(np.r_[0, np.cumsum(part)].astype(np.int32), pa.array(ids))
             writer.write_batch(pa.RecordBatch.from_arrays([column, column], schema=schema))
-            spool.append(documents_of(ids, part, start))
+            store.append(documents_of(ids, part, start))
 
 
-def documents_of(ids: np.ndarray, lengths: np.ndarray, start: int) -> Documents:
+def documents_of(ids: np.ndarray, lengths: np.ndarray, start: int) -> TokenizedGroup:
     """Documents as the stage's tokenization gives them, each of a row of its own with an id of 16 characters."""
     count = len(lengths)
     loss = np.ones(len(ids), np.uint8)
     loss[np.cumsum(lengths) - lengths] = 0
-    return Documents(
+    return TokenizedGroup(
         ids,
         loss,
         lengths,
@@ -144,5 +144,5 @@ def documents_of(ids: np.ndarray, lengths: np.ndarray, start: int) -> Documents:
         labelled=lengths - 1,
         first=np.ones(count, np.uint8),
         dropped=Counter(),
-        cost=Cost(),
+        cost=OverlongCost(),
     )

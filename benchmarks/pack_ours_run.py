@@ -1,4 +1,4 @@
-"""Runs our packing over the spool of a folder: `folder output capacity batch`."""
+"""Run our packing over the token store of a folder: `folder output capacity batch`."""
 
 import json
 import resource
@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.tell import clock, memory_at_hand
-from stages.pack.__main__ import write
+from stages.pack.__main__ import write_splits
 from stages.pack.settings import PackSettings
-from stages.pack.token_store import documents_in
+from stages.pack.token_store import open_documents
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     settings = PackSettings(max_length=capacity, validation_share=0.0)
     memory_at_hand()
     with clock() as taken:
-        write(documents_in(folder / "spool"), output, settings)
+        write_splits(open_documents(folder / "tokens"), output, settings)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     with pa.memory_map(str(output / "train.arrow")) as source, pa.ipc.open_stream(source) as stream:
         written = stream.read_all()

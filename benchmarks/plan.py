@@ -132,12 +132,13 @@ def spread() -> None:
     from stages.common.model.packed_model import PackedModel, mean_loss
     from stages.common.model.packs import flatten_packs, read_packs
     from stages.common.model.quantize import Quantization
-    from stages.merge.weights import add_trained_adapter
+    from stages.common.model.trained import attach_trained_adapter
 
     adapter = Path("models/adapter")
-    base = load_frozen_model(MODEL, Quantization.load(adapter))
+    quantization = Quantization.load(adapter)
+    base = load_frozen_model(MODEL, quantization)
     fuse_norms(base)
-    model = PackedModel(add_trained_adapter(base, adapter))
+    model = PackedModel(attach_trained_adapter(base, MODEL, adapter, quantization))
     packs = read_packs("data/packed/validation.arrow")
     rows = [flatten_packs([one]) for index in range(len(packs)) for one in apart(packs[index])]
     whole = {name: p.data.clone() for name, p in model.named_parameters() if "lora_B" in name}

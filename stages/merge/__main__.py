@@ -1,10 +1,11 @@
-"""Merge the adapter into its base, one weight at a time, and prove that the merged model is the one that was trained.
+"""Merge the adapter into its base one weight at a time, and check that the result is the trained model.
 
     dvc repro merge
     python -m stages.merge merge.base=original merge.max_mean_kl=0.2
 
-Writes models/merged, a plain Hugging Face folder in the files of models/base with merge_manifest.json, unless the parity
-gate fails. The merge itself takes the memory of one weight above the adapter; the gate, that of one model.
+Writes models/merged, a plain Hugging Face folder with the files of models/base and merge_manifest.json,
+unless the parity gate fails. Merging takes the memory of one weight beyond the adapter; the gate takes that
+of one model.
 """
 
 import os
@@ -12,83 +13,96 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
 from stages.common.files import atomic_write, sha256_file, write_json
 from stages.common.model.packs import batch_packs, read_packs
+from stages.common.paths import ADAPTER, BASE_MODEL, MERGED_MODEL, PACKED
 from stages.common.stage import Settings, run
 from stages.merge.settings import MergeSettings
 
 if TYPE_CHECKING:
-    from stages.merge.shards import Written
-    from stages.merge.weights import Recipe
+    from pathlib import Path
 
-BASE = Path("models/base")
-ADAPTER = Path("models/adapter")
-MERGED = Path("models/merged")
-PACKED = Path("data/packed")
-MANIFEST = "merge_manifest.json"
-ROW_PACKS = 2  # packs in one forward pass of the comparison
+    from stages.merge.merged_weights import Recipe
+    from stages.merge.parity import Parity
+    from stages.merge.weight_files import WrittenWeights
+
+MERGE_MANIFEST = "merge_manifest.json"
+PACKS_PER_ROW = 2  # packs in one forward pass of the comparison
 
 
 def main(settings: Settings) -> dict[str, Any]:
-    """Base and adapter in, merged model out; returns the figures of the parity gate and its limits."""
+    """Merge base and adapter; return the figures of the parity gate and its limits."""
     from stages.common.model.quantize import Quantization
     from stages.merge.adapter_weights import check_base, read_updates
-    from stages.merge.shards import write_merged
-    from stages.merge.weights import Recipe, quantized_weights
+    from stages.merge.merged_weights import Recipe, quantized_weights
+    from stages.merge.weight_files import write_merged
 
     merge: MergeSettings = settings.merge
     rows, split = comparison_rows(merge.parity_tokens)
     quantization = Quantization.load(ADAPTER)
     updates = read_updates(ADAPTER)
-    recipe = Recipe(merge.base, quantization, updates, quantized_weights(BASE, quantization))
-    with atomic_write(MERGED) as folder:
-        written = write_merged(BASE, folder, recipe.changed, recipe.merged)
+    recipe = Recipe(merge.base, quantization, updates, quantized_weights(BASE_MODEL, quantization))
+    with atomic_write(MERGED_MODEL) as folder:
+        written = write_merged(BASE_MODEL, folder, recipe.changed, recipe.merged_weight)
         check_base(ADAPTER, written.base)
-        write_json(folder / MANIFEST, manifest(recipe, written))
+        write_json(folder / MERGE_MANIFEST, merge_manifest(recipe, written))
         figures = (
-            gate(folder, quantization.dtype, rows, merge) | {"split": split} if rows else {"gate": "off"}
+            run_gate(folder, quantization.dtype, rows, merge) | {"split": split} if rows else {"gate": "off"}
         )
     counts = {"tensors_merged": written.tensors_merged, "tensors_kept": written.tensors_kept}
     return {"base": merge.base, **counts, **figures}
 
 
-def gate(folder: Path, dtype: str, rows: Sequence[dict[str, Any]], merge: MergeSettings) -> dict[str, Any]:
-    """Compare what was written with the trained model: figures and limits.
+def run_gate(
+    folder: "Path", dtype: str, rows: Sequence[dict[str, Any]], merge: MergeSettings
+) -> dict[str, Any]:
+    """Compare the merged model in `folder` with the trained model; return the figures and their limits.
 
     Raises:
-        UserError: a figure is over its limit.
+        UserError: a figure is beyond its limit.
     """
     from stages.common.model.load import load_frozen_model
     from stages.common.model.quantize import Quantization
     from stages.common.model.trained import load_trained
-    from stages.merge.parity import all_targets, check, compare, limits, view
+    from stages.merge.parity import (
+        all_targets,
+        check_parity,
+        measure_parity,
+        parity_limits,
+        read_states,
+    )
 
-    trained = view(partial(load_trained, BASE, ADAPTER), rows)
-    merged = view(partial(load_frozen_model, folder, Quantization("none", False, dtype)), rows)
-    parity = compare(trained, merged, all_targets(rows))
-    tell(parity)
-    check(parity, merge)
-    return {"gate": "passed", **asdict(parity), "limits": limits(merge)}
+    trained = read_states(partial(load_trained, BASE_MODEL, ADAPTER), rows)
+    merged = read_states(partial(load_frozen_model, folder, Quantization("none", False, dtype)), rows)
+    parity = measure_parity(trained, merged, all_targets(rows))
+    print_parity(parity)
+    check_parity(parity, merge)
+    return {"gate": "passed", **asdict(parity), "limits": parity_limits(merge)}
 
 
 def comparison_rows(tokens: int) -> tuple[Sequence[dict[str, Any]], str]:
-    """Held-out packs, or training packs where nothing is held out, and the name of the split; none for 0 tokens."""
+    """Return rows of about this many tokens, and the name of their split; no rows for 0 tokens.
+
+    The rows are held-out packs, or training packs if none are held out.
+    """
     if not tokens:
-        print("merge: merge.parity_tokens is 0, nothing is compared with the trained model", flush=True)
+        print(
+            "merge: merge.parity_tokens is 0: the merged model is not compared with the trained one",
+            flush=True,
+        )
         return [], ""
     for split in ("validation", "train"):
         packs = read_packs(PACKED / f"{split}.arrow")
         if len(packs):
-            return batch_packs(packs, ROW_PACKS, tokens), split
+            return batch_packs(packs, PACKS_PER_ROW, tokens), split
     raise UserError(f"{PACKED}: no packs to compare the merged model on. Run `dvc repro pack`.")
 
 
-def manifest(recipe: "Recipe", written: "Written") -> dict[str, Any]:
-    """What the merged model was made of, and how: enough to make it again, and to check it."""
+def merge_manifest(recipe: "Recipe", written: "WrittenWeights") -> dict[str, Any]:
+    """Return what the merged model was made of, and how: enough to reproduce and to verify it."""
     return {
         "merge": {"base": recipe.base, "formula": recipe.formula()},
         "quantization": asdict(recipe.quantization),
@@ -100,7 +114,7 @@ def manifest(recipe: "Recipe", written: "Written") -> dict[str, Any]:
     }
 
 
-def tell(parity: Any) -> None:
+def print_parity(parity: "Parity") -> None:
     print(
         f"merge: {parity.tokens} tokens, mean KL {parity.mean_kl:.2e}, largest logit difference "
         f"{parity.largest_logit_difference:.3f}, same top token {parity.top1_agreement:.2%}, loss "
@@ -110,5 +124,5 @@ def tell(parity: Any) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is on disk; nothing may ask the network
+    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is on disk; nothing may use the network
     run("merge", main)

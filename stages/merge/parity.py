@@ -1,7 +1,8 @@
-"""How far the merged model is from the trained one, on the same tokens; and the limits to that.
+"""Measure how far the merged model is from the trained one on the same tokens, and enforce the limits.
 
-The models are looked at one after the other, each freed before the next: a comparison takes the memory of the larger
-one (the merged model in 16 bits, as evaluating it does) and of the last states of the labelled tokens.
+The models are loaded one after the other, and each is freed before the next. So a comparison takes the memory
+of the larger one (the merged model in 16 bits, as in evaluation) and of the last hidden states of the
+labelled tokens.
 """
 
 import gc
@@ -21,48 +22,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parity:
-    """Figures over labelled tokens; `trained` is the adapter on the quantized base, `merged` the merged model."""
+    """Figures over labelled tokens; `trained` is adapter plus quantized base, `merged` the merged model."""
 
-    tokens: int  # labelled tokens compared
-    mean_kl: float  # KL(trained || merged), nats a token
+    # labelled tokens compared
+    tokens: int
+    # KL(trained || merged), nats per token
+    mean_kl: float
     largest_logit_difference: float
-    top1_agreement: float  # share of tokens with the same likeliest token
-    trained_loss: float  # cross entropy, nats a token
+    # share of tokens with the same most likely token
+    top1_agreement: float
+    # cross entropies and their absolute difference, nats per token
+    trained_loss: float
     merged_loss: float
-    loss_difference: float  # between the two, nats a token
+    loss_difference: float
 
 
 @dataclass(frozen=True)
-class View:
-    """What one model makes of the labelled tokens: its states before the head (tokens, size), and its head."""
+class LabelledStates:
+    """A model's last hidden states at the labelled tokens (tokens, size), and its head (vocabulary, size)."""
 
     states: torch.Tensor
     head: torch.Tensor
 
 
 @torch.no_grad()
-def view(load: Callable[[], Any], rows: Sequence[dict[str, Any]]) -> View:
-    """Load a model, look at the labelled tokens of rows from `flatten_packs`, and let it go."""
+def read_states(load: Callable[[], Any], rows: Sequence[dict[str, Any]]) -> LabelledStates:
+    """Load a model, compute its states at the labelled tokens of flattened packs, and free it."""
     model = PackedModel(load()).eval()
     head = model.causal.get_output_embeddings().weight.detach()
-    seen = []
+    kept = []
     for row in rows:
         states = model.hidden(row["input_ids"], row["position_ids"], row["lengths"])[0]
-        seen.append(states[labelled_targets(row["labels"])[0].to(head.device)])
+        kept.append(states[labelled_targets(row["labels"])[0].to(head.device)])
     del model
-    gc.collect()  # models hold themselves in circles
-    return View(torch.cat(seen), head)
+    gc.collect()  # models contain reference cycles
+    return LabelledStates(torch.cat(kept), head)
 
 
 @torch.no_grad()
-def compare(trained: View, merged: View, targets: torch.Tensor) -> Parity:
+def measure_parity(trained: LabelledStates, merged: LabelledStates, targets: torch.Tensor) -> Parity:
     """Compare the next-token distributions of two models.
 
     Args:
-        targets: the labels (tokens,) of the positions that both have seen.
+        targets: labels (tokens,) of the positions whose states both hold.
 
     Raises:
-        UserError: there is none, so nothing would be compared.
+        UserError: there are no labels, so nothing would be compared.
     """
     tokens = len(targets)
     if not tokens:
@@ -70,7 +75,7 @@ def compare(trained: View, merged: View, targets: torch.Tensor) -> Parity:
             "data/packed: no labelled token to compare the merged model on. Run `dvc repro pack`."
         )
     targets = targets.to(trained.head.device)
-    totals = torch.zeros(4, dtype=torch.float64)  # KL, agreement, loss of trained, loss of merged
+    totals = torch.zeros(4, dtype=torch.float64)  # KL, agreement, trained loss, merged loss
     largest = 0.0
     for at in range(0, tokens, CHUNK_TOKENS):
         p, q = ((side.states[at : at + CHUNK_TOKENS] @ side.head.t()).float() for side in (trained, merged))
@@ -78,17 +83,17 @@ def compare(trained: View, merged: View, targets: torch.Tensor) -> Parity:
         largest = max(largest, float(difference)) if difference.isfinite() else float("nan")
         totals += chunk_totals(p, q, targets[at : at + CHUNK_TOKENS, None]).cpu()
     mean_kl, agreement, trained_loss, merged_loss = (totals / tokens).tolist()
-    distance = abs(merged_loss - trained_loss)
-    return Parity(tokens, mean_kl, largest, agreement, trained_loss, merged_loss, distance)
+    loss_difference = abs(merged_loss - trained_loss)
+    return Parity(tokens, mean_kl, largest, agreement, trained_loss, merged_loss, loss_difference)
 
 
 def all_targets(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
-    """The labels (tokens,) at the positions that `view` keeps."""
+    """Return the labels (tokens,) at the positions that `read_states` keeps."""
     return torch.cat([labelled_targets(row["labels"])[1] for row in rows])
 
 
 def chunk_totals(p: torch.Tensor, q: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sums over tokens of KL(p || q), agreement, and both cross entropies, from logits (tokens, vocabulary)."""
+    """Return summed KL(p || q), agreement and both cross entropies, from logits (tokens, vocabulary)."""
     agreement = (p.argmax(-1) == q.argmax(-1)).sum()
     log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)
     kl = (log_p.exp() * (log_p - log_q)).sum()
@@ -96,29 +101,25 @@ def chunk_totals(p: torch.Tensor, q: torch.Tensor, targets: torch.Tensor) -> tor
     return torch.stack([kl, agreement, *losses]).double()
 
 
-def limits(settings: "MergeSettings") -> dict[str, float]:
-    """The limits of conf/merge, by their keys there."""
+def parity_limits(settings: "MergeSettings") -> dict[str, float]:
+    """Return the limits by their keys in conf/merge."""
     keys = ("max_mean_kl", "max_logit_difference", "min_top1_agreement", "max_loss_difference")
     return {key: getattr(settings, key) for key in keys}
 
 
-def check(parity: Parity, settings: "MergeSettings") -> None:
-    """The gate.
-
-    Raises:
-        UserError: a figure is over its limit (or not a number); gives all of them.
-    """
-    held = {
+def check_parity(parity: Parity, settings: "MergeSettings") -> None:
+    """Raise UserError with all figures if one of them is beyond its limit or not a number."""
+    within_limit = {
         "mean_kl": parity.mean_kl <= settings.max_mean_kl,
         "largest_logit_difference": parity.largest_logit_difference <= settings.max_logit_difference,
         "top1_agreement": parity.top1_agreement >= settings.min_top1_agreement,
         "loss_difference": parity.loss_difference <= settings.max_loss_difference,
     }
-    failed = [name for name, ok in held.items() if not ok]
+    failed = [name for name, ok in within_limit.items() if not ok]
     if failed:
         figures = ", ".join(f"{name} {value:.6g}" for name, value in asdict(parity).items())
         raise UserError(
-            f"the merged model is not the trained one: {', '.join(failed)} over the limit of conf/merge/{settings.base}"
-            f".yaml. Measured: {figures}. Nothing was written. If the model is this sensitive, raise the limits there; "
-            f"otherwise something was merged wrongly."
+            f"the merged model is not the trained one: {', '.join(failed)} beyond the limit in "
+            f"conf/merge/{settings.base}.yaml. Measured: {figures}. Nothing was written. Raise the limits "
+            "there if the model is this sensitive; otherwise something was merged wrongly."
         )

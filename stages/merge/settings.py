@@ -1,4 +1,4 @@
-"""Settings of the merge stage: what the adapter is merged into, and the limits that the merged model must keep to."""
+"""Settings of the merge stage: what the adapter is merged into, and the limits of the parity gate."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,21 @@ BASES = ("dequantized", "original")
 
 @dataclass
 class MergeSettings:
-    # dequantized: the weights that training multiplied by, so the merged model is the trained one; original: the base's
-    # own weights, which is another function: training never saw what quantization lost, and the update may fit it
+    # dequantized: the weights that training multiplied by, so the merged model is the trained one | original:
+    # the base's own weights, which gives another function: training never saw what quantization lost, and the
+    # update may have compensated for it
     base: str = "dequantized"
-    # tokens of held-out packs on which the merged model is compared with the trained one, 1 or more; it costs time.
-    # 0: no comparison and no limits, which is said wherever figures of the merged model are shown
+    # tokens of held-out packs on which the merged model is compared with the trained one; more take longer.
+    # 0: no comparison and no limits; reports that show the merged model then say so
     parity_tokens: int = 6144
-    # nats a labelled token, KL(adapter on the quantized base || merged), above 0; above it the stage fails
+    # The stage fails beyond these limits.
+    # KL(adapter on the quantized base || merged), nats per labelled token, above 0
     max_mean_kl: float = 0.02
-    max_logit_difference: float = 4.0  # largest difference of any logit, above 0; above it the stage fails
-    # share of labelled tokens with the same likeliest token, 0 to 1; below it the stage fails
+    # largest difference of any logit, above 0
+    max_logit_difference: float = 4.0
+    # share of labelled tokens with the same most likely token, 0 to 1
     min_top1_agreement: float = 0.97
-    # nats a token, between the losses of both on these tokens, above 0; above it the stage fails
+    # difference of the two losses on these tokens, nats per token, above 0
     max_loss_difference: float = 0.01
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Rows of more tokens than a pack holds: dropped, cut on the left, or split into several documents."""
+"""Shorten rows of more tokens than a pack holds: drop them, cut them on the left, or split them."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,17 +9,22 @@ import numpy.typing as npt
 
 from stages.common.text.tokens import Tokens
 
+Document = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]
+
 
 @dataclass
-class Cost:
+class OverlongCost:
     """What the length limit cost, in rows and tokens."""
 
-    rows: int = 0  # that were over it
-    dropped: int = 0  # of which nothing is left
+    # rows over the limit
+    rows: int = 0
+    # of these, rows of which nothing is left
+    dropped: int = 0
     tokens_lost: int = 0
-    labelled_tokens_lost: int = 0  # of these, or of a document's first token, which can have no label
+    # labels among these, and labels of tokens that are now the first of a document and cannot have one
+    labelled_tokens_lost: int = 0
 
-    def add(self, other: "Cost") -> None:
+    def add(self, other: "OverlongCost") -> None:
         self.rows += other.rows
         self.dropped += other.dropped
         self.tokens_lost += other.tokens_lost
@@ -27,87 +32,96 @@ class Cost:
 
 
 class Shortened(NamedTuple):
+    """Documents within the length limit: document i is `starts[i] : starts[i + 1]` of `ids` and `loss`."""
+
     ids: npt.NDArray[np.int32]
     loss: npt.NDArray[np.bool_]
-    starts: npt.NDArray[np.int64]  # of shape (documents + 1,)
-    rows: npt.NDArray[np.int64]  # of each document, the row that it is made of
-    cost: Cost
+    # shape (documents + 1,)
+    starts: npt.NDArray[np.int64]
+    # index of the row that each document is from
+    rows: npt.NDArray[np.int64]
+    cost: OverlongCost
 
 
 def shorten(tokens: Tokens, limit: int, mode: str, bos: int | None) -> Shortened:
-    """Documents of at most `limit` tokens of those of `tokens` that are whole; `mode`: drop, truncate or split."""
+    """Return documents of at most `limit` tokens, made of the whole documents of `tokens`.
+
+    Args:
+        mode: drop, truncate or split.
+        bos: id of the BOS token, repeated at the start of each part; None if the tokenizer has none.
+    """
     lengths = np.diff(tokens.starts)
     rows = np.flatnonzero(tokens.whole)
     fits = lengths[rows] <= limit
     if fits.all() and len(rows) == len(lengths):
-        return Shortened(tokens.ids, tokens.loss, tokens.starts, rows, Cost())
+        return Shortened(tokens.ids, tokens.loss, tokens.starts, rows, OverlongCost())
     ids: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)]
     loss: list[npt.NDArray[np.bool_]] = [np.zeros(0, bool)]
-    kept: list[int] = []
-    cost = Cost(rows=int((~fits).sum()))
-    for row, fit in zip(rows.tolist(), fits.tolist(), strict=True):
-        its = slice(tokens.starts[row], tokens.starts[row + 1])
-        documents = [(tokens.ids[its], tokens.loss[its])]
-        if not fit:
-            documents = shorter(*documents[0], limit, mode, bos)
+    row_of: list[int] = []
+    cost = OverlongCost(rows=int((~fits).sum()))
+    for row, row_fits in zip(rows.tolist(), fits.tolist(), strict=True):
+        span = slice(tokens.starts[row], tokens.starts[row + 1])
+        documents = [(tokens.ids[span], tokens.loss[span])]
+        if not row_fits:
+            documents = shorten_document(*documents[0], limit, mode, bos)
             cost.dropped += not documents
-            head = int(tokens.ids[its][0] == bos)  # in each document again
-            left = sum(len(each) - head for each, _ in documents) + (head if documents else 0)
-            cost.tokens_lost += len(tokens.ids[its]) - left
+            bos_tokens = int(tokens.ids[span][0] == bos)  # repeated in each document, but counted once
+            left = sum(len(part) - bos_tokens for part, _ in documents) + (bos_tokens if documents else 0)
+            cost.tokens_lost += len(tokens.ids[span]) - left
             cost.labelled_tokens_lost += int(
-                tokens.loss[its].sum() - sum(each.sum() for _, each in documents)
+                tokens.loss[span].sum() - sum(part_loss.sum() for _, part_loss in documents)
             )
-        for one, trained in documents:
-            ids.append(one)
-            loss.append(trained)
-            kept.append(row)
-    starts = np.zeros(len(kept) + 1, np.int64)
-    np.cumsum([len(one) for one in ids[1:]], out=starts[1:])
-    return Shortened(np.concatenate(ids), np.concatenate(loss), starts, np.array(kept, np.int64), cost)
+        for part, part_loss in documents:
+            ids.append(part)
+            loss.append(part_loss)
+            row_of.append(row)
+    starts = np.zeros(len(row_of) + 1, np.int64)
+    np.cumsum([len(part) for part in ids[1:]], out=starts[1:])
+    return Shortened(np.concatenate(ids), np.concatenate(loss), starts, np.array(row_of, np.int64), cost)
 
 
-Document = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]
-
-
-def shorter(
+def shorten_document(
     ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_], limit: int, mode: str, bos: int | None
 ) -> list[Document]:
-    """The documents that are made of one that is too long; none where it is dropped."""
+    """Return the documents that replace one that is too long; none if it is dropped."""
     if mode == "truncate":
-        return truncated(ids, loss, limit, bos)
-    return split(ids, loss, limit, bos) if mode == "split" else []
+        return truncate_document(ids, loss, limit, bos)
+    return split_document(ids, loss, limit, bos) if mode == "split" else []
 
 
-def truncated(
+def truncate_document(
     ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_], limit: int, bos: int | None
 ) -> list[Document]:
-    """One document without the beginning of what it had behind BOS; none where its last answer would be cut.
+    """Cut tokens after BOS until the document fits; return nothing if that would cut into the last answer.
 
-    The first token has no label, so that something of the prompt, or BOS, must be left before the answer.
+    The first token has no label, so BOS or some of the prompt must remain before the answer.
     """
-    head = int(len(ids) > 0 and ids[0] == bos)
-    begin = len(ids) - (limit - head)
+    bos_tokens = int(len(ids) > 0 and ids[0] == bos)
+    begin = len(ids) - (limit - bos_tokens)
     answer = int(np.flatnonzero(~loss)[-1]) + 1 if not loss.all() else 0
-    if begin + (1 - head) > answer:
+    if begin + (1 - bos_tokens) > answer:
         return []
-    return [headed(ids, loss, head, begin, len(ids))]
+    return [slice_after_bos(ids, loss, bos_tokens, begin, len(ids))]
 
 
-def split(
+def split_document(
     ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_], limit: int, bos: int | None
 ) -> list[Document]:
-    """Documents of equal length, give or take a token, each behind BOS where there is one; those to train on."""
-    head = int(len(ids) > 0 and ids[0] == bos)
-    parts = -(-(len(ids) - head) // (limit - head))
-    cuts = np.linspace(head, len(ids), parts + 1).round().astype(int)
-    made = [headed(ids, loss, head, a, b) for a, b in pairwise(cuts.tolist())]
-    return [(one, trained) for one, trained in made if trained.any()]
+    """Split into documents of equal length, give or take a token, each after BOS if there is one.
+
+    Parts without labels are left out.
+    """
+    bos_tokens = int(len(ids) > 0 and ids[0] == bos)
+    parts = -(-(len(ids) - bos_tokens) // (limit - bos_tokens))
+    cuts = np.linspace(bos_tokens, len(ids), parts + 1).round().astype(int)
+    documents = [slice_after_bos(ids, loss, bos_tokens, a, b) for a, b in pairwise(cuts.tolist())]
+    return [(part, part_loss) for part, part_loss in documents if part_loss.any()]
 
 
-def headed(
-    ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_], head: int, begin: int, end: int
+def slice_after_bos(
+    ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_], bos_tokens: int, begin: int, end: int
 ) -> Document:
-    """`begin : end` behind the first `head` tokens."""
-    trained = np.concatenate([loss[:head], loss[begin:end]])
-    trained[0] = False
-    return np.concatenate([ids[:head], ids[begin:end]]), trained
+    """Return the first `bos_tokens` tokens followed by `begin : end`; the first token has no label."""
+    part_loss = np.concatenate([loss[:bos_tokens], loss[begin:end]])
+    part_loss[0] = False
+    return np.concatenate([ids[:bos_tokens], ids[begin:end]]), part_loss

@@ -1,25 +1,23 @@
-"""What the stage reads and writes: rows of data/clean, the model's limits, Arrow streams of packs."""
+"""Write packs of documents as Arrow IPC streams."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from stages.pack.packing import Packing
+from stages.pack.token_store import StoredDocuments
 
-if TYPE_CHECKING:
-    from stages.pack.token_store import Documents
-
-IGNORED = -100  # label of a token without loss
-BATCH_PACKS = 256  # packs a record batch: fixed, so that the same packs are the same bytes
+NO_LOSS = -100  # label of a token that is not trained on
+BATCH_PACKS = 256  # packs per record batch; fixed, so that the same packs give the same bytes
 
 
 def pack_schema() -> pa.Schema:
-    """Columns of data/packed/*.arrow: one row a pack, documents one after another, no padding."""
+    """Return the columns of data/packed/*.arrow: one row per pack, documents concatenated without padding."""
     return pa.schema(
         [
             pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
@@ -31,8 +29,10 @@ def pack_schema() -> pa.Schema:
 
 
 class PackWriter:
-    """Writes packs of documents as an Arrow IPC stream; at least one batch, if an empty one, because `datasets` reads no
-    stream without."""
+    """Write packs to one Arrow IPC stream.
+
+    Without packs it writes one empty batch, because `datasets` cannot read a stream that has none.
+    """
 
     def __init__(self, path: Path) -> None:
         self.sink = pa.OSFile(str(path), "wb")
@@ -48,8 +48,8 @@ class PackWriter:
         self.stream.close()
         self.sink.close()
 
-    def write(self, documents: "Documents", packing: Packing) -> None:
-        """Packs of indices into `documents`; a batch is gathered while the one before is written."""
+    def write(self, documents: StoredDocuments, packing: Packing) -> None:
+        """Write packs of indices into `documents`; the next batch is gathered while one is written."""
         with ThreadPoolExecutor(1) as writer:
             written: Future[None] = writer.submit(lambda: None)
             for batch in pack_batches(documents, packing):
@@ -59,36 +59,39 @@ class PackWriter:
             written.result()
 
 
-def pack_batches(documents: "Documents", packing: Packing) -> Iterator[pa.RecordBatch]:
-    """Packs as record batches: documents are gathered by Arrow, no Python value a document or a token."""
-    ids = lists_of(4 * documents.starts, documents.ids)
-    loss = lists_of(documents.starts, documents.loss)
-    names = lists_of(documents.name_starts, documents.names, pa.large_string())
+def pack_batches(documents: StoredDocuments, packing: Packing) -> Iterator[pa.RecordBatch]:
+    """Yield packs as record batches; Arrow gathers them, without a Python object per document or token."""
+    ids = list_array(4 * documents.starts, documents.ids)
+    loss = list_array(documents.starts, documents.loss)
+    names = list_array(documents.name_starts, documents.names, pa.large_string())
     for first in range(0, len(packing), BATCH_PACKS):
-        ends = packing.starts[first : first + BATCH_PACKS + 1]
-        order, of_pack = pa.array(packing.order[ends[0] : ends[-1]]), (ends - ends[0]).astype(np.int32)
-        (chosen, bounds), (marks, _) = gathered(ids, order), gathered(loss, order)
-        tokens, starts = chosen.view(np.int32), (bounds // 4).astype(np.int32)
-        labels = np.where(marks.view(np.bool_), tokens, np.int32(IGNORED))
+        bounds = packing.starts[first : first + BATCH_PACKS + 1]
+        order, pack_starts = (
+            pa.array(packing.order[bounds[0] : bounds[-1]]),
+            (bounds - bounds[0]).astype(np.int32),
+        )
+        (id_bytes, byte_starts), (loss_bytes, _) = take_lists(ids, order), take_lists(loss, order)
+        tokens, starts = id_bytes.view(np.int32), (byte_starts // 4).astype(np.int32)
+        labels = np.where(loss_bytes.view(np.bool_), tokens, np.int32(NO_LOSS))
         columns = [
-            pa.ListArray.from_arrays(pa.array(starts[of_pack]), pa.array(tokens)),
-            pa.ListArray.from_arrays(pa.array(starts[of_pack]), pa.array(labels)),
-            pa.ListArray.from_arrays(pa.array(of_pack), pa.array(np.diff(starts))),
-            pa.ListArray.from_arrays(pa.array(of_pack), names.take(order).cast(pa.string())),
+            pa.ListArray.from_arrays(pa.array(starts[pack_starts]), pa.array(tokens)),
+            pa.ListArray.from_arrays(pa.array(starts[pack_starts]), pa.array(labels)),
+            pa.ListArray.from_arrays(pa.array(pack_starts), pa.array(np.diff(starts))),
+            pa.ListArray.from_arrays(pa.array(pack_starts), names.take(order).cast(pa.string())),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=pack_schema())
 
 
-def lists_of(
+def list_array(
     starts: npt.NDArray[np.int64], values: npt.NDArray[Any], kind: pa.DataType | None = None
 ) -> pa.Array:
-    """Lists of bytes that begin at `starts` among those of `values`; nothing is copied."""
+    """Return an Arrow array of byte lists that begin at `starts` in `values`, without copying."""
     buffers = [None, pa.py_buffer(starts), pa.py_buffer(values)]
     return pa.Array.from_buffers(kind or pa.large_binary(), len(starts) - 1, buffers)
 
 
-def gathered(lists: pa.Array, order: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The bytes of the lists `order`, one list after another, and where each begins then."""
-    _, bounds, values = lists.take(order).buffers()
-    starts = np.frombuffer(bounds, np.int64, len(order) + 1)
+def take_lists(lists: pa.Array, order: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the concatenated bytes of the lists at the indices `order`, and where each list begins."""
+    _, offsets, values = lists.take(order).buffers()
+    starts = np.frombuffer(offsets, np.int64, len(order) + 1)
     return np.frombuffer(values, np.uint8, starts[-1]), starts

@@ -18,7 +18,7 @@ class Packing:
 
 
 class Rooms:
-    """Open packs by the room that is left in them, last come first served."""
+    """Open packs by the room left in them; the last one added is taken first."""
 
     def __init__(self, capacity: int) -> None:
         self.stacks: list[list[npt.NDArray[np.int64]]] = [[] for _ in range(capacity + 1)]
@@ -30,29 +30,29 @@ class Rooms:
             self.bits |= 1 << room
 
     def least(self, length: int) -> int:
-        """The least room of at least `length` that some pack has; 0: none."""
+        """Return the least room of at least `length` that some pack has; 0: none."""
         fitting = self.bits >> length
         return length + (fitting & -fitting).bit_length() - 1 if fitting else 0
 
     def take(self, room: int) -> npt.NDArray[np.int64]:
-        """All packs of one room, the last come first."""
+        """Remove and return all packs with this room, the last one added first."""
         self.bits ^= 1 << room
         packs = np.concatenate(self.stacks[room])[::-1]
         self.stacks[room] = []
         return packs
 
 
-def pack(lengths: npt.ArrayLike, capacity: int, max_documents: int = 0) -> Packing:
+def pack_lengths(lengths: npt.ArrayLike, capacity: int, max_documents: int = 0) -> Packing:
     """Pack documents, longest first, each into the fullest pack that still has room for it.
 
-    Uses at most 11/9 of the fewest packs possible, plus one (Johnson 1973); on documents much shorter than the
-    capacity it is nearly always the fewest. Ties go to the earlier document and the pack that got there last,
-    so the result is a function of the lengths alone.
+    It uses at most 11/9 of the fewest possible packs, plus one (Johnson 1973); for documents much shorter
+    than the capacity nearly always the fewest. Ties go to the earlier document and the most recently changed
+    pack, so the result depends on the lengths alone.
 
-    Documents of one length are placed at once. A pack with the least sufficient room takes them until it has too little
-    left, for nothing fits better meanwhile; then come the others of the same room. What a pack has left after it was
-    visited is less than half, so there are at most about 2 lengths log2(capacity) visits, whatever the documents; the
-    rest is sorting.
+    Documents of one length are placed at once. A pack with the least sufficient room takes them until it has
+    too little left, for nothing fits better meanwhile; then come the others of the same room. What a pack has
+    left after it was visited is less than half, so there are at most about 2 lengths log2(capacity) visits,
+    whatever the documents; the rest is sorting.
 
     Args:
         lengths: tokens of each document, each from 1 to `capacity`.
@@ -71,7 +71,7 @@ def pack(lengths: npt.ArrayLike, capacity: int, max_documents: int = 0) -> Packi
         raise ValueError(f"document {wrong[0]} has {lengths[wrong[0]]} tokens; a pack holds 1 to {capacity}")
     sizes = np.bincount(lengths, minlength=capacity + 1)
     longest_first = stable_order(capacity - lengths, capacity)
-    pack_of = place(sizes, capacity, max_documents or len(lengths))
+    pack_of = assign_packs(sizes, capacity, max_documents or len(lengths))
     packs = int(pack_of.max()) + 1 if len(pack_of) else 0
     order = longest_first[stable_order(pack_of, packs)]
     starts = np.zeros(packs + 1, np.int64)
@@ -79,8 +79,8 @@ def pack(lengths: npt.ArrayLike, capacity: int, max_documents: int = 0) -> Packi
     return Packing(order, starts)
 
 
-def place(sizes: npt.NDArray[np.int64], capacity: int, most: int) -> npt.NDArray[np.int64]:
-    """The pack of each document, of documents sorted from the longest; `sizes[n]`: documents of n tokens."""
+def assign_packs(sizes: npt.NDArray[np.int64], capacity: int, most: int) -> npt.NDArray[np.int64]:
+    """Return the pack of each document, longest first; `sizes[n]`: number of documents of n tokens."""
     rooms, opened = Rooms(capacity), 0
     documents = np.zeros(int(sizes.sum()) if len(sizes) else 0, np.int64)  # of each pack that is open
     placed: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
@@ -113,7 +113,7 @@ def place(sizes: npt.NDArray[np.int64], capacity: int, most: int) -> npt.NDArray
 def push_back(
     rooms: Rooms, packs: npt.NDArray[np.int64], left: npt.NDArray[np.int64], is_open: npt.NDArray[np.bool_]
 ) -> None:
-    """Packs that may take more, by the room they have left: the same in all that were visited, but for the last."""
+    """Push back the packs that may take more; all visited ones have the same room left, except the last."""
     packs, left = packs[is_open], left[is_open]
     if len(packs) and left[-1] != left[0]:
         rooms.push(int(left[-1]), packs[-1:])
@@ -123,7 +123,7 @@ def push_back(
 
 
 def stable_order(keys: npt.NDArray[np.int64], largest: int) -> npt.NDArray[np.int64]:
-    """Indices that sort `keys` (0 to `largest`), equal ones in their order; numpy sorts 16 bits by radix."""
+    """Return indices that sort `keys` (0 to `largest`) stably; numpy sorts 16-bit keys by radix."""
     order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
     if largest > 0xFFFF:
         order = order[stable_order(keys[order] >> 16, largest >> 16)]
@@ -131,12 +131,12 @@ def stable_order(keys: npt.NDArray[np.int64], largest: int) -> npt.NDArray[np.in
 
 
 def fewest_packs(tokens: int, documents: int, halves: int, capacity: int, max_documents: int = 0) -> int:
-    """A lower bound on the packs of any packing.
+    """Return a lower bound on the packs of any packing.
 
     Args:
-        tokens: of all documents.
-        documents: their number.
-        halves: how many of them fill more than half a pack: no two share one.
+        tokens: tokens of all documents.
+        documents: number of documents.
+        halves: documents that fill more than half a pack; no two of them share one.
         capacity: tokens a pack holds.
         max_documents: documents a pack holds; 0: any number.
     """

@@ -9,17 +9,21 @@ OVERLONG = ("drop", "truncate", "split", "fail")
 
 @dataclass
 class PackSettings:
-    max_length: int = 1024  # tokens a pack, at least 8 and at most the model's context
-    # A row of more than max_length tokens: drop (counted) | truncate (the prompt loses its beginning, the last answer is
-    # whole; dropped where that is not enough) | split (into documents of equal length, each without the ones before) |
-    # fail (names the row).
+    # tokens per pack, at least 8 and at most the model's context
+    max_length: int = 1024
+    # what to do with a row of more than max_length tokens: drop (and count it) | truncate (cut the beginning
+    # of the prompt and keep the last answer whole; drop the row if that is not enough) | split (into
+    # documents of equal length, none of which sees the ones before) | fail (and name the row)
     overlong: str = "drop"
-    max_documents: int = 0  # documents a pack holds at most; 0: any number
-    # Documents that are packed together, in the order of the rows; 0: all. Memory is about 70 bytes a row of these; from
-    # some 10,000 on, packs are as full as those of all rows together.
+    # most documents per pack; 0: any number
+    max_documents: int = 0
+    # documents that are packed together, in the order of the rows; 0: all. Memory is about 70 bytes per row
+    # of a shard; from about 10,000 rows, packs are as full as when all rows are packed together
     shard_rows: int = 0
-    validation_share: float = 0.05  # share of rows held out, by duplicate component, 0 to below 1
-    seed: int = 0  # of the validation split
+    # share of rows to hold out, by duplicate component, 0 to below 1
+    validation_share: float = 0.05
+    # of the validation split
+    seed: int = 0
 
     def __post_init__(self) -> None:
         require(self.max_length >= 8, "pack.max_length", self.max_length, "at least 8 tokens")

@@ -1,4 +1,4 @@
-"""The validation split: whole components of near duplicates, chosen by hash."""
+"""Hold out a validation split: whole components of near duplicates, selected by hash."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -8,15 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
-NONE: Hashes = np.zeros(0, np.uint64)
+NO_HASHES: Hashes = np.zeros(0, np.uint64)
 
 
 class Split(NamedTuple):
     """Which documents are held out, by the hash of their component."""
 
-    share: float = 0.0  # those whose hash, as a number in [0, 1), is below it,
-    never: Hashes = NONE  # but for these,
-    always: Hashes = NONE  # and with these
+    # components whose hash, as a number in [0, 1), is below the share, are held out
+    share: float = 0.0
+    # exceptions, by hash: never and always held out
+    never: Hashes = NO_HASHES
+    always: Hashes = NO_HASHES
 
     def held_out(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
         below = hashes / 2.0**64 < self.share
@@ -24,15 +26,15 @@ class Split(NamedTuple):
 
 
 def validation_split(parts: Sequence[Hashes], share: float) -> Split:
-    """Components held out, of the component of each document.
+    """Decide which components to hold out.
 
-    A component is held out when its hash says so, whatever other documents there are; so one that comes or goes moves no
-    other. One that alone is more than `share` of the documents stays in training. With `share` > 0 and two components or
-    more, each side gets at least one. Memory is that of a part: what is more than a share of the whole is more than
-    a share of some part.
+    The hash of a component decides, regardless of the other documents, so adding or removing one moves no
+    other. A component of more than `share` of all documents stays in training. With `share` > 0 and at least
+    two components, each side gets at least one. Memory is that of a part: a component of more than a share of
+    all documents is more than that share of some part.
 
     Args:
-        parts: `hash_of` the component of each document, in parts of any size.
+        parts: `component_hash` of each document's component, in parts of any size.
         share: share of documents to hold out, 0 to below 1; met on average.
     """
     parts = [part for part in parts if len(part)]
@@ -40,7 +42,7 @@ def validation_split(parts: Sequence[Hashes], share: float) -> Split:
         return Split()
     large = large_components(parts, share)
     if all(np.isin(part, large).all() for part in parts):
-        large = NONE
+        large = NO_HASHES
     split = Split(share, large)
     if not any(split.held_out(part).any() for part in parts):
         small = [part[~np.isin(part, large)] for part in parts]
@@ -51,12 +53,12 @@ def validation_split(parts: Sequence[Hashes], share: float) -> Split:
 
 
 def large_components(parts: Sequence[Hashes], share: float) -> Hashes:
-    """Hashes of more than `share` of all documents, of two at least."""
-    found = [NONE]
+    """Return the hashes of components that hold more than `share` of all documents, and at least two."""
+    large = [NO_HASHES]
     for part in parts:
         values, counts = np.unique(part, return_counts=True)
-        found.append(values[counts > share * len(part)])
-    candidates = np.unique(np.concatenate(found))
+        large.append(values[counts > share * len(part)])
+    candidates = np.unique(np.concatenate(large))
     sizes = np.zeros(len(candidates), np.int64)
     for part in parts:
         at = np.searchsorted(candidates, part)
@@ -66,24 +68,25 @@ def large_components(parts: Sequence[Hashes], share: float) -> Hashes:
     return candidates[sizes > max(1.0, share * sum(map(len, parts)))]
 
 
-def distinct(parts: Sequence[Hashes]) -> Iterator[Hashes]:
-    """Every hash once, in rising order, about as many at a time as the largest part holds.
+def distinct_hashes(parts: Sequence[Hashes]) -> Iterator[Hashes]:
+    """Yield every hash once, in ascending order, about as many at a time as the largest part holds.
 
-    All parts are read each time, for the hashes of one range: they are uniform, so that ranges hold about the same.
+    Each turn reads all parts for the hashes of one range. Hashes are uniform, so ranges hold about the same
+    number.
     """
     turns = -(-sum(map(len, parts)) // max([1, *map(len, parts)]))
     for turn in range(turns):
         low, high = (turn << 64) // turns, ((turn + 1) << 64) // turns - 1
-        within = (part[(part >= low) & (part <= high)] if turns > 1 else part for part in parts)
-        yield first_of_each(np.concatenate([first_of_each(hashes) for hashes in within]))
+        in_range = (part[(part >= low) & (part <= high)] if turns > 1 else part for part in parts)
+        yield distinct_values(np.concatenate([distinct_values(hashes) for hashes in in_range]))
 
 
-def first_of_each(values: Hashes) -> Hashes:
-    """Sorted, each once; twice as fast as `numpy.unique` on a million."""
+def distinct_values(values: Hashes) -> Hashes:
+    """Return the distinct values, sorted; twice as fast as `numpy.unique` on a million."""
     values = np.sort(values)
     return values[np.diff(values, prepend=~values[:1]).astype(bool)]
 
 
-def hash_of(component: str, seed: int) -> int:
-    """64 bits, a pure function of its arguments, uniform over components."""
+def component_hash(component: str, seed: int) -> int:
+    """Return 64 bits that depend on the arguments alone and are uniform over components."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{component}".encode()).digest()[:8], "big")

@@ -1,4 +1,4 @@
-"""Documents on their way: flat files in a scratch folder, written from front to back and then memory-mapped."""
+"""Tokenized documents on disk: flat files in a scratch folder, written front to back, then memory-mapped."""
 
 import mmap
 from dataclasses import dataclass, fields, replace
@@ -8,47 +8,9 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from stages.pack.documents import Part
+from stages.pack.documents import TokenizedGroup
 
-
-@dataclass
-class Documents:
-    """Documents, memory-mapped; document i is `starts[i] : starts[i + 1]` of `ids` and `loss`."""
-
-    ids: npt.NDArray[np.int32]
-    loss: npt.NDArray[np.uint8]  # 1: the token is trained on
-    starts: npt.NDArray[np.int64]
-    names: npt.NDArray[np.uint8]  # UTF-8 of the row ids
-    name_starts: npt.NDArray[np.int64]
-    components: npt.NDArray[np.uint64]  # hash of the component of each document
-    characters: npt.NDArray[np.int64]
-    labelled: npt.NDArray[np.int64]
-    first: npt.NDArray[np.uint8]  # 1: the document is the first of its row
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def part(self, first: int, last: int) -> "Documents":
-        """Documents `first : last`; nothing is copied."""
-        bounds, those = slice(first, last + 1), slice(first, last)
-        return replace(
-            self,
-            starts=self.starts[bounds],
-            name_starts=self.name_starts[bounds],
-            **{
-                name: getattr(self, name)[those] for name in ("components", "characters", "labelled", "first")
-            },
-        )
-
-    def release(self) -> None:
-        """Pages that were read stay in the system's cache, but no longer count as this process's memory."""
-        for each in fields(self):
-            pages = getattr(getattr(self, each.name), "_mmap", None)
-            if pages is not None:
-                pages.madvise(mmap.MADV_DONTNEED)
-
-
-TYPES = {
+COLUMN_TYPES = {
     "ids": np.int32,
     "loss": np.uint8,
     "starts": np.int64,
@@ -59,20 +21,60 @@ TYPES = {
     "labelled": np.int64,
     "first": np.uint8,
 }
+PER_DOCUMENT = ("components", "characters", "labelled", "first")
 
 
-class Spool:
-    """Takes parts in their order."""
+@dataclass
+class StoredDocuments:
+    """Memory-mapped documents: document i is `starts[i] : starts[i + 1]` of `ids` and `loss`."""
+
+    ids: npt.NDArray[np.int32]
+    # 1: the token is trained on
+    loss: npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+    # UTF-8 of the row ids; that of document i is `name_starts[i] : name_starts[i + 1]`
+    names: npt.NDArray[np.uint8]
+    name_starts: npt.NDArray[np.int64]
+    # hash of each document's duplicate component
+    components: npt.NDArray[np.uint64]
+    characters: npt.NDArray[np.int64]
+    labelled: npt.NDArray[np.int64]
+    # 1: the document is the first of its row
+    first: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def shard(self, first: int, end: int) -> "StoredDocuments":
+        """Return documents `first : end` without copying."""
+        bounds = slice(first, end + 1)
+        return replace(
+            self,
+            starts=self.starts[bounds],
+            name_starts=self.name_starts[bounds],
+            **{name: getattr(self, name)[first:end] for name in PER_DOCUMENT},
+        )
+
+    def release(self) -> None:
+        """Stop counting read pages as this process's memory; they stay in the system's cache."""
+        for column in fields(self):
+            pages = getattr(getattr(self, column.name), "_mmap", None)
+            if pages is not None:
+                pages.madvise(mmap.MADV_DONTNEED)
+
+
+class TokenStore:
+    """Writes the documents of row groups, appended in order."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        self.files = {field.name: (folder / field.name).open("wb") for field in fields(Documents)}
+        self.files = {name: (folder / name).open("wb") for name in COLUMN_TYPES}
         self.tokens = self.bytes = self.documents = self.rows = 0
         for name in ("starts", "name_starts"):
             self.files[name].write(np.zeros(1, np.int64).tobytes())
 
-    def __enter__(self) -> "Spool":
+    def __enter__(self) -> "TokenStore":
         return self
 
     def __exit__(
@@ -81,28 +83,29 @@ class Spool:
         for file in self.files.values():
             file.close()
 
-    def append(self, part: Part) -> None:
-        for name in ("ids", "loss", "names", "components", "characters", "labelled", "first"):
-            self.files[name].write(getattr(part, name))
-        self.files["starts"].write((self.tokens + np.cumsum(part.lengths, dtype=np.int64)).tobytes())
-        self.files["name_starts"].write((self.bytes + np.cumsum(part.name_lengths, dtype=np.int64)).tobytes())
-        self.tokens += int(part.lengths.sum())
-        self.bytes += len(part.names)
-        self.documents += len(part.lengths)
-        self.rows += int(part.first.sum())
+    def append(self, group: TokenizedGroup) -> None:
+        for name in ("ids", "loss", "names", *PER_DOCUMENT):
+            self.files[name].write(getattr(group, name))
+        self.files["starts"].write((self.tokens + np.cumsum(group.lengths, dtype=np.int64)).tobytes())
+        name_starts = self.bytes + np.cumsum(group.name_lengths, dtype=np.int64)
+        self.files["name_starts"].write(name_starts.tobytes())
+        self.tokens += int(group.lengths.sum())
+        self.bytes += len(group.names)
+        self.documents += len(group.lengths)
+        self.rows += int(group.first.sum())
 
-    def read(self) -> Documents:
-        """What was written, once nothing more comes."""
+    def read(self) -> StoredDocuments:
+        """Close the files and return all documents; nothing can be appended afterwards."""
         self.__exit__(None, None, None)
-        return documents_in(self.folder)
+        return open_documents(self.folder)
 
 
-def documents_in(folder: Path) -> Documents:
-    """What a spool has written there."""
-    return Documents(**{name: mapped(folder / name, kind) for name, kind in TYPES.items()})
+def open_documents(folder: Path) -> StoredDocuments:
+    """Map the documents that a `TokenStore` wrote to the folder."""
+    return StoredDocuments(**{name: map_column(folder / name, kind) for name, kind in COLUMN_TYPES.items()})
 
 
-def mapped(path: Path, kind: type) -> npt.NDArray:
-    if path.stat().st_size == 0:  # nothing can be mapped
+def map_column(path: Path, kind: type) -> npt.NDArray:
+    if path.stat().st_size == 0:  # an empty file cannot be mapped
         return np.zeros(0, kind)
     return np.memmap(path, kind, "r")

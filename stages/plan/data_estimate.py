@@ -1,9 +1,12 @@
-"""Rows and packs that a configuration trains on: counted where they are packed, else packed here from what there is."""
+"""Count or estimate the rows and packs that a configuration trains on.
+
+They are counted in data/packed if it belongs to this configuration; otherwise rows are packed here from what
+there is.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,33 +14,43 @@ import numpy.typing as npt
 
 from stages.common.errors import UserError
 from stages.common.files import read_json
-from stages.plan.known import CHARACTERS_PER_TOKEN, DATA
+from stages.common.paths import BASE_MODEL, CLEAN_ROWS, PACKED
+from stages.plan.known import CHARACTERS_PER_TOKEN, KNOWN_ROWS
 from stages.plan.memory import Batch, attention_pairs, layer_activations
 
-PACKED, ROWS, MODEL = Path("data/packed"), Path("data/clean/rows.parquet"), Path("models/base")
-SAMPLE_GROUPS = 2  # row groups (of 4,096 rows) that are tokenized for an estimate
-CANDIDATES = 64  # micro batches that are looked at: those of the most tokens, and of the most attention
+SAMPLE_GROUPS = 2  # row groups (of 4,096 rows) to tokenize for an estimate
+CANDIDATES = 64  # micro batches to compare: those of the most tokens, and those of the most attention
 INT = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Data:
-    """What there is to train on in one epoch, and what was held out and lost."""
+class TrainingData:
+    """What one epoch trains on, and what was held out and lost."""
 
-    origin: str  # packs | clean | stand-ins
-    said: str  # how the figures were come by
-    rows_in: int  # before rows were dropped for length, or held out
-    rows: int  # that are trained on
-    pack_tokens: INT  # tokens of each training pack
-    pack_pairs: INT  # what attention computes of each, see `attention_pairs`
-    pack_longest: INT  # tokens of the longest document of each
-    lengths: INT  # tokens of each training document; where `said` names a part of the rows, of that part
-    labelled_share: float  # of the training tokens
+    # packs | clean | stand-ins
+    origin: str
+    # where the figures are from, in words
+    basis: str
+    # before rows were dropped for length or held out
+    rows_in: int
+    # trained on
+    rows: int
+    # of each training pack: tokens, `attention_pairs` summed over its documents, tokens of its longest
+    # document
+    pack_tokens: INT
+    pack_pairs: INT
+    pack_longest: INT
+    # tokens of each training document; of the sampled rows only if `basis` names a sample
+    lengths: INT
+    # share of the training tokens that have labels
+    labelled_share: float
     validation_rows: int
     validation_tokens: int
-    overlong: str  # what is done with rows over the length: drop | truncate | split | fail
+    # treatment of rows over the length: drop | truncate | split | fail
+    overlong: str
     overlong_rows: int
-    overlong_dropped: int  # of these, rows of which nothing is left
+    # of these, rows of which nothing is left
+    overlong_dropped: int
     tokens_lost: int
 
     @property
@@ -45,11 +58,13 @@ class Data:
         return int(self.pack_tokens.sum())
 
 
-def packed(lengths: INT, starts: INT, scale: float = 1.0) -> dict[str, Any]:
-    """What `Data` holds of packs, of documents in their order and the first document of each pack.
+def pack_columns(lengths: INT, starts: INT, scale: float = 1.0) -> dict[str, Any]:
+    """Return the fields of `TrainingData` that describe packs.
 
     Args:
-        scale: how many packs there are for each of these; their figures are repeated.
+        lengths: tokens of each document, in the order of the packs.
+        starts: index of the first document of each pack.
+        scale: packs in the data set for each of these; their figures are repeated.
     """
     count = round(scale * len(starts))
     if not len(starts):
@@ -63,47 +78,52 @@ def packed(lengths: INT, starts: INT, scale: float = 1.0) -> dict[str, Any]:
     }
 
 
-def differing(sections: Mapping[str, Any], tracked: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Names of sections that are not those of reports/config.yaml."""
+def changed_sections(
+    sections: Mapping[str, Any], tracked: Mapping[str, Any], names: Sequence[str]
+) -> list[str]:
+    """Return the names of sections that differ from reports/config.yaml."""
     return [name for name in names if asdict(sections[name]) != tracked.get(name)]
 
 
-def data_of(sections: Mapping[str, Any], tracked: Mapping[str, Any]) -> Data:
-    """The rows that a configuration trains on.
+def estimate_data(sections: Mapping[str, Any], tracked: Mapping[str, Any]) -> TrainingData:
+    """Return the rows that a configuration trains on.
 
     Args:
         sections: the composed configuration, by section.
-        tracked: reports/config.yaml, which says what the artifacts on disk were made with.
+        tracked: reports/config.yaml, the configuration that the artifacts on disk were made with.
 
     Raises:
-        UserError: neither packs nor rows of this configuration are here, and nothing is known of its data set.
+        UserError: there are no packs and no rows of this configuration, and the sizes of its data set are
+            unknown.
     """
     pack = sections["pack"]
-    other = differing(sections, tracked, ("base", "fetch", "clean", "prompt", "pack"))
-    if not other and (PACKED / "packing.json").is_file():
+    changed = changed_sections(sections, tracked, ("base", "fetch", "clean", "prompt", "pack"))
+    if not changed and (PACKED / "packing.json").is_file():
         figures = read_json(PACKED / "packing.json")
-        made = (figures["style"], figures["max_length"], figures["overlong"]["what"])
-        if made == (sections["prompt"].style, pack.max_length, pack.overlong):
-            return from_packs(figures)
-        other = ["pack"]  # packed with overrides on the command line
-    why = (
-        f"data/packed is of another configuration ({', '.join(other)})"
+        packed_with = (figures["style"], figures["max_length"], figures["overlong"]["what"])
+        if packed_with == (sections["prompt"].style, pack.max_length, pack.overlong):
+            return data_from_packs(figures)
+        changed = ["pack"]  # packed with overrides on the command line
+    reason = (
+        f"data/packed belongs to another configuration ({', '.join(changed)})"
         if PACKED.exists()
         else "no data/packed"
     )
-    if ROWS.is_file() and not {"fetch", "clean"} & set(other) and (MODEL / "config.json").is_file():
-        return from_clean(sections, why, own_tokenizer="base" not in other)
-    known = [DATA.get(source.repo) for source in sections["fetch"].sources]
+    clean_is_here = CLEAN_ROWS.is_file() and not {"fetch", "clean"} & set(changed)
+    if clean_is_here and (BASE_MODEL / "config.json").is_file():
+        return data_from_clean(sections, reason, own_tokenizer="base" not in changed)
+    known = [KNOWN_ROWS.get(source.repo) for source in sections["fetch"].sources]
     if known and all(known):
-        return from_stand_ins(sections, why)
+        return data_from_stand_ins(sections, reason)
     raise UserError(
-        f"{why}, and rows of this configuration are not here ({ROWS}), nor is it known how large they are. Run "
-        "`dvc repro clean` with this configuration in params.yaml, or describe the data set in stages/plan/known.py."
+        f"{reason}, {CLEAN_ROWS} has no rows of this configuration, and their sizes are unknown. Run "
+        "`dvc repro clean` with this configuration in params.yaml, or describe the data set in "
+        "stages/plan/known.py."
     )
 
 
-def from_packs(figures: Mapping[str, Any]) -> Data:
-    """Of data/packed; `figures`: its packing.json."""
+def data_from_packs(figures: Mapping[str, Any]) -> TrainingData:
+    """Count data/packed; `figures` is its packing.json."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -111,16 +131,18 @@ def from_packs(figures: Mapping[str, Any]) -> Data:
 
     packs = read_packs(PACKED / "train.arrow")
     with pa.memory_map(str(packs.path)) as source, pa.ipc.open_stream(source) as stream:
-        listed = [batch["lengths"] for batch in stream]
-        lengths = np.concatenate([pc.list_flatten(one).to_numpy() for one in listed]).astype(np.int64)
-        documents = np.concatenate([pc.list_value_length(one).to_numpy() for one in listed]).astype(np.int64)
+        columns = [batch["lengths"] for batch in stream]
+        lengths = np.concatenate([pc.list_flatten(column).to_numpy() for column in columns]).astype(np.int64)
+        documents = np.concatenate([pc.list_value_length(column).to_numpy() for column in columns]).astype(
+            np.int64
+        )
     overlong = figures["overlong"]
-    return Data(
+    return TrainingData(
         origin="packs",
-        said="counted in data/packed",
+        basis="counted in data/packed",
         rows_in=figures["rows_in"],
         rows=figures["train"]["rows"],
-        **packed(lengths, np.cumsum(documents) - documents),
+        **pack_columns(lengths, np.cumsum(documents) - documents),
         labelled_share=figures["train"]["labelled_share"],
         validation_rows=figures["validation"]["rows"],
         validation_tokens=figures["validation"]["tokens"],
@@ -131,45 +153,57 @@ def from_packs(figures: Mapping[str, Any]) -> Data:
     )
 
 
-def from_clean(sections: Mapping[str, Any], why: str, own_tokenizer: bool) -> Data:
-    """Rows of data/clean, rendered, tokenized and packed as the pack stage does it; of many rows, a part."""
+def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: bool) -> TrainingData:
+    """Render, tokenize and pack rows of data/clean as the pack stage does; of many rows, a sample.
+
+    Args:
+        reason: why data/packed cannot be counted.
+        own_tokenizer: whether models/base belongs to this configuration.
+
+    Raises:
+        UserError: no row is left to pack.
+    """
     from stages.pack.clean_rows import open_rows
-    from stages.pack.documents import Task, documents_of
-    from stages.pack.model_limits import vocabulary_of
-    from stages.pack.overlong import Cost
-    from stages.pack.packing import pack as packing_of
+    from stages.pack.documents import RowGroupTask, tokenize_group
+    from stages.pack.model_limits import vocabulary_size
+    from stages.pack.overlong import OverlongCost
+    from stages.pack.packing import pack_lengths
     from stages.pack.split import validation_split
 
     pack = sections["pack"]
     with open_rows() as file:
         rows, groups = file.metadata.num_rows, min(file.num_row_groups, SAMPLE_GROUPS)
         sampled = sum(file.metadata.row_group(group).num_rows for group in range(groups))
-    task = Task(0, str(MODEL), (), vocabulary_of(MODEL), pack, sections["prompt"], alone=True)
-    parts = [documents_of(task._replace(group=group)) for group in range(groups)]
-    dropped: Counter[str] = sum((part.dropped for part in parts), Counter())
-    if not sum(len(part.lengths) for part in parts):
+    task = RowGroupTask(
+        0, str(BASE_MODEL), (), vocabulary_size(BASE_MODEL), pack, sections["prompt"], alone=True
+    )
+    tokenized = [tokenize_group(task._replace(group=group)) for group in range(groups)]
+    dropped: Counter[str] = sum((group.dropped for group in tokenized), Counter())
+    if not sum(len(group.lengths) for group in tokenized):
         raise UserError(
-            f"{ROWS}: no rows left to pack ({dict(dropped)}). Raise pack.max_length or change prompt.style."
+            f"{CLEAN_ROWS}: no rows left to pack ({dict(dropped)}). Raise pack.max_length or change "
+            "prompt.style."
         )
-    cost = Cost()
-    for part in parts:
-        cost.add(part.cost)
-    split = validation_split([part.components for part in parts], pack.validation_share)
-    held_out = np.concatenate([split.held_out(part.components) for part in parts])
+    cost = OverlongCost()
+    for group in tokenized:
+        cost.add(group.cost)
+    split = validation_split([group.components for group in tokenized], pack.validation_share)
+    held_out = np.concatenate([split.held_out(group.components) for group in tokenized])
     lengths, labelled, first = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("lengths", "labelled", "first")
+        np.concatenate([getattr(group, name) for group in tokenized])
+        for name in ("lengths", "labelled", "first")
     )
     trained = lengths[~held_out]
-    packing = packing_of(trained, pack.max_length, pack.max_documents)
+    packing = pack_lengths(trained, pack.max_length, pack.max_documents)
     scale = rows / max(1, sampled)
-    whole = "" if sampled == rows else f", of {sampled:,} of its {rows:,} rows"
-    foreign = "" if own_tokenizer else ", with models/base's tokenizer, which is of another model"
-    return Data(
+    sample = "" if sampled == rows else f", a sample of {sampled:,} of its {rows:,} rows"
+    tokenizer = "" if own_tokenizer else ", with the tokenizer of models/base, which is another model"
+    return TrainingData(
         origin="clean",
-        said=f"{why}: packed here from data/clean{whole}{foreign}",
+        basis=f"{reason}: packed here from data/clean{sample}{tokenizer}",
         rows_in=rows,
         rows=round(scale * int(first[~held_out].sum())),
-        **packed(trained[packing.order], packing.starts[:-1], scale),
+        **pack_columns(trained[packing.order], packing.starts[:-1], scale),
         labelled_share=float(labelled[~held_out].sum() / max(1, trained.sum())),
         validation_rows=round(scale * int(first[held_out].sum())),
         validation_tokens=round(scale * int(lengths[held_out].sum())),
@@ -180,29 +214,30 @@ def from_clean(sections: Mapping[str, Any], why: str, own_tokenizer: bool) -> Da
     )
 
 
-def from_stand_ins(sections: Mapping[str, Any], why: str) -> Data:
-    """Rows of the sizes that the data sets are known to have, between what the prompt format puts around a row."""
-    from stages.pack.packing import pack as packing_of
+def data_from_stand_ins(sections: Mapping[str, Any], reason: str) -> TrainingData:
+    """Pack stand-in rows of the sizes that the data sets are known to have."""
+    from stages.pack.packing import pack_lengths
 
     pack, sources = sections["pack"], sections["fetch"].sources
-    known = [DATA[source.repo] for source in sources]
+    known = [KNOWN_ROWS[source.repo] for source in sources]
     bare = np.concatenate([one.tokens() for one in known])
     answers = np.concatenate([one.tokens() * one.answer_share for one in known])
-    every = bare + around(sections["prompt"])
-    kept, cost = within(every, pack.max_length, pack.overlong)
+    every = bare + format_tokens(sections["prompt"])
+    kept, cost = shorten_lengths(every, pack.max_length, pack.overlong)
     count = round(pack.validation_share * len(kept))
     held_out = np.zeros(len(kept), bool)
     if count:
         held_out[np.linspace(0, len(kept) - 1, count).round().astype(int)] = True
     lengths = kept[~held_out]
-    packing = packing_of(lengths, pack.max_length, pack.max_documents)
-    said = "; ".join(f"{source.repo}: {one.said}" for source, one in zip(sources, known, strict=True))
-    return Data(
+    packing = pack_lengths(lengths, pack.max_length, pack.max_documents)
+    sizes = "; ".join(f"{source.repo}: {rows.basis}" for source, rows in zip(sources, known, strict=True))
+    return TrainingData(
         origin="stand-ins",
-        said=f"{why}, and the rows are not here: stand-in rows at {CHARACTERS_PER_TOKEN} characters a token ({said})",
+        basis=f"{reason}, and the rows are not here: stand-in rows at {CHARACTERS_PER_TOKEN} characters per "
+        f"token ({sizes})",
         rows_in=len(every),
         rows=len(lengths),
-        **packed(lengths[packing.order], packing.starts[:-1]),
+        **pack_columns(lengths[packing.order], packing.starts[:-1]),
         labelled_share=float(answers.sum() / every.sum()),
         validation_rows=count,
         validation_tokens=int(kept[held_out].sum()),
@@ -211,19 +246,19 @@ def from_stand_ins(sections: Mapping[str, Any], why: str) -> Data:
     )
 
 
-def around(prompt: Any) -> int:
-    """Tokens that a prompt format puts around a question and an answer, end-of-text and BOS with them."""
-    from stages.common.text.templates import opening
+def format_tokens(prompt: Any) -> int:
+    """Return the tokens that a prompt format adds around question and answer, with end-of-text and BOS."""
+    from stages.common.text.templates import render_opening
 
     if prompt.style == "chat":
-        return 60  # conf/prompt/chat.yaml: about; the template is the tokenizer's
+        return 60  # about (conf/prompt/chat.yaml); the template is the tokenizer's
     texts = {"completion": "", "template": prompt.template}
-    text = texts[prompt.style] if prompt.style in texts else opening("", None, prompt)
+    text = texts[prompt.style] if prompt.style in texts else render_opening("", None, prompt)
     return 2 + round(len(text) / CHARACTERS_PER_TOKEN)
 
 
-def within(lengths: INT, limit: int, mode: str) -> tuple[INT, dict[str, Any]]:
-    """Documents of at most `limit` tokens of those lengths, and what that cost."""
+def shorten_lengths(lengths: INT, limit: int, mode: str) -> tuple[INT, dict[str, Any]]:
+    """Shorten documents to `limit` tokens; return their lengths, and the cost as fields of `TrainingData`."""
     over = lengths > limit
     if mode == "truncate":
         kept, lost = np.minimum(lengths, limit), int((lengths - limit)[over].sum())
@@ -237,16 +272,16 @@ def within(lengths: INT, limit: int, mode: str) -> tuple[INT, dict[str, Any]]:
 
 
 def heaviest_batch(
-    data: Data, order: Sequence[int], size: int, config: Mapping[str, Any], train: Any, cuda: bool
+    data: TrainingData, order: Sequence[int], size: int, config: Mapping[str, Any], train: Any, cuda: bool
 ) -> Batch:
-    """The micro batch whose layers keep the most, of `size` packs each in training order."""
+    """Return the micro batch (`size` packs in training order) whose layers keep the most activations."""
     packs = np.asarray(order)
     starts = np.arange(0, len(packs), size)
-    tokens, pairs = (np.add.reduceat(each[packs], starts) for each in (data.pack_tokens, data.pack_pairs))
+    tokens, pairs = (np.add.reduceat(counts[packs], starts) for counts in (data.pack_tokens, data.pack_pairs))
     longest = np.maximum.reduceat(data.pack_longest[packs], starts)
-    most = {int(i) for each in (tokens, pairs) for i in np.argsort(each)[-CANDIDATES:]}
-    found = [
+    candidates = {int(i) for counts in (tokens, pairs) for i in np.argsort(counts)[-CANDIDATES:]}
+    batches = [
         Batch(int(tokens[i]), int(pairs[i]), int(longest[i]), round(data.labelled_share * int(tokens[i])))
-        for i in sorted(most)
+        for i in sorted(candidates)
     ]
-    return max(found, key=lambda batch: layer_activations(config, train, batch, cuda))
+    return max(batches, key=lambda batch: layer_activations(config, train, batch, cuda))

@@ -1,4 +1,4 @@
-"""What this machine has: memory, GPU, disk, and the rate of the products that training is made of."""
+"""Detect this machine's memory, GPU and disk, and time the matrix products that training consists of."""
 
 import os
 import shutil
@@ -12,38 +12,43 @@ from typing import Any
 from stages.common.model.shapes import linear_shapes
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
-GPU_BF16 = 8.0  # compute capability from which CUDA devices have bfloat16 products
-CALIBRATION_ROWS = 512  # tokens of the products that are timed
+GPU_BF16 = 8.0  # least compute capability with bfloat16 products
+CALIBRATION_ROWS = 512  # tokens in each timed product
 
 
 @dataclass(frozen=True)
-class Machine:
-    device: str  # cpu | cuda
+class Hardware:
+    """What this machine offers a training."""
+
+    # cpu | cuda
+    device: str
     name: str
-    memory: int  # bytes that training can have: of the GPU, else of RAM that is free now
-    bf16: bool  # whether bfloat16 costs nothing here: a CPU without such products multiplies in float32
+    # bytes available to training: all of the GPU's, or the RAM that is free now
+    memory: int
+    # whether training in bfloat16 costs nothing extra; a CPU without such products multiplies in float32
+    bf16: bool
     cores: int
-    disk: int  # bytes free where the project is
+    # bytes free on the project's disk
+    disk: int
 
     @property
-    def where(self) -> str:
+    def memory_name(self) -> str:
         return "GPU memory" if self.device == "cuda" else "RAM"
 
 
-def machine() -> Machine:
-    """This machine; the first GPU that `nvidia-smi` names, else the processor."""
+def detect_hardware() -> Hardware:
+    """Describe this machine: the first GPU that `nvidia-smi` lists, or else the processor."""
     cores, disk = len(os.sched_getaffinity(0)), shutil.disk_usage(".").free
     gpu = first_gpu()
     if gpu:
         name, memory, capability = gpu
-        return Machine("cuda", name, memory, capability >= GPU_BF16, cores, disk)
-    info = read("/proc/cpuinfo")
-    name = after(info, "model name") or "processor"
-    return Machine("cpu", name, free_memory(), True, cores, disk)
+        return Hardware("cuda", name, memory, capability >= GPU_BF16, cores, disk)
+    name = value_of(read_text("/proc/cpuinfo"), "model name") or "processor"
+    return Hardware("cpu", name, free_memory(), True, cores, disk)
 
 
 def first_gpu() -> tuple[str, int, float] | None:
-    """Name, bytes of memory and compute capability."""
+    """Return name, bytes of memory and compute capability; None without a GPU."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
@@ -54,35 +59,37 @@ def first_gpu() -> tuple[str, int, float] | None:
 
 
 def free_memory() -> int:
-    """Bytes of RAM that a new process can have, a container's limit considered."""
-    available = int(after(read("/proc/meminfo"), "MemAvailable").split()[0] or 0) << 10
-    limit = read(CGROUP).strip()
+    """Return the bytes of RAM that a new process can use, within a container's limit."""
+    available = int(value_of(read_text("/proc/meminfo"), "MemAvailable").split()[0] or 0) << 10
+    limit = read_text(CGROUP).strip()
     return min(available, int(limit)) if limit.isdigit() else available
 
 
-def after(text: str, key: str) -> str:
-    """The value of the first `key: value` line; empty where there is none."""
+def value_of(text: str, key: str) -> str:
+    """Return the value of the first `key: value` line, empty if there is none."""
     lines = (line.partition(":") for line in text.splitlines())
     return next((value.strip() for name, _, value in lines if name.strip() == key), "")
 
 
-def read(path: str | Path) -> str:
+def read_text(path: str | Path) -> str:
+    """Return the text of a file, empty if it cannot be read."""
     try:
         return Path(path).read_text("utf-8")
     except OSError:
         return ""
 
 
-def product_rate(
+def measure_product_rate(
     config: Mapping[str, Any], dtype: str, device: str, threads: int, seconds: float = 1.5
 ) -> float:
-    """Floating-point operations a second of products of the model's own shapes.
+    """Measure the floating-point operations per second of products of the model's own shapes.
 
-    A layer's products of `CALIBRATION_ROWS` tokens are timed in turn until `seconds` are over; the best turn counts.
+    All products of a layer, of `CALIBRATION_ROWS` tokens, are timed again and again for `seconds`; the
+    fastest turn counts.
 
     Args:
         dtype: of the training, bfloat16 or float32.
-        threads: of the processor; 0: one a core.
+        threads: of the processor; 0: one per core.
     """
     import torch
 

@@ -1,7 +1,6 @@
-"""What is known of models and data sets without having them: the shapes of a model, the sizes of a data set's rows.
+"""Known shapes of models and sizes of data sets' rows, for planning before either is on this machine.
 
-For a plan where neither is on this machine yet. A model or data set that is missing here can be added in a few lines, with
-what says so.
+Add a model or data set in a few lines, with the source of its figures.
 """
 
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# config.json of the repository, as far as shapes and limits go
-MODELS: dict[str, dict[str, Any]] = {
+# the shapes and limits in config.json of the repository
+KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
     "codellama/CodeLlama-7b-hf": {
         "model_type": "llama",
         "hidden_size": 4096,
@@ -25,24 +24,29 @@ MODELS: dict[str, dict[str, Any]] = {
         "dtype": "bfloat16",
     },
 }
-# Of text whose tokenizer is not here: 3.38 in reports/pack.json (Python functions, SmolLM2's tokenizer).
+# for text whose tokenizer is not here: 3.38 in reports/pack.json (Python functions, SmolLM2's tokenizer).
 CHARACTERS_PER_TOKEN = 3.4
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """Rows of the sizes that a data set is said to have, before a prompt format is put around them."""
+    """Sizes of a data set's rows, without a prompt format."""
 
     rows: int
-    characters: int  # of a row, on average
-    most_tokens: int  # of a row: the data set was cut there
-    answer_share: float  # of a row's tokens that are answer
-    said: str  # where this is from
+    # mean per row
+    characters: int
+    # longest row; longer ones were left out of the data set
+    most_tokens: int
+    # share of a row's tokens that are answer
+    answer_share: float
+    # where the figures are from, in words
+    basis: str
 
     def tokens(self) -> npt.NDArray[np.int64]:
-        """Tokens of each row, longest last: the longest rows of a larger set, of which there are fewer the longer they are.
+        """Return the tokens of each row, in rising order: the longest rows of a larger set, fewer the longer.
 
-        The density falls in a straight line to nothing at `most_tokens`, and the mean is that of `characters`.
+        The density falls in a straight line to nothing at `most_tokens`, and the mean is that of
+        `characters`.
         """
         mean = min(self.characters / CHARACTERS_PER_TOKEN, self.most_tokens)
         width = min(1.5 * (self.most_tokens - mean), self.most_tokens - 1)
@@ -50,12 +54,13 @@ class StandIn:
         return np.round(self.most_tokens - width * np.sqrt(1 - places)).astype(np.int64)
 
 
-DATA: dict[str, StandIn] = {
+KNOWN_ROWS: dict[str, StandIn] = {
     "mlabonne/Evol-Instruct-Python-1k": StandIn(
         rows=1000,
         characters=5500,
         most_tokens=2048,
         answer_share=0.75,
-        said="1,000 rows, the longest under 2,048 tokens of a larger set, 5.5 KB each; three quarters taken as answer",
+        basis="1,000 rows, the longest under 2,048 tokens of a larger set, 5.5 KB each; three quarters taken "
+        "as answer",
     ),
 }

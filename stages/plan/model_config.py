@@ -1,41 +1,39 @@
-"""The config.json of the base model, without its weights: of the folder that is here, of a known model, or from the hub."""
+"""Load the base model's config.json without its weights: from models/base, known models, or the hub."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import read_json
-from stages.plan.known import MODELS
+from stages.common.paths import BASE_MODEL
+from stages.plan.known import KNOWN_CONFIGS
 
-MODEL = Path("models/base")
 
-
-def model_config(base: Any, is_here: bool) -> tuple[dict[str, Any], str]:
-    """config.json of the base, and a word on where it is from.
+def load_base_config(base: Any, is_here: bool) -> tuple[dict[str, Any], str]:
+    """Return config.json of the base, and where it is from, in words.
 
     Args:
         base: the section `base`.
         is_here: whether models/base was made with this section.
 
     Raises:
-        UserError: the model is not here, not known, and its config.json does not come from the hub.
+        UserError: the model is not here and not known, and the hub does not deliver its config.json.
     """
-    if is_here and (MODEL / "config.json").is_file():
-        return read_json(MODEL / "config.json"), "models/base"
+    if is_here and (BASE_MODEL / "config.json").is_file():
+        return read_json(BASE_MODEL / "config.json"), str(BASE_MODEL)
     if base.kind == "local":
         return read_json(Path(base.path) / "config.json"), base.path
     if base.kind == "hub":
-        if base.name in MODELS:
-            return MODELS[base.name], "shapes known to the plan, the model is not here"
-        return from_hub(base), "config.json from the hub, the model is not here"
+        if base.name in KNOWN_CONFIGS:
+            return KNOWN_CONFIGS[base.name], "known shapes; the model is not here"
+        return config_from_hub(base), "config.json from the hub; the model is not here"
     raise UserError(
-        f"{MODEL}: {base.name} is not here. Run `dvc repro base` with this configuration in params.yaml."
+        f"{BASE_MODEL}: {base.name} is not here. Run `dvc repro base` with this configuration in params.yaml."
     )
 
 
-def from_hub(base: Any) -> dict[str, Any]:
+def config_from_hub(base: Any) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
     from stages.common.sources.hub import hub_errors
@@ -47,15 +45,8 @@ def from_hub(base: Any) -> dict[str, Any]:
             )
     except UserError as error:
         raise UserError(
-            f"{error}. Run `dvc repro base` where the hub can be reached, or add the model's shapes to stages/plan/known.py."
+            f"{error}. Run `dvc repro base` where the hub can be reached, or add the model's shapes to "
+            "stages/plan/known.py."
         ) from None
     found: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
     return found
-
-
-def context_of(config: Mapping[str, Any]) -> int:
-    """The model's context in tokens; 0: config.json does not say."""
-    from stages.pack.model_limits import CONTEXT_KEYS
-
-    sections = [config, config.get("text_config") or {}]
-    return next((section[key] for section in sections for key in CONTEXT_KEYS if section.get(key)), 0)

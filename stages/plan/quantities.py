@@ -1,36 +1,44 @@
-"""What the warnings are made of: a few dozen figures of a run that was not made yet."""
+"""The figures of a planned run that the warnings are based on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stages.plan.data_estimate import Data
-    from stages.plan.device import Machine
+    from stages.plan.data_estimate import TrainingData
+    from stages.plan.device import Hardware
     from stages.plan.memory import Batch
 
-# Standard deviations between rows, in nats a token: of a row's mean loss, and of its change where the mean changes by
-# DIFFERENCE, which is what evaluations late in a run differ by. Measured on this project's 56 validation rows by
-# `python -m benchmarks.plan spread`: 0.023 at a change of 0.007, 0.033 at 0.017.
+# Standard deviations between rows, in nats per token: of a row's mean loss (SPREAD), and of its change
+# (CHANGE) when the mean changes by DIFFERENCE, as evaluations late in a run do. Measured on this project's 56
+# validation rows by `python -m benchmarks.plan spread`: 0.023 at a change of 0.007, 0.033 at 0.017.
 SPREAD, CHANGE, DIFFERENCE = 0.48, 0.026, 0.01
 
 
 @dataclass(frozen=True)
-class Facts:
-    rows_in: int  # before any was lost for its length
-    rows: int  # that are trained on
-    overlong: str  # drop | truncate | split | fail
+class RunFacts:
+    """Figures of a run that has not been made yet."""
+
+    # before rows were lost for their length
+    rows_in: int
+    # trained on
+    rows: int
+    # drop | truncate | split | fail
+    overlong: str
     overlong_rows: int
     overlong_dropped: int
     tokens_lost: int
     max_length: int
-    context: int  # of the model, tokens; 0: unknown
-    utilisation: float  # tokens over room of the training packs
+    # of the model, in tokens; 0: unknown
+    context: int
+    # tokens of the training packs over their capacity
+    utilisation: float
     packs: int
     packs_per_step: int
     steps: int
     warmup_steps: int
-    epochs: float  # passes that are made, budgets considered
+    # passes over the data, limits of tokens and steps considered
+    epochs: float
     validation_rows: int
     early_stopping: bool
     rank: int
@@ -39,16 +47,21 @@ class Facts:
     learning_rate: float
     optimizer: str
     dtype: str
-    attention: str  # auto | flash | ...
+    # auto | flash | ...
+    attention: str
     gradient_checkpointing: bool
-    device: str  # cpu | cuda
+    # cpu | cuda
+    device: str
     bf16: bool
-    memory: int  # bytes that training can have
-    memory_name: str  # RAM | GPU memory
-    needed: int  # bytes
-    needed_plain: int  # without gradient checkpointing
-    needed_checkpointed: int  # with it
-    disk: int  # bytes free
+    # bytes available to training, and their kind: RAM | GPU memory
+    memory: int
+    memory_name: str
+    # bytes that training takes: as configured, without and with gradient checkpointing
+    needed: int
+    needed_plain: int
+    needed_checkpointed: int
+    # bytes free, and bytes the run writes
+    disk: int
     disk_needed: int
     hours: float
 
@@ -58,7 +71,7 @@ class Facts:
 
     @property
     def scale(self) -> float:
-        """What the update is multiplied by."""
+        """Factor of the LoRA update."""
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
     @property
@@ -68,33 +81,44 @@ class Facts:
 
     @property
     def change_error(self) -> float:
-        """Standard error of a difference between two evaluations of the same rows."""
+        """Standard error of the difference between two evaluations of the same rows, in nats."""
         return CHANGE / self.validation_rows**0.5 if self.validation_rows else float("inf")
 
 
-def facts_of(
+def run_facts(
     sections: Mapping[str, Any],
     config: Mapping[str, Any],
-    data: "Data",
-    here: "Machine",
+    data: "TrainingData",
+    hardware: "Hardware",
     order: Sequence[int],
     batch: "Batch",
     disk: int,
     seconds: float,
-) -> Facts:
-    """What the warnings are made of."""
-    from stages.plan.memory import memory_parts, needed
-    from stages.plan.model_config import context_of
+) -> RunFacts:
+    """Collect the figures of a run.
+
+    Args:
+        sections: the composed configuration, by section.
+        config: config.json of the base.
+        order: indices of the packs, in training order.
+        batch: the micro batch that takes the most memory.
+        disk: bytes the run writes.
+        seconds: estimated duration of training.
+    """
+    from stages.pack.model_limits import configured_context
+    from stages.plan.memory import memory_parts, required_bytes
     from stages.train.schedule import step_count, warmup_steps
 
     pack, train = sections["pack"], sections["train"]
-    cuda = here.device == "cuda"
-    memory = {
-        on: needed(memory_parts(config, replace(train, gradient_checkpointing=on), batch, cuda))
-        for on in (False, True)
+    cuda = hardware.device == "cuda"
+    needed = {
+        checkpointing: required_bytes(
+            memory_parts(config, replace(train, gradient_checkpointing=checkpointing), batch, cuda)
+        )
+        for checkpointing in (False, True)
     }
     steps = step_count(len(order), train)
-    return Facts(
+    return RunFacts(
         rows_in=data.rows_in,
         rows=data.rows,
         overlong=data.overlong,
@@ -102,7 +126,7 @@ def facts_of(
         overlong_dropped=data.overlong_dropped,
         tokens_lost=data.tokens_lost,
         max_length=pack.max_length,
-        context=context_of(config),
+        context=configured_context(config) or 0,
         utilisation=data.tokens / (len(data.pack_tokens) * pack.max_length),
         packs=len(data.pack_tokens),
         packs_per_step=train.micro_batch * train.accumulation,
@@ -110,9 +134,7 @@ def facts_of(
         warmup_steps=warmup_steps(train, steps),
         epochs=len(order) / len(data.pack_tokens),
         validation_rows=data.validation_rows,
-        early_stopping=bool(
-            getattr(train, "early_stopping_patience", 0) or getattr(train, "keep_best", False)
-        ),
+        early_stopping=bool(train.early_stopping_patience or train.keep_best),
         rank=train.lora.rank,
         alpha=train.lora.alpha,
         rslora=train.lora.rslora,
@@ -121,14 +143,14 @@ def facts_of(
         dtype=train.dtype,
         attention=train.attention,
         gradient_checkpointing=train.gradient_checkpointing,
-        device=here.device,
-        bf16=here.bf16,
-        memory=here.memory,
-        memory_name=here.where,
-        needed=memory[train.gradient_checkpointing],
-        needed_plain=memory[False],
-        needed_checkpointed=memory[True],
-        disk=here.disk,
+        device=hardware.device,
+        bf16=hardware.bf16,
+        memory=hardware.memory,
+        memory_name=hardware.memory_name,
+        needed=needed[train.gradient_checkpointing],
+        needed_plain=needed[False],
+        needed_checkpointed=needed[True],
+        disk=hardware.disk,
         disk_needed=disk,
         hours=seconds / 3600,
     )

@@ -1,4 +1,4 @@
-"""Time and disk of a training, from counts and from the rate of this device's products."""
+"""Estimate time and disk of a training, from counts and from the rate of this device's products."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,16 +7,26 @@ from typing import Any
 
 from stages.common.files import read_json
 from stages.common.model.shapes import training_flops
-from stages.plan.memory import STATE, adapter_parameters, weight_bytes
+from stages.plan.memory import STATE_BYTES, adapter_parameters, weight_bytes
 
-# Useful operations over the rate of the model's own products that training reaches, where no training of this machine says
-# so: what reports/train.json gives on two cores. On a GPU it is a guess, and not run.
+# Share of the rate of the model's own products that training reaches in useful operations, if no training on
+# this machine gives it. cpu: from reports/train.json on two cores; cuda: a guess, not measured.
 SHARES = {"cpu": 0.45, "cuda": 0.35}
-RECOMPUTED = 1.5  # gradient checkpointing does a forward pass more, half as much as forward and backward of frozen weights
+RECOMPUTED = (
+    1.5  # gradient checkpointing repeats the forward pass: half of forward and backward of frozen weights
+)
 
 
-def operations_a_token(config: Mapping[str, Any], lengths: Any, labelled_share: float, trained: int) -> float:
-    """Useful operations of training on a token of documents like these, with that many values in the adapter."""
+def operations_per_token(
+    config: Mapping[str, Any], lengths: Any, labelled_share: float, trained: int
+) -> float:
+    """Return the useful operations of training per token.
+
+    Args:
+        lengths: tokens of each document.
+        labelled_share: share of the tokens that have labels.
+        trained: values in the adapter.
+    """
     tokens = int(sum(lengths))
     frozen = training_flops(config, lengths, round(labelled_share * tokens), rank=0)
     return frozen / max(1, tokens) + 6 * trained
@@ -25,51 +35,51 @@ def operations_a_token(config: Mapping[str, Any], lengths: Any, labelled_share: 
 def reached_share(
     tracked: Mapping[str, Any], rate: float, config: Mapping[str, Any], dtype: str
 ) -> float | None:
-    """Share of the products' rate that the training of reports/train.json reached; None where it says nothing of this.
+    """Return the share of the products' rate that the training of reports/train.json reached, or None.
 
     Args:
         tracked: reports/config.yaml.
-        rate: of products of this model's shapes in `dtype`, operations a second.
-        config: config.json of the model that it trained.
+        rate: operations per second of products of this model's shapes in `dtype`.
+        config: config.json of the model that was trained.
     """
     if not (Path("reports/train.json").is_file() and Path("reports/pack.json").is_file()):
         return None
     train, pack = read_json("reports/train.json"), read_json("reports/pack.json")["train"]
-    then = tracked.get("train", {})
-    if not train.get("tokens_per_second") or not pack["documents"] or then.get("dtype") != dtype:
+    settings = tracked.get("train", {})
+    if not train.get("tokens_per_second") or not pack["documents"] or settings.get("dtype") != dtype:
         return None
     lengths = [pack["tokens"] // pack["documents"]] * pack["documents"]
-    trained = adapter_parameters(config, SimpleNamespace(**then["lora"]))
-    operations = operations_a_token(config, lengths, pack["labelled_share"], trained)
-    again = RECOMPUTED if then.get("gradient_checkpointing") else 1.0
-    share = train["tokens_per_second"] * operations * again / rate
-    return share if 0.05 < share <= 1 else None  # else it ran on another machine
+    trained = adapter_parameters(config, SimpleNamespace(**settings["lora"]))
+    operations = operations_per_token(config, lengths, pack["labelled_share"], trained)
+    passes = RECOMPUTED if settings.get("gradient_checkpointing") else 1.0
+    share = train["tokens_per_second"] * operations * passes / rate
+    return share if 0.05 < share <= 1 else None  # otherwise it ran on another machine
 
 
 def training_seconds(
     operations: float, tokens: int, evaluated: int, rate: float, share: float, checkpointing: bool
 ) -> float:
-    """Seconds of training on `tokens`, and of losses on `evaluated` tokens, which are forward passes alone.
+    """Return the seconds of training on `tokens` and of evaluating `evaluated` tokens (forward passes only).
 
     Args:
-        operations: useful ones a token.
-        rate: of this device's products, operations a second.
-        share: of it that training reaches.
+        operations: useful operations per token.
+        rate: operations per second of this device's products.
+        share: share of the rate that training reaches.
     """
-    again = RECOMPUTED if checkpointing else 1.0
-    return operations * (tokens * again + evaluated / 2) / (rate * share)
+    passes = RECOMPUTED if checkpointing else 1.0
+    return operations * (tokens * passes + evaluated / 2) / (rate * share)
 
 
 def disk_parts(
     config: Mapping[str, Any], train: Any, tokens: int, from_hub: bool, base_is_here: bool
 ) -> dict[str, int]:
-    """Bytes that the run writes, by what they are; DVC's cache holds links to them.
+    """Return the bytes that the run writes, by kind; DVC's cache links to the same files.
 
-    A checkpoint is adapter and optimizer state; one is written while the last is still there.
+    A checkpoint is adapter and optimizer state; there are two while one replaces the other.
     """
     model = weight_bytes(config, "none", False, "bfloat16")
     trained = adapter_parameters(config, train.lora)
-    state = STATE[train.optimizer.removeprefix("paged_")] * trained
+    state = STATE_BYTES[train.optimizer.removeprefix("paged_")] * trained
     download = {"base's download": model} if from_hub else {}
     base = {} if base_is_here else {"base": model, **download}
     return {

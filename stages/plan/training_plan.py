@@ -1,29 +1,36 @@
-"""The plan of a training: all that is told of it."""
+"""The plan of a training."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stages.plan.data_estimate import Data
-    from stages.plan.device import Machine
-    from stages.plan.quantities import Facts
+    from stages.plan.data_estimate import TrainingData
+    from stages.plan.device import Hardware
+    from stages.plan.quantities import RunFacts
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that is told."""
+class TrainingPlan:
+    """What a training will take; `python -m stages.plan` prints it."""
 
+    # name of the base model, and where its shapes are from
     base: str
-    shape: str  # where its shapes are from
-    data: "Data"
-    facts: "Facts"
-    memory: dict[str, int]  # bytes of each part at the peak
-    disk: dict[str, int]  # bytes of each part
-    machine: "Machine"
-    rate: float  # of the device's products, operations a second
-    share: float  # of it that training is taken to reach
-    share_said: str
-    operations: float  # useful, a token
-    tokens: int  # that are trained on, all epochs
+    shape: str
+    data: "TrainingData"
+    facts: "RunFacts"
+    # bytes of each part: of memory at the peak, of disk
+    memory: dict[str, int]
+    disk: dict[str, int]
+    machine: "Hardware"
+    # operations per second of the device's products; the share of it that training reaches, and where that is
+    # from
+    rate: float
+    share: float
+    share_basis: str
+    # useful operations per token
+    operations: float
+    # tokens trained on, in all epochs
+    tokens: int
     seconds: float
+    # text by name
     warnings: dict[str, str]

@@ -12,10 +12,11 @@ A server that does not answer is said in one line and is no error: `dvc repro -f
 from functools import partial
 
 from stages.common.files import write_json
+from stages.common.paths import MERGED_MODEL
 from stages.common.stage import Settings, run
 from stages.track.complete_run import RUN_PARTS, find_or_create_run
 from stages.track.register import register_model, should_register
-from stages.track.run_contents import MERGED_MODEL, RunContents, read_run_contents, require_path
+from stages.track.run_contents import RunContents, read_run_contents, require_path
 from stages.track.settings import TrackSettings
 from stages.track.store import StoreUnavailable, open_store, translate_errors
 from stages.track.view import add_view

@@ -16,7 +16,6 @@ from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
 from stages.track.store import CONFIG, MetricPoint, RunIdentity, row_points, sweep_tags
 
-MERGED_MODEL = Path("models/merged")
 REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned", "report")
 METRIC_GROUPS = {
     "train": "trained",

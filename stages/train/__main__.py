@@ -23,6 +23,7 @@ from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.errors import UserError
 from stages.common.files import atomic_write, sha256_file, write_json
 from stages.common.model.packs import Packs, batch_packs, read_packs
+from stages.common.paths import ADAPTER, BASE_MODEL, PACKED
 from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
 from stages.train.best import best_step
@@ -54,9 +55,6 @@ if TYPE_CHECKING:
     from stages.common.model.packed_model import PackedModel
     from stages.common.model.quantize import Quantization
 
-BASE = Path("models/base")
-PACKED = Path("data/packed")
-ADAPTER = Path("models/adapter")
 REQUIREMENTS_LOCK = Path("requirements.lock")
 STAGES_FOLDER = Path(__file__).resolve().parents[1]
 # Read before Hydra's entry point changes them: ranks are started with what the user gave
@@ -98,7 +96,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     sharded = ranks > 1 and train.accelerate == "fsdp"
     # Follows bitsandbytes' guide to FSDP-QLoRA; the storage dtype holds the same bits and changes no weight
     loaded = replace(quantization, quant_storage=train.dtype) if sharded else quantization
-    base = load_frozen_model(BASE, loaded, train.attention, on_host=sharded)
+    base = load_frozen_model(BASE_MODEL, loaded, train.attention, on_host=sharded)
     key, checkpoint = from_first_rank(lambda: find_checkpoint(train))
     curve, scratch = Curve(), CHECKPOINTS_FOLDER / key
     model = build_model(base, train, loaded, packs, order, checkpoint)
@@ -124,7 +122,9 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         folder.mkdir()
         save_adapter(model.model, folder)
         quantization.save(folder)
-        write_json(folder / BASE_FILE, {p.name: sha256_file(p) for p in sorted(BASE.glob("*.safetensors"))})
+        write_json(
+            folder / BASE_FILE, {p.name: sha256_file(p) for p in sorted(BASE_MODEL.glob("*.safetensors"))}
+        )
     curve.write_csv(CURVE_FILE)
     kept_step = best_step(curve.rows) if train.keep_best else curve.rows[-1].step
     shutil.rmtree(scratch, ignore_errors=True)
@@ -173,10 +173,10 @@ def build_model(
 
     fuse_norms(base)
     if checkpoint:  # holds the result of the initialisation too
-        peft_model = attach_trained_adapter(base, BASE, checkpoint, quantization, trainable=True)
+        peft_model = attach_trained_adapter(base, BASE_MODEL, checkpoint, quantization, trainable=True)
     else:
         rows = eva_rows(packs, order, train.lora, train.micro_batch)
-        peft_model = add_adapter(base, train.lora, train.seed, BASE, quantization, rows)
+        peft_model = add_adapter(base, train.lora, train.seed, BASE_MODEL, quantization, rows)
     if train.gradient_checkpointing:
         base.activation_checkpointing_enable()
     return PackedModel(peft_model, train.attention)
@@ -184,7 +184,7 @@ def build_model(
 
 def find_checkpoint(train: "TrainSettings") -> tuple[str, Path | None]:
     """Return the training's key, and the checkpoint to resume from, if there is one."""
-    key = training_key(train, PACKED, BASE, REQUIREMENTS_LOCK, STAGES_FOLDER)
+    key = training_key(train, PACKED, BASE_MODEL, REQUIREMENTS_LOCK, STAGES_FOLDER)
     leave_message(CHECKPOINTS_FILE, str(CHECKPOINTS_FOLDER / key))
     return key, last_checkpoint(CHECKPOINTS_FOLDER / key)
 

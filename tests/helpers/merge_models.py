@@ -1,7 +1,8 @@
-"""Merges in processes of their own, for their memory and for what a full disk leaves: `python -m tests.helpers.merge_models`.
+"""Merge in child processes, to measure memory and to fill a disk: `python -m tests.helpers.merge_models`.
 
-Children are forked when all is imported and a first small merge is done: none inherits memory that another has freed.
-Each does that merge once more before it measures, as pages of libraries count for a process that touches them only.
+Children are forked after all imports and a first small merge, so none inherits memory that another has freed.
+Each child repeats that merge before it measures, because pages of libraries only count for a process that has
+touched them.
 """
 
 import contextlib
@@ -29,8 +30,8 @@ SIZES = {
 NEW_NAMESPACE = 0x00020000  # CLONE_NEWNS
 
 
-def split(base: Path, parts: int) -> None:
-    """Turn the one weight file of a folder into that many, with an index."""
+def split_weight_file(base: Path, parts: int) -> None:
+    """Split the single weight file of a folder into `parts` files with an index."""
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(base / "model.safetensors")
@@ -44,7 +45,9 @@ def split(base: Path, parts: int) -> None:
 
 
 def write_large(root: Path, count: int, layers_a_shard: int = LAYERS_A_SHARD) -> None:
-    """models/base of that many shards of some layers each, and models/adapter for the first layer."""
+    """Write models/base of `count` shards of `layers_a_shard` layers each, and models/adapter for the first
+    layer.
+    """
     import torch
     from safetensors.torch import save_file
     from transformers import LlamaConfig
@@ -79,8 +82,10 @@ def write_large(root: Path, count: int, layers_a_shard: int = LAYERS_A_SHARD) ->
     Quantization("nf4", True, "bfloat16").save(adapter)
 
 
-def outcomes(scratch: Path, trained: Path) -> dict[str, Any]:
-    """What the children told, by their names; `trained` is a place with models/base and models/adapter."""
+def run_children(scratch: Path, trained: Path) -> dict[str, Any]:
+    """Run the children and return their results by name; `trained` is a folder with models/base and
+    models/adapter.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tests.helpers.merge_models", str(scratch), str(trained)],
         cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
@@ -99,7 +104,7 @@ def merge(root: Path) -> Any:
 
 
 def measured(root: Path, small: Path) -> dict[str, Any]:
-    """MiB at the peak of a merge, above what was there before it."""
+    """Return the peak memory of a merge beyond the memory before it, and the size of a shard, in MiB."""
     merge(small)
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak is counted from here
@@ -113,7 +118,7 @@ def measured(root: Path, small: Path) -> dict[str, Any]:
 
 
 def on_a_full_disk(root: Path, trained: Path) -> dict[str, Any]:
-    """A merge into a file system that holds a merged model already and has no room for a second one."""
+    """Merge into a file system that holds a merged model already and has no room for a second one."""
     from stages.common.stage import errors_as_message
     from stages.merge import __main__ as stage
 
@@ -125,20 +130,20 @@ def on_a_full_disk(root: Path, trained: Path) -> dict[str, Any]:
         return {"skip": f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}"}
     (root / "models/merged").mkdir()
     (root / "models/merged/old").write_text("stays", "utf-8")
-    stage.BASE, stage.ADAPTER = trained / "models/base", trained / "models/adapter"
-    number, told = None, io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.suppress(SystemExit), errors_as_message("merge"):
+    stage.BASE_MODEL, stage.ADAPTER = trained / "models/base", trained / "models/adapter"
+    number, stderr = None, io.StringIO()
+    with contextlib.redirect_stderr(stderr), contextlib.suppress(SystemExit), errors_as_message("merge"):
         try:
             merge(root)
         except OSError as error:
             number = error.errno
             raise
     there = sorted(path.relative_to(root / "models").as_posix() for path in (root / "models").rglob("*"))
-    return {"errno": number, "message": told.getvalue(), "there": there}
+    return {"errno": number, "message": stderr.getvalue(), "there": there}
 
 
 def in_a_child(job: Callable[[], Any]) -> Any:
-    """What `job` returns in a process of its own, as JSON."""
+    """Run `job` in a child process and return its result, passed as JSON."""
     receiving, sending = os.pipe()
     child = os.fork()
     if not child:

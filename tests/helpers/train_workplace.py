@@ -11,7 +11,7 @@ import numpy as np
 from stages.common.stage import Settings
 from stages.pack.pack_writer import PackWriter
 from stages.pack.packing import Packing
-from stages.pack.token_store import Documents
+from stages.pack.token_store import StoredDocuments
 from stages.track.settings import TrackSettings
 from stages.train.settings import Lora, TrainSettings
 
@@ -22,7 +22,7 @@ TRAIN = TrainSettings(
 TRACK = TrackSettings(live=False, peak_seconds=0)
 
 
-def documents(count: int, seed: int = 0) -> Documents:
+def documents(count: int, seed: int = 0) -> StoredDocuments:
     """Make documents of 6 to 30 tokens that count around a circle of 20, with prompts of any length and EOS last."""
     rng = random.Random(seed)
     ids: list[int] = []
@@ -37,7 +37,7 @@ def documents(count: int, seed: int = 0) -> Documents:
         starts.append(len(ids))
     names = [f"row{seed}-{number}" for number in range(count)]
     none = np.zeros(count, np.int64)
-    return Documents(
+    return StoredDocuments(
         ids=np.array(ids, np.int32),
         loss=np.array(loss, np.uint8),
         starts=np.array(starts),

@@ -1,4 +1,4 @@
-"""The merge stage: the merged model is the trained one, the gate says so when it is not, one weight at a time."""
+"""The merge stage: the merged model is the trained one, and the gate fails when it is not."""
 
 import errno
 import shutil
@@ -19,15 +19,16 @@ from stages.common.model.load import load_frozen_model
 from stages.common.model.lora import low_rank_update
 from stages.common.model.quantize import Quantization, dense_weight, round_trip
 from stages.common.model.trained import load_trained
+from stages.common.paths import ADAPTER, BASE_MODEL, MERGED_MODEL
 from stages.common.stage import Settings
-from stages.merge import shards
-from stages.merge.__main__ import ADAPTER, BASE, MERGED, comparison_rows, main
+from stages.merge import weight_files
+from stages.merge.__main__ import comparison_rows, main
 from stages.merge.adapter_weights import read_updates
-from stages.merge.parity import Parity, all_targets, check, view
+from stages.merge.merged_weights import Recipe, quantized_weights
+from stages.merge.parity import Parity, all_targets, check_parity, read_states
 from stages.merge.settings import MergeSettings
-from stages.merge.weights import Recipe, quantized_weights
 from stages.train.__main__ import main as train
-from tests.helpers.merge_models import outcomes, split
+from tests.helpers.merge_models import run_children, split_weight_file
 from tests.helpers.train_workplace import train_settings, workplace, write_packs
 
 pytestmark = pytest.mark.slow
@@ -76,7 +77,7 @@ def factors(name: str, file: str = "adapter_model.safetensors") -> tuple[torch.T
     ],
     ids=lambda q: f"{q.quantization}-{q.double_quantization}-{q.dtype}",
 )
-def test_one_weight_goes_through_what_loading_does_to_all(
+def test_the_round_trip_of_one_weight_equals_loading_the_model(
     tiny_model: Path, quantization: Quantization
 ) -> None:
     base = load_file(tiny_model / WEIGHTS)
@@ -111,7 +112,7 @@ def test_merged_model_is_the_trained_one(place: Path) -> None:
 @pytest.mark.parametrize("base", ["dequantized", "original"])
 def test_only_layers_change_and_every_other_byte_stays(place: Path, base: str) -> None:
     main(settings(base=base, **LOOSE))
-    before, after = (load_file(folder / WEIGHTS) for folder in (BASE, MERGED))
+    before, after = (load_file(folder / WEIGHTS) for folder in (BASE_MODEL, MERGED_MODEL))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert {name.split(".")[-2] for name in changed} == LINEAR
@@ -122,17 +123,17 @@ def test_only_layers_change_and_every_other_byte_stays(place: Path, base: str) -
     for name in kept:
         assert before[name].dtype == after[name].dtype
         assert before[name].view(torch.uint8).equal(after[name].view(torch.uint8)), name
-    assert shards.read_header(BASE / WEIGHTS) == shards.read_header(MERGED / WEIGHTS)
-    files = {p.name for p in BASE.iterdir()} - {WEIGHTS}
-    assert {p.name for p in MERGED.iterdir()} == files | {WEIGHTS, "merge_manifest.json"}
-    assert all((BASE / name).read_bytes() == (MERGED / name).read_bytes() for name in files)
+    assert weight_files.read_header(BASE_MODEL / WEIGHTS) == weight_files.read_header(MERGED_MODEL / WEIGHTS)
+    files = {p.name for p in BASE_MODEL.iterdir()} - {WEIGHTS}
+    assert {p.name for p in MERGED_MODEL.iterdir()} == files | {WEIGHTS, "merge_manifest.json"}
+    assert all((BASE_MODEL / name).read_bytes() == (MERGED_MODEL / name).read_bytes() for name in files)
 
 
 def test_tied_embeddings_stay_tied(place: Path) -> None:
     main(settings())
-    model = load_frozen_model(MERGED, Quantization("none", False, "bfloat16"))
+    model = load_frozen_model(MERGED_MODEL, Quantization("none", False, "bfloat16"))
     assert model.lm_head.weight is model.model.embed_tokens.weight
-    assert torch.equal(model.lm_head.weight, load_file(BASE / WEIGHTS)["model.embed_tokens.weight"])
+    assert torch.equal(model.lm_head.weight, load_file(BASE_MODEL / WEIGHTS)["model.embed_tokens.weight"])
 
 
 def test_merges_in_float32_over_what_training_dequantized(place: Path) -> None:
@@ -140,25 +141,25 @@ def test_merges_in_float32_over_what_training_dequantized(place: Path) -> None:
 
     main(settings())
     a, b = factors(UP)
-    base = load_file(BASE / WEIGHTS)[f"{UP}.weight"]
+    base = load_file(BASE_MODEL / WEIGHTS)[f"{UP}.weight"]
     packed, state = quantize_4bit(base, quant_type="nf4", compress_statistics=True)
     state.dtype = torch.float32  # the sum is rounded once, at the end
-    wanted = (dequantize_4bit(packed, state) + 2.0 * (b @ a)).bfloat16()  # alpha / rank is 8 / 4
-    assert torch.equal(load_file(MERGED / WEIGHTS)[f"{UP}.weight"], wanted)
+    expected = (dequantize_4bit(packed, state) + 2.0 * (b @ a)).bfloat16()  # alpha / rank is 8 / 4
+    assert torch.equal(load_file(MERGED_MODEL / WEIGHTS)[f"{UP}.weight"], expected)
 
 
-def test_original_is_the_base_itself_and_the_update(place: Path) -> None:
+def test_original_merges_the_update_into_the_unquantized_base(place: Path) -> None:
     kl = {base: main(settings(base=base, **LOOSE))["mean_kl"] for base in ("dequantized", "original")}
     assert kl["original"] > 10 * kl["dequantized"]  # another function than the trained one
     a, b = factors(UP)
-    wanted = (load_file(BASE / WEIGHTS)[f"{UP}.weight"].float() + 2.0 * (b @ a)).bfloat16()
-    assert torch.equal(load_file(MERGED / WEIGHTS)[f"{UP}.weight"], wanted)
+    expected = (load_file(BASE_MODEL / WEIGHTS)[f"{UP}.weight"].float() + 2.0 * (b @ a)).bfloat16()
+    assert torch.equal(load_file(MERGED_MODEL / WEIGHTS)[f"{UP}.weight"], expected)
 
 
-def test_manifest_names_all_that_went_in_and_came_out(place: Path) -> None:
+def test_manifest_lists_inputs_and_outputs(place: Path) -> None:
     main(settings())
-    manifest = read_json(MERGED / "merge_manifest.json")
-    for key, folder in (("base", BASE), ("merged", MERGED)):
+    manifest = read_json(MERGED_MODEL / "merge_manifest.json")
+    for key, folder in (("base", BASE_MODEL), ("merged", MERGED_MODEL)):
         assert manifest[key] == {WEIGHTS: sha256_file(folder / WEIGHTS)}
     assert manifest["adapter"] == {path.name: sha256_file(path) for path in ADAPTER.iterdir()}
     assert manifest["quantization"] == read_json(ADAPTER / "quantization.json")
@@ -172,32 +173,36 @@ def test_manifest_names_all_that_went_in_and_came_out(place: Path) -> None:
     assert manifest["versions"].keys() == {"bitsandbytes", "torch"}
 
 
-def test_two_merges_are_the_same_bytes(place: Path) -> None:
+def test_merging_twice_gives_the_same_bytes(place: Path) -> None:
     seen = []
     for _ in range(2):
         main(settings(parity_tokens=0))
-        seen.append(sha256_folder(MERGED))
+        seen.append(sha256_folder(MERGED_MODEL))
     assert seen[0] == seen[1]
 
 
-def test_shards_stay_as_they_are_and_hold_the_same_weights(place: Path) -> None:
+def test_sharded_files_keep_their_layout_and_give_the_same_weights(place: Path) -> None:
     main(settings(parity_tokens=0))
-    whole = load_file(MERGED / WEIGHTS)
-    split(BASE, 3)
+    whole = load_file(MERGED_MODEL / WEIGHTS)
+    split_weight_file(BASE_MODEL, 3)
     (ADAPTER / "base.json").unlink()  # other files now
-    save_file({"stray": torch.zeros(2)}, BASE / "consolidated.safetensors")  # no file of the index
+    save_file({"stray": torch.zeros(2)}, BASE_MODEL / "consolidated.safetensors")  # no file of the index
     metrics = main(settings())
     assert metrics["mean_kl"] < 1e-3
-    names = sorted(path.name for path in BASE.glob("model-*.safetensors"))
-    assert sorted(path.name for path in MERGED.glob("*.safetensors")) == names
+    names = sorted(path.name for path in BASE_MODEL.glob("model-*.safetensors"))
+    assert sorted(path.name for path in MERGED_MODEL.glob("*.safetensors")) == names
     assert len(names) == 3
-    assert (BASE / shards.INDEX).read_bytes() == (MERGED / shards.INDEX).read_bytes()
+    assert (BASE_MODEL / weight_files.INDEX_FILE).read_bytes() == (
+        MERGED_MODEL / weight_files.INDEX_FILE
+    ).read_bytes()
     for name in names:
-        assert shards.read_header(BASE / name) == shards.read_header(MERGED / name)
-    merged = {k: v for name in names for k, v in load_file(MERGED / name).items()}
+        assert weight_files.read_header(BASE_MODEL / name) == weight_files.read_header(MERGED_MODEL / name)
+    merged = {k: v for name in names for k, v in load_file(MERGED_MODEL / name).items()}
     assert merged.keys() == whole.keys()
     assert all(torch.equal(whole[name], merged[name]) for name in whole)
-    assert read_json(MERGED / "merge_manifest.json")["merged"] == {n: sha256_file(MERGED / n) for n in names}
+    assert read_json(MERGED_MODEL / "merge_manifest.json")["merged"] == {
+        n: sha256_file(MERGED_MODEL / n) for n in names
+    }
 
 
 FITS = Parity(100, 0.02, 4.0, 0.97, 1.0, 1.01, 0.01)  # each figure at its limit
@@ -214,18 +219,18 @@ FITS = Parity(100, 0.02, 4.0, 0.97, 1.0, 1.01, 0.01)  # each figure at its limit
     ],
 )
 def test_each_limit_alone_fails_the_gate(figure: str, limit: float, wrong: float) -> None:
-    check(FITS, MergeSettings())
+    check_parity(FITS, MergeSettings())
     changed: dict[str, Any] = {figure: limit / wrong if figure == "top1_agreement" else limit * wrong}
     spoilt = replace(FITS, **changed)
-    with pytest.raises(UserError, match=f"not the trained one: {figure} over the limit of conf/merge/deq"):
-        check(spoilt, MergeSettings())
+    with pytest.raises(UserError, match=f"not the trained one: {figure} beyond the limit in conf/merge/deq"):
+        check_parity(spoilt, MergeSettings())
 
 
 @pytest.mark.parametrize("limit", ["max_mean_kl", "max_logit_difference", "max_loss_difference"])
 def test_a_limit_in_conf_fails_the_stage(place: Path, limit: str) -> None:
     with pytest.raises(UserError, match=r"not the trained one: .*mean_kl [0-9.e-]+, largest_logit_diff"):
         main(settings(**{**LOOSE, limit: 1e-9}))
-    assert [path.name for path in MERGED.parent.iterdir() if "merged" in path.name] == []
+    assert [path.name for path in MERGED_MODEL.parent.iterdir() if "merged" in path.name] == []
 
 
 @pytest.mark.parametrize("mistake", ["original base", "adapter twice", "no adapter", "head"])
@@ -247,30 +252,30 @@ def test_gate_fails_when_the_merge_is_wrong(
         save_file(tensors, path)
         return written
 
-    right, write = Recipe.merged, shards.write_merged
+    right, write = Recipe.merged_weight, weight_files.write_merged
     limits = {"max_mean_kl": 2e-5}  # the tiny model's own noise is a thirtieth
     main(settings(**limits))
-    before = sha256_folder(MERGED)
+    before = sha256_folder(MERGED_MODEL)
     if mistake == "head":
-        monkeypatch.setattr(shards, "write_merged", spoil_head)
+        monkeypatch.setattr(weight_files, "write_merged", spoil_head)
     else:
-        monkeypatch.setattr(Recipe, "merged", wrong)
+        monkeypatch.setattr(Recipe, "merged_weight", wrong)
     with pytest.raises(
         UserError, match=r"not the trained one: .*mean_kl [0-9.e-]+, largest_logit_difference"
     ):
         main(settings(**limits))
-    assert sha256_folder(MERGED) == before  # what stood there stays
-    assert not list(MERGED.parent.glob(".merged*"))
+    assert sha256_folder(MERGED_MODEL) == before  # what stood there stays
+    assert not list(MERGED_MODEL.parent.glob(".merged*"))
 
 
-def test_a_gate_that_is_off_reads_no_packs_and_says_so(
+def test_a_gate_that_is_off_reads_no_packs_and_prints_it(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree("data/packed")
     metrics = main(settings(parity_tokens=0))
     assert metrics == {"base": "dequantized", "gate": "off", "tensors_merged": 14, "tensors_kept": 6}
-    assert "merge.parity_tokens is 0, nothing is compared" in capsys.readouterr().out
-    assert (MERGED / WEIGHTS).exists()
+    assert "merge.parity_tokens is 0: the merged model is not compared" in capsys.readouterr().out
+    assert (MERGED_MODEL / WEIGHTS).exists()
 
 
 def test_compares_training_packs_where_nothing_is_held_out(place: Path) -> None:
@@ -281,7 +286,7 @@ def test_compares_training_packs_where_nothing_is_held_out(place: Path) -> None:
 def test_without_quantization_other_layers_keep_their_bytes(place: Path) -> None:
     train(train_settings(quantization="none", target_modules=["v_proj"], rslora=True, max_steps=6))
     assert main(settings())["tensors_merged"] == 2
-    before, after = (load_file(folder / WEIGHTS) for folder in (BASE, MERGED))
+    before, after = (load_file(folder / WEIGHTS) for folder in (BASE_MODEL, MERGED_MODEL))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"model.layers.{i}.self_attn.v_proj.weight" for i in (0, 1)}
 
@@ -316,12 +321,14 @@ def test_an_update_is_what_peft_merges(tiny_model: Path, tmp_path: Path, options
     model.save_pretrained(tmp_path)
     updates = read_updates(tmp_path)
     recipe = Recipe("original", Quantization("none", False, "float32"), updates, frozenset())
-    wanted = model.merge_and_unload().state_dict()
+    expected = model.merge_and_unload().state_dict()
     base = load_file(tiny_model / WEIGHTS)
     assert len(recipe.changed) == 14
     for name in recipe.changed:
-        torch.testing.assert_close(recipe.merged(name, base[name]), wanted[name], rtol=1e-5, atol=1e-6)
-        assert not torch.allclose(base[name].float(), wanted[name], atol=1e-3)
+        torch.testing.assert_close(
+            recipe.merged_weight(name, base[name]), expected[name], rtol=1e-5, atol=1e-6
+        )
+        assert not torch.allclose(base[name].float(), expected[name], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -338,77 +345,78 @@ def test_an_update_is_what_peft_merges(tiny_model: Path, tmp_path: Path, options
     ],
     ids=str,
 )
-def test_merge_honours_what_training_did_to_the_base(place: Path, options: dict[str, Any]) -> None:
+def test_merge_reproduces_the_base_that_training_used(place: Path, options: dict[str, Any]) -> None:
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     train(train_settings(max_steps=6, **options))
     assert main(settings(max_mean_kl=3e-5))["gate"] == "passed"
     if "eva_rho" in options:
         tensors = load_file(ADAPTER / "adapter_model.safetensors")
-        assert (
-            len({len(a) for name, a in tensors.items() if "lora_A" in name}) > 1
-        )  # ranks of its own a layer
+        ranks = {len(a) for name, a in tensors.items() if "lora_A" in name}
+        assert len(ranks) > 1, "EVA gives layers different ranks"
     if options in ({"init": "pissa"}, {"init": "olora"}):
-        base = load_file(BASE / WEIGHTS)[f"{UP}.weight"].float()
+        base = load_file(BASE_MODEL / WEIGHTS)[f"{UP}.weight"].float()
         (a, b), (a0, b0) = factors(UP), factors(UP, "initial.safetensors")
         assert not torch.equal(a, a0)
         packed, state = quantize_4bit(
             (base - 2.0 * (b0 @ a0)).bfloat16(), quant_type="nf4", compress_statistics=True
         )
         state.dtype = torch.float32
-        wanted = (dequantize_4bit(packed, state) + 2.0 * (b @ a)).bfloat16()
-        assert torch.equal(load_file(MERGED / WEIGHTS)[f"{UP}.weight"], wanted)
-        formula = read_json(MERGED / "merge_manifest.json")["merge"]["formula"]
+        expected = (dequantize_4bit(packed, state) + 2.0 * (b @ a)).bfloat16()
+        assert torch.equal(load_file(MERGED_MODEL / WEIGHTS)[f"{UP}.weight"], expected)
+        formula = read_json(MERGED_MODEL / "merge_manifest.json")["merge"]["formula"]
         assert formula.startswith("dequantize(Q(W - s B0 A0)) + s B A")
 
 
 @pytest.mark.parametrize("init", ["pissa", "loftq"])
-def test_original_takes_the_beginning_out_again(place: Path, init: str) -> None:
+def test_original_subtracts_the_initial_update(place: Path, init: str) -> None:
     train(train_settings(max_steps=2, init=init))
     main(settings(base="original", **LOOSE))
-    base, merged = (load_file(folder / WEIGHTS)[f"{UP}.weight"] for folder in (BASE, MERGED))
+    base, merged = (load_file(folder / WEIGHTS)[f"{UP}.weight"] for folder in (BASE_MODEL, MERGED_MODEL))
     (a, b), (a0, b0) = factors(UP), factors(UP, "initial.safetensors")
-    wanted = base.float() + 2.0 * (b @ a - b0 @ a0)
-    torch.testing.assert_close(merged.float(), wanted, rtol=2**-8, atol=1e-6)  # half a step of bfloat16
+    expected = base.float() + 2.0 * (b @ a - b0 @ a0)
+    torch.testing.assert_close(merged.float(), expected, rtol=2**-8, atol=1e-6)  # half a step of bfloat16
     shutil.copyfile(ADAPTER / "initial.safetensors", ADAPTER / "adapter_model.safetensors")
     main(settings(base="original", parity_tokens=0))
-    assert torch.equal(load_file(MERGED / WEIGHTS)[f"{UP}.weight"], base)  # nothing learned, nothing changed
+    # nothing was learned, so nothing changes
+    assert torch.equal(load_file(MERGED_MODEL / WEIGHTS)[f"{UP}.weight"], base)
 
 
 def test_the_gate_holds_one_model_at_a_time(place: Path) -> None:
     held: list[weakref.ref[Any]] = []
 
     def load() -> Any:
-        model = load_trained(BASE, ADAPTER)
+        model = load_trained(BASE_MODEL, ADAPTER)
         held.append(weakref.ref(model))
         return model
 
     rows, _ = comparison_rows(100)
-    seen = view(load, rows)
+    seen = read_states(load, rows)
     assert held[0]() is None
     assert seen.states.shape == (len(all_targets(rows)), 64)
 
 
 def test_a_merged_weight_that_is_not_finite_is_refused(place: Path) -> None:
     (ADAPTER / "base.json").unlink()
-    tensors = load_file(BASE / WEIGHTS)
+    tensors = load_file(BASE_MODEL / WEIGHTS)
     tensors[f"{UP}.weight"][3] = torch.finfo(torch.bfloat16).max
-    save_file(tensors, BASE / WEIGHTS)
+    save_file(tensors, BASE_MODEL / WEIGHTS)
     change_adapter(lambda t: t.update({A.replace("lora_A", "lora_B"): torch.full((128, 4), 1e38)}))()
-    with pytest.raises(UserError, match=f"{UP}.weight: the merged weight holds a value that is not finite"):
+    with pytest.raises(UserError, match=f"{UP}.weight: the merged weight has a value that is not finite"):
         main(settings(parity_tokens=0))
-    assert not MERGED.exists()
+    assert not MERGED_MODEL.exists()
 
 
 def test_an_adapter_of_another_base_of_the_same_shape_is_refused(place: Path) -> None:
-    tensors = load_file(BASE / WEIGHTS)
+    tensors = load_file(BASE_MODEL / WEIGHTS)
     tensors["model.norm.weight"][0] += 1
-    save_file(tensors, BASE / WEIGHTS, {"format": "pt"})
+    save_file(tensors, BASE_MODEL / WEIGHTS, {"format": "pt"})
     with pytest.raises(
-        UserError, match=r"trained on another base: models/base/model.safetensors has not the sha256"
+        UserError,
+        match=r"trained on another base: the sha256 of models/base/model.safetensors is not the one",
     ):
         main(settings(parity_tokens=0))
-    assert not MERGED.exists()
+    assert not MERGED_MODEL.exists()
     (ADAPTER / "base.json").unlink()  # as peft writes adapters
     assert main(settings(parity_tokens=0))["gate"] == "off"
 
@@ -434,8 +442,8 @@ def cut(path: Path) -> None:
 
 def in_two(spoil: Callable[[Path], Any]) -> Callable[[], None]:
     def apply() -> None:
-        split(BASE, 2)
-        spoil(BASE / "model-2.safetensors")
+        split_weight_file(BASE_MODEL, 2)
+        spoil(BASE_MODEL / "model-2.safetensors")
 
     return apply
 
@@ -449,47 +457,50 @@ MAGNITUDE = f"base_model.model.{UP}.lora_magnitude_vector"
     [
         (lambda: shutil.rmtree(ADAPTER), "quantization.json: no such file"),
         (lambda: (ADAPTER / "adapter_model.safetensors").write_bytes(b"cut"), "the adapter does not load"),
-        (lambda: (BASE / WEIGHTS).write_bytes(b"cut"), f"{BASE / WEIGHTS}: no safetensors file, or cut"),
-        (lambda: cut(BASE / WEIGHTS), f"{BASE / WEIGHTS}: no safetensors file, or cut"),
-        (in_two(cut), "model-2.safetensors: no safetensors file, or cut"),
-        (in_two(Path.unlink), "index.json names model-2.safetensors, and there is no"),
-        (in_two(lambda second: shutil.copyfile(BASE / "model-1.safetensors", second)), "expects model.* in model-2.safetensors, which has it not"),
-        (lambda: (BASE / WEIGHTS).unlink(), "no weights here"),
+        (lambda: (BASE_MODEL / WEIGHTS).write_bytes(b"cut"), f"{BASE_MODEL / WEIGHTS}: not a complete safetensors file"),
+        (lambda: cut(BASE_MODEL / WEIGHTS), f"{BASE_MODEL / WEIGHTS}: not a complete safetensors file"),
+        (in_two(cut), "model-2.safetensors: not a complete safetensors file"),
+        (in_two(Path.unlink), "index.json names model-2.safetensors, but there is no"),
+        (in_two(lambda second: shutil.copyfile(BASE_MODEL / "model-1.safetensors", second)), "expects model.* in model-2.safetensors, but it is not there"),
+        (lambda: (BASE_MODEL / WEIGHTS).unlink(), "no weights in this folder"),
         (change_adapter(lambda t: t.update({A: t[A][:, :32].clone()})), r"belongs to another base"),
-        (change_adapter(lambda t: t.update({A: t[A][:2].clone()})), f"shapes of the parts of {UP} do not fit"),
+        (change_adapter(lambda t: t.update({A: t[A][:2].clone()})), f"the shapes of {UP}'s parts do not fit"),
         (change_adapter(lambda t: t.pop(A)), f"{UP} has no lora_A.weight"),
-        (change_adapter(lambda t: t.update({A: t[A] / 0})), "lora_A.weight holds a value that is not finite"),
-        (change_adapter(lambda t: t.update({A.replace("lora_A.weight", "bias"): t[A]})), "up_proj.bias is nothing that can be merged"),
+        (change_adapter(lambda t: t.update({A: t[A] / 0})), "lora_A.weight has a value that is not finite"),
+        (change_adapter(lambda t: t.update({A.replace("lora_A.weight", "bias"): t[A]})), "up_proj.bias cannot be merged"),
         (change_adapter(lambda t: t.update({n.replace("up_proj", "side_proj"): x for n, x in t.items() if "up_proj" in n})), r"no tensor named model.layers.0.mlp.side_proj.weight \(2 missing\)"),
-        (change_adapter(lambda t: t.update({MAGNITUDE: torch.ones(128)})), "use_dora is False, and"),
-        (change_config(use_dora=True), "use_dora is True, and"),
+        (change_adapter(lambda t: t.update({MAGNITUDE: torch.ones(128)})), "use_dora is False, but"),
+        (change_config(use_dora=True), "use_dora is True, but"),
         (change_config(bias="lora_only"), "adapter_config.json: bias is 'lora_only', which cannot be merged"),
         (change_config(modules_to_save=["lm_head"]), r"modules_to_save is \['lm_head'\], which cannot be merged"),
         (change_config(peft_type="LOHA"), "peft_type is 'LOHA', which cannot be merged"),
     ],
 )  # fmt: skip
-def test_bad_input_is_named_and_nothing_written(place: Path, spoil: Any, message: str) -> None:
+def test_bad_input_is_named_and_nothing_is_written(place: Path, spoil: Any, message: str) -> None:
     spoil()
     with pytest.raises(UserError, match=message):
         main(settings())
-    assert [path.name for path in MERGED.parent.iterdir() if "merged" in path.name] == []
+    assert [path.name for path in MERGED_MODEL.parent.iterdir() if "merged" in path.name] == []
 
 
 @pytest.fixture(scope="module")
 def children(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What happened in processes of their own: merges of models of two and of four shards, and on a full disk."""
-    return outcomes(tmp_path_factory.mktemp("children"), trained)
+    """What happened in processes of their own: merges of models of two and of four shards, and on a full
+    disk.
+    """
+    return run_children(tmp_path_factory.mktemp("children"), trained)
 
 
-def test_memory_is_that_of_a_weight_whatever_the_number_of_shards(children: dict[str, Any]) -> None:
+def test_memory_is_that_of_one_weight_for_any_number_of_shards(children: dict[str, Any]) -> None:
     few, many = children["2 shards"], children["4 shards"]
     assert few["shard_mib"] == many["shard_mib"] > 20
-    # 44 bytes an element of one weight, as bitsandbytes quantizes it, is 11 MiB; the allocator adds some or not
+    # 44 bytes an element of one weight, as bitsandbytes quantizes it, is 11 MiB; the allocator adds some or
+    # not
     assert max(few["peak_mib"], many["peak_mib"]) < few["shard_mib"]
     assert many["peak_mib"] - few["peak_mib"] < few["shard_mib"] / 2  # of two shards more
 
 
-def test_a_full_disk_leaves_what_was_there(children: dict[str, Any]) -> None:
+def test_a_full_disk_keeps_the_old_model(children: dict[str, Any]) -> None:
     full = children["full"]
     if "skip" in full:
         pytest.skip(full["skip"])
@@ -499,25 +510,25 @@ def test_a_full_disk_leaves_what_was_there(children: dict[str, Any]) -> None:
     assert full["message"].count("\n") == 1
 
 
-def test_formula_in_words_is_not_the_same_for_what_is_not_the_same() -> None:
+def test_different_recipes_have_different_formulas() -> None:
     update = read_only_update()
     dora = replace(update, magnitude=torch.ones(2))
     first = replace(update, initial=(update.a, update.b))
-    said = {
+    formulas = {
         Recipe(base, Quantization("nf4", True, "bfloat16"), {"w": u}, frozenset()).formula()
         for base in ("dequantized", "original")
         for u in (update, dora, first)
     }
-    assert len(said) == 6
+    assert len(formulas) == 6
 
 
 def read_only_update() -> Any:
-    from stages.merge.adapter_weights import Update
+    from stages.merge.adapter_weights import LayerUpdate
 
-    return Update(torch.ones(1, 2), torch.ones(2, 1), 1.0)
+    return LayerUpdate(torch.ones(1, 2), torch.ones(2, 1), 1.0)
 
 
-def test_settings_refuse_what_is_no_base_and_no_limit() -> None:
+def test_settings_refuse_unknown_bases_and_impossible_limits() -> None:
     for key, value in {
         "base": "other",
         "parity_tokens": -1,

@@ -1,4 +1,4 @@
-"""Packing: every document once, packs never over their length, labels, the split, files and errors."""
+"""The pack stage: every document is packed once, no pack is too long, labels, the split, files and errors."""
 
 import json
 import os
@@ -31,15 +31,14 @@ from stages.common.schema import row_schema
 from stages.common.text.pieces import int32
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
-from stages.common.text.tokens import joined, load_tokenizer
-from stages.pack.__main__ import main, write
-from stages.pack.documents import Part
+from stages.common.text.tokens import join_documents, load_tokenizer
+from stages.pack.__main__ import main, write_splits
+from stages.pack.documents import TokenizedGroup
 from stages.pack.overlong import shorten
-from stages.pack.packing import Packing, fewest_packs
-from stages.pack.packing import pack as packed
+from stages.pack.packing import Packing, fewest_packs, pack_lengths
 from stages.pack.settings import PackSettings
-from stages.pack.split import distinct, hash_of, validation_split
-from stages.pack.token_store import TYPES, Documents, Spool
+from stages.pack.split import component_hash, distinct_hashes, validation_split
+from stages.pack.token_store import COLUMN_TYPES, StoredDocuments, TokenStore
 from tests.common.test_engine import two_nodes
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
@@ -57,7 +56,7 @@ def lists_of(packing: Packing) -> list[list[int]]:
 
 
 def first_fit(lengths: list[int], capacity: int) -> int:
-    """Packs that first fit, in the given order, takes."""
+    """Return the number of packs that first fit takes, in the given order."""
     rooms: list[int] = []
     for length in lengths:
         for i, room in enumerate(rooms):
@@ -70,7 +69,9 @@ def first_fit(lengths: list[int], capacity: int) -> int:
 
 
 def one_by_one(lengths: list[int], capacity: int, most: int) -> list[list[int]]:
-    """Best fit decreasing by its definition: of the packs with the least sufficient room, the one that got there last."""
+    """Best fit decreasing by its definition: take the pack with the least sufficient room, ties go to the
+    last changed.
+    """
     packs: list[list[int]] = []
     room: list[int] = []
     changed: list[int] = []
@@ -94,7 +95,7 @@ def one_by_one(lengths: list[int], capacity: int, most: int) -> list[list[int]]:
 @settings(max_examples=300, deadline=None)
 def test_every_document_is_packed_once_and_no_pack_is_too_long(case):
     capacity, lengths, most = case
-    packs = lists_of(packed(lengths, capacity, most))
+    packs = lists_of(pack_lengths(lengths, capacity, most))
     assert sorted(i for one in packs for i in one) == list(range(len(lengths)))
     assert all(0 < sum(lengths[i] for i in one) <= capacity for one in packs)
     assert all(len(one) <= (most or len(lengths)) for one in packs)
@@ -102,16 +103,16 @@ def test_every_document_is_packed_once_and_no_pack_is_too_long(case):
 
 @given(CASES)
 @settings(max_examples=300, deadline=None)
-def test_packs_are_those_of_best_fit_decreasing_one_document_at_a_time(case):
+def test_packs_equal_best_fit_decreasing_one_document_at_a_time(case):
     capacity, lengths, most = case
-    assert lists_of(packed(lengths, capacity, most)) == one_by_one(lengths, capacity, most)
+    assert lists_of(pack_lengths(lengths, capacity, most)) == one_by_one(lengths, capacity, most)
 
 
 @given(CASES)
 @settings(max_examples=300, deadline=None)
-def test_packs_are_few(case):
+def test_pack_count_is_near_the_lower_bound(case):
     capacity, lengths, _ = case
-    packs = len(packed(lengths, capacity))
+    packs = len(pack_lengths(lengths, capacity))
     halves = sum(2 * length > capacity for length in lengths)
     fewest = fewest_packs(sum(lengths), len(lengths), halves, capacity)
     assert fewest <= packs
@@ -120,41 +121,41 @@ def test_packs_are_few(case):
 
 
 def test_each_document_goes_to_the_fullest_pack_with_room():
-    assert lists_of(packed([5, 7, 3, 2, 1], 10)) == [[1, 2], [0, 3, 4]]
-    assert lists_of(packed([6, 5, 4, 5], 10)) == [[0, 2], [1, 3]]
-    assert lists_of(packed([1] * 5, 10, 2)) == [[0, 1], [2, 3], [4]]
-    assert lists_of(packed([], 10)) == []
+    assert lists_of(pack_lengths([5, 7, 3, 2, 1], 10)) == [[1, 2], [0, 3, 4]]
+    assert lists_of(pack_lengths([6, 5, 4, 5], 10)) == [[0, 2], [1, 3]]
+    assert lists_of(pack_lengths([1] * 5, 10, 2)) == [[0, 1], [2, 3], [4]]
+    assert lists_of(pack_lengths([], 10)) == []
     assert fewest_packs(5, 5, 0, 10, 2) == 3
     with pytest.raises(ValueError, match="document 1 has 11 tokens"):
-        packed([3, 11], 10)
+        pack_lengths([3, 11], 10)
 
 
 def test_lengths_beyond_sixteen_bits_are_packed_too():
     lengths = [(7919 * i * i) % 199_999 + 1 for i in range(300)]
-    assert lists_of(packed(lengths, 200_000)) == one_by_one(lengths, 200_000, 0)
+    assert lists_of(pack_lengths(lengths, 200_000)) == one_by_one(lengths, 200_000, 0)
 
 
 def test_a_million_documents_pack_in_less_than_two_seconds():
     lengths = np.random.default_rng(0).lognormal(5.2, 0.7, 1_000_000).clip(8, 2048).astype(int)
     started = time.process_time()
-    packing = packed(lengths, 2048)
+    packing = pack_lengths(lengths, 2048)
     assert time.process_time() - started < 2
     assert lengths.sum() / (len(packing) * 2048) > 0.999
 
 
 def held_out_one_by_one(components: list[str], share: float, seed: int) -> set[str]:
-    """The components held out, by the definition of the split."""
+    """Return the components held out, by the definition of the split."""
     sizes = Counter(components)
     if share == 0 or len(sizes) < 2:
         return set()
-    by_hash = sorted(sizes, key=lambda component: hash_of(component, seed))
+    by_hash = sorted(sizes, key=lambda component: component_hash(component, seed))
     small = [c for c in by_hash if sizes[c] <= max(1.0, share * len(components))] or by_hash
-    held_out = [c for c in small if hash_of(c, seed) / 2**64 < share] or small[:1]
+    held_out = [c for c in small if component_hash(c, seed) / 2**64 < share] or small[:1]
     return set(held_out if len(held_out) < len(sizes) else held_out[:-1])
 
 
 def held_out(components: list[str], share: float, seed: int, part: int = 0) -> set[str]:
-    hashes = np.array([hash_of(component, seed) for component in components], np.uint64)
+    hashes = np.array([component_hash(component, seed) for component in components], np.uint64)
     parts = [
         hashes[i : i + (part or len(hashes))] for i in range(0, len(hashes), part or max(1, len(hashes)))
     ]
@@ -170,7 +171,7 @@ def held_out(components: list[str], share: float, seed: int, part: int = 0) -> s
     st.sampled_from([0, 1, 7]),
 )
 @settings(max_examples=300, deadline=None)
-def test_the_split_leaves_something_on_each_side_in_parts_of_any_size(components, share, seed, part):
+def test_both_splits_get_a_component_in_parts_of_any_size(components, share, seed, part):
     found = held_out(components, share, seed, part)
     assert found == held_out_one_by_one(components, share, seed)
     if len(set(components)) < 2:
@@ -188,7 +189,7 @@ def test_the_split_holds_out_the_share_and_depends_on_the_seed():
     assert held_out(components, 0.0, 0) == set()
 
 
-def test_a_row_that_comes_moves_no_other_between_the_sides():
+def test_adding_a_component_moves_no_other_between_splits():
     components = [str(i) for i in range(400)]
     assert held_out(components, 0.1, 0) - {"new"} == held_out([*components, "new"], 0.1, 0) - {"new"}
 
@@ -210,13 +211,13 @@ DOCUMENTS = st.lists(
 @pytest.mark.parametrize("mode", ["drop", "truncate", "split"])
 @given(DOCUMENTS, st.integers(8, 50))
 @settings(max_examples=200, deadline=None)
-def test_documents_over_the_length_are_shortened_as_the_setting_says(mode, documents, limit):
-    tokens = joined([(int32(ids), [seam]) for ids, seam in documents])
-    made = shorten(tokens, limit, mode, bos=9)
+def test_overlong_documents_are_shortened_by_mode(mode, documents, limit):
+    tokens = join_documents([(int32(ids), [seam]) for ids, seam in documents])
+    shortened = shorten(tokens, limit, mode, bos=9)
     lost = labels_lost = 0
     by_row: dict[int, list[tuple[list[int], list[bool]]]] = {}
-    for row, a, b in zip(made.rows, made.starts[:-1], made.starts[1:], strict=True):
-        by_row.setdefault(int(row), []).append((made.ids[a:b].tolist(), made.loss[a:b].tolist()))
+    for row, a, b in zip(shortened.rows, shortened.starts[:-1], shortened.starts[1:], strict=True):
+        by_row.setdefault(int(row), []).append((shortened.ids[a:b].tolist(), shortened.loss[a:b].tolist()))
     for row, (ids, seam) in enumerate(documents):
         parts, head = by_row.get(row, []), int(ids[0] == 9)
         before = len(ids) - max(1, seam)
@@ -242,13 +243,13 @@ def test_documents_over_the_length_are_shortened_as_the_setting_says(mode, docum
         if len(ids) > limit:
             lost += len(ids) - sum(len(part) - head for part, _ in parts) - (head if parts else 0)
             labels_lost += before - sum(sum(loss) for _, loss in parts)
-    assert (made.cost.tokens_lost, made.cost.labelled_tokens_lost) == (lost, labels_lost)
-    assert made.cost.rows == sum(len(ids) > limit for ids, _ in documents)
-    assert made.cost.dropped == sum(row not in by_row for row in range(len(documents)))
+    assert (shortened.cost.tokens_lost, shortened.cost.labelled_tokens_lost) == (lost, labels_lost)
+    assert shortened.cost.rows == sum(len(ids) > limit for ids, _ in documents)
+    assert shortened.cost.dropped == sum(row not in by_row for row in range(len(documents)))
 
 
 class Stage:
-    """The stage in a folder of its own."""
+    """The pack stage in its own folder."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
@@ -269,7 +270,7 @@ class Stage:
         workers: int = 1,
         **values: Any,
     ) -> dict[str, Any]:
-        """Runs in this process, and in those of the workers where there are several."""
+        """Run the stage here, and in worker processes if there are several."""
         pack = PackSettings(**{"max_length": 128, "validation_share": 0.2, **values})
         prompt = PromptSettings(style=style, loss=loss, template=template)
         return main(SimpleNamespace(pack=pack, prompt=prompt, engine=EngineSettings(workers=workers)))  # type: ignore[arg-type]
@@ -294,12 +295,12 @@ def complete(row: dict[str, Any], number: int, component: str | None) -> dict[st
 @pytest.fixture
 def stage(tmp_path, tiny_model, monkeypatch) -> Stage:
     monkeypatch.chdir(tmp_path)
-    made = Stage(tmp_path, tiny_model)
-    made.write(generated_functions(40))
-    return made
+    stage = Stage(tmp_path, tiny_model)
+    stage.write(generated_functions(40))
+    return stage
 
 
-def test_each_row_is_in_one_pack_and_its_tokens_are_those_that_evaluation_asks_with(stage):
+def test_each_row_is_in_one_pack_and_begins_with_the_prompt_tokens_of_evaluation(stage):
     metrics = stage.run()
     tokenizer = load_tokenizer(stage.model)
     rows = {f"{i:08x}": row for i, row in enumerate(generated_functions(40))}
@@ -310,10 +311,12 @@ def test_each_row_is_in_one_pack_and_its_tokens_are_those_that_evaluation_asks_w
         for row_id, length in zip(pack["row_ids"], pack["lengths"], strict=True):
             ids, labels = (pack[key][start : start + length] for key in ("input_ids", "labels"))
             start += length
-            asked = tokenizer(render_prompt(rows[row_id]["prompt"], tokenizer, PromptSettings()))["input_ids"]
-            assert ids[: len(asked)] == asked
-            assert labels[: len(asked)] == [-100] * len(asked)
-            assert labels[len(asked) :] == ids[len(asked) :]
+            prompt_ids = tokenizer(render_prompt(rows[row_id]["prompt"], tokenizer, PromptSettings()))[
+                "input_ids"
+            ]
+            assert ids[: len(prompt_ids)] == prompt_ids
+            assert labels[: len(prompt_ids)] == [-100] * len(prompt_ids)
+            assert labels[len(prompt_ids) :] == ids[len(prompt_ids) :]
             assert labels[-1] == tokenizer.eos_token_id
             text = rows[row_id]["prompt"] + rows[row_id]["completion"]
             assert tokenizer.decode(ids[:-1]) == text
@@ -332,7 +335,7 @@ def test_the_first_token_of_plain_text_has_no_label(stage):
     assert stage.packs("validation") == []
 
 
-def test_the_figures_are_those_of_the_files(stage):
+def test_metrics_match_the_written_packs(stage):
     metrics = stage.run()
     packs = stage.packs()
     train = metrics["train"]
@@ -350,7 +353,7 @@ def test_the_figures_are_those_of_the_files(stage):
     assert packing["train"] == train
 
 
-def test_twice_gives_the_same_bytes(stage):
+def test_packing_twice_gives_the_same_bytes(stage):
     stage.run()
     first = sha256_folder(stage.folder / "data/packed")
     stage.run()
@@ -358,7 +361,7 @@ def test_twice_gives_the_same_bytes(stage):
 
 
 @pytest.mark.parametrize("shard_rows", [0, 1, 11])
-def test_rows_of_one_component_stay_on_one_side_in_shards_too(stage, shard_rows):
+def test_rows_of_one_component_stay_in_one_split_in_shards_too(stage, shard_rows):
     rows = [{**row, "component": str(i % 7)} for i, row in enumerate(generated_functions(40))]
     stage.write(rows)
     metrics = stage.run(shard_rows=shard_rows)
@@ -378,22 +381,22 @@ def test_rows_of_one_component_stay_on_one_side_in_shards_too(stage, shard_rows)
     st.integers(1, 60),
 )
 @settings(max_examples=200, deadline=None)
-def test_hashes_are_counted_once_in_parts_of_any_size(hashes, size):
+def test_distinct_hashes_are_complete_in_parts_of_any_size(hashes, size):
     parts = [np.array(hashes[i : i + size], np.uint64) for i in range(0, len(hashes), size)]
-    assert [value for some in distinct(parts) for value in some.tolist()] == sorted(set(hashes))
+    assert [value for some in distinct_hashes(parts) for value in some.tolist()] == sorted(set(hashes))
 
 
-def test_longer_rows_are_dropped_and_counted_or_fail(stage):
+def test_overlong_rows_are_dropped_and_counted_or_fail(stage):
     long = {"prompt": "def f():\n", "completion": "    return [" + "1, " * 300 + "]\n"}
     stage.write([*generated_functions(10), long])
     metrics = stage.run()
     assert metrics["rows_dropped"] == {"overlong": 1}
     assert metrics["rows_in"] == metrics["rows_kept"] + 1 == 11
-    with pytest.raises(UserError, match=r"row 0000000a \(s\): \d+ tokens, and pack.max_length is 128"):
+    with pytest.raises(UserError, match=r"row 0000000a \(s\): \d+ tokens, but pack.max_length is 128"):
         stage.run(overlong="fail")
 
 
-def test_what_cutting_long_rows_costs_is_told(stage):
+def test_the_cost_of_shortening_overlong_rows_is_reported(stage):
     body = "    return [" + "1, " * 60 + "]\n"
     header = "def f():\n" + '    """' + "words of " * 60 + '"""\n'
     stage.write(
@@ -415,7 +418,7 @@ def test_what_cutting_long_rows_costs_is_told(stage):
         assert metrics["train"]["documents"] == sum(len(pack["lengths"]) for pack in packs) >= kept
 
 
-def test_shards_are_packed_by_themselves_and_the_split_is_the_same(stage):
+def test_shards_are_packed_separately_with_the_same_split(stage):
     stage.run()
     whole = [{i for pack in stage.packs(split) for i in pack["row_ids"]} for split in ("train", "validation")]
     metrics = stage.run(shard_rows=7)
@@ -429,44 +432,46 @@ def test_shards_are_packed_by_themselves_and_the_split_is_the_same(stage):
     assert metrics["train"]["packs"] == len(stage.packs())
 
 
-def spooled(folder: Path, count: int) -> Documents:
-    """That many short documents."""
+def stored(folder: Path, count: int) -> StoredDocuments:
+    """Return `count` short documents from a store."""
     lengths = np.random.default_rng(0).integers(4, 16, count)
-    with Spool(folder / "spool") as spool:
+    with TokenStore(folder / "tokens") as store:
         ids = np.zeros(lengths.sum(), np.int32)
         names, ones = b"%08x" * count % tuple(range(count)), np.ones(count, np.uint8)
         components = np.random.default_rng(1).integers(0, 2**63, count).astype(np.uint64)
         sizes = np.full(count, 8)
-        part = Part(
+        group = TokenizedGroup(
             ids, np.ones(len(ids), np.uint8), lengths, names, sizes, components, lengths, lengths, ones
         )
-        spool.append(part)
-        return spool.read()
+        store.append(group)
+        return store.read()
 
 
 @pytest.mark.parametrize(("shard_rows", "most"), [(0, 100), (10_000, 12)])
-def test_memory_is_some_bytes_a_document_of_a_shard(tmp_path, shard_rows, most):
+def test_memory_is_a_few_bytes_per_document_of_a_shard(tmp_path, shard_rows, most):
     count = 100_000
-    documents = spooled(tmp_path, count)
+    documents = stored(tmp_path, count)
     tracemalloc.start()
-    write(documents, tmp_path, PackSettings(max_length=64, shard_rows=shard_rows))
+    write_splits(documents, tmp_path, PackSettings(max_length=64, shard_rows=shard_rows))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak / count < most
     mapped = [
-        part for part in Path("/proc/self/smaps").read_text().split("VmFlags") if f"{tmp_path}/spool" in part
+        part for part in Path("/proc/self/smaps").read_text().split("VmFlags") if f"{tmp_path}/tokens" in part
     ]
-    assert len(mapped) == len(TYPES)
-    assert all(re.search(r"^Rss: +0 kB", part, re.MULTILINE) for part in mapped), "its pages count as ours"
+    assert len(mapped) == len(COLUMN_TYPES)
+    assert all(re.search(r"^Rss: +0 kB", part, re.MULTILINE) for part in mapped), (
+        "pages of the store count as this process's memory"
+    )
 
 
-def test_a_pack_holds_as_many_documents_as_the_setting_says(stage):
+def test_a_pack_holds_at_most_max_documents(stage):
     metrics = stage.run(max_documents=2)
     assert max(len(pack["lengths"]) for pack in stage.packs()) == 2
     assert metrics["train"]["fewest_packs"] >= metrics["train"]["rows"] / 2
 
 
-def test_every_answer_of_a_conversation_has_labels_where_asked_for(stage):
+def test_prompt_loss_selects_which_answers_have_labels(stage):
     tokenizer = load_tokenizer(stage.model)
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
     tokenizer.chat_template = template + "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -488,7 +493,7 @@ def test_every_answer_of_a_conversation_has_labels_where_asked_for(stage):
         assert metrics["rows_kept"] == 1
 
 
-def test_a_template_that_forgets_earlier_thoughts_drops_a_row_where_all_answers_are_asked_for(stage):
+def test_a_template_that_drops_earlier_thoughts_drops_the_row_with_prompt_loss_all(stage):
     tokenizer = load_tokenizer(stage.model)
     tokenizer.chat_template = (
         "{% for m in messages %}<{{ m.role }}>"
@@ -516,7 +521,7 @@ def test_a_template_that_forgets_earlier_thoughts_drops_a_row_where_all_answers_
 
 
 def trained_on(stage: Stage, tokenizer: Any) -> list[str]:
-    """What has labels in each document."""
+    """Return the labelled text of each document."""
     texts = []
     for pack in stage.packs():
         ends = np.cumsum(pack["lengths"])[:-1]
@@ -525,7 +530,7 @@ def trained_on(stage: Stage, tokenizer: Any) -> list[str]:
     return texts
 
 
-def test_odd_rows_end_in_a_document_or_a_reason(stage):
+def test_odd_rows_become_a_document_or_a_drop_reason(stage):
     rows = [
         {},
         {"prompt": "p"},
@@ -539,15 +544,15 @@ def test_odd_rows_end_in_a_document_or_a_reason(stage):
     assert metrics["overlong"]["tokens_lost"] > 100_000
 
 
-def test_a_file_that_is_cut_is_named(stage):
+def test_a_truncated_parquet_file_is_named(stage):
     path = stage.folder / "data/clean/rows.parquet"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"data/clean/rows\.parquet: not readable as Parquet"):
         stage.run()
 
 
-def packed_on_ray(folder: Path) -> str:
-    """sha256 of data/packed as `python -m stages.pack` writes it on a cluster of two nodes."""
+def pack_on_ray(folder: Path) -> str:
+    """Run `python -m stages.pack` on a cluster of two nodes; return the sha256 of data/packed."""
     (folder / "reports").mkdir()
     shutil.copy(REPOSITORY / "dvc.yaml", folder)
     (folder / "stages").symlink_to(REPOSITORY / "stages")
@@ -580,11 +585,11 @@ def test_packed_bytes_are_the_same_on_every_engine(stage):
 
     with ThreadPoolExecutor(1) as pool:  # meanwhile: a cluster is started by a main thread
         native = pool.map(packed_by, (1, 2))
-        on_ray = packed_on_ray(elsewhere)
+        on_ray = pack_on_ray(elsewhere)
     assert list(native) == [on_ray] * 2
 
 
-def test_the_lengths_of_packs_are_known_without_their_tokens(stage, tmp_path):
+def test_pack_lengths_are_read_without_their_tokens(stage, tmp_path):
     stage.run()
     path = stage.folder / "data/packed/train.arrow"
     packs = read_packs(path)
@@ -595,7 +600,7 @@ def test_the_lengths_of_packs_are_known_without_their_tokens(stage, tmp_path):
     assert dict(again[0]) == {name: stage.packs()[0][name] for name in ("input_ids", "labels", "lengths")}
 
 
-def test_rows_that_the_style_cannot_show_are_counted_by_reason(stage):
+def test_rows_that_the_style_cannot_render_are_counted_by_reason(stage):
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     stage.write([*generated_functions(5), {"messages": talk}, {"messages": talk * 2}, {"messages": talk[:1]}])
     metrics = stage.run()
@@ -603,8 +608,8 @@ def test_rows_that_the_style_cannot_show_are_counted_by_reason(stage):
     assert metrics["rows_kept"] == 6
 
 
-def test_no_rows_left_is_an_error_that_says_why_and_writes_nothing(stage):
-    with pytest.raises(UserError, match=r"no rows left to pack, of 40 \(40 overlong\)"):
+def test_no_rows_left_is_an_error_with_reasons_and_writes_nothing(stage):
+    with pytest.raises(UserError, match=r"none of 40 rows is left to pack \(40 overlong\)"):
         stage.run(max_length=8)
     assert not (stage.folder / "data/packed").exists()
     stage.write([])
@@ -617,9 +622,9 @@ def test_packs_longer_than_the_context_are_refused(stage):
         stage.run(max_length=257)
 
 
-def test_missing_parts_are_named(stage):
+def test_missing_input_files_are_named(stage):
     (stage.model / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match="models/base: no tokenizer there"):
+    with pytest.raises(UserError, match="models/base: no tokenizer in this folder"):
         stage.run()
     (stage.model / "config.json").unlink()
     with pytest.raises(UserError, match=r"models/base/config\.json: no such file"):
@@ -639,7 +644,7 @@ def test_rows_without_components_are_refused(stage):
 def test_a_tokenizer_of_another_model_is_refused(stage):
     config = json.loads((stage.model / "config.json").read_text())
     (stage.model / "config.json").write_text(json.dumps({**config, "vocab_size": 20}))
-    with pytest.raises(UserError, match="the model knows 20 tokens"):
+    with pytest.raises(UserError, match="outside the model's vocabulary of 20 tokens"):
         stage.run()
 
 

@@ -19,23 +19,29 @@ from stages.common.schema import row_schema
 from stages.common.text.settings import PromptSettings
 from stages.config.compose import compose_config
 from stages.pack.settings import PackSettings
-from stages.plan.__main__ import main, plan_of
-from stages.plan.advice import CHECKS, warnings
-from stages.plan.data_estimate import Data, data_of, heaviest_batch, packed, within
-from stages.plan.device import product_rate
+from stages.plan.__main__ import main, make_plan
+from stages.plan.advice import ALL_ADVICE, find_warnings
+from stages.plan.data_estimate import (
+    TrainingData,
+    estimate_data,
+    heaviest_batch,
+    pack_columns,
+    shorten_lengths,
+)
+from stages.plan.device import measure_product_rate
 from stages.plan.memory import (
     Batch,
-    activations,
+    activation_bytes,
     adapter_parameters,
     attention_pairs,
     memory_parts,
-    needed,
+    required_bytes,
     weight_bytes,
 )
-from stages.plan.model_config import model_config
-from stages.plan.quantities import CHANGE, Facts
-from stages.plan.spending import operations_a_token, reached_share, training_seconds
-from stages.plan.table import duration, table
+from stages.plan.model_config import load_base_config
+from stages.plan.quantities import CHANGE, RunFacts
+from stages.plan.spending import operations_per_token, reached_share, training_seconds
+from stages.plan.table import approximate_duration, render_plan
 from stages.train.settings import Lora, TrainSettings
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
@@ -49,7 +55,7 @@ TINY = {
 }
 
 
-def test_operations_are_those_of_the_products_counted_by_pytorch() -> None:
+def test_operations_equal_pytorchs_count() -> None:
     """One document of one layer's shapes: PyTorch's own counter over the same products, forward and backward."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -66,7 +72,7 @@ def test_operations_are_those_of_the_products_counted_by_pytorch() -> None:
     assert training_flops(TINY, [tokens], 0, rank) == counted + attention
 
 
-def test_operations_of_the_head_are_of_labelled_tokens_and_of_attention_of_documents() -> None:
+def test_head_operations_count_labelled_tokens_and_attention_counts_documents() -> None:
     whole, apart = training_flops(TINY, [100], 0, 0), training_flops(TINY, [50, 50], 0, 0)
     assert whole - apart == 2 * 3 * 4 * 64 * (100 * 101 - 2 * 50 * 51) / 2
     assert training_flops(TINY, [100], 10, 0) - whole == 4 * 10 * 64 * 640
@@ -75,18 +81,18 @@ def test_operations_of_the_head_are_of_labelled_tokens_and_of_attention_of_docum
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({"hidden_size": 64}, "lacks num_hidden_layers"),
         ({**TINY, "num_local_experts": 8}, "num_local_experts"),
     ],
 )
-def test_shapes_that_are_not_known_are_told(config: dict[str, int], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_unknown_shapes_are_named(config: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         training_flops(config, [10], 1, 4)
 
 
-FINE = Facts(
+FINE = RunFacts(
     rows_in=20_000,
     rows=19_000,
     overlong="drop",
@@ -128,11 +134,11 @@ ADVICE = ("Set ", "Lower ", "Raise ", "Hold out ", "Free ", "Use ", " would ")
 
 
 def test_a_sound_run_has_no_warning() -> None:
-    assert warnings(FINE) == {}
+    assert find_warnings(FINE) == {}
 
 
 @pytest.mark.parametrize(
-    ("name", "still_fine", "warned", "told"),
+    ("name", "still_fine", "warned", "message"),
     [
         ("warmup", {"warmup_steps": 200}, {"warmup_steps": 201}, "201 warmup steps are 10% of the 2000 steps, about a tenth"),
         ("warmup", {"warmup_steps": 1, "steps": 50}, {"warmup_steps": 100, "steps": 364}, "27% of the 364 steps, about a third of the run"),
@@ -149,9 +155,9 @@ def test_a_sound_run_has_no_warning() -> None:
         ("few_steps", {"steps": 50, "warmup_steps": 2}, {"steps": 49, "warmup_steps": 2}, "only 49 optimizer steps"),
         ("epochs", {"epochs": 3.0, "rows": 2000}, {"epochs": 3.0, "rows": 1999}, "3 passes over 1999 rows"),
         ("epochs", {"epochs": 2.0, "rows": 900}, {"epochs": 2.5, "rows": 900}, "2.5 passes over 900 rows"),
-        ("batch", {"packs": 8}, {"packs": 7}, "takes 8 packs and there are 7"),
+        ("batch", {"packs": 8}, {"packs": 7}, "takes 8 packs, but there are only 7"),
         ("packing", {"utilisation": 0.85}, {"utilisation": 0.84}, "84% full"),
-        ("memory", {"needed": 21 << 30}, {"needed": 22 << 30}, "gradient_checkpointing=true, which brings it to 6.0 GiB"),
+        ("memory", {"needed": 21 << 30}, {"needed": 22 << 30}, "gradient_checkpointing=true, which lowers it to 6.0 GiB"),
         ("memory", {"needed": 21 << 30}, {"needed": 30 << 30, "needed_checkpointed": 23 << 30}, "Lower train.micro_batch"),
         ("checkpointing", {"gradient_checkpointing": True, "needed_plain": 22 << 30}, {"gradient_checkpointing": True, "needed_plain": 21 << 30}, "not needed"),
         ("disk", {"disk_needed": 90 << 30}, {"disk_needed": 91 << 30}, "97.7 GB"),
@@ -161,27 +167,27 @@ def test_a_sound_run_has_no_warning() -> None:
         ("optimizer", {"device": "cpu", "attention": "auto", "optimizer": "adamw"}, {"device": "cpu"}, "train.optimizer=adamw"),
     ],
 )  # fmt: skip
-def test_each_warning_comes_past_its_threshold_alone(
-    name: str, still_fine: dict[str, Any], warned: dict[str, Any], told: str
+def test_each_warning_appears_only_beyond_its_threshold(
+    name: str, still_fine: dict[str, Any], warned: dict[str, Any], message: str
 ) -> None:
-    assert warnings(replace(FINE, **still_fine)) == {}
-    found = warnings(replace(FINE, **warned))
-    assert told in found[name]
-    assert any(word in found[name] for word in ADVICE), "it says what to do"
+    assert find_warnings(replace(FINE, **still_fine)) == {}
+    found = find_warnings(replace(FINE, **warned))
+    assert message in found[name]
+    assert any(word in found[name] for word in ADVICE), "the warning must say what to do"
 
 
 def test_every_warning_is_tested_at_its_threshold() -> None:
     (cases,) = [
-        m for m in test_each_warning_comes_past_its_threshold_alone.pytestmark if m.name == "parametrize"
+        m for m in test_each_warning_appears_only_beyond_its_threshold.pytestmark if m.name == "parametrize"
     ]
-    assert {case[0] for case in cases.args[1]} == {check.__name__ for check in CHECKS}
+    assert {f"{case[0]}_advice" for case in cases.args[1]} == {advice.__name__ for advice in ALL_ADVICE}
 
 
-def test_the_error_of_a_change_falls_with_the_root_of_the_rows() -> None:
+def test_the_error_of_a_change_falls_with_the_square_root_of_the_rows() -> None:
     assert replace(FINE, validation_rows=100).change_error == pytest.approx(CHANGE / 10)
     assert (
         "or the choice of a checkpoint"
-        in warnings(replace(FINE, validation_rows=20, early_stopping=True))["validation"]
+        in find_warnings(replace(FINE, validation_rows=20, early_stopping=True))["validation"]
     )
 
 
@@ -194,7 +200,7 @@ def repository(monkeypatch: pytest.MonkeyPatch) -> None:
 def tutorial() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
-        return plan_of(compose_config("experiment=tutorial"), {}, calibration=0.0)
+        return make_plan(compose_config("experiment=tutorial"), {}, calibration=0.0)
 
 
 def test_the_tutorial_is_the_published_configuration(repository: None) -> None:
@@ -212,7 +218,7 @@ def test_the_tutorial_is_the_published_configuration(repository: None) -> None:
     assert (train.max_tokens, train.max_steps) == (0, 0)
 
 
-def test_the_plan_finds_what_is_odd_about_the_tutorial_by_itself(tutorial: Any) -> None:
+def test_the_plan_finds_the_faults_of_the_tutorial(tutorial: Any) -> None:
     found, facts = tutorial.warnings, tutorial.facts
     assert tutorial.data.origin == "stand-ins"
     assert 0.25 < facts.warmup_share < 0.4
@@ -227,9 +233,11 @@ def test_the_plan_finds_what_is_odd_about_the_tutorial_by_itself(tutorial: Any) 
     assert "0.5: the update is scaled to a quarter of the usual 2" in found["scale"]
 
 
-def test_the_tutorials_base_takes_what_a_7b_model_takes_in_4_bits(tutorial: Any) -> None:
-    """6.74 billion parameters; 3.6 GB in NF4 with embeddings and head in 16 bits; rank 32 on all linear layers: 80 million."""
-    config = model_config(composed_base("codellama/CodeLlama-7b-hf"), is_here=False)[0]
+def test_the_tutorials_base_takes_the_memory_of_a_7b_model_in_4_bits(tutorial: Any) -> None:
+    """6.74 billion parameters; 3.6 GB in NF4 with embeddings and head in 16 bits; rank 32 on all linear
+    layers: 80 million.
+    """
+    config = load_base_config(composed_base("codellama/CodeLlama-7b-hf"), is_here=False)[0]
     assert weight_bytes(config, "none", False, "bfloat16") / 2 == pytest.approx(6.74e9, rel=0.001)
     assert tutorial.memory["base weights (nf4)"] / 1e9 == pytest.approx(3.87, rel=0.01)
     assert adapter_parameters(config, Lora(rank=32, alpha=16)) == 79_953_920
@@ -241,18 +249,18 @@ def composed_base(name: str) -> Any:
 
 
 def test_the_table_and_the_json_are_readable(tutorial: Any, repository: None, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:  # fmt: skip
-    text = table(tutorial)
+    text = render_plan(tutorial)
     joined = " ".join(text.split())
     assert "codellama/CodeLlama-7b-hf" in text
     assert "stand-in rows" in joined
-    assert all(" ".join(told.split()) in joined for told in tutorial.warnings.values())
+    assert all(" ".join(message.split()) in joined for message in tutorial.warnings.values())
     assert all(len(line) <= 100 for line in text.splitlines())
-    monkeypatch.setattr("stages.plan.__main__.plan_of", lambda sections, tracked: tutorial)
+    monkeypatch.setattr("stages.plan.__main__.make_plan", lambda sections, tracked: tutorial)
     main(["experiment=tutorial", "--json"])
     read = json.loads(capsys.readouterr().out)
     assert read["warnings"] == tutorial.warnings
     assert read["facts"]["steps"] == tutorial.facts.steps
-    assert needed(read["memory"]) == tutorial.facts.needed
+    assert required_bytes(read["memory"]) == tutorial.facts.needed
 
 
 def test_an_unknown_key_ends_the_command_with_one_line(repository: None, capsys: Any) -> None:
@@ -276,9 +284,8 @@ def packed_rows(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatc
     write_parquet("data/clean/rows.parquet", pa.Table.from_pylist(rows, schema=schema))
     pack, prompt = PackSettings(max_length=160, validation_share=0.2), PromptSettings()
     pack_stage(SimpleNamespace(pack=pack, prompt=prompt, engine=EngineSettings(workers=1)))  # type: ignore[arg-type]
-    others = {
-        name: Lora() for name in ("base", "fetch", "clean")
-    }  # any dataclass: they are compared, not read
+    # any dataclass will do: these sections are compared, not read
+    others = {name: Lora() for name in ("base", "fetch", "clean")}
     return {"pack": pack, "prompt": prompt, **others}
 
 
@@ -286,17 +293,17 @@ def tracked_of(sections: dict[str, Any]) -> dict[str, Any]:
     return {name: asdict(section) for name, section in sections.items()}
 
 
-def test_rows_packed_for_the_plan_are_those_of_the_pack_stage(packed_rows: dict[str, Any]) -> None:
+def test_rows_packed_by_the_plan_equal_those_of_the_pack_stage(packed_rows: dict[str, Any]) -> None:
     tracked = tracked_of(packed_rows)
-    counted = data_of(packed_rows, tracked)
+    counted = estimate_data(packed_rows, tracked)
     assert counted.origin == "packs"
     assert counted.overlong_rows == 1
     assert counted.pack_tokens.tolist() == read_packs("data/packed/train.arrow").tokens
     shutil.rmtree("data/packed")
-    estimated = data_of(packed_rows, tracked)
+    estimated = estimate_data(packed_rows, tracked)
     assert estimated.origin == "clean"
-    for name in Data.__dataclass_fields__:
-        if name not in ("origin", "said", "labelled_share"):
+    for name in TrainingData.__dataclass_fields__:
+        if name not in ("origin", "basis", "labelled_share"):
             assert list_of(getattr(estimated, name)) == list_of(getattr(counted, name)), name
     assert estimated.labelled_share == pytest.approx(counted.labelled_share, abs=1e-3)
 
@@ -308,17 +315,16 @@ def list_of(value: Any) -> Any:
 def test_packs_of_another_configuration_are_not_counted(packed_rows: dict[str, Any]) -> None:
     tracked = tracked_of(packed_rows)
     longer = {**packed_rows, "pack": replace(packed_rows["pack"], max_length=240)}
-    data = data_of(longer, tracked)
+    data = estimate_data(longer, tracked)
     assert data.origin == "clean"
-    assert "another configuration (pack)" in data.said
+    assert "belongs to another configuration (pack)" in data.basis
     assert data.pack_tokens.max() > 160
-    by_hand = data_of(
-        longer, tracked_of(longer)
-    )  # reports/config.yaml says 240, data/packed was made with 160
+    # reports/config.yaml says 240, but data/packed was packed with 160
+    by_hand = estimate_data(longer, tracked_of(longer))
     assert by_hand.origin == "clean"
     other = {**packed_rows, "fetch": SimpleFetch("nobody/knows")}
     with pytest.raises(UserError, match="dvc repro clean"):
-        data_of(other, tracked)
+        estimate_data(other, tracked)
 
 
 class SimpleFetch(Lora):
@@ -337,21 +343,23 @@ class SimpleFetch(Lora):
         ("split", [10, 20, 12, 12, 15, 15], 0, 0),
     ],
 )
-def test_what_the_length_costs_stand_ins(mode: str, kept: list[int], lost: int, dropped: int) -> None:
+def test_shortening_stand_in_lengths_reports_its_cost(
+    mode: str, kept: list[int], lost: int, dropped: int
+) -> None:
     import numpy as np
 
-    lengths, cost = within(np.array([10, 20, 25, 30]), 20, mode)
+    lengths, cost = shorten_lengths(np.array([10, 20, 25, 30]), 20, mode)
     assert lengths.tolist() == kept
     assert cost == {"overlong_rows": 2, "overlong_dropped": dropped, "tokens_lost": lost}
 
 
-def test_the_largest_micro_batch_is_found_in_the_order_of_training() -> None:
+def test_the_heaviest_micro_batch_is_found_in_training_order() -> None:
     import numpy as np
 
     lengths = np.array([10, 10, 100, 5, 5, 90])
-    parts = packed(lengths, np.array([0, 2, 3, 5]))
-    rest = dict.fromkeys(Data.__dataclass_fields__, 0)
-    data = Data(**{**rest, **parts, "labelled_share": 0.5})  # type: ignore[arg-type]
+    parts = pack_columns(lengths, np.array([0, 2, 3, 5]))
+    rest = dict.fromkeys(TrainingData.__dataclass_fields__, 0)
+    data = TrainingData(**{**rest, **parts, "labelled_share": 0.5})  # type: ignore[arg-type]
     assert data.pack_tokens.tolist() == [20, 100, 10, 90]
     batch = heaviest_batch(data, [0, 1, 2, 3, 1, 3], 2, TINY, TrainSettings(), cuda=False)
     assert (batch.tokens, batch.longest, batch.labelled) == (190, 100, 95)
@@ -363,7 +371,7 @@ def test_the_largest_micro_batch_is_found_in_the_order_of_training() -> None:
     [Lora(rank=4, alpha=8), Lora(rank=8, alpha=8, target_modules=["q_proj", "down_proj"])],
     ids=["all", "listed"],
 )
-def test_adapter_parameters_are_those_that_peft_trains(lora: Lora, tiny_model: Path) -> None:
+def test_adapter_parameters_equal_those_that_peft_trains(lora: Lora, tiny_model: Path) -> None:
     from stages.common.model.load import load_frozen_model
     from stages.common.model.quantize import Quantization
     from stages.train.lora_adapter import add_adapter
@@ -373,7 +381,7 @@ def test_adapter_parameters_are_those_that_peft_trains(lora: Lora, tiny_model: P
     assert adapter_parameters(json.loads((tiny_model / "config.json").read_text()), lora) == trained
 
 
-def test_bytes_of_weights_are_those_of_the_file_and_of_the_quantized_model(tiny_model: Path) -> None:
+def test_weight_bytes_equal_the_file_and_the_quantized_model(tiny_model: Path) -> None:
     from safetensors import safe_open
 
     from stages.common.model.load import load_frozen_model
@@ -394,18 +402,18 @@ def test_bytes_of_weights_are_those_of_the_file_and_of_the_quantized_model(tiny_
         assert weight_bytes(config, "nf4", double, "bfloat16") == pytest.approx(held, rel=2e-3)
 
 
-def test_a_gpu_holds_no_file_and_checkpointing_keeps_one_layer() -> None:
+def test_a_gpu_maps_no_file_and_checkpointing_keeps_one_layer() -> None:
     batch, train = Batch(1000, 1000 * 256, 500, 300), TrainSettings()
     cpu, cuda = memory_parts(TINY, train, batch, cuda=False), memory_parts(TINY, train, batch, cuda=True)
     assert "base's file, mapped" in cpu
     assert "base's file, mapped" not in cuda
     assert cuda["activations"] < cpu["activations"]  # no probabilities
-    less = activations(TINY, replace(train, gradient_checkpointing=True), batch, cuda=False)
-    assert less == activations(TINY, train, batch, cuda=False) // 2 + 2 * 1000 * 64 * 2
+    less = activation_bytes(TINY, replace(train, gradient_checkpointing=True), batch, cuda=False)
+    assert less == activation_bytes(TINY, train, batch, cuda=False) // 2 + 2 * 1000 * 64 * 2
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_activations_are_those_that_a_forward_pass_keeps(dropout: float, tiny_model: Path) -> None:
+def test_activation_bytes_match_what_a_forward_pass_saves(dropout: float, tiny_model: Path) -> None:
     """Every storage that autograd saves, once, parameters left out: within the 15% that the plan promises."""
     import torch
 
@@ -437,17 +445,17 @@ def test_activations_are_those_that_a_forward_pass_keeps(dropout: float, tiny_mo
     config = json.loads((tiny_model / "config.json").read_text())
     batch = Batch(250, sum(attention_pairs(n) for n in lengths), 150, 1)
     held = sum(storage.nbytes() for storage in saved.values())
-    assert activations(config, train, batch, cuda=False) == pytest.approx(held, rel=0.15)
+    assert activation_bytes(config, train, batch, cuda=False) == pytest.approx(held, rel=0.15)
 
 
-def test_operations_of_the_plan_are_those_of_its_documents() -> None:
+def test_operations_per_token_match_those_of_the_documents() -> None:
     trained = adapter_parameters(TINY, Lora(rank=4, alpha=8))
-    assert operations_a_token(TINY, [30, 20], 0.4, trained) == pytest.approx(
+    assert operations_per_token(TINY, [30, 20], 0.4, trained) == pytest.approx(
         training_flops(TINY, [30, 20], 20, 4) / 50
     )
 
 
-def test_the_share_is_what_the_training_on_this_machine_reached(
+def test_the_share_is_taken_from_the_last_training_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -457,16 +465,15 @@ def test_the_share_is_what_the_training_on_this_machine_reached(
     write_json("reports/train.json", {"tokens_per_second": 2.0})
     operations = training_flops(TINY, [50] * 10, 200, 4) / 500
     assert reached_share(tracked, 4 * operations, TINY, "bfloat16") == pytest.approx(0.5)
-    assert (
-        reached_share(tracked, operations, TINY, "bfloat16") is None
-    )  # twice this machine's rate: another machine's
+    # twice this machine's rate: another machine's training
+    assert reached_share(tracked, operations, TINY, "bfloat16") is None
     assert reached_share(tracked, 4 * operations, TINY, "float32") is None
 
 
-def test_time_follows_from_operations_rate_and_share() -> None:
+def test_training_time_follows_from_operations_rate_and_share() -> None:
     assert training_seconds(1e9, 1000, 0, 1e11, 0.5, checkpointing=False) == pytest.approx(20)
     assert training_seconds(1e9, 1000, 1000, 1e11, 0.5, checkpointing=True) == pytest.approx(40)
-    assert product_rate(TINY, "float32", "cpu", 1, seconds=0.0) > 1e6
-    assert [duration(s) for s in (5, 90, 5400, 200_000)] == [
+    assert measure_product_rate(TINY, "float32", "cpu", 1, seconds=0.0) > 1e6
+    assert [approximate_duration(s) for s in (5, 90, 5400, 200_000)] == [
         "about 5 seconds", "about 1.5 minutes", "about 1.5 hours", "about 2.3 days",
     ]  # fmt: skip

@@ -25,7 +25,7 @@ from stages.common.model.products import product_dtype
 from stages.common.model.quantize import Quantization, dense_weight, quantized_weight, round_trip
 from stages.common.model.trained import ADAPTER_WEIGHTS, INITIAL_WEIGHTS, load_trained, lora_layers
 from stages.train import steps
-from stages.train.__main__ import ADAPTER, BASE, main
+from stages.train.__main__ import ADAPTER, BASE_MODEL, main
 from stages.train.initialise import eva_rows
 from stages.train.lora_adapter import add_adapter, parameter_groups, save_adapter
 from stages.train.settings import Lora, TrainSettings
@@ -569,7 +569,7 @@ def test_a_killed_training_gives_the_same_bytes_and_rebuilds_to_the_same_model(
     assert metrics is not None
     assert metrics["validation_loss_last"] < metrics["validation_loss_first"]
     whole = sha256_folder(ADAPTER)
-    rebuilt = PackedModel(load_trained(BASE, ADAPTER))
+    rebuilt = PackedModel(load_trained(BASE_MODEL, ADAPTER))
     again = mean_loss(rebuilt, batch_packs(read_packs("data/packed/validation.arrow"), 2))
     assert again == pytest.approx(metrics["validation_loss_last"], rel=1e-6)  # norms of training are fused
     init = options.get("init", "default")
@@ -600,12 +600,12 @@ def test_peft_computes_the_same_from_what_is_written(place: Path, options: dict[
     from transformers import AutoModelForCausalLM
 
     main(train_settings(quantization="none", dtype="float32", max_steps=3, save_every=0, **options))
-    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(BASE_MODEL, dtype=torch.float32)
     ids = torch.arange(1, 20)[None]
     with torch.no_grad():
         before = base(ids).logits
         theirs = PeftModel.from_pretrained(base, str(ADAPTER))(ids).logits
-        ours = logits(load_trained(BASE, ADAPTER), ids)
+        ours = logits(load_trained(BASE_MODEL, ADAPTER), ids)
     assert float((theirs - before).abs().max()) > 1e-2
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -615,8 +615,8 @@ def test_peft_needs_the_residual_base_and_computes_the_same_over_it(place: Path,
     from transformers import AutoModelForCausalLM
 
     main(train_settings(quantization="none", dtype="float32", max_steps=3, save_every=0, init=init))
-    ours = load_trained(BASE, ADAPTER)
-    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    ours = load_trained(BASE_MODEL, ADAPTER)
+    base = AutoModelForCausalLM.from_pretrained(BASE_MODEL, dtype=torch.float32)
     start = load_file(ADAPTER / INITIAL_WEIGHTS)
     for name, layer in lora_layers(ours):
         a, b = (start[f"base_model.model.{name}.lora_{x}.weight"] for x in "AB")
@@ -634,4 +634,4 @@ def test_an_adapter_without_its_initial_weights_is_refused(place: Path) -> None:
     assert set(load_file(ADAPTER / INITIAL_WEIGHTS)) == set(load_file(ADAPTER / ADAPTER_WEIGHTS))
     (ADAPTER / INITIAL_WEIGHTS).unlink()
     with pytest.raises(UserError, match=r"initial\.safetensors: A0 or B0 of model\.layers\.0"):
-        load_trained(BASE, ADAPTER)
+        load_trained(BASE_MODEL, ADAPTER)

@@ -1,4 +1,4 @@
-"""Texts cut where tokens never meet: each distinct piece is tokenized once, with the ids of the uncut text."""
+"""Cut texts where no token crosses, and tokenize each distinct piece once, with the ids of the whole text."""
 
 import json
 import re
@@ -10,38 +10,39 @@ from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 A = "A-Za-z0-9"
-M = r"!-&(-/:-@\[-`{-~"  # marks: ASCII but letters, digits, white space and the apostrophe, which may begin an ending ('s)
-# Ways to cut a text, the finer first. Each: what matches from one cut to the next, and what no token may hold, in the
-# alphabet of byte-level BPE (Ġ: space, Ċ: line break).
+# marks: ASCII except letters, digits, white space and the apostrophe, which may begin a suffix ('s)
+M = r"!-&(-/:-@\[-`{-~"
+# Ways to cut a text, finest first. Each: a pattern from one cut to the next, and what no token may contain,
+# in the alphabet of byte-level BPE (Ġ: space, Ċ: line break).
 CUTS = (
-    (  # between letters or digits, marks, and white space before either: tokenizers of GPT-2's kind
+    (  # between letters or digits, marks, and white space before either: tokenizers like GPT-2's
         re.compile(rf"[^{A}{M}]*(?:[{A}]+|[{M}]+)(?:[^{A}{M} \n][^{A}{M}]*(?:[{A}]+|[{M}]+|\Z))*|[^{A}{M}]+"),
         re.compile(rf"[{A}][ĠĊ{M}]|[{M}][ĠĊ{A}]"),
     ),
-    (  # behind letters or digits: a mark may be one token with the line break or the letter behind it, as GPT-4 has it
+    (  # after letters or digits: a mark may form a token with the line break or letter after it (GPT-4)
         re.compile(rf"[^{A}]*[{A}]+(?:[^{A}{M} \n][^{A}]*(?:[{A}]+|\Z))*|[^{A}]+"),
         re.compile(rf"[{A}][ĠĊ{M}]"),
     ),
 )
 KEPT_CHARACTERS = 1 << 21  # of pieces whose ids are kept in memory, about 50 MB
-PROBES = (  # on both sides of what is tried out
+PROBES = (  # tried on both sides of a cut
     "a¤ word¤f(x1¤Return 12345¤it's¤don't ==¤\n  b¤naïve café x¤é1¤x_1¤  0¤漢字a¤(¤ a(¤).¤_¤ __¤"
     '"""¤x = [¤ =¤://¤\n\n  )¤é.¤12.¤a\'b,¤...¤\t{¤<|¤ ¤  ¤ a¤ x1.¤  b¤ it\'s é¤ 4¤\n¤\n\n¤\n    x¤'
     "\n's¤\n\n  é¤\n(¤ é¤b¤1¤12345¤x's¤yé¤a\n¤_x¤(a¤..¤)\n\n    'b'¤\"\"\"\n¤<b¤[]\n\n¤{'s"
 )
 
-Found = tuple[bytes, list[int]]  # a document's ids, and where its seams are among them
+EncodedDocument = tuple[bytes, list[int]]  # a document's ids as bytes of int32, and the index of each seam
 
 
 @lru_cache(maxsize=4)
 def cuts_of(tokenizer: Any) -> re.Pattern[str] | None:
-    """What cuts a text into pieces whose tokens, one after another, are those of the text; None: nothing that is known.
+    """Return a pattern whose matches tokenize like the whole text; None: texts cannot be cut.
 
-    A byte-level BPE may be cut where none of its tokens holds the characters on both sides, for then no merge crosses
-    the cut; and where its pattern of words matches on both sides as it matches uncut, which is tried out on every cut of
-    two probes. SentencePiece's kind puts a space before a text, so that it may not be cut.
+    A byte-level BPE can be cut where none of its tokens holds the characters on both sides, so that no merge
+    crosses the cut, and where its word pattern matches each side as it matches the whole, which is tried on
+    every pair of probes. SentencePiece puts a space before a text, so its texts cannot be cut.
     """
-    raw = backend(tokenizer)
+    raw = rust_tokenizer(tokenizer)
     if raw is None:
         return None
     parts = json.loads(raw.to_str())
@@ -57,10 +58,12 @@ def cuts_of(tokenizer: Any) -> re.Pattern[str] | None:
     if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
         return None
     merged = model["vocab"].keys() - {token["content"] for token in added}
-    return next((piece for piece, glued in CUTS if fits(piece, glued, merged, tokenizer)), None)
+    return next((piece for piece, glued in CUTS if cuts_safely(piece, glued, merged, tokenizer)), None)
 
 
-def fits(piece: re.Pattern[str], glued: re.Pattern[str], merged: Iterable[str], tokenizer: Any) -> bool:
+def cuts_safely(
+    piece: re.Pattern[str], glued: re.Pattern[str], merged: Iterable[str], tokenizer: Any
+) -> bool:
     if any(map(glued.search, merged)):
         return False
     probes = PROBES.split("¤")
@@ -72,7 +75,7 @@ def fits(piece: re.Pattern[str], glued: re.Pattern[str], merged: Iterable[str], 
 
 
 class Pieces:
-    """Ids of texts, as the bytes of int32; each distinct text is tokenized once."""
+    """A cache of the ids of texts, as bytes of int32; each distinct text is tokenized once."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -86,7 +89,7 @@ class Pieces:
         self.characters = 0
 
     def pieces_in(self, text: str) -> list[str]:
-        """What a text is cut into, one piece at least; an added token is a piece of its own."""
+        """Cut a text into at least one piece; an added token is a piece of its own."""
         if self.cut is None:
             return [text]
         find = self.cut.findall
@@ -105,12 +108,12 @@ class Pieces:
         self.characters += sum(map(len, new))
 
     def forget(self) -> None:
-        """Keeps memory bounded."""
+        """Empty the cache once it is large, to bound memory."""
         if self.characters > KEPT_CHARACTERS:
             self.of, self.characters = {"": b""}, 0
 
     def leading(self, text: str) -> bytes:
-        """What comes before a document that begins so."""
+        """Return the leading ids of a document that begins with this text."""
         return b"" if self.bos and text.startswith(self.bos) else self.lead
 
 
@@ -119,17 +122,16 @@ def pieces_of(tokenizer: Any) -> Pieces:
     return Pieces(tokenizer)
 
 
-class Plan(NamedTuple):
-    """How a document is tokenized."""
+class CutDocument(NamedTuple):
+    """A document cut into pieces."""
 
     pieces: list[str]
-    tails: list[
-        tuple[int, str]
-    ]  # for each seam the number of the piece it is in, and that piece's text before it
+    # for each seam: the index of its piece, and the text of that piece before the seam
+    tails: list[tuple[int, str]]
 
 
-def plan(document: Sequence[str], ids: Pieces) -> Plan | None:
-    """None where a seam lies inside an added token, which then is none in the context alone."""
+def cut_document(document: Sequence[str], ids: Pieces) -> CutDocument | None:
+    """Cut a document; None: a seam lies inside an added token, which the context alone would not contain."""
     text, seams = "".join(document), list(accumulate(map(len, document[:-1])))
     pieces = ids.pieces_in(text)
     starts = [0, *accumulate(map(len, pieces))][:-1]
@@ -139,16 +141,16 @@ def plan(document: Sequence[str], ids: Pieces) -> Plan | None:
         if starts[number] < seam < starts[number] + len(pieces[number]) and pieces[number] in ids.added:
             return None
         tails.append((number, text[starts[number] : seam]))
-    return Plan(pieces, tails)
+    return CutDocument(pieces, tails)
 
 
-def put_together(
+def join_pieces(
     document: Sequence[str], pieces: list[str], tails: list[tuple[int, str]], ids: Pieces
-) -> Found | None:
-    """None where a seam is not between tokens."""
+) -> EncodedDocument | None:
+    """Return the encoded document, None if a seam is not between tokens."""
     lead, of = ids.leading(pieces[0]), ids.of
     if ids.lead and not lead and len(document[0]) < len(ids.bos):
-        return None  # the mark of a beginning lies across the seam
+        return None  # the BOS token's text lies across the seam
     found = [of[piece] for piece in pieces]
     seams = []
     for number, tail in tails:
@@ -160,13 +162,15 @@ def put_together(
 
 
 def rest_of(pieces: list[str], tails: list[tuple[int, str]]) -> str:
-    """The beginning of a completion, up to the end of the piece with the seam."""
+    """Return the beginning of a completion, up to the end of the piece with the seam."""
     ((number, tail),) = tails
     return pieces[number][len(tail) :]
 
 
-def put_apart(pieces: list[str], tails: list[tuple[int, str]], rest: str, ids: Pieces) -> Found:
-    """Prompt and completion tokenized apart; see `inner_ids`."""
+def encode_separately(
+    pieces: list[str], tails: list[tuple[int, str]], rest: str, ids: Pieces
+) -> EncodedDocument:
+    """Tokenize prompt and completion separately; see `inner_ids`."""
     ((number, tail),) = tails
     line, behind = ids.of["\n"], ids.of["\n" + rest]
     lead = ids.leading("".join([*pieces[:number], tail]))
@@ -181,17 +185,17 @@ def int32(ids: Sequence[int]) -> bytes:
 
 
 def plain_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Ids of each text, nothing added."""
+    """Return the ids of each text, without special tokens."""
     if not texts:
         return []
-    raw = backend(tokenizer)
+    raw = rust_tokenizer(tokenizer)
     if raw is None or getattr(tokenizer, "split_special_tokens", False):
         return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [one.ids for one in raw.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
-def backend(tokenizer: Any) -> Any:
-    """The tokenizer's Rust part, None where it has none; padding and truncation off, whoever set them."""
+def rust_tokenizer(tokenizer: Any) -> Any:
+    """Return the tokenizer's Rust implementation with padding and truncation off, None if it has none."""
     raw = getattr(tokenizer, "backend_tokenizer", None)
     if raw is None or not getattr(tokenizer, "is_fast", False):
         return None
@@ -204,7 +208,7 @@ def backend(tokenizer: Any) -> Any:
 
 @lru_cache(maxsize=4)
 def leading_ids(tokenizer: Any) -> list[int]:
-    """The special tokens that the tokenizer puts before a text by default; it may add others after it."""
+    """Return the special tokens that the tokenizer puts before a text by default; some may follow it too."""
     plain, full = plain_ids(["a"], tokenizer)[0], tokenizer("a")["input_ids"]
     start = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
     return full[:start]

@@ -1,4 +1,4 @@
-"""Where an answer begins and ends in each style: alpaca's text, the tokenizer's chat template, a template of the settings."""
+"""Render what precedes an answer, and the answer itself, in the styles alpaca, chat and template."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,90 +9,100 @@ from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import special_tokens
 
 ALPACA = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{prompt}\n\n### Response:\n"
+    "Below is an instruction that describes a task. Write a response that appropriately completes the "
+    "request.\n\n### Instruction:\n{prompt}\n\n### Response:\n"
 )
 
 
 class Unrenderable(Exception):
-    """A row that a style cannot show; `reason` is the word it is counted under."""
+    """A row that a style cannot render; `reason` is the word it is counted under."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-def opening(question: str | Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings) -> str:
-    """Everything up to where the answer begins, of one question or of the turns before an answer."""
+def render_opening(
+    question: str | Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings
+) -> str:
+    """Return everything up to where the answer begins, for one question or for the turns before an answer."""
     turns = [("user", question.strip())] if isinstance(question, str) else list(question)
     if settings.style == "alpaca":
         return ALPACA.format(prompt=turns[-1][1].strip())
     if settings.style == "template":
-        return filled(turns, tokenizer, settings)
-    return templated(turns, tokenizer, settings, add_generation_prompt=True)
+        return fill_template(turns, tokenizer, settings)
+    return apply_chat_template(turns, tokenizer, settings, add_generation_prompt=True)
 
 
-def every_answer(
+def render_all_answers(
     messages: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings
 ) -> tuple[str, ...]:
-    """Prompts and answers in turn, of a conversation that ends in an answer; an empty answer is part of a prompt.
+    """Return alternating prompts and answers of a conversation that ends in an answer.
 
-    An answer ends with the special token that the template ends it with; in a template without, with its white space.
+    An empty answer joins a prompt. An answer includes the special token that the template ends it with, or
+    the white space if there is no such token.
 
     Raises:
-        Unrenderable: `template`: it renders turns differently once others follow.
+        Unrenderable: `template`: it renders a turn differently once others follow.
     """
-    whole = templated(messages, tokenizer, settings, add_generation_prompt=False)
+    whole = apply_chat_template(messages, tokenizer, settings, add_generation_prompt=False)
     texts: list[str] = []
-    done = ""
+    done = ""  # the rendered conversation so far
     for number, (role, content) in enumerate(messages):
         if role != "assistant" or not content.strip():
             continue
-        asked = opening(messages[:number], tokenizer, settings)
+        opening = render_opening(messages[:number], tokenizer, settings)
         turns = messages[: number + 1]
-        upto = (
-            whole if turns == messages else templated(turns, tokenizer, settings, add_generation_prompt=False)
+        through_answer = (
+            whole
+            if turns == messages
+            else apply_chat_template(turns, tokenizer, settings, add_generation_prompt=False)
         )
-        if not (whole.startswith(upto) and upto.startswith(asked) and asked.startswith(done)):
+        if not (
+            whole.startswith(through_answer)
+            and through_answer.startswith(opening)
+            and opening.startswith(done)
+        ):
             raise Unrenderable("template")
-        answer = upto[len(asked) :]
+        answer = through_answer[len(opening) :]
         if turns == messages:
             answer = answer.rstrip().removesuffix(tokenizer.eos_token)
         elif answer.rstrip().endswith(tuple(special_tokens(tokenizer).values())):
             answer = answer.rstrip()
-        texts += [asked[len(done) :], answer]
-        done = asked + answer
+        texts += [opening[len(done) :], answer]
+        done = opening + answer
     return tuple(texts)
 
 
-def filled(turns: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings) -> str:
-    """The template of the settings over the turns before an answer.
+def fill_template(turns: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings) -> str:
+    """Render prompt.template with the turns before an answer.
 
     Raises:
         Unrenderable: `template`: it calls raise_exception.
-        UserError: it fails otherwise, or does what the sandbox forbids.
+        UserError: it fails otherwise, or does something the sandbox forbids.
     """
     from jinja2 import TemplateError, TemplateRuntimeError
 
     systems = [content for role, content in turns if role == "system"]
     try:
-        return compiled(settings.template).render(
+        return compile_template(settings.template).render(
             prompt=turns[-1][1].strip() if turns else "",
             system=systems[0] if systems else settings.system,
             messages=[{"role": role, "content": content} for role, content in turns],
             bos_token=tokenizer.bos_token or "",
             eos_token=tokenizer.eos_token,
         )
-    except Exception as error:  # whatever the template makes of the values
+    except Exception as error:  # a template can raise anything
         if isinstance(error, TemplateError) and not isinstance(error, TemplateRuntimeError):
             raise Unrenderable("template") from error
         raise UserError(
-            f"prompt.template: {type(error).__name__}: {error}. It may use prompt, system, messages, bos_token, eos_token."
+            f"prompt.template: {type(error).__name__}: {error}. Fix the template; it may use prompt, system, "
+            "messages, bos_token and eos_token."
         ) from error
 
 
 @lru_cache(maxsize=4)
-def compiled(template: str) -> Any:
+def compile_template(template: str) -> Any:
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -106,33 +116,37 @@ def compiled(template: str) -> Any:
     return environment.from_string(template)
 
 
-def templated_answer(
+def render_chat_answer(
     turns: Sequence[tuple[str, str]], prompt: str, answer: str, tokenizer: Any, settings: PromptSettings
 ) -> str:
-    """What the chat template puts behind `prompt` for `answer`, without the end-of-text token.
+    """Return what the chat template puts after `prompt` for `answer`, without the end-of-text token.
 
     Raises:
-        Unrenderable: `template`: it renders the turns before differently once they are answered.
+        Unrenderable: `template`: it renders the earlier turns differently once they are answered.
     """
-    whole = templated([*turns, ("assistant", answer)], tokenizer, settings, add_generation_prompt=False)
+    whole = apply_chat_template(
+        [*turns, ("assistant", answer)], tokenizer, settings, add_generation_prompt=False
+    )
     if not whole.startswith(prompt):
         raise Unrenderable("template")
     return whole[len(prompt) :].rstrip().removesuffix(tokenizer.eos_token)
 
 
-def templated(turns: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings, **how: Any) -> str:
-    """The tokenizer's chat template over `turns`, with the system message of the settings where they bring none."""
+def apply_chat_template(
+    turns: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings, **options: Any
+) -> str:
+    """Apply the tokenizer's chat template to `turns`, adding prompt.system if they have no system message."""
     from jinja2 import TemplateError
 
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
-            "prompt.style=chat, but the tokenizer has no chat template. Set prompt.style to completion or alpaca, "
-            "or give the tokenizer a template (chat_template.jinja in the model's folder)."
+            "prompt.style=chat, but the tokenizer has no chat template. Set prompt.style to completion or "
+            "alpaca, or give the tokenizer a template (chat_template.jinja in the model's folder)."
         )
     if settings.system and not any(role == "system" for role, _ in turns):
         turns = [("system", settings.system), *turns]
     messages = [{"role": role, "content": content} for role, content in turns]
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **how)
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except TemplateError as error:
         raise Unrenderable("template") from error

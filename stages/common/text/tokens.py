@@ -1,6 +1,5 @@
-"""Text as tokens: one tokenization for training and evaluation."""
+"""Tokenize text, the same way for training and evaluation."""
 
-from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
@@ -12,15 +11,15 @@ import numpy.typing as npt
 
 from stages.common.errors import UserError
 from stages.common.text.pieces import (
-    Found,
+    EncodedDocument,
+    cut_document,
     cuts_of,
+    encode_separately,
     int32,
+    join_pieces,
     leading_ids,
     pieces_of,
     plain_ids,
-    plan,
-    put_apart,
-    put_together,
     rest_of,
 )
 
@@ -28,33 +27,37 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 
 
 class Tokens(NamedTuple):
-    """Documents as tokens, one after another: document i is `starts[i] : starts[i + 1]` of both arrays."""
+    """Tokens of documents, concatenated: document i is `starts[i] : starts[i + 1]` of `ids` and `loss`."""
 
     ids: npt.NDArray[np.int32]
-    loss: npt.NDArray[np.bool_]  # whether the token is trained on
-    starts: npt.NDArray[np.int64]  # of shape (documents + 1,)
-    whole: npt.NDArray[np.bool_]  # False: a seam lies inside a token; of that document there are no tokens
+    # whether the token is trained on
+    loss: npt.NDArray[np.bool_]
+    # shape (documents + 1,)
+    starts: npt.NDArray[np.int64]
+    # False: a seam lies inside a token, and the document has no tokens here
+    whole: npt.NDArray[np.bool_]
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a model folder.
+    """Load the tokenizer of a model folder.
 
     Raises:
-        UserError: the folder or its tokenizer files are missing or unreadable, or it has no end-of-text token.
+        UserError: the folder or its tokenizer files are missing or unreadable, or it has no end-of-text
+            token.
     """
     from transformers import AutoTokenizer
 
     folder = Path(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(
-            f"{folder}: no tokenizer there (looked for {', '.join(TOKENIZER_FILES)}). Copy the tokenizer's files "
-            f"into it, or run `dvc repro base`."
+            f"{folder}: no tokenizer in this folder (looked for {', '.join(TOKENIZER_FILES)}). Copy the "
+            "tokenizer's files into it, or run `dvc repro base`."
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers, tokenizers and json each raise their own
+    except Exception as error:  # transformers, tokenizers and json each raise their own types
         raise UserError(
-            f"{folder}: the tokenizer's files are not readable ({error}). Run `dvc repro base`."
+            f"{folder}: cannot read the tokenizer's files ({error}). Run `dvc repro base`."
         ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(
@@ -66,56 +69,55 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 @lru_cache(maxsize=4)
 def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """Id and text of every special token, by id."""
+    """Return the text of every special token by its id, in order of ids."""
     added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     named = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
     return dict(sorted({**added, **{i: str(token) for i, token in named}}.items()))
 
 
 def tokenize(documents: Sequence[Sequence[str]], tokenizer: Any) -> Tokens:
-    """Tokens of documents, each given as texts in turn: context, trained on, context, trained on, ...
+    """Tokenize documents, each given as alternating texts: context, trained on, context, trained on, ...
 
-    The context's ids are those of that text alone, as evaluation has them, with the tokenizer's own leading tokens
-    (BOS) if it adds any. A document ends in the end-of-text token, which is trained on. Where the one seam of a prompt
-    and a completion lies inside a token, they are tokenized apart; a document with several seams is not `whole` then.
-    The first token of a document is never trained on.
+    The ids of a context are those of the text alone, as in evaluation, after the tokenizer's own leading
+    tokens (BOS) if it adds any. A document ends in the end-of-text token, which is trained on; its first
+    token never is. If the only seam, of a prompt and a completion, lies inside a token, both are tokenized
+    separately; a document of several seams is not `whole` then.
 
-    Texts are cut where tokens never meet, and each distinct piece is tokenized once, so that common words cost a look-up.
-    What is between a cut and a seam is a piece too: its ids tell whether the seam lies between tokens.
+    Texts are cut at places that no token crosses, and each distinct piece is tokenized once, so common words
+    cost a look-up. The text between a cut and a seam is a piece too: its ids show whether the seam lies
+    between tokens.
     """
-    return joined(found_in(documents, tokenizer))
+    return join_documents(encode_documents(documents, tokenizer))
 
 
-def found_in(documents: Sequence[Sequence[str]], tokenizer: Any) -> list[Found | None]:
-    """Ids and seams of each document; None where one of several seams lies inside a token."""
+def encode_documents(documents: Sequence[Sequence[str]], tokenizer: Any) -> list[EncodedDocument | None]:
+    """Return ids and seams of each document, None if one of several seams lies inside a token."""
     if cuts_of(tokenizer) is None and all(len(document) == 2 for document in documents):
-        return [pair_of(*both) for both in tokenize_twice(documents, tokenizer)]
+        return [encoded_pair(*both) for both in tokenize_twice(documents, tokenizer)]
     ids = pieces_of(tokenizer)
-    plans = [plan(document, ids) for document in documents]
+    plans = [cut_document(document, ids) for document in documents]
     known = [one for one in plans if one is not None]
     ids.add(chain.from_iterable((*one.pieces, *(tail for _, tail in one.tails)) for one in known))
-    found = [
-        one and put_together(document, *one, ids) for document, one in zip(documents, plans, strict=True)
-    ]
+    found = [one and join_pieces(document, *one, ids) for document, one in zip(documents, plans, strict=True)]
     apart = [i for i, one in enumerate(found) if one is None and len(documents[i]) == 2]
     rests = {i: rest_of(*one) for i in apart if ids.cut and (one := plans[i])}
     ids.add(["\n", *("\n" + rest for rest in rests.values()), *rests.values()])
     for i, rest in rests.items():
         if one := plans[i]:
-            found[i] = put_apart(*one, rest, ids)
+            found[i] = encode_separately(*one, rest, ids)
     twice = [i for i in apart if i not in rests]
     for i, both in zip(twice, tokenize_twice([documents[i] for i in twice], tokenizer), strict=True):
-        found[i] = pair_of(*both)
+        found[i] = encoded_pair(*both)
     ids.forget()
     return found
 
 
-def pair_of(asked: list[int], answer: list[int]) -> Found:
+def encoded_pair(asked: list[int], answer: list[int]) -> EncodedDocument:
     return int32(asked + answer), [len(asked)]
 
 
-def joined(documents: Sequence[Found | None]) -> Tokens:
-    """One array of ids; tokens between odd and even seams are trained on."""
+def join_documents(documents: Sequence[EncodedDocument | None]) -> Tokens:
+    """Concatenate encoded documents; tokens from an odd seam to the next one or the end are trained on."""
     starts = np.zeros(len(documents) + 1, np.int64)
     np.cumsum([len(d[0]) // 4 if d else 0 for d in documents], out=starts[1:])
     ids = np.frombuffer(b"".join(d[0] for d in documents if d), np.int32)
@@ -132,26 +134,11 @@ def joined(documents: Sequence[Found | None]) -> Tokens:
     return Tokens(ids, loss, starts, whole)
 
 
-def encode(prompt_text: str, completion_text: str, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Token ids of one document; see `encode_rows`."""
-    return encode_rows([(prompt_text, completion_text)], tokenizer)[0]
-
-
-def encode_rows(documents: Sequence[tuple[str, str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """Prompt ids and completion ids of each (prompt text, completion text), as `tokenize` has them."""
-    rows = []
-    for document in found_in(documents, tokenizer):
-        assert document is not None  # of one seam
-        ids, (seam,) = array("i", document[0]).tolist(), document[1]
-        rows.append((ids[:seam], ids[seam:]))
-    return rows
-
-
 def tokenize_twice(documents: Sequence[Sequence[str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """Prompt ids and completion ids, end-of-text token included, of each (prompt text, completion text).
+    """Return prompt ids and completion ids (with end-of-text token) of each pair of texts.
 
-    Of tokenizers that say nothing about where texts may be cut: the prompt alone, prompt and completion together, and
-    where that gives other ids at the seam, the completion apart.
+    For tokenizers whose texts cannot be cut safely: tokenize the prompt alone and prompt and completion
+    together, and where the prompt's ids differ, the completion separately.
     """
     prompts = encode_prompts([prompt for prompt, _ in documents], tokenizer)
     wholes = encode_prompts([prompt + completion for prompt, completion in documents], tokenizer)
@@ -165,7 +152,7 @@ def tokenize_twice(documents: Sequence[Sequence[str]], tokenizer: Any) -> list[t
 
 
 def encode_prompts(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Ids of each rendered prompt, with BOS where the tokenizer adds one and the template has not written it."""
+    """Return the ids of each rendered prompt, after BOS if the tokenizer adds it and the text lacks it."""
     first = leading_ids(tokenizer)
     bos = tokenizer.bos_token
     return [
@@ -175,7 +162,7 @@ def encode_prompts(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
 
 
 def inner_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Ids of each text as within a longer one: without the space that SentencePiece's kind puts before a first word."""
+    """Return the ids of each text as inside a longer one: without the space that SentencePiece prepends."""
     (line,) = plain_ids(["\n"], tokenizer)
     behind = plain_ids(["\n" + text for text in texts], tokenizer)
     return [

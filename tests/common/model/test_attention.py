@@ -426,7 +426,7 @@ def test_every_row_reaches_the_device_of_the_model(tiny_model: Any, monkeypatch:
 
 
 def test_labels_of_rows_reach_the_device_of_the_model(trained: Any) -> None:
-    from stages.merge.parity import view
+    from stages.merge.parity import read_states
 
     class Elsewhere:
         """A tensor of another device: it can be moved, and nothing else."""
@@ -444,5 +444,5 @@ def test_labels_of_rows_reach_the_device_of_the_model(trained: Any) -> None:
     with torch.no_grad():
         assert torch.equal(model(**moved), model(**row))
     moved["labels"] = row["labels"]  # the gate finds the labelled tokens on the host
-    seen = [view(lambda: trained.model, [one]).states for one in (moved, row)]
+    seen = [read_states(lambda: trained.model, [one]).states for one in (moved, row)]
     assert torch.equal(*seen)

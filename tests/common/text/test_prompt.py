@@ -2,7 +2,10 @@
 
 import json
 import random
+from array import array
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +17,10 @@ from transformers import PreTrainedTokenizerFast
 from stages.common.errors import UserError
 from stages.common.headers import is_function_header
 from stages.common.text.pieces import CUTS, cuts_of
-from stages.common.text.prompt import boundary, render_prompt, render_row
+from stages.common.text.prompt import render_prompt, render_row, split_trailing_space
 from stages.common.text.settings import STYLES, PromptSettings
 from stages.common.text.templates import Unrenderable
-from stages.common.text.tokens import encode, encode_prompts, encode_rows, load_tokenizer, tokenize
+from stages.common.text.tokens import encode_documents, encode_prompts, load_tokenizer, tokenize
 
 HEADER = 'import math\n\n\ndef area(r: float) -> float:\n    """Area of a circle.\n\n    >>> area(0)\n    0.0\n    """\n'
 BODY = "    if r < 0:\n        return 0.0\n    return math.pi * r * r\n"
@@ -128,21 +131,37 @@ ROWS = {
 }
 
 
+def encode_rows(documents: Sequence[tuple[str, str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """Return prompt ids and completion ids of each (prompt text, completion text), as in `tokenize`."""
+    rows = []
+    for document in encode_documents(documents, tokenizer):
+        assert document is not None  # it has one seam
+        ids, (seam,) = array("i", document[0]).tolist(), document[1]
+        rows.append((ids[:seam], ids[seam:]))
+    return rows
+
+
+def encode_row(prompt: str, completion: str, tokenizer: Any) -> tuple[list[int], list[int]]:
+    return encode_rows([(prompt, completion)], tokenizer)[0]
+
+
 @pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", ["tokenizer", "gpt4"])
 def test_a_prompt_has_the_same_tokens_alone_and_before_its_completion(name, style, kind, request):
     tokenizer = request.getfixturevalue(name)
     prompt, completion = render_row(ROWS[kind], tokenizer, settings_of(style))
-    asked, answer = encode(prompt, completion, tokenizer)
-    assert asked == encode_prompts([prompt], tokenizer)[0]
-    assert tokenizer.decode(asked + answer) == prompt + completion + "<|end|>"
-    assert answer[-1] == tokenizer.eos_token_id
-    assert tokenizer.eos_token_id not in answer[:-1]
+    prompt_ids, completion_ids = encode_row(prompt, completion, tokenizer)
+    assert prompt_ids == encode_prompts([prompt], tokenizer)[0]
+    assert tokenizer.decode(prompt_ids + completion_ids) == prompt + completion + "<|end|>"
+    assert completion_ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in completion_ids[:-1]
 
 
 def random_rows(count: int) -> list[tuple[str, str]]:
-    """Prompts and completions with any white space at the seam: headers with their bodies, tasks with their answers."""
+    """Prompts and completions with any white space at the seam: headers with their bodies, tasks with their
+    answers.
+    """
     draw = random.Random(0)
     rows = []
     for _ in range(count):
@@ -167,16 +186,19 @@ def random_rows(count: int) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_evaluation_asks_with_the_tokens_that_training_showed(kind, style):
+def test_evaluation_prompts_have_the_tokens_of_training(kind, style):
     tokenizer, settings = KINDS[kind](), settings_of(style)
     for prompt, completion in [(HEADER, BODY), (HEADER.rstrip(), "\n" + BODY), *random_rows(200)]:
         begun, rest = render_row(row(prompt, completion), tokenizer, settings)
-        asked, answer = encode(begun, rest, tokenizer)
+        prompt_ids, completion_ids = encode_row(begun, rest, tokenizer)
         whole = encode_prompts([begun + rest], tokenizer)[0]
         if is_function_header(prompt) or style != "completion":
-            assert [*asked, *answer] == [*whole, tokenizer.eos_token_id]  # the seam is where tokens meet
-            assert encode_prompts([render_prompt(prompt, tokenizer, settings)], tokenizer)[0] == asked
-        spelled = tokenizer.decode([*asked, *answer])
+            assert [*prompt_ids, *completion_ids] == [
+                *whole,
+                tokenizer.eos_token_id,
+            ]  # the seam is where tokens meet
+            assert encode_prompts([render_prompt(prompt, tokenizer, settings)], tokenizer)[0] == prompt_ids
+        spelled = tokenizer.decode([*prompt_ids, *completion_ids])
         assert "".join(spelled.split()).endswith("".join(f"{rest}<|end|>".split()))
 
 
@@ -225,33 +247,37 @@ TEXTS = st.lists(st.sampled_from(WORDS), max_size=14).map("".join)
 
 
 def tokenized_twice(prompt: str, completion: str, tokenizer: PreTrainedTokenizerFast) -> tuple[list, list]:
-    """What `tokenize` must come to, the long way: the prompt alone, the whole, and where they differ the completion."""
+    """What `tokenize` must come to, the long way: the prompt alone, the whole, and where they differ the
+    completion.
+    """
 
     def ids(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     lead = [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else []
-    asked, whole = [*lead, *ids(prompt)], [*lead, *ids(prompt + completion)]
-    if whole[: len(asked)] == asked:
-        return asked, [*whole[len(asked) :], tokenizer.eos_token_id]
-    line, behind = ids("\n"), ids("\n" + completion)
-    inner = behind[len(line) :] if behind[: len(line)] == line else ids(completion)
-    return asked, [*inner, tokenizer.eos_token_id]
+    prompt_ids, whole = [*lead, *ids(prompt)], [*lead, *ids(prompt + completion)]
+    if whole[: len(prompt_ids)] == prompt_ids:
+        return prompt_ids, [*whole[len(prompt_ids) :], tokenizer.eos_token_id]
+    line, after_line = ids("\n"), ids("\n" + completion)
+    inner = after_line[len(line) :] if after_line[: len(line)] == line else ids(completion)
+    return prompt_ids, [*inner, tokenizer.eos_token_id]
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8))
 @settings(max_examples=250, deadline=None)
-def test_tokens_are_those_of_the_prompt_alone_and_of_the_whole(kind, pairs):
+def test_tokens_equal_those_of_the_prompt_alone_and_of_the_whole(kind, pairs):
     tokenizer = TOKENIZERS[kind]
     expected = [tokenized_twice(*pair, tokenizer) for pair in pairs]
     assert encode_rows(pairs, tokenizer) == expected
     tokens = tokenize(pairs, tokenizer)
-    for i, (asked, answer) in enumerate(expected):
+    for i, (prompt_ids, completion_ids) in enumerate(expected):
         start, end = tokens.starts[i : i + 2]
-        assert tokens.ids[start:end].tolist() == asked + answer
-        masked = max(1, len(asked))
-        assert tokens.loss[start:end].tolist() == [False] * masked + [True] * (len(asked + answer) - masked)
+        assert tokens.ids[start:end].tolist() == prompt_ids + completion_ids
+        masked = max(1, len(prompt_ids))
+        assert tokens.loss[start:end].tolist() == [False] * masked + [True] * (
+            len(prompt_ids + completion_ids) - masked
+        )
 
 
 def test_which_tokenizers_let_texts_be_cut_and_how_finely():
@@ -292,60 +318,61 @@ def test_of_several_seams_each_context_is_a_prefix_or_the_document_is_not_whole(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_blank_lines_before_a_body_do_not_change_what_is_asked(kind):
+def test_blank_lines_before_a_body_do_not_change_the_prompt(kind):
     tokenizer = KINDS[kind]()
-    asked = {render_row(row(HEADER, "\n" * n + BODY), tokenizer, PromptSettings())[0] for n in range(4)}
-    asked |= {render_prompt(HEADER.rstrip() + "\n" * n, tokenizer, PromptSettings()) for n in range(4)}
-    assert asked == {HEADER if kind == "gpt4" else HEADER.rstrip()}
+    prompts = {render_row(row(HEADER, "\n" * n + BODY), tokenizer, PromptSettings())[0] for n in range(4)}
+    prompts |= {render_prompt(HEADER.rstrip() + "\n" * n, tokenizer, PromptSettings()) for n in range(4)}
+    assert prompts == {HEADER if kind == "gpt4" else HEADER.rstrip()}
 
 
-def test_a_completion_that_is_tokenized_apart_gets_no_space_of_its_own():
+def test_a_separately_tokenized_completion_gets_no_extra_space():
     tokenizer = sentencepiece()
     assert tokenizer.convert_ids_to_tokens(tokenizer("r")["input_ids"])[1:] == ["▁r"]
-    asked, answer = encode("def a", "rea(", tokenizer)
-    assert asked + answer[:-1] != tokenizer("def area(")["input_ids"]
-    assert tokenizer.decode(answer) == "rea(<|end|>"
+    prompt_ids, completion_ids = encode_row("def a", "rea(", tokenizer)
+    assert prompt_ids + completion_ids[:-1] != tokenizer("def area(")["input_ids"]
+    assert tokenizer.decode(completion_ids) == "rea(<|end|>"
 
 
-def test_the_line_break_belongs_to_the_token_of_the_indent(tokenizer):
-    kept, moved = boundary(HEADER, tokenizer)
+def test_a_line_break_that_merges_with_the_indent_moves_to_the_completion(tokenizer):
+    kept, moved = split_trailing_space(HEADER, tokenizer)
     assert (kept, moved) == (HEADER.rstrip(), "\n")
     prompt, completion = render_row(ROWS["function"], tokenizer, PromptSettings())
     assert (prompt, completion) == (kept, "\n" + BODY)
-    asked, answer = encode(prompt, completion, tokenizer)
-    assert tokenizer.decode(answer[:1]).startswith("\n  ")  # one token across what a bare newline would cut
-    assert encode_prompts([HEADER], tokenizer)[0] != asked
+    prompt_ids, completion_ids = encode_row(prompt, completion, tokenizer)
+    # one token, which a bare newline in the prompt would cut
+    assert tokenizer.decode(completion_ids[:1]).startswith("\n  ")
+    assert encode_prompts([HEADER], tokenizer)[0] != prompt_ids
 
 
-def test_a_tokenizer_that_ties_the_line_break_to_the_mark_before_it_keeps_it_in_the_prompt(gpt4):
-    kept, moved = boundary(HEADER, gpt4)
+def test_a_line_break_that_merges_with_the_punctuation_before_it_stays_in_the_prompt(gpt4):
+    kept, moved = split_trailing_space(HEADER, gpt4)
     assert (kept, moved) == (HEADER, "")
     prompt, completion = render_row(ROWS["function"], gpt4, PromptSettings())
     assert (prompt, completion) == (HEADER, BODY)
     whole = gpt4(HEADER + BODY)["input_ids"]
-    asked, answer = encode(prompt, completion, gpt4)
-    assert asked + answer == [*whole, gpt4.eos_token_id]  # as in pretraining text
+    prompt_ids, completion_ids = encode_row(prompt, completion, gpt4)
+    assert prompt_ids + completion_ids == [*whole, gpt4.eos_token_id]  # as in pretraining text
 
 
-def test_a_seam_inside_a_token_is_tokenized_apart(tokenizer):
-    asked, answer = encode("return math.p", "i * r", tokenizer)
-    assert asked == encode_prompts(["return math.p"], tokenizer)[0]
-    assert tokenizer.decode(answer) == "i * r<|end|>"
+def test_texts_are_tokenized_separately_if_their_seam_lies_inside_a_token(tokenizer):
+    prompt_ids, completion_ids = encode_row("return math.p", "i * r", tokenizer)
+    assert prompt_ids == encode_prompts(["return math.p"], tokenizer)[0]
+    assert tokenizer.decode(completion_ids) == "i * r<|end|>"
 
 
 def test_bos_comes_first_where_the_tokenizer_adds_it_and_only_once():
     with_bos = bpe(GPT2, bos=True)
-    asked, answer = encode("def f(", "x)", with_bos)
-    assert asked[0] == with_bos.bos_token_id
-    assert with_bos.bos_token_id not in [*asked[1:], *answer]
+    prompt_ids, completion_ids = encode_row("def f(", "x)", with_bos)
+    assert prompt_ids[0] == with_bos.bos_token_id
+    assert with_bos.bos_token_id not in [*prompt_ids[1:], *completion_ids]
     assert encode_prompts(["<|bos|>x"], with_bos)[0].count(with_bos.bos_token_id) == 1
     plain = bpe(GPT2)
-    asked, answer = encode("def f(", "x)", plain)
-    assert plain.bos_token_id not in asked + answer
+    prompt_ids, completion_ids = encode_row("def f(", "x)", plain)
+    assert plain.bos_token_id not in prompt_ids + completion_ids
 
 
 @pytest.mark.parametrize("style", ["alpaca", "chat"])
-def test_a_function_header_is_asked_for_and_begun(tokenizer, style):
+def test_a_function_header_is_in_the_instruction_and_begins_the_answer(tokenizer, style):
     settings = PromptSettings(style=style)
     prompt, completion = render_row(ROWS["function"], tokenizer, settings)
     assert settings.instruction in prompt
@@ -355,7 +382,7 @@ def test_a_function_header_is_asked_for_and_begun(tokenizer, style):
 
 
 @pytest.mark.parametrize("style", ["alpaca", "chat"])
-def test_an_instruction_is_asked_as_it_is(tokenizer, style):
+def test_an_instruction_is_rendered_unchanged(tokenizer, style):
     settings = PromptSettings(style=style)
     prompt, completion = render_row(ROWS["instruction"], tokenizer, settings)
     assert "```" not in prompt
@@ -390,7 +417,7 @@ TURNS = [
 ]
 
 
-def test_chat_trains_on_every_answer_where_asked_to(tokenizer):
+def test_chat_trains_on_every_answer_with_prompt_loss_all(tokenizer):
     texts = render_row(row(messages=TURNS), tokenizer, PromptSettings(style="chat", loss="all"))
     assert list(texts[1::2]) == ["two<|end|>", "five\n"]
     whole = tokenizer.apply_chat_template(row(messages=TURNS[:-1])["messages"], tokenize=False)
@@ -408,15 +435,16 @@ MARKED = {  # where the answers end: with the token of the end, or with a specia
     "{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}",
     "system in front": "{% if messages[0].role == 'system' %}{{ messages[0].content }}\n\n{% endif %}"
-    "{%- for m in messages if m.role != 'system' %}[{{ m.role }}] {% if m.role == 'assistant' -%}"
-    "{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }} {% endif %}{% endfor %}"
+    "{%- for m in messages if m.role != 'system' %}[{{ m.role }}] "
+    "{% if m.role == 'assistant' -%}{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }} "
+    "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}",
 }
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt4", "bytes"])
 @pytest.mark.parametrize("template", MARKED)
-def test_the_mask_is_that_of_a_template_that_marks_its_answers(kind, template):
+def test_the_loss_mask_equals_the_generation_mask_of_a_template(kind, template):
     marked = KINDS[kind]()
     marked.chat_template = MARKED[template]
     turns = row(messages=[turn for turn in TURNS[:-1] if turn[1]])
@@ -428,9 +456,8 @@ def test_the_mask_is_that_of_a_template_that_marks_its_answers(kind, template):
     count = len(tokens.ids)
     assert theirs["input_ids"][:count] == tokens.ids.tolist()
     assert theirs["assistant_masks"][:count] == tokens.loss.astype(int).tolist()
-    assert not any(
-        theirs["assistant_masks"][count:]
-    )  # the white space behind the last answer, which we leave out
+    # the rest is white space after the last answer, which we leave out
+    assert not any(theirs["assistant_masks"][count:])
     last = tokenize([render_row(turns, marked, PromptSettings(style="chat"))], marked)
     assert last.ids.tolist() == tokens.ids.tolist()
     final = max(i for i, (a, b) in enumerate(pairwise([0, *theirs["assistant_masks"]])) if b > a)
@@ -447,7 +474,7 @@ def test_an_answer_that_a_template_ends_in_white_space_is_trained_on_with_it(tok
     assert texts == ("user: one\n\nassistant: ", "two\n\n", "user: one\n\nassistant: ", "two")
 
 
-def test_a_template_that_forgets_thoughts_of_earlier_turns_is_a_reason():
+def test_a_template_that_drops_thoughts_of_earlier_turns_is_a_drop_reason():
     forgets = bpe(
         GPT2,
         template="{% for m in messages %}{{ m.content if loop.last else m.content[:1] }}<|end|>{% endfor %}",
@@ -459,13 +486,14 @@ def test_a_template_that_forgets_thoughts_of_earlier_turns_is_a_reason():
 
 def test_a_template_of_the_configuration_is_used_in_training_and_evaluation(tokenizer):
     source = (
-        "{% if system %}S: {{ system }}\n{% endif %}{% for m in messages[:-1] %}{{ m.role }}={{ m.content }};{% endfor %}"
-        "Q: {{ prompt }}\nA:"
+        "{% if system %}S: "
+        "{{ system }}\n{% endif %}{% for m in messages[:-1] %}{{ m.role }}={{ m.content }};{% endfor %}Q: "
+        "{{ prompt }}\nA:"
     )
     settings = PromptSettings(style="template", template=source, system="Be kind.")
-    asked = "S: Be kind.\nQ: Name a circle's area.\nA:"
-    assert render_row(ROWS["instruction"], tokenizer, settings) == (asked, "It is pi r squared.")
-    assert render_prompt("Name a circle's area.", tokenizer, settings) == asked
+    expected_prompt = "S: Be kind.\nQ: Name a circle's area.\nA:"
+    assert render_row(ROWS["instruction"], tokenizer, settings) == (expected_prompt, "It is pi r squared.")
+    assert render_prompt("Name a circle's area.", tokenizer, settings) == expected_prompt
     prompt, completion = render_row(ROWS["function"], tokenizer, settings)
     assert render_prompt(HEADER, tokenizer, settings) == prompt
     assert prompt.endswith("```python\n" + HEADER.rstrip())
@@ -483,7 +511,7 @@ def test_a_template_of_the_configuration_is_used_in_training_and_evaluation(toke
         ("{{ prompt.__class__.__mro__ }}", "prompt.template: SecurityError"),
     ],
 )
-def test_a_template_that_fails_says_so(tokenizer, template, message):
+def test_the_error_of_a_failing_template_is_reported(tokenizer, template, message):
     with pytest.raises(UserError, match=message):
         render_prompt("x", tokenizer, PromptSettings(style="template", template=template))
 
@@ -497,12 +525,12 @@ def test_a_template_may_refuse_a_row(tokenizer):
 @pytest.mark.parametrize(
     ("template", "fault"), [("", "prompt.style is template"), ("a\n{% if %}", r"\(line 2: ")]
 )
-def test_a_template_with_a_fault_is_no_setting(template, fault):
+def test_a_template_with_a_syntax_error_is_refused(template, fault):
     with pytest.raises(ValueError, match=r"prompt\.template is .*" + fault):
         PromptSettings(style="template", template=template)
 
 
-def test_a_system_message_is_for_conversations_that_bring_none(tokenizer):
+def test_a_system_message_is_added_only_to_conversations_without_one(tokenizer):
     settings = PromptSettings(style="chat", system="Be brief.")
     assert render_row(ROWS["conversation"], tokenizer, settings)[0].startswith("<|start|>system\nBe brief.")
     own = row(messages=[("system", "Be long."), ("user", "Area?"), ("assistant", "pi r r")])
@@ -522,13 +550,13 @@ def test_a_system_message_is_for_conversations_that_bring_none(tokenizer):
         ("chat", row(messages=[("user", "<|start|>"), ("assistant", "a")]), "special_token"),
     ],
 )
-def test_a_row_that_a_style_cannot_show_is_dropped_with_a_reason(tokenizer, style, bad, reason):
+def test_a_row_that_a_style_cannot_render_has_a_drop_reason(tokenizer, style, bad, reason):
     with pytest.raises(Unrenderable) as caught:
         render_row(bad, tokenizer, PromptSettings(style=style))
     assert caught.value.reason == reason
 
 
-def test_a_template_that_changes_an_answered_conversation_is_a_reason(tokenizer):
+def test_a_template_that_rewrites_answered_turns_is_a_drop_reason(tokenizer):
     odd = bpe(GPT2, template="{{ messages | length }}{{ messages[-1]['content'] }}<|end|>")
     with pytest.raises(Unrenderable, match="template"):
         render_row(ROWS["conversation"], odd, PromptSettings(style="chat"))
@@ -558,15 +586,15 @@ def test_chat_without_a_template_says_what_to_do():
         ("", False),
     ],
 )
-def test_what_a_function_header_is(prompt, expected):
+def test_function_headers_are_recognised(prompt, expected):
     assert is_function_header(prompt) is expected
 
 
 def test_a_folder_without_tokenizer_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"models.*no tokenizer there"):
+    with pytest.raises(UserError, match=r"models.*no tokenizer in this folder"):
         load_tokenizer(tmp_path / "models")
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(UserError, match="not readable"):
+    with pytest.raises(UserError, match="cannot read the tokenizer's files"):
         load_tokenizer(tmp_path)
 
 

@@ -1,0 +1,9 @@
+"""Files and folders that one stage writes and others read, relative to the project's root."""
+
+from pathlib import Path
+
+CLEAN_ROWS = Path("data/clean/rows.parquet")
+PACKED = Path("data/packed")
+BASE_MODEL = Path("models/base")
+ADAPTER = Path("models/adapter")
+MERGED_MODEL = Path("models/merged")
