@@ -68,7 +68,8 @@ def run(
     """
     redirect_multirun()
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    if not sys.stderr.isatty():  # a bar in a log is a hundred lines; read when huggingface_hub is first imported
+    # In a log a bar is a hundred lines. Set before huggingface_hub is first imported, which reads it then
+    if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # On a CPU with AVX512-BF16, bitsandbytes warns on import about an optional kernel package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
