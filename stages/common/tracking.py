@@ -1,4 +1,4 @@
-"""The live run of a training in MLflow: sent by a process of its own, so that it cannot slow or break the training."""
+"""Send a training's curve to MLflow while it runs, from a separate process that cannot slow or break it."""
 
 import contextlib
 import json
@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-CLOSE_SECONDS = 30.0  # what `close` waits at most for what is still to be sent, if track.timeout is no longer
+CLOSE_SECONDS = 30.0  # most that `close` waits for the rest to be sent; longer if track.timeout is
 
 
 class LiveRun:
-    """Sends values to MLflow while a model trains. No method raises or waits for the network, but for `close`.
+    """Sends values to MLflow while a model trains. No method raises; only `close` waits for the network.
 
         live = LiveRun.start(settings.track, training_key)
         live.log({"loss": 1.25, "learning_rate": 4e-4}, step=10)
         live.close()
 
-    The run is identified by `training_key` and reports/config.yaml: a resumed training goes on in the run that is
-    there, and skips steps that it holds. Give the names and the values of reports/train.csv as written there: the `track`
-    stage compares both and replaces a run whose curve is another. What could not be sent, `track` sends later.
+    The run is identified by `training_key` and reports/config.yaml: a resumed training continues its existing run and
+    skips steps that the run holds. Log names and values exactly as in reports/train.csv: the `track` stage compares both
+    and replaces a run whose curve differs. It also sends later what could not be sent live.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class LiveRun:
 
     @classmethod
     def start(cls, track_settings: Any, training_key: str) -> "LiveRun":
-        """Start the sending process; with `track.live` off, one that sends nothing.
+        """Start the sending process; if `track.live` is off, return a run that sends nothing.
 
         Args:
-            track_settings: the section `track` (a dataclass of a floor above this one).
+            track_settings: the section `track` (its class is defined in a stage above common).
         """
         if not track_settings.live:
             return cls(None)
@@ -56,18 +56,18 @@ class LiveRun:
         return cls(process, max(CLOSE_SECONDS, 2 * track_settings.timeout))
 
     def log(self, values: Mapping[str, float | None], step: int) -> None:
-        """Send one row of the curve; values that are None or not finite are left out."""
+        """Send one row of the curve, without values that are None or not finite."""
         finite = {k: float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
         if finite:
             self._write({"step": int(step), "time": int(time.time() * 1000), "values": finite})
 
     def close(self, status: str = "FINISHED") -> None:
-        """End the run with an MLflow status (FINISHED, FAILED, KILLED), after sending what is left."""
+        """Send the rest, then end the run with an MLflow status (FINISHED, FAILED, KILLED)."""
         if self._process is None:
             return
         process, end = self._process, time.monotonic() + self._close_seconds
         assert process.stdin is not None
-        select.select([], [process.stdin], [], self._close_seconds)  # the last word finds room
+        select.select([], [process.stdin], [], self._close_seconds)  # wait for room for the last message
         self._write({"status": status})
         self._process = None
         process.stdin.close()
@@ -77,13 +77,13 @@ class LiveRun:
             process.kill()
             process.wait()
             print(
-                "MLflow is slow: the end of the curve was not sent; the track stage sends it.",
+                "MLflow is slow: the end of the curve was not sent; the track stage will send it.",
                 file=sys.stderr,
             )
 
     def _write(self, message: dict[str, object]) -> None:
-        """Write one line, or none: a pipe takes up to 4,096 bytes whole, and a full one drops it."""
+        """Write one whole line or none: a pipe takes up to 4,096 bytes at once; if it is full, the line is dropped."""
         if self._process is None or self._process.stdin is None:
             return
-        with contextlib.suppress(OSError):  # full, or the sender has given up (and has said so)
+        with contextlib.suppress(OSError):  # the pipe is full, or the sender gave up and said so
             os.write(self._process.stdin.fileno(), json.dumps(message).encode() + b"\n")

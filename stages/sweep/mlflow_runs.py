@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.git import blob, experiment_ref
+from stages.common.stage import CONFIG
 from stages.sweep.point import Result
 from stages.sweep.spec import Plan
 from stages.track.settings import TrackSettings
 from stages.track.store import (
-    CONFIG,
     PARENT_TAG,
     SWEEP_TAG,
     RunIdentity,

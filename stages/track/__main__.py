@@ -1,12 +1,12 @@
-"""Complete the MLflow run of the trained model from the files, or create it from them.
+"""Bring the MLflow run of the trained model up to date with the files; create it if there is none.
 
     python -m stages.track                                        # what `dvc repro track` runs
     MLFLOW_TRACKING_URI=http://host:5000 dvc repro -f -s track    # send the same run to a server
 
-Files are the truth: a run that `train` sent live gets what it lacks, one whose curve is not that of
-reports/train.csv is replaced. Whichever way, the table in MLflow equals the files, and a second call changes nothing.
-The merged model goes into the registry last (stages/track/register.py).
-A server that does not answer is said in one line and is no error: `dvc repro -f -s track` sends everything later.
+The files are the truth. A run that `train` sent live gets what it lacks; a run whose curve differs from reports/train.csv
+is replaced. Afterwards MLflow holds what the files say, and a second call changes nothing. The merged model goes into the
+registry last (stages/track/register.py). A server that does not answer is not an error: one line says what was not sent,
+and `dvc repro -f -s track` sends it later.
 """
 
 from functools import partial
@@ -23,21 +23,21 @@ from stages.track.view import add_view
 
 
 def main(settings: Settings) -> None:
-    facts = read_run_contents()
-    sent = send_run(settings.track, facts)
+    contents = read_run_contents()
+    sent = send_run(settings.track, contents)
     write_json(
-        "reports/mlflow.json",  # without the run's id: that is another in each store, and this file is in git
+        "reports/mlflow.json",  # without the run's id, which differs in each store: this file is in git
         {
             "experiment": settings.track.experiment,
-            "training_key": facts.identity.training_key,
-            "config_hash": facts.identity.config_hash,
+            "training_key": contents.identity.training_key,
+            "config_hash": contents.identity.config_hash,
             "sent": sent,
         },
     )
 
 
-def send_run(settings: TrackSettings, facts: RunContents) -> bool:
-    """Bring the run to what the facts say; False when the store stopped answering, and what is not sent is printed.
+def send_run(settings: TrackSettings, contents: RunContents) -> bool:
+    """Send the run; return False if the store stopped answering, after printing what was not sent.
 
     Raises:
         UserError: the store refuses, or its settings are wrong.
@@ -46,20 +46,22 @@ def send_run(settings: TrackSettings, facts: RunContents) -> bool:
     if should_register(settings):
         require_path(str(MERGED_MODEL))
         parts["model"] = partial(register_model, name=settings.registered_model)
-    left = ["parameters", *parts]
+    not_sent = ["parameters", *parts]
     try:
         store = open_store(settings)
         with translate_errors(store.uri):
             add_view(store)
-            mlflow_run = find_or_create_run(store, facts)
-            left.remove("parameters")
+            mlflow_run = find_or_create_run(store, contents)
+            not_sent.remove("parameters")
             for part, complete in parts.items():
-                complete(store, mlflow_run, facts)
-                left.remove(part)
+                complete(store, mlflow_run, contents)
+                not_sent.remove(part)
             if mlflow_run.info.status != "FINISHED":
                 store.client.set_terminated(mlflow_run.info.run_id, "FINISHED")
     except StoreUnavailable as error:
-        print(f"MLflow: {error}. Not sent: {', '.join(left)}. `dvc repro -f -s track` sends it.")
+        print(
+            f"MLflow: {error}. Not sent: {', '.join(not_sent)}. Run `dvc repro -f -s track` to send it later."
+        )
         return False
     info = mlflow_run.info
     print(f"MLflow: run '{info.run_name}' ({info.run_id}) of experiment '{settings.experiment}' is complete.")

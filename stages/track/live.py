@@ -1,8 +1,8 @@
-"""Sends a training's curve to MLflow as it comes: the process that `stages.common.tracking.LiveRun` starts.
+"""Send a training's curve to MLflow while it runs: the process that `stages.common.tracking.LiveRun` starts.
 
-Reads JSON lines from its standard input, `{"step", "time", "values"}` a row of the curve and `{"status"}` at the end. A
-server that does not answer is said in one line and asked again now and then; what came in the meantime is kept and sent
-when it answers. What it has not taken when the training ends is left to the `track` stage.
+It reads JSON lines from standard input, `{"step", "time", "values"}` for each row of the curve and `{"status"}` at the end.
+If a server does not answer, one line says so; rows are kept and sent when it answers again. What it has not received
+when the training ends is left to the `track` stage.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 from stages.track.gauges import Gauges
 from stages.track.settings import TrackSettings
 from stages.track.store import (
-    METRICS_A_CALL,
+    METRICS_PER_CALL,
     MetricPoint,
     RunIdentity,
     StoreUnavailable,
@@ -33,20 +33,20 @@ from stages.track.store import (
     translate_errors,
 )
 
-PAUSES = (5.0, 60.0)  # seconds before a store that did not answer is asked again: at first, and at most
-# Niceness: MLflow takes seconds to import, and gets them while the training leaves a core idle. Another for a machine
-# that other programs keep busy to the end, where this would never be heard.
+PAUSES = (5.0, 60.0)  # seconds before trying a store again that did not answer: at first, and at most
+# Niceness: importing MLflow takes seconds of processor time, so use a core only while the training leaves it idle. Set
+# another on a machine that other programs keep busy, where this process would never run.
 POLITE = int(os.environ.get("CODETUNE_LIVE_NICE", "19"))
 
 
 class MessageReader:
-    """The messages that come in on a file descriptor."""
+    """Reads messages from a file descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._rest, self.ended = descriptor, b"", False
 
     def read(self, seconds: float) -> list[dict[str, Any]]:
-        """Those that have come; waits for one up to `seconds`."""
+        """Return the messages that have arrived; wait up to `seconds` for one."""
         if not select.select([self._descriptor], [], [], seconds)[0]:
             return []
         chunk = os.read(self._descriptor, 1 << 16)
@@ -56,7 +56,7 @@ class MessageReader:
 
 
 class CurveSender:
-    """Keeps what came until the store has taken it. Raises UserError where the store refuses, never `Away`."""
+    """Keeps points until the store has accepted them. Raises UserError if it refuses, never StoreUnavailable."""
 
     def __init__(self, settings: TrackSettings, training_key: str) -> None:
         self._settings, self._identity = settings, RunIdentity.of(training_key)
@@ -69,28 +69,28 @@ class CurveSender:
         self.away = False
 
     def wait(self) -> float:
-        """Seconds until the store may be asked again."""
+        """Return the seconds until the store may be tried again."""
         return max(0.0, self._again - time.monotonic()) if self.away else PAUSES[1]
 
     def add(self, points: list[MetricPoint]) -> None:
         self._pending += points
 
     def add_gauges(self, values: dict[str, float]) -> None:
-        """Of this moment; their step is seconds since the run began. Without a run they are dropped."""
+        """Add system metrics of now, with seconds since the run began as step; dropped without a run."""
         if self._run is not None and not self.away:
             now = int(time.time() * 1000)
             step = (now - self._run.info.start_time) // 1000
             self._pending += [MetricPoint(name, value, step, now) for name, value in values.items()]
 
     def send(self) -> None:
-        """Send what is pending, unless the store was found away a moment ago."""
+        """Send what is pending, unless the store failed to answer a moment ago."""
         if self.away and self.wait():
             return
         try:
             with translate_errors(self._uri):
                 self._open()
                 while self._pending:
-                    part = self._pending[:METRICS_A_CALL]
+                    part = self._pending[:METRICS_PER_CALL]
                     points = [p for p in part if (p.name, p.step) not in self._known]
                     log_points(self._store, self._run.info.run_id, points)
                     del self._pending[: len(part)]
@@ -98,11 +98,11 @@ class CurveSender:
             self._leave(error)
         else:
             if self.away:
-                say(f"MLflow: {shown_uri(self._uri)} answers again; what came in the meantime is sent.")
+                say(f"MLflow: {shown_uri(self._uri)} answers again; the pending curve was sent.")
             self.away, self._pause = False, 0.0
 
     def close(self, status: str) -> None:
-        """Send the rest and end the run; a store that was away a moment ago is not waited for once more."""
+        """Send the rest and end the run; do not wait again for a store that just failed to answer."""
         if not self.away:
             self.send()
         if self.away or self._run is None:
@@ -114,7 +114,7 @@ class CurveSender:
             self._leave(error)
 
     def _open(self) -> None:
-        """Find or make the run, and set it running."""
+        """Find or create the run, and mark it as running."""
         if self._run is not None:
             return
         self._store = open_store(self._settings)
@@ -129,9 +129,7 @@ class CurveSender:
 
     def _leave(self, error: StoreUnavailable) -> None:
         if not self.away:
-            say(
-                f"MLflow: {error}; the live curve is not sent until it does, by the track stage at the latest."
-            )
+            say(f"MLflow: {error}; the live curve is sent when it does, or else by the track stage.")
         self.away, self._pause = True, min(self._pause * 2 or PAUSES[0], PAUSES[1])
         self._again = time.monotonic() + self._pause
 
@@ -139,9 +137,9 @@ class CurveSender:
 def send_live_curve(
     settings: TrackSettings, training_key: str, descriptor: int, training: int | None = None
 ) -> None:
-    """Send what comes in on a file descriptor until it ends, and the gauges of the machine and of the process `training`.
+    """Send rows from a file descriptor until it closes, with system metrics of the machine and the process `training`.
 
-    A training that dies without a last word leaves its run KILLED.
+    If the training dies without sending a status, its run ends as KILLED.
     """
     sender, lines, status = CurveSender(settings, training_key), MessageReader(descriptor), "KILLED"
     sender.send()
@@ -162,27 +160,27 @@ def send_live_curve(
 
 
 def yield_cores() -> None:
-    """Leave the processor to the training, which on a CPU wants every core."""
+    """Leave the processor to the training, which on a CPU needs every core."""
     os.nice(POLITE)
     with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
-        file.write(
-            str(POLITE)
-        )  # a session of its own is weighed as a group, where the kernel has such groups
+        file.write(str(POLITE))  # some kernels weigh a session of its own as a group
 
 
 def say(text: str) -> None:
-    """On a line of its own, below the bar that a terminal shows."""
+    """Print on a line of its own, below the progress bar of a terminal."""
     sys.stderr.write(("\n" if sys.stderr.isatty() else "") + text + "\n")
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     yield_cores()
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # it is asked again here, without waiting
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"
+    )  # this process retries by itself, without waiting
     try:
         send_live_curve(
             TrackSettings(**json.loads(sys.argv[1])), sys.argv[2], sys.stdin.fileno(), os.getppid()
         )
     except Exception as error:
-        say(f"MLflow: the live curve is not sent ({error}); the track stage sends it later.")
+        say(f"MLflow: the live curve is not sent ({error}); the track stage will send it.")
         sys.exit(1)

@@ -1,8 +1,8 @@
-"""The merged model in MLflow's registry: what evaluate scored, loadable from the store alone, with where it is from.
+"""Register the merged model in MLflow: what evaluate scored, with its origin, loadable from the store alone.
 
-A model is uploaded once: its weights are known by the digest of models/merged. A version belongs to a run. So another run of
-the same weights (another benchmark, a run that was deleted) is a new version that points to the files that are there.
-The alias `candidate` is at the newest version; `python -m stages.promote` moves `champion`.
+Weights are identified by the digest of models/merged and uploaded once. A version belongs to a run: another run with the
+same weights (another benchmark, or after its run was deleted) gets a new version that points to the existing files.
+The alias `candidate` marks the newest version; `python -m stages.promote` moves `champion`.
 """
 
 import os
@@ -25,55 +25,60 @@ SERVED_CODE = Path(__file__).with_name("served.py")
 EXAMPLE = ['def add(a, b):\n    """Return the sum of a and b."""\n']
 REQUIREMENTS = ("mlflow", "torch", "transformers")
 SCORES = ("tuned/pass_at_1", "base/pass_at_1", "comparison/difference", "comparison/p", "merge/mean_kl")
-# tags of the run that tell where a model is from; those that begin so
+# Prefixes of run tags that say where a model is from
 LINEAGE = ("codetune.", "dvc.models/", "dvc.data/packed", "mlflow.source.git.commit")
-MEGABYTES_A_SECOND = 10  # a server takes at least, beyond its usual seconds for an answer
+# Slowest upload to a server to wait for, on top of the usual timeout
+MEGABYTES_PER_SECOND = 10
 
 
 def should_register(settings: TrackSettings) -> bool:
-    """Whether the model goes into the registry: it has a name there, and this is no point of a sweep.
+    """Whether to register the model: it has a name in the registry, and this is not a point of a sweep.
 
-    A sweep's points would each leave their weights in the store. `dvc exp apply` of one and then
-    `dvc repro -f -s track` registers it.
+    Each point of a sweep would leave its weights in the store. To register one, `dvc exp apply` it and run
+    `dvc repro -f -s track`.
     """
     return bool(settings.registered_model) and not os.environ.get(SWEEP_VARIABLE)
 
 
-def register_model(store: Store, run: Any, facts: RunContents, name: str) -> None:
-    """Bring the registry to what the files say; what is there is not sent again.
+def register_model(store: Store, run: Any, contents: RunContents, name: str) -> None:
+    """Bring the registry up to date with the files; what it already holds is not sent again.
 
     Args:
-        name: of the registered model; made where it is missing.
+        name: of the registered model; created if missing.
     """
     digest = data_digest(str(MERGED_MODEL), lock_digests(Path("dvc.lock")))
-    tags = {**version_tags(facts), DIGEST_TAG: digest}
+    tags = {**version_tags(contents), DIGEST_TAG: digest}
     model = find_ready_model(store, digest) or upload_model(store, run, name, tags)
-    link_model_to_run(store, run, model, facts)
+    link_model_to_run(store, run, model, contents)
     version, newest = find_own_version(store, run, name, model.model_id)
     if version is None:
-        version = newest = create_version(store, run, name, model.model_id, tags, facts)
+        version = newest = create_version(store, run, name, model.model_id, tags, contents)
     for key, value in tags.items():
         if version.tags.get(key) != value:
             store.client.set_model_version_tag(name, version.version, key, value)
-    # asked of the registered model: versions that are searched come without their aliases
+    # From the registered model: a search returns versions without their aliases
     candidate = store.client.get_registered_model(name).aliases.get(CANDIDATE)
     if version is newest and str(candidate) != str(version.version):
         store.client.set_registered_model_alias(name, CANDIDATE, version.version)
 
 
-def version_tags(facts: RunContents) -> dict[str, str]:
-    """Lineage and scores of a version."""
-    scores = {f"codetune.{key}": f"{facts.finals[key]:.6g}" for key in SCORES if key in facts.finals}
-    lineage = {key: value for key, value in facts.tags.items() if key.startswith(LINEAGE)}
-    identity = {
-        "codetune.training_key": facts.identity.training_key,
-        "codetune.config_hash": facts.identity.config_hash,
+def version_tags(contents: RunContents) -> dict[str, str]:
+    """Return the lineage and scores of a version."""
+    scores = {
+        f"codetune.{key}": f"{contents.final_metrics[key]:.6g}"
+        for key in SCORES
+        if key in contents.final_metrics
     }
-    return {**lineage, **facts.origin, **identity, **scores}
+    lineage = {key: value for key, value in contents.tags.items() if key.startswith(LINEAGE)}
+    identity = {
+        "codetune.training_key": contents.identity.training_key,
+        "codetune.config_hash": contents.identity.config_hash,
+    }
+    return {**lineage, **contents.origin, **identity, **scores}
 
 
 def models_of(store: Store, digest: str) -> list[Any]:
-    """MLflow's models with these weights, of all experiments of the store, newest first."""
+    """Return MLflow's models with these weights from all experiments of the store, newest first."""
     experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
     return list(store.client.search_logged_models(experiments, f"tags.`{DIGEST_TAG}` = '{digest}'"))
 
@@ -83,11 +88,11 @@ def find_ready_model(store: Store, digest: str) -> Any:
 
 
 def upload_model(store: Store, run: Any, name: str, tags: dict[str, str]) -> Any:
-    """Send the files; what an upload left that was cut off is filled up."""
-    cut = [m for m in models_of(store, tags[DIGEST_TAG]) if m.experiment_id == store.experiment_id]
+    """Upload the files; complete an upload that was cut off."""
+    unfinished = [m for m in models_of(store, tags[DIGEST_TAG]) if m.experiment_id == store.experiment_id]
     model = (
-        cut[0]
-        if cut
+        unfinished[0]
+        if unfinished
         else store.client.create_logged_model(
             store.experiment_id, name, source_run_id=run.info.run_id, tags=tags, model_type="causal-lm"
         )
@@ -101,13 +106,13 @@ def upload_model(store: Store, run: Any, name: str, tags: dict[str, str]) -> Any
 
 
 def save_mlflow_model(scratch: Path, model: Any, run_id: str, tags: dict[str, str]) -> Path:
-    """The model as MLflow wants it, in a new folder below `scratch`; the weights are links, so nothing large is copied."""
+    """Save the model in MLflow's format below `scratch`, with links to the weights, and return its folder."""
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    folder, small = scratch / "model", scratch / MERGED_MODEL.name
+    folder, without_weights = scratch / "model", scratch / MERGED_MODEL.name
     weights = sorted(MERGED_MODEL.glob("*.safetensors"))
-    shutil.copytree(MERGED_MODEL, small, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(MERGED_MODEL, without_weights, ignore=shutil.ignore_patterns("*.safetensors"))
     description = Model(
         artifact_path=model.artifact_location,
         run_id=run_id,
@@ -118,7 +123,7 @@ def save_mlflow_model(scratch: Path, model: Any, run_id: str, tags: dict[str, st
     mlflow.pyfunc.save_model(
         folder,
         python_model=SERVED_CODE,
-        artifacts={MERGED_MODEL.name: str(small)},
+        artifacts={MERGED_MODEL.name: str(without_weights)},
         signature=model_signature(),
         input_example=EXAMPLE,
         pip_requirements=[
@@ -128,7 +133,7 @@ def save_mlflow_model(scratch: Path, model: Any, run_id: str, tags: dict[str, st
     )
     for path in weights:
         (folder / "artifacts" / MERGED_MODEL.name / path.name).symlink_to(path.resolve())
-    flavor = description.flavors["python_function"]  # paths of this machine are nobody's business
+    flavor = description.flavors["python_function"]  # do not publish paths of this machine
     flavor["model_code_path"], flavor["artifacts"][MERGED_MODEL.name]["uri"] = (
         SERVED_CODE.name,
         str(MERGED_MODEL),
@@ -139,7 +144,7 @@ def save_mlflow_model(scratch: Path, model: Any, run_id: str, tags: dict[str, st
 
 
 def model_signature() -> Any:
-    """Prompts in, completions out; `max_new_tokens` may be given."""
+    """Return the signature: prompts in, completions out, with the optional parameter `max_new_tokens`."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -148,13 +153,13 @@ def model_signature() -> Any:
 
 
 def upload_timeout(size: int) -> str:
-    """Seconds for a server's answer while a file of `size` bytes goes through it to where it is kept."""
-    return str(round(int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + size / 1e6 / MEGABYTES_A_SECOND))
+    """Return the timeout in seconds for uploading a file of `size` bytes through a server."""
+    return str(round(int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + size / 1e6 / MEGABYTES_PER_SECOND))
 
 
 @contextmanager
 def environment_variable(name: str, value: str) -> Iterator[None]:
-    """An environment variable, which MLflow reads when it needs it."""
+    """Set an environment variable that MLflow reads, and restore it afterwards."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -165,25 +170,27 @@ def environment_variable(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def link_model_to_run(store: Store, run: Any, model: Any, facts: RunContents) -> None:
-    """Name the model among the run's outputs, and give it its scores, so that MLflow's UI leads from each to the other."""
+def link_model_to_run(store: Store, run: Any, model: Any, contents: RunContents) -> None:
+    """List the model as an output of the run, and log its scores: MLflow's UI then links each to the other."""
     from mlflow.entities import LoggedModelOutput, Metric
 
     run_id = run.info.run_id
     outputs = run.outputs.model_outputs if run.outputs else []
     if model.model_id not in [output.model_id for output in outputs]:
         store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    there = {metric.key: metric.value for metric in model.metrics or [] if metric.run_id == run_id}
+    logged = {metric.key: metric.value for metric in model.metrics or [] if metric.run_id == run_id}
     for key in SCORES:
-        if key in facts.finals and there.get(key) != facts.finals[key]:
+        if key in contents.final_metrics and logged.get(key) != contents.final_metrics[key]:
             points = store.client.get_metric_history(run_id, key)
-            last = max(points, key=lambda point: point.timestamp)  # at its time it stays one point of the run
+            last = max(
+                points, key=lambda point: point.timestamp
+            )  # with its own time it stays a single point of the run
             point = Metric(key, last.value, last.timestamp, last.step, model_id=model.model_id)
             store.client.log_batch(run_id, metrics=[point])
 
 
 def find_own_version(store: Store, run: Any, name: str, model_id: str) -> tuple[Any, Any]:
-    """The run's version of this model, None where there is none; and the newest version of all."""
+    """Return the run's version of this model (None if there is none), and the newest version of all."""
     versions = sorted(
         store.client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version)
     )
@@ -192,7 +199,7 @@ def find_own_version(store: Store, run: Any, name: str, model_id: str) -> tuple[
 
 
 def create_version(
-    store: Store, run: Any, name: str, model_id: str, tags: dict[str, str], facts: RunContents
+    store: Store, run: Any, name: str, model_id: str, tags: dict[str, str], contents: RunContents
 ) -> Any:
     from mlflow.exceptions import MlflowException
 
@@ -209,6 +216,6 @@ def create_version(
             f"models:/{model_id}",
             run.info.run_id,
             tags=tags,
-            description=facts.tags["mlflow.note.content"].removesuffix(" Report: artifact index.html"),
+            description=contents.tags["mlflow.note.content"].removesuffix(" Report: artifact index.html"),
             model_id=model_id,
         )

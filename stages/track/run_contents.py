@@ -1,4 +1,4 @@
-"""What a run in MLflow is made of, read from the files: curve, final figures, data, tags, artifacts."""
+"""Read what a run in MLflow holds from the files: curve, final metrics, datasets, tags, artifacts."""
 
 import csv
 import math
@@ -16,7 +16,18 @@ from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
 from stages.track.store import CONFIG, MetricPoint, RunIdentity, row_points, sweep_tags
 
-REPORTS = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned", "report")
+TRACKED_REPORTS = (
+    "base",
+    "fetch",
+    "clean",
+    "pack",
+    "train",
+    "merge",
+    "evaluate/base",
+    "evaluate/tuned",
+    "report",
+)
+# Prefix of a metrics file's metrics in MLflow, where it is not the file's own name
 METRIC_GROUPS = {
     "train": "trained",
     "evaluate/base": "base",
@@ -24,6 +35,7 @@ METRIC_GROUPS = {
     "base": "model",
     "report": "comparison",
 }
+# Nested numbers that become metrics: key and key within it
 NESTED_METRICS = (
     ("train", "rows"),
     ("train", "tokens"),
@@ -40,10 +52,8 @@ ARTIFACTS = (
     "reports/evaluate/base/samples.jsonl",
     "reports/evaluate/tuned/samples.jsonl",
 )
-SOURCE_TAGS = {
-    "mlflow.source.name": "dvc repro",
-    "mlflow.source.type": "LOCAL",
-}  # the UI shows the commit beside it
+# The UI shows the commit beside these
+SOURCE_TAGS = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL"}
 PIPELINE_OUTPUTS = re.compile(
     r"reports/|models/|data/(?!sources)|dvc\.lock|.*\.gitignore"
 )  # what the pipeline writes
@@ -51,33 +61,35 @@ PIPELINE_OUTPUTS = re.compile(
 
 @dataclass(frozen=True)
 class RunContents:
-    """Everything that a complete run holds, but for its parameters."""
+    """Everything that a complete run holds, except its parameters."""
 
     identity: RunIdentity
     curve: list[MetricPoint]
-    finals: dict[str, float]
-    datasets: list[tuple[str, str, str]]  # path, digest, context
+    final_metrics: dict[str, float]
+    # Path, digest, context (training, evaluation)
+    datasets: list[tuple[str, str, str]]
     tags: dict[str, str]
     artifacts: list[Path]
-    origin: dict[str, str]  # of the model: what it was made from, and under which licences
+    # Tags of the registered model: what it was made from, and under which licences
+    origin: dict[str, str]
 
 
 def read_run_contents() -> RunContents:
-    """Read all facts from the working folder.
+    """Read the contents from the working folder.
 
     Raises:
         UserError: a file of reports/ is missing or damaged.
     """
-    metrics = {name: read_json(f"reports/{name}.json") for name in REPORTS}
+    metrics = {name: read_json(f"reports/{name}.json") for name in TRACKED_REPORTS}
     if "training_key" not in metrics["train"]:
         raise UserError(
-            "reports/train.json: 'training_key' is missing. `dvc repro -f -s train` makes the file anew."
+            "reports/train.json: 'training_key' is missing. Run `dvc repro -f -s train` to make the file again."
         )
     digests = lock_digests(Path("dvc.lock"))
     return RunContents(
         identity=RunIdentity.of(str(metrics["train"]["training_key"])),
         curve=read_curve_points(CURVE_FILE),
-        finals=final_metrics(metrics),
+        final_metrics=collect_final_metrics(metrics),
         datasets=[(path, data_digest(path, digests), context) for path, context in DATASETS.items()],
         tags={
             **SOURCE_TAGS,
@@ -95,10 +107,10 @@ def read_run_contents() -> RunContents:
 
 
 def read_curve_points(path: Path) -> list[MetricPoint]:
-    """The points of reports/train.csv: a metric a column over steps, losses over tokens too; empty cells are left out.
+    """Read the points of reports/train.csv: one metric per column over steps, losses over tokens too; no empty cells.
 
     Raises:
-        UserError: the file is missing, or a cell is no number; names the line.
+        UserError: the file is missing, or a cell is not a number; names the line.
     """
     points: list[MetricPoint] = []
     try:
@@ -110,17 +122,17 @@ def read_curve_points(path: Path) -> list[MetricPoint]:
                     points += row_points({key: float(cell) for key, cell in row.items() if cell}, step)
                 except (KeyError, TypeError, ValueError) as error:
                     raise UserError(
-                        f"{path}, line {reader.line_num}: not a row of the curve ({error}). `dvc repro -f -s train` makes it anew."
+                        f"{path}, line {reader.line_num}: not a row of the curve ({error}). Run `dvc repro -f -s train` to make the file again."
                     ) from None
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. `dvc repro train` makes it.") from None
+        raise UserError(f"{path}: no such file. Run `dvc repro train` to make it.") from None
     return [point for point in points if math.isfinite(point.value)]
 
 
-def final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """`tuned/pass_at_1`, `pack/train.utilisation`, `seconds/train`, ...: the numbers of each reports/*.json.
+def collect_final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return the numbers of each reports/*.json: `tuned/pass_at_1`, `pack/train.utilisation`, `seconds/train`, ...
 
-    Of nested numbers only those of NESTED: each metric is a chart in MLflow's UI.
+    Of nested numbers only those in NESTED_METRICS, since MLflow's UI draws a chart for each metric.
     """
     finals: dict[str, float] = {}
     for stage, values in metrics.items():
@@ -137,41 +149,45 @@ def is_number(value: Any) -> bool:
 
 
 def metric_name(stage: str, key: str) -> str:
-    """A name that MLflow takes; what stands before the slash groups the charts."""
+    """Return a name that MLflow accepts; its UI groups charts by the part before the slash."""
     if key in ("seconds", "peak_memory_mib"):
         return f"{key}/{stage.replace('/', '_')}"
     return re.sub(r"[^\w\-. :/]", "_", f"{METRIC_GROUPS.get(stage, stage)}/{key}")
 
 
 def lock_digests(path: Path) -> dict[str, str]:
-    """Hash of each data and model folder as dvc.lock has it; empty without the file."""
+    """Return the hash of each data and model folder from dvc.lock; empty without that file."""
     if not path.exists():
         return {}
     stages = (yaml.load(path.read_text("utf-8"), yaml.CSafeLoader) or {}).get("stages", {})
     entries = [entry for stage in stages.values() for entry in stage.get("outs", [])]
-    wanted = ("data/", "models/")
     return {
-        e["path"]: e["md5"].removesuffix(".dir")
-        for e in entries
-        if e["path"].startswith(wanted) and "md5" in e
+        entry["path"]: entry["md5"].removesuffix(".dir")
+        for entry in entries
+        if entry["path"].startswith(("data/", "models/")) and "md5" in entry
     }
 
 
 def data_digest(path: str, digests: dict[str, str]) -> str:
-    """DVC's hash of a folder or file, else the first 32 digits of its sha256 (MLflow takes up to 36)."""
+    """Return DVC's hash of a folder or file, or else 32 digits of its sha256 (MLflow accepts up to 36)."""
     if path in digests:
         return digests[path]
     return (sha256_folder if require_path(path).is_dir() else sha256_file)(path)[:32]
 
 
 def require_path(path: str) -> Path:
+    """Return the path.
+
+    Raises:
+        UserError: nothing is there.
+    """
     if not Path(path).exists():
-        raise UserError(f"{path}: no such file or folder. `dvc repro` makes it.")
+        raise UserError(f"{path}: no such file or folder. Run `dvc repro` to make it.")
     return Path(path)
 
 
 def git_tags() -> dict[str, str]:
-    """Commit, and what differs from it besides what the pipeline itself writes; empty outside git."""
+    """Return the commit, and which files differ from it besides those the pipeline writes; empty outside git."""
     try:
         commit = git_output("rev-parse", "HEAD").strip()
         changed = [line[3:].strip() for line in git_output("status", "--porcelain").splitlines()]
@@ -187,13 +203,13 @@ def git_output(*arguments: str) -> str:
 
 
 def experiment_tag() -> dict[str, str]:
-    """The DVC experiment that this is a run of; none outside `dvc exp run`."""
+    """Return the name of the DVC experiment; empty outside `dvc exp run`."""
     name = os.environ.get("DVC_EXP_NAME", "")
     return {"codetune.dvc_experiment": name} if name else {}
 
 
 def sandbox_tags(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """At which level the figures were judged, and whether that is the weak one."""
+    """Return the isolation levels of the judge, and whether one of them is the weak one."""
     levels = {metrics[f"evaluate/{target}"]["isolation"]["level"] for target in ("base", "tuned")}
     return {
         "codetune.isolation_level": ", ".join(sorted(levels)),
@@ -202,15 +218,15 @@ def sandbox_tags(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def merge_tags(merge: dict[str, Any]) -> dict[str, str]:
-    """What the adapter was merged into, and whether the merged model was compared with the trained one.
+    """Return what the adapter was merged into, and whether the merged model was compared with the trained one.
 
-    The figures are metrics (`merge/mean_kl`), the limits parameters (`merge.max_mean_kl`).
+    The results are metrics (`merge/mean_kl`), the limits parameters (`merge.max_mean_kl`).
     """
     return {"codetune.merge_base": merge["base"], "codetune.merge_gate": merge["gate"]}
 
 
 def model_origin(base: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
-    """The base model, its pin and its licence, licences of the training data, and how prompts are rendered."""
+    """Return the base model with pin and licence, licences of the training data, and the prompt style."""
     pin = {key: config["base"].get(key) for key in ("kind", "version", "revision", "path", "sha256")}
     licences = {source["licence"] for source in config["fetch"]["sources"]}
     return {
@@ -224,18 +240,18 @@ def model_origin(base: dict[str, Any], config: dict[str, Any]) -> dict[str, str]
 
 
 def description_tag(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """What MLflow's UI shows as the run's description."""
+    """Return the tag that MLflow's UI shows as the run's description."""
     base, tuned = metrics["evaluate/base"], metrics["evaluate/tuned"]
     noise = "more" if metrics["report"]["more_than_noise"] else "not more"
-    doubts = " Judged in a weak sandbox." if metrics["report"]["weak_sandbox"] else ""
+    warnings = " Judged in a weak sandbox." if metrics["report"]["weak_sandbox"] else ""
     if metrics["merge"]["gate"] == "off":
-        doubts += " The merged model was not compared with the trained one."
+        warnings += " The merged model was not compared with the trained one."
     return {
         "mlflow.note.content": f"{tuned['benchmark']} pass@1: base {format_passed(base)}, tuned {format_passed(tuned)}; the difference is {noise} "
-        f"than noise (p {metrics['report']['p']:.2g}).{doubts} Report: artifact index.html"
+        f"than noise (p {metrics['report']['p']:.2g}).{warnings} Report: artifact index.html"
     }
 
 
 def format_passed(metrics: dict[str, Any]) -> str:
-    """`8 of 164 (4.9%)`: passed samples of all."""
+    """Return passed samples of all: `8 of 164 (4.9%)`."""
     return f"{metrics['passed']} of {sum(metrics['verdicts'].values())} ({100 * metrics['pass_at_1']:.1f}%)"

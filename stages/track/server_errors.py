@@ -1,23 +1,23 @@
-"""What a store's address and its answers mean."""
+"""Interpret the address of a store and the errors that it raises."""
 
 import re
 from importlib.util import find_spec
 
-REFUSED = {  # statuses of a server that knows who may do what
-    401: "the user name or the password is missing or wrong. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
-    403: "the user may not do this there. Ask for the permission to edit, or set another MLFLOW_TRACKING_USERNAME.",
+REFUSED = {  # HTTP statuses of a server with user permissions
+    401: "the user name or password is missing or wrong. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+    403: "this user lacks the permission. Ask for permission to edit, or set another MLFLOW_TRACKING_USERNAME.",
 }
-# what a database says that answers but will not have this user, password or name
+# Answers of a reachable database that rejects the user, the password or the database name
 PERMANENT_DATABASE_ERROR = re.compile(
     r"authentication failed|does not exist|[Aa]ccess denied|[Uu]nknown database"
 )
-NO_DRIVER = "its driver is not installed ({}). For PostgreSQL: pip install psycopg2-binary."
+NO_DRIVER = "its driver is not installed ({}). For PostgreSQL, run `pip install psycopg2-binary`."
 
 
 def with_driver(uri: str) -> str:
-    """An address that names the driver which is installed.
+    """Return the address with the installed PostgreSQL driver in it.
 
-    SQLAlchemy takes `postgresql://` for psycopg2's or psycopg's, by its own version.
+    SQLAlchemy reads a bare `postgresql://` as psycopg2 or psycopg, depending on its version.
     """
     bare = "postgresql://"
     if uri.startswith(bare) and not find_spec("psycopg") and find_spec("psycopg2"):
@@ -26,8 +26,10 @@ def with_driver(uri: str) -> str:
 
 
 def http_status(error: Exception) -> int:
-    """The HTTP status that an error of MLflow, of its database or of the network stands for; 503 where nothing answered."""
+    """Return the HTTP status of an error of MLflow, its database or the network; 503 if nothing answered."""
     if isinstance(error, OSError):
         return getattr(getattr(error, "response", None), "status_code", 503)
-    found = re.search(r"failed with error code (\d{3})", str(error))  # MLflow calls some 4xx internal errors
-    return int(found[1]) if found else getattr(error, "get_http_status_code", lambda: 503)()
+    match = re.search(
+        r"failed with error code (\d{3})", str(error)
+    )  # MLflow reports some 4xx as internal errors
+    return int(match[1]) if match else getattr(error, "get_http_status_code", lambda: 503)()

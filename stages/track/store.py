@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, and the one run in it that belongs to a trained model."""
+"""The MLflow store: where it is, its errors, and the run in it that belongs to a trained model."""
 
 import fcntl
 import hashlib
@@ -17,31 +17,28 @@ from typing import Any, NamedTuple
 import yaml
 
 from stages.common.errors import UserError
+from stages.common.stage import CONFIG
 from stages.track.server_errors import NO_DRIVER, PERMANENT_DATABASE_ERROR, REFUSED, http_status, with_driver
 from stages.track.settings import TrackSettings
 
-CONFIG = Path("reports/config.yaml")
 KEY_TAG = "codetune.training_key"
 HASH_TAG = "codetune.config_hash"
-CURVE_PREFIX = (
-    "train/"  # prefix of the curve's metrics; MLflow's UI groups charts by what is before the slash
-)
-BY_TOKENS_PREFIX = "by_tokens/"  # prefix of those whose step is the number of tokens trained on
-LOSSES = (
-    "loss",
-    "validation_loss",
-)  # what is drawn over tokens too: runs of other batch sizes compare by these
-# The variables by which a sweep says which sweep a point is of, and which run is the parent of its runs
+# Metrics of the curve; MLflow's UI groups charts by the part before the slash
+CURVE_PREFIX = "train/"
+# Metrics of the curve whose step is the number of tokens trained on
+BY_TOKENS_PREFIX = "by_tokens/"
+# Drawn over tokens too, so that runs with different batch sizes can be compared
+METRICS_BY_TOKENS = ("loss", "validation_loss")
+# Environment variables that tell a point its sweep, and the run that is the parent of its own
 SWEEP_VARIABLE, SWEEP_RUN_VARIABLE = "CODETUNE_SWEEP", "CODETUNE_SWEEP_RUN"
 SWEEP_TAG, PARENT_TAG = "codetune.sweep", "mlflow.parentRunId"
-LONGEST_VALUE = (
-    500  # characters from which a parameter becomes a digest (MLflow cuts at 6,000, older servers at 500)
-)
-PARAMS_A_CALL, METRICS_A_CALL = 100, 1000  # MLflow's limits
+# Characters above which a parameter becomes a digest (MLflow truncates at 6,000, older servers at 500)
+LONGEST_VALUE = 500
+PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits
 
 
 class MetricPoint(NamedTuple):
-    """A value of a metric; `time` is milliseconds since 1970, None: now."""
+    """A value of a metric; `time` is in milliseconds since 1970, None means now."""
 
     name: str
     value: float
@@ -50,25 +47,25 @@ class MetricPoint(NamedTuple):
 
 
 class StoreUnavailable(Exception):
-    """The store does not answer: nothing is wrong with the settings, the rest is sent another time."""
+    """The store does not answer. Its settings may be right: try again later."""
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes a run the run of a trained model: how it was trained, and the whole configuration."""
+    """What ties a run to a trained model: how it was trained, and the hash of the whole configuration."""
 
     training_key: str
     config_hash: str
 
     @classmethod
     def of(cls, training_key: str) -> "RunIdentity":
-        """The identity under reports/config.yaml as it stands."""
+        """Return the identity under the current reports/config.yaml."""
         return cls(training_key, hashlib.sha256(CONFIG.read_bytes()).hexdigest())
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open store: its client (an mlflow.tracking.MlflowClient) and the experiment."""
+    """An open store: its client (an mlflow.tracking.MlflowClient), the experiment and the address."""
 
     client: Any
     experiment_id: str
@@ -81,9 +78,9 @@ class Store:
 
 
 def store_uri(settings: TrackSettings) -> str:
-    """The store's address: MLFLOW_TRACKING_URI, else `track.uri`, a sqlite file made absolute.
+    """Return the store's address: MLFLOW_TRACKING_URI, or else `track.uri`.
 
-    A relative file is the main repository's (`main_root`).
+    The path of a sqlite file is made absolute; a relative one starts at the main repository (`main_root`).
     """
     uri = with_driver(os.environ.get("MLFLOW_TRACKING_URI") or settings.uri)
     prefix = "sqlite:///"
@@ -93,15 +90,15 @@ def store_uri(settings: TrackSettings) -> str:
 
 
 def main_root() -> Path:
-    """The repository, also from a copy of it that is thrown away: of `dvc exp run --temp`, or of a sweep's point."""
+    """Return the repository's root, even from a throw-away copy of `dvc exp run --temp` or of a sweep's point."""
     return Path(re.split(r"/\.dvc/tmp/exps/|/\.cache/sweep/", str(Path.cwd()))[0])
 
 
 def open_store(settings: TrackSettings) -> Store:
-    """Open the store; make it and the experiment where they are missing. Safe from several processes at once.
+    """Open the store, creating it and the experiment if missing. Several processes may do so at once.
 
     Raises:
-        UserError: the store cannot be used as it is configured (an unknown scheme, a file that is no database,
+        UserError: the store cannot be used as configured (an unknown scheme, a file that is not a database,
             a deleted experiment, a server that refuses).
         Away: the store does not answer.
     """
@@ -118,21 +115,21 @@ def open_store(settings: TrackSettings) -> Store:
             experiment = client.get_experiment_by_name(settings.experiment)
     if experiment.lifecycle_stage != "active":
         raise UserError(
-            f"track.experiment: '{settings.experiment}' is deleted in the store. Restore it "
-            f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`) or name another."
+            f"track.experiment: '{settings.experiment}' was deleted from the store. Restore it "
+            f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`) or choose another name."
         )
     return Store(client, experiment.experiment_id, uri)
 
 
 def create_experiment(client: Any, settings: TrackSettings, uri: str) -> None:
-    """Create the experiment, unless another process does so at this moment: a server has no lock to hold."""
+    """Create the experiment, unless another process just did: a server offers no lock."""
     from mlflow.exceptions import MlflowException
 
     folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else main_root()
     place = settings.artifacts or (None if uri.startswith("http") else str(folder / "mlartifacts"))
     if place and ":" not in place:
         place = str(main_root() / place)
-    kind = {"mlflow.experimentKind": "custom_model_development"}  # what the UI lists it as
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # the type that the UI lists it under
     try:
         client.create_experiment(settings.experiment, place, kind)
     except MlflowException as error:
@@ -141,7 +138,7 @@ def create_experiment(client: Any, settings: TrackSettings, uri: str) -> None:
 
 
 def connect(uri: str) -> Any:
-    """An MlflowClient that gives up on a database after seconds; MLflow's own ten attempts take two minutes."""
+    """Return an MlflowClient that gives up on a database within seconds; MLflow's ten attempts take two minutes."""
     if not uri.startswith("http"):
         import mlflow.store.db.utils
 
@@ -153,7 +150,7 @@ def connect(uri: str) -> Any:
 
 @contextmanager
 def translate_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises into Away (try again later) or UserError (the store or its settings are wrong)."""
+    """Turn errors of MLflow into StoreUnavailable (try again later) or UserError (store or settings are wrong)."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -163,34 +160,34 @@ def translate_errors(uri: str) -> Iterator[None]:
         raise UserError(f"MLflow store {shown_uri(uri)}: {NO_DRIVER.format(error)}") from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
         if isinstance(error, OSError) and not uri.startswith("http"):
-            raise  # a file of ours: a full disk, say
-        said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+            raise  # from a local file: a full disk, for example
+        message = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         status = http_status(error)
         if uri.startswith("http") and status in REFUSED:
             raise UserError(f"MLflow store {shown_uri(uri)}: {REFUSED[status]}") from error
-        if is_temporary(uri, said, status):
+        if is_temporary(uri, message, status):
             raise StoreUnavailable(f"{shown_uri(uri)} does not answer") from error
         raise UserError(
-            f"MLflow store {shown_uri(uri)}: {said.rstrip('.')}. Check track.uri and MLFLOW_TRACKING_URI."
+            f"MLflow store {shown_uri(uri)}: {message.rstrip('.')}. Check track.uri and MLFLOW_TRACKING_URI."
         ) from error
 
 
-def is_temporary(uri: str, said: str, status: int) -> bool:
-    """Whether an error will pass by itself: a server that fails, a database that is not reached or is busy."""
+def is_temporary(uri: str, message: str, status: int) -> bool:
+    """Whether an error may pass by itself: a failing server, an unreachable or busy database."""
     if uri.startswith("sqlite"):
-        return "database is locked" in said
+        return "database is locked" in message
     if uri.startswith("http"):
         return status >= 500 or status == 429
-    return status == 503 and not PERMANENT_DATABASE_ERROR.search(said)
+    return status == 503 and not PERMANENT_DATABASE_ERROR.search(message)
 
 
 def shown_uri(uri: str) -> str:
-    """The address without the user name and password it may hold."""
+    """Return the address without user name and password."""
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def configure_mlflow(timeout: float) -> None:
-    """Set, before MLflow is imported, what keeps it short-spoken, at home and quick to give up."""
+    """Make MLflow quiet, without telemetry, and quick to give up; call before MLflow is imported."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
@@ -203,22 +200,22 @@ def configure_mlflow(timeout: float) -> None:
 
 @contextmanager
 def lock_sqlite(file: Path) -> Iterator[None]:
-    """Hold the lock of a sqlite store: two processes that make its tables at the same time fail."""
+    """Hold the lock of a sqlite store: two processes that create its tables at the same time would fail."""
     with open(f"{file}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def find_runs(store: Store, identity: RunIdentity) -> list[Any]:
-    """All runs of an identity that are not deleted, oldest first."""
-    wanted = f"tags.`{KEY_TAG}` = '{identity.training_key}' and tags.`{HASH_TAG}` = '{identity.config_hash}'"
+    """Return the runs of an identity that are not deleted, oldest first."""
+    query = f"tags.`{KEY_TAG}` = '{identity.training_key}' and tags.`{HASH_TAG}` = '{identity.config_hash}'"
     return list(
-        store.client.search_runs([store.experiment_id], wanted, order_by=["attributes.start_time ASC"])
+        store.client.search_runs([store.experiment_id], query, order_by=["attributes.start_time ASC"])
     )
 
 
 def create_run(store: Store, identity: RunIdentity) -> Any:
-    """Create the run of an identity, with its parameters; named after the DVC experiment, if it is in one."""
+    """Create the run of an identity with its parameters, named after the DVC experiment if there is one."""
     tags = {KEY_TAG: identity.training_key, HASH_TAG: identity.config_hash, **sweep_tags()}
     name = os.environ.get("DVC_EXP_NAME") or f"model-{identity.training_key[:8]}-{identity.config_hash[:4]}"
     run = store.client.create_run(store.experiment_id, tags=tags, run_name=name)
@@ -226,28 +223,31 @@ def create_run(store: Store, identity: RunIdentity) -> Any:
 
 
 def sweep_tags() -> dict[str, str]:
-    """Of a point of a sweep: which one, and the run that its own is nested under; none outside of a sweep."""
+    """Return the tags of a sweep's point: its sweep, and the run that its own is nested under; empty otherwise."""
     tags = {SWEEP_TAG: os.environ.get(SWEEP_VARIABLE, ""), PARENT_TAG: os.environ.get(SWEEP_RUN_VARIABLE, "")}
     return {name: value for name, value in tags.items() if value}
 
 
 def complete_params(store: Store, run: Any) -> Any:
-    """Log the parameters that the run lacks (they are write-once) and return it as it is now."""
+    """Log the parameters that the run lacks (they are write-once) and return the updated run."""
     from mlflow.entities import Param
 
     missing = [Param(k, v) for k, v in run_params().items() if k not in run.data.params]
-    for start in range(0, len(missing), PARAMS_A_CALL):
-        store.client.log_batch(run.info.run_id, params=missing[start : start + PARAMS_A_CALL])
+    for start in range(0, len(missing), PARAMS_PER_CALL):
+        store.client.log_batch(run.info.run_id, params=missing[start : start + PARAMS_PER_CALL])
     return store.client.get_run(run.info.run_id)
 
 
 def run_params() -> dict[str, str]:
-    """The parameters of a run: reports/config.yaml, flattened. The only place where parameters are made."""
+    """Return the parameters of a run: reports/config.yaml, flattened."""
     return flatten_config(yaml.safe_load(CONFIG.read_text("utf-8")))
 
 
 def flatten_config(value: Any, prefix: str = "") -> dict[str, str]:
-    """Dotted keys to text. A list is one value; a long value becomes its length and a sha256, whole in the artifact config.yaml."""
+    """Return text values by dotted key. A list is one value; a long value becomes its length and sha256.
+
+    The artifact config.yaml holds every value in full.
+    """
     if isinstance(value, Mapping) and value:
         flat: dict[str, str] = {}
         for key, item in value.items():
@@ -261,21 +261,23 @@ def flatten_config(value: Any, prefix: str = "") -> dict[str, str]:
 
 
 def row_points(values: Mapping[str, float], step: int, at: int | None = None) -> list[MetricPoint]:
-    """The points of one row of the curve: each value over steps, the losses over tokens too.
+    """Return the points of one row of the curve: each value over steps, the losses over tokens too.
 
-    MLflow's charts have steps as their axis: a second series whose step is the tokens is how a run draws over tokens.
+    MLflow draws over steps only: to draw over tokens, a second series uses the tokens as its step.
     """
     points = [MetricPoint(CURVE_PREFIX + name, float(value), step, at) for name, value in values.items()]
     if "tokens" in values:
         tokens = int(values["tokens"])
         points += [
-            MetricPoint(BY_TOKENS_PREFIX + n, float(values[n]), tokens, at) for n in LOSSES if n in values
+            MetricPoint(BY_TOKENS_PREFIX + n, float(values[n]), tokens, at)
+            for n in METRICS_BY_TOKENS
+            if n in values
         ]
     return points
 
 
 def curve_history(store: Store, run: Any) -> dict[str, dict[int, list[float]]]:
-    """The values of each curve metric of a run, by step (by tokens: those named so)."""
+    """Return the values of each curve metric of a run by step (for metrics by tokens, that is tokens)."""
     points: dict[str, dict[int, list[float]]] = {}
     for key in run.data.metrics:
         if key.startswith((CURVE_PREFIX, BY_TOKENS_PREFIX)):
@@ -286,10 +288,10 @@ def curve_history(store: Store, run: Any) -> dict[str, dict[int, list[float]]]:
 
 
 def log_points(store: Store, run_id: str, points: Sequence[MetricPoint]) -> None:
-    """Log points; values that are not finite are left out. A point that is logged twice with its time is one point."""
+    """Log points whose values are finite. MLflow keeps a point that is logged twice with the same time once."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
     metrics = [Metric(p.name, p.value, p.time or now, p.step) for p in points if math.isfinite(p.value)]
-    for start in range(0, len(metrics), METRICS_A_CALL):
-        store.client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])
+    for start in range(0, len(metrics), METRICS_PER_CALL):
+        store.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])

@@ -1,4 +1,4 @@
-"""Servers as people run them, each a process on loopback: `mlflow server` with a password, and PostgreSQL."""
+"""Real servers, each a process on loopback: `mlflow server` with a password, and PostgreSQL."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ START_SECONDS = 120
 
 
 def wait_for(process: "subprocess.Popen[bytes]", ready: Callable[[], bool], log: Path) -> None:
-    """Until `ready`; fails with the log's end when the process has ended or takes too long."""
+    """Wait until `ready`; fail with the end of the log if the process ends or takes too long."""
     end = time.monotonic() + START_SECONDS
     while not ready():
         alive = process.poll() is None
@@ -58,7 +58,7 @@ class Process(ABC):
         wait_for(self._process, self.is_ready, self.log)
 
     def stop(self) -> None:
-        """End it and what it started, at once."""
+        """Kill it and its children at once."""
         if self._process is not None:
             os.killpg(self._process.pid, self.end)
             self._process.wait()
@@ -66,14 +66,14 @@ class Process(ABC):
 
 
 class MlflowServer(Process):
-    """`mlflow server` that asks for a user name and a password, over a sqlite store at `database`."""
+    """`mlflow server` with a user name and a password, over a sqlite store at `database`."""
 
     def __init__(self, folder: Path, database: Path) -> None:
         super().__init__(folder / "server.log")
         settings = folder / "auth.ini"
         settings.write_text(
             f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/users.db\n"
-            f"admin_username = {USER}\nadmin_password = {PASSWORD}\nauth_cache_ttl_seconds = 600\n"  # else it takes a tenth of a second a request
+            f"admin_username = {USER}\nadmin_password = {PASSWORD}\nauth_cache_ttl_seconds = 600\n"  # without a cache, each request takes 0.1 s
         )
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")},
@@ -84,14 +84,8 @@ class MlflowServer(Process):
         }
         self.command = [
             *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"),
-            *(
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(self.port),
-                "--backend-store-uri",
-                f"sqlite:///{database}",
-            ),
+            *("--host", "127.0.0.1", "--port", str(self.port)),
+            *("--backend-store-uri", f"sqlite:///{database}"),
             *("--artifacts-destination", str(folder / "kept")),
         ]
 
@@ -110,13 +104,13 @@ class MlflowServer(Process):
 class Postgres(Process):
     """PostgreSQL (Debian's package postgresql) with a password, in a folder of its own, which `remove` deletes."""
 
-    end = signal.SIGQUIT  # at once, but its own processes first: they hold the memory that a new start needs
+    end = signal.SIGQUIT  # at once, but its children first: they hold memory that a restart needs
 
     def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
         if not found:
             pytest.skip("no PostgreSQL: apt-get install postgresql")
-        # Not pytest's folder: PostgreSQL refuses to run as root, and no other user gets in there
+        # Not in pytest's folder: PostgreSQL refuses to run as root, and other users cannot enter that folder
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         super().__init__(self.folder / "log")
         self._bin, root = found[-1], os.geteuid() == 0

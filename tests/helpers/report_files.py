@@ -1,4 +1,4 @@
-"""Made-up files of a finished pipeline, in the shapes that the stages write: what report and track read."""
+"""Invented files of a finished pipeline, in the formats that the stages write, for report and track to read."""
 
 import csv
 import json
@@ -22,11 +22,11 @@ report: {title: codetune}
 track: {experiment: codetune}
 """
 STEPS = 20
-SLOT = "</pre><script>alert(1)</script>"  # what a model may write; must never reach the page as markup
+SLOT = "</pre><script>alert(1)</script>"  # a model may write this; it must never reach the page as markup
 
 
 def problem_samples(passed: set[int], problems: int = 12, samples: int = 1) -> list[dict[str, Any]]:
-    """Samples of HumanEval/0 and on; of a problem in `passed` all samples pass but the last of several."""
+    """Return samples of HumanEval/0, /1, ...; for a problem in `passed` all pass, except the last of several."""
     return [
         {
             "task_id": f"HumanEval/{i}",
@@ -194,7 +194,7 @@ COMPARED = {
 
 
 def near_lines() -> list[dict[str, Any]]:
-    """Lines of near.jsonl: two rows come near HumanEval/3, one near HumanEval/4."""
+    """Return lines of near.jsonl: two rows resemble HumanEval/3, one resembles HumanEval/4."""
     summary = Summary()
     for row, nears in {
         "a": [(3, "near_code", 0.5), (4, "near_ngrams", 0.03)],
@@ -211,9 +211,11 @@ NEAR = near_lines()
 
 
 def make_reports(folder: Path, samples: int = 1, level: str = "B") -> Path:
-    """Write all files below `folder`, reports/ and the data that they speak of, and return it.
+    """Write reports/ and the data that it refers to below `folder`, and return the folder.
 
-    `samples` a problem, judged at isolation level `level`.
+    Args:
+        samples: per problem.
+        level: isolation level of the judge.
     """
     reports = folder / "reports"
     base = problem_samples({1, 2}, samples=samples)

@@ -1,4 +1,4 @@
-"""MLflow's own server application on loopback, in this process, so that it can die and come back within a test."""
+"""MLflow's server application on loopback in this process, which a test can stop and restart."""
 
 import threading
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 
 class TrackingServer:
-    """Answers from a sqlite store at `uri`; after `stop` connections are refused, after `start` the same address answers."""
+    """Serves a sqlite store at `uri`; after `stop` it refuses connections, after `start` the same address answers."""
 
     def __init__(self, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from mlflow.server import handlers

@@ -1,4 +1,4 @@
-"""The merged model in MLflow's registry: sent once, with where it is from; loaded from the store alone, it completes."""
+"""The merged model in MLflow's registry: uploaded once, with its origin, and usable from the store alone."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def change(path: str, **values: Any) -> None:
     Path(path).write_text(json.dumps({**json.loads(Path(path).read_text("utf-8")), **values}), "utf-8")
 
 
-def test_a_version_holds_the_model_and_where_it_is_from(folder: Path, tiny_model: Path) -> None:
+def test_a_version_holds_the_model_and_its_origin(folder: Path, tiny_model: Path) -> None:
     track()
     (version,) = versions()
     store = opened()
@@ -213,7 +213,7 @@ def test_a_deleted_model_is_sent_again(folder: Path) -> None:
     assert aliases() == {"candidate": 2}
 
 
-def test_a_figure_that_changed_is_the_versions_too(folder: Path) -> None:
+def test_a_changed_metric_is_updated_in_the_version(folder: Path) -> None:
     track()
     change("reports/merge.json", mean_kl=0.25)
     track()
@@ -254,7 +254,7 @@ def test_a_name_that_mlflow_refuses_is_refused_by_the_settings(name: str) -> Non
         TrackSettings(registered_model=name)
 
 
-def test_an_upload_that_is_cut_off_is_said_and_filled_up(
+def test_an_upload_that_is_cut_off_is_reported_and_completed_later(
     folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
@@ -275,7 +275,7 @@ def test_an_upload_that_is_cut_off_is_said_and_filled_up(
 
     monkeypatch.setattr(MlflowClient, "log_model_artifacts", dies)
     track()
-    said = f"MLflow: {server.uri} does not answer. Not sent: model. `dvc repro -f -s track` sends it.\n"
+    said = f"MLflow: {server.uri} does not answer. Not sent: model. Run `dvc repro -f -s track` to send it later.\n"
     assert capsys.readouterr().out == said
     assert json.loads(Path("reports/mlflow.json").read_text("utf-8"))["sent"] is False
     server.start()
@@ -362,5 +362,5 @@ def test_the_served_completion_ends_with_the_function_and_follows_the_prompt() -
         ("", False),
     ],
 )
-def test_a_header_is_told_from_other_prompts(prompt: str, expected: bool) -> None:
+def test_function_headers_are_recognised(prompt: str, expected: bool) -> None:
     assert served.ends_with_header(prompt) is expected

@@ -89,8 +89,8 @@ def test_the_table_in_mlflow_ends_up_equal_to_the_files(project: Project) -> Non
         path.unlink()
     done = again(project, MLFLOW_TRACKING_URI=CLOSED)  # unreachable
     assert (
-        f"MLflow: {CLOSED} does not answer. Not sent: parameters, curve, figures, data, tags, artifacts, model. "
-        "`dvc repro -f -s track` sends it."
+        f"MLflow: {CLOSED} does not answer. Not sent: parameters, curve, final metrics, data, tags, artifacts, model. "
+        "Run `dvc repro -f -s track` to send it later."
     ) in done.out
     again(project)  # an empty store
     check_table(project)

@@ -1,4 +1,4 @@
-"""Tracking and registry on servers as people run them: `mlflow server` with a password, and PostgreSQL."""
+"""Tracking and registry on the kinds of server that people run: `mlflow server` with a password, and PostgreSQL."""
 
 import json
 import shutil
@@ -83,7 +83,7 @@ def track(**changes: Any) -> None:
     main(Settings("track", {"track": TrackSettings(**changes)}))
 
 
-def the_run(experiment: str) -> Any:
+def only_run(experiment: str) -> Any:
     store = open_store(TrackSettings(experiment=experiment))
     (run,) = store.client.search_runs([store.experiment_id])
     return run
@@ -91,7 +91,7 @@ def the_run(experiment: str) -> Any:
 
 def check_table(experiment: str) -> None:
     """The only run of an experiment holds what the files say."""
-    run, store = the_run(experiment), open_store(TrackSettings(experiment=experiment))
+    run, store = only_run(experiment), open_store(TrackSettings(experiment=experiment))
     losses = {row["step"]: [row["loss"]] for row in curve_rows()}
     assert curve_history(store, run)["train/loss"] == losses
     assert len(losses) == STEPS
@@ -117,12 +117,12 @@ def test_a_server_with_a_password_holds_run_and_model_and_gives_it_back(
 
     track(experiment="alone", registered_model="alone")
     check_table("alone")
-    assert the_run("alone").info.artifact_uri.startswith("mlflow-artifacts:")
+    assert only_run("alone").info.artifact_uri.startswith("mlflow-artifacts:")
     assert promote(["track.registered_model=alone"]) == 0
     assert {alias: str(v) for alias, v in aliases("alone").items()} == {"candidate": "1", "champion": "1"}
-    run = the_run("alone").to_dictionary()
+    run = only_run("alone").to_dictionary()
     track(experiment="alone", registered_model="alone")
-    assert the_run("alone").to_dictionary() == run
+    assert only_run("alone").to_dictionary() == run
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -132,7 +132,7 @@ def test_a_server_with_a_password_holds_run_and_model_and_gives_it_back(
     assert not (elsewhere / "mlflow.db").exists()
 
 
-def test_a_wrong_password_is_a_mistake_and_never_the_trainings(
+def test_a_wrong_password_fails_track_but_never_the_training(
     server: MlflowServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a wrong one")
@@ -141,19 +141,21 @@ def test_a_wrong_password_is_a_mistake_and_never_the_trainings(
         live.log({"loss": row["loss"]}, row["step"])
     live.close()
     said = capfd.readouterr().err
-    told = "the user name or the password is missing or wrong. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+    reason = "the user name or password is missing or wrong. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
     assert said.count("\n") == 1
-    assert f"the live curve is not sent (MLflow store {server.uri}: {told})" in said
+    assert f"the live curve is not sent (MLflow store {server.uri}: {reason})" in said
     with pytest.raises(UserError) as error:
         track()
-    assert str(error.value) == f"MLflow store {server.uri}: {told}"
+    assert str(error.value) == f"MLflow store {server.uri}: {reason}"
     assert not Path("reports/mlflow.json").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     track(experiment="again", registered_model="again")
     check_table("again")
 
 
-def test_a_user_who_may_only_read_is_told(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_write_permission_gets_an_error(
+    server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow.server.auth.client import AuthServiceClient
 
     track(experiment="theirs", registered_model="")
@@ -161,17 +163,17 @@ def test_a_user_who_may_only_read_is_told(server: MlflowServer, monkeypatch: pyt
     Path("reports/config.yaml").write_text(Path("reports/config.yaml").read_text() + "sweep: {}\n")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "reader")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another long secret")
-    with pytest.raises(UserError, match="the user may not do this there"):
+    with pytest.raises(UserError, match="this user lacks the permission"):
         track(experiment="theirs", registered_model="")
 
 
 def test_postgresql_by_the_environment_alone(postgres: Postgres, folder: Path) -> None:
     track()
     check_table("codetune")
-    run = the_run("codetune").to_dictionary()
+    run = only_run("codetune").to_dictionary()
     assert Path(run["info"]["artifact_uri"]).is_relative_to(folder / "mlartifacts")
     track()
-    assert the_run("codetune").to_dictionary() == run
+    assert only_run("codetune").to_dictionary() == run
     assert promote([]) == 0
     assert set(aliases("codetune")) == {"candidate", "champion"}
     with postgres.connected() as connection, connection.cursor() as cursor:
@@ -196,7 +198,7 @@ def test_postgresql_that_dies_in_the_middle_gets_the_rest_later(
     address = f"postgresql+psycopg2://127.0.0.1:{postgres.port}/postgres"
     left = "data, tags, artifacts, model"
     assert said == (
-        f"MLflow: {address} does not answer. Not sent: {left}. `dvc repro -f -s track` sends it.\n"
+        f"MLflow: {address} does not answer. Not sent: {left}. Run `dvc repro -f -s track` to send it later.\n"
     )
     assert not sent()
     postgres.start()
@@ -213,7 +215,7 @@ def test_postgresql_that_dies_in_the_middle_gets_the_rest_later(
         ({"password": PASSWORD, "database": "nowhere"}, 'database "nowhere" does not exist'),
     ],
 )
-def test_what_postgresql_refuses_is_a_mistake_that_shows_no_password(
+def test_what_postgresql_rejects_is_an_error_without_the_password(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], said: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri_with(**changes))
@@ -223,7 +225,7 @@ def test_what_postgresql_refuses_is_a_mistake_that_shows_no_password(
     assert "Check track.uri and MLFLOW_TRACKING_URI" in str(error.value)
 
 
-def test_the_status_of_what_mlflow_and_requests_raise() -> None:
+def test_http_status_of_errors_of_mlflow_and_requests() -> None:
     import requests
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
@@ -255,8 +257,10 @@ def test_an_address_without_a_driver_gets_the_installed_one(
     assert with_driver("sqlite:///a.db") == "sqlite:///a.db"
 
 
-def test_a_driver_that_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+pg8000://u:secret@127.0.0.1/d")
-    with pytest.raises(UserError, match=r"driver is not installed .*pip install psycopg2-binary") as error:
+    with pytest.raises(
+        UserError, match=r"driver is not installed .*run `pip install psycopg2-binary`"
+    ) as error:
         track()
     assert "secret" not in str(error.value)

@@ -1,4 +1,4 @@
-"""The run in MLflow: sent live, completed, or made from files; the same table whichever way, and only once."""
+"""The run in MLflow: sent live, completed, or created from files; the same contents either way, and only one run."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def table(run: Any) -> dict[str, dict[int, list[float]]]:
     return curve_history(open_store(TrackSettings()), run)
 
 
-def the_file() -> dict[str, dict[int, list[float]]]:
+def expected_table() -> dict[str, dict[int, list[float]]]:
     """reports/train.csv as the table that MLflow should hold: over steps, and the losses over tokens."""
     expected: dict[str, dict[int, list[float]]] = {}
     for row in curve_rows():
@@ -151,7 +151,7 @@ def test_without_a_live_run_one_is_made_from_the_files(folder: Path) -> None:
     track()
     (run,) = runs()
     assert run.info.status == "FINISHED"
-    assert table(run) == the_file()
+    assert table(run) == expected_table()
     assert len(table(run)["train/loss"]) == STEPS
     metrics = run.data.metrics
     assert (metrics["base/pass_at_1"], metrics["tuned/pass_at_1"]) == (2 / 12, 0.5)
@@ -187,11 +187,14 @@ def test_a_weak_sandbox_is_a_tag_and_in_the_description(folder: Path) -> None:
     assert "Judged in a weak sandbox." in tags["mlflow.note.content"]
 
 
-def test_what_was_merged_and_whether_it_was_compared_are_tags(folder: Path) -> None:
-    facts = read_run_contents()
-    assert (facts.tags["codetune.merge_base"], facts.tags["codetune.merge_gate"]) == ("dequantized", "passed")
-    assert facts.finals["merge/loss_difference"] == 0.0001
-    assert "compared" not in facts.tags["mlflow.note.content"]
+def test_the_base_and_the_gate_of_the_merge_are_tags(folder: Path) -> None:
+    contents = read_run_contents()
+    assert (contents.tags["codetune.merge_base"], contents.tags["codetune.merge_gate"]) == (
+        "dequantized",
+        "passed",
+    )
+    assert contents.final_metrics["merge/loss_difference"] == 0.0001
+    assert "compared" not in contents.tags["mlflow.note.content"]
     path = Path("reports/merge.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "base": "original", "gate": "off"}))
     tags = read_run_contents().tags
@@ -225,12 +228,12 @@ def test_a_live_run_is_completed_and_stays_one_run(folder: Path) -> None:
     train_live(curve_rows())
     (live,) = runs()
     assert live.info.status == "FINISHED"
-    assert table(live) == the_file()
+    assert table(live) == expected_table()
     assert "tuned/pass_at_1" not in live.data.metrics
     track()
     (run,) = runs()
     assert run.info.run_id == live.info.run_id
-    assert table(run) == the_file()
+    assert table(run) == expected_table()
     assert run.data.metrics["tuned/pass_at_1"] == 0.5
     assert run.data.params == live.data.params
 
@@ -248,7 +251,7 @@ def test_live_and_made_from_files_hold_the_same(
     assert live.info.run_id != from_files.info.run_id
     assert live.data.metrics == from_files.data.metrics
     assert live.data.params == from_files.data.params
-    assert table(live) == the_file()
+    assert table(live) == expected_table()
 
 
 def test_a_training_that_dies_is_resumed_in_its_run(folder: Path) -> None:
@@ -268,7 +271,7 @@ def test_a_training_that_dies_is_resumed_in_its_run(folder: Path) -> None:
     (run,) = runs()
     assert run.info.run_id == killed.info.run_id
     assert run.info.status == "FINISHED"
-    assert table(run) == the_file()
+    assert table(run) == expected_table()
 
 
 def test_a_run_with_another_curve_is_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +280,7 @@ def test_a_run_with_another_curve_is_replaced(folder: Path, capsys: pytest.Captu
     track()
     (run,) = runs()
     assert run.info.run_id != wrong.info.run_id
-    assert table(run) == the_file()
+    assert table(run) == expected_table()
     assert wrong.info.run_id in capsys.readouterr().out
 
 
@@ -295,7 +298,7 @@ def test_a_second_call_changes_nothing(folder: Path) -> None:
     assert Path("reports/mlflow.json").read_bytes() == identity
 
 
-def test_a_figure_that_changed_is_the_latest(folder: Path) -> None:
+def test_a_changed_metric_is_updated(folder: Path) -> None:
     track()
     path = Path("reports/merge.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "mean_kl": 0.25}))
@@ -312,30 +315,30 @@ def test_another_configuration_is_another_run(folder: Path) -> None:
     assert sorted(run.data.params["evaluate.temperature"] for run in runs()) == ["0.0", "0.8"]
 
 
-def test_a_server_that_is_away_ends_well_and_says_what_is_not_sent(
+def test_an_unreachable_server_is_no_error_and_what_was_not_sent_is_listed(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
     train_live(curve_rows())
     said = capfd.readouterr().err
     assert said.count("\n") == 1
-    assert "the live curve is not sent" in said
+    assert "the live curve is sent when it does" in said
     track()
     out, err = capfd.readouterr()
     assert out == (
-        f"MLflow: {CLOSED} does not answer. Not sent: parameters, curve, figures, data, tags, artifacts. "
-        "`dvc repro -f -s track` sends it.\n"
+        f"MLflow: {CLOSED} does not answer. Not sent: parameters, curve, final metrics, data, tags, artifacts. "
+        "Run `dvc repro -f -s track` to send it later.\n"
     )
     assert not err
     assert json.loads(Path("reports/mlflow.json").read_text())["sent"] is False
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     track()
     (run,) = runs()
-    assert table(run) == the_file()
+    assert table(run) == expected_table()
     assert json.loads(Path("reports/mlflow.json").read_text())["sent"] is True
 
 
-def test_a_server_that_goes_away_in_between(
+def test_a_server_that_stops_answering_in_between(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.exceptions import MlflowException
@@ -372,8 +375,8 @@ def test_a_server_that_comes_back_gets_what_it_missed(
         live.log(*rows[5:10])
         said = eventually(lambda: capsys.readouterr().err)
         assert said == (
-            f"MLflow: {server.uri} does not answer; the live curve is not sent until it does, by the track stage at the "
-            "latest.\n"
+            f"MLflow: {server.uri} does not answer; the live curve is sent when it does, or else by the "
+            "track stage.\n"
         )
         server.start()
         assert "answers again" in eventually(lambda: capsys.readouterr().err)
@@ -381,7 +384,7 @@ def test_a_server_that_comes_back_gets_what_it_missed(
         live.log(*rows[10:])
     (run,) = runs()
     assert run.info.status == "FINISHED"
-    assert table(run) == the_file()
+    assert table(run) == expected_table()
     store = open_store(TrackSettings())
     points = store.client.get_metric_history(run.info.run_id, "train/loss")
     assert [p.timestamp - 10**12 for p in points] == [row["step"] for row in rows]  # when each was seen
@@ -401,7 +404,7 @@ def test_an_experiment_that_another_process_makes_at_the_same_time(
     assert open_store(TrackSettings()).experiment_id == first.experiment_id
 
 
-def test_what_a_server_missed_is_filled_in_by_track(
+def test_track_fills_in_what_a_server_missed(
     server: TrackingServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = curve_rows()
@@ -418,10 +421,10 @@ def test_what_a_server_missed_is_filled_in_by_track(
     track()
     (run,) = runs()
     assert (run.info.run_id, run.info.status) == (cut.info.run_id, "FINISHED")
-    assert table(run) == the_file()
+    assert table(run) == expected_table()
 
 
-def test_a_server_that_takes_and_never_answers_stops_nothing(
+def test_a_server_that_accepts_and_never_answers_blocks_nothing(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -439,14 +442,14 @@ def test_a_server_that_takes_and_never_answers_stops_nothing(
         live.close()
         assert longest < 0.5
         assert time.perf_counter() - started < 15  # most of it is the import of MLflow
-    assert "does not answer; the live curve is not sent" in capfd.readouterr().err
+    assert "does not answer; the live curve is sent when it does" in capfd.readouterr().err
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     track()
     (run,) = runs()
-    assert table(run) == the_file()
+    assert table(run) == expected_table()
 
 
-def test_a_step_that_was_done_twice_keeps_the_run(folder: Path) -> None:
+def test_a_repeated_step_keeps_the_run(folder: Path) -> None:
     rows = curve_rows()
     with training("KILLED") as live:
         live.log(*({**row, "tokens_per_second": 333.0} for row in rows[:6]))
@@ -459,7 +462,7 @@ def test_a_step_that_was_done_twice_keeps_the_run(folder: Path) -> None:
     assert {step: value for step, [value] in speeds.items()} == {
         step: 333.0 if step <= 6 else 420.25 for step in range(1, STEPS + 1)
     }
-    expected = the_file()
+    expected = expected_table()
     assert {k: v for k, v in table(run).items() if "second" not in k} == {
         k: v for k, v in expected.items() if "second" not in k
     }
@@ -475,7 +478,7 @@ def test_losses_are_points_over_tokens_too() -> None:
     ]
 
 
-def test_system_metrics_are_sent_beside_the_curve_and_track_leaves_them(folder: Path) -> None:
+def test_system_metrics_are_sent_with_the_curve_and_kept_by_track(folder: Path) -> None:
     with training(process=os.getpid(), system_seconds=0.05) as live:
         live.log(*curve_rows())
         seen = eventually(
@@ -494,7 +497,7 @@ def test_system_metrics_are_sent_beside_the_curve_and_track_leaves_them(folder: 
     (run,) = runs()
     assert run.info.run_id == seen[0].info.run_id
     assert names <= set(run.data.metrics)
-    assert table(run) == the_file()
+    assert table(run) == expected_table()
 
 
 def test_gauges_of_gpus_and_of_a_process_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -549,9 +552,7 @@ def test_wrong_settings_are_errors(
         ("postgresql://s/db", "Detected out-of-date database schema", 500, False),
     ],
 )
-def test_what_passes_by_itself_is_told_from_what_does_not(
-    uri: str, said: str, status: int, expected: bool
-) -> None:
+def test_temporary_errors_are_recognised(uri: str, said: str, status: int, expected: bool) -> None:
     assert is_temporary(uri, said, status) is expected
 
 
@@ -591,7 +592,7 @@ def test_long_values_become_digests() -> None:
 
 
 @pytest.mark.parametrize("place", [".dvc/tmp/exps/tmpabc", ".cache/sweep/ranks/rank-8-0f3a51c2"])
-def test_the_store_of_a_throw_away_copy_is_the_repository_s(
+def test_a_throw_away_copy_uses_the_store_of_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     copy = tmp_path / place

@@ -66,8 +66,8 @@ def test_columns_charts_and_folded_sections_are_of_metrics_that_a_run_has(
 ) -> None:
     monkeypatch.chdir(make_point(tmp_path / "point", 8))
     Path("reports/index.html").write_text("page")
-    facts = read_run_contents()
-    metrics = {*facts.finals, *(point.name for point in facts.curve)}
+    contents = read_run_contents()
+    metrics = {*contents.final_metrics, *(point.name for point in contents.curve)}
     there = {*(f"metrics.`{m}`" for m in metrics), *(f"params.`{p}`" for p in run_params())}
     assert set(VIEW_COLUMNS) <= there
     drawn = {metric for charts in CHART_SECTIONS.values() for names in charts.values() for metric in names}
