@@ -48,6 +48,7 @@ def format_summary(inputs: ReportInputs, comparison: Comparison) -> str:
         f"{inputs.benchmark} pass@1",
         *(labelled_line(target, format_score(evaluation)) for target, evaluation in evaluations.items()),
         labelled_line("difference", summarise_difference(comparison)),
+        labelled_line("verdict", summarise_verdict(comparison)),
         labelled_line("detectable", describe_smallest_difference(comparison)),
         labelled_line("clean part", summarise_clean_part(compare_clean_part(inputs), inputs)),
         *(labelled_line("warning", caveat) for caveat in find_caveats(inputs)),
@@ -85,12 +86,13 @@ def format_score(evaluation: Mapping[str, Any]) -> str:
 
 
 def summarise_difference(comparison: Comparison) -> str:
-    """Say how many problems were won and lost, and whether that is more than noise."""
+    return f"{len(comparison.won)} problems won, {len(comparison.lost)} lost: {format_difference(comparison)}"
+
+
+def summarise_verdict(comparison: Comparison) -> str:
+    """Say whether the difference is more than noise."""
     noise = "more than noise" if comparison.beyond_noise else "not more than noise"
-    return (
-        f"{len(comparison.won)} problems won, {len(comparison.lost)} lost: {format_difference(comparison)}; "
-        f"{noise} ({comparison.test_name}, p {format_p_value(comparison.p)})"
-    )
+    return f"{noise} ({comparison.test_name}, p {format_p_value(comparison.p)})"
 
 
 def summarise_clean_part(clean: Comparison | None, inputs: ReportInputs) -> str:

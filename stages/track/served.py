@@ -90,11 +90,13 @@ def ends_with_header(prompt: str) -> bool:
             continue
         while isinstance(node, ast.Module | ast.ClassDef) and node.body:
             node = node.body[-1]
-        return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and all(map(is_stub, node.body))
+        return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and all(
+            map(is_placeholder_body, node.body)
+        )
     return False
 
 
-def is_stub(statement: ast.stmt) -> bool:
+def is_placeholder_body(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Pass) or (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     )

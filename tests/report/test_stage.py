@@ -300,9 +300,9 @@ def test_the_summary(folder: Path) -> None:
         "humaneval pass@1",
         "base 16.7% 95% interval 4.7% to 44.8% 2 of 12 problems",
         "tuned 50.0% 95% interval 25.4% to 74.6% 6 of 12 problems",
-        "difference 5 problems won, 1 lost: +33.3 percentage points, 95% interval 0.0 to +66.7; not more",
+        "difference 5 problems won, 1 lost: +33.3 percentage points, 95% interval 0.0 to +66.7",
     ]
-    assert lines[5] == "than noise (exact McNemar test, p = 0.22)"
+    assert lines[5] == "verdict not more than noise (exact McNemar test, p = 0.22)"
     words = " ".join(lines)
     assert "detectable The smallest difference beyond noise on 12 problems is 6 won and none lost" in words
     assert (
