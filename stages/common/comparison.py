@@ -165,7 +165,7 @@ def describe_verdict(comparison: Comparison) -> str:
     result = (
         f"a difference of at least {100 * abs(comparison.difference):.1f} points in either direction"
         if comparison.has_several_samples
-        else f"a split at least as uneven as {won} won, {lost} lost"
+        else f"a split at least as uneven as {won} won and {lost} lost"
     )
     chance = (
         f"If the models were equally good, chance alone would produce {result} in {format_chance(p)} of "
@@ -182,7 +182,10 @@ def describe_disagreement(comparison: Comparison) -> str:
     """Warn if interval and test disagree, as they can when few problems differ; empty if they agree."""
     if (comparison.low > 0 or comparison.high < 0) == comparison.beyond_noise:
         return ""
-    return " The 95% interval suggests otherwise, but it is approximate when few problems differ; the test is exact."
+    return (
+        " The 95% interval suggests otherwise, but it is approximate when few problems differ; "
+        "the test is exact."
+    )
 
 
 def describe_smallest_difference(comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ DRAWS_AT_ONCE = 1_000_000  # values the bootstrap draws per batch: 16 MB
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """Return the unbiased estimate of the chance that at least one of k samples passes: 1 - C(n-c, k) / C(n, k).
+    """Return the unbiased estimate of the chance that one of k samples passes: 1 - C(n-c, k) / C(n, k).
 
     Chen et al., "Evaluating Large Language Models Trained on Code" (arXiv:2107.03374), equation 1.
 
@@ -33,9 +33,9 @@ def pass_at_k_interval(
 ) -> tuple[float, float, float]:
     """Return mean pass@k over problems with its interval: value, low, high.
 
-    With one sample per problem this is Wilson's interval. With several it is a percentile bootstrap over problems,
-    because samples of one problem are not independent trials. If all values are 0, or all are 1, no bootstrap draw
-    would differ: the interval is then Wilson's with each problem as one trial.
+    With one sample per problem this is Wilson's interval. With several it is a percentile bootstrap over
+    problems, because samples of one problem are not independent trials. If all values are 0, or all are 1, no
+    bootstrap draw would differ: the interval is then Wilson's with each problem as one trial.
 
     Args:
         counts: samples n and passed samples c of each problem.
@@ -84,14 +84,14 @@ def wilson_interval(passed: int, total: int, confidence: float = 0.95) -> tuple[
 
 
 def mcnemar_test(won: int, lost: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test: a sign test on the problems where two models differ.
+    """Return the two-sided p-value of McNemar's exact test: a sign test where the two models differ.
 
     Args:
         won: problems that only the second model solves.
         lost: problems that only the first model solves.
 
     Returns:
-        The chance of a split at least this uneven if either outcome were equally likely; 1 if nothing differs.
+        Chance of a split at least this uneven if both outcomes were equally likely; 1 if nothing differs.
     """
     total = won + lost
     tail = sum(math.comb(total, i) for i in range(min(won, lost) + 1))
@@ -99,11 +99,11 @@ def mcnemar_test(won: int, lost: int) -> float:
 
 
 def sign_flip_test(differences: Sequence[int], level: float = 0.05) -> tuple[float, int | None]:
-    """Return the two-sided p-value of the exact sign-flip test, and the smallest sum that it would call significant.
+    """Return the two-sided p of the exact sign-flip test, and the smallest sum it would call significant.
 
-    If two models were equally good on every problem, both signs of each difference would be equally likely. p is the
-    share of the 2^n sign assignments whose sum lies at least as far from 0 (Fisher 1935; Pitman 1937, Suppl. JRSS
-    4:119). With differences of -1, 0 and 1 this is McNemar's exact test.
+    If two models were equally good on every problem, both signs of each difference would be equally likely. p
+    is the share of the 2^n sign assignments whose sum lies at least as far from 0 (Fisher 1935; Pitman 1937,
+    Suppl. JRSS 4:119). With differences of -1, 0 and 1 this is McNemar's exact test.
 
     Args:
         differences: one per problem, in whole units (passed samples, for example).
@@ -133,8 +133,9 @@ def sign_flip_test(differences: Sequence[int], level: float = 0.05) -> tuple[flo
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number by Holm's step-down procedure, in the same order.
 
-    The i-th smallest of m is multiplied by m - i + 1, raised to at least the one before it, and capped at 1. An
-    adjusted p below 0.05 is more than noise even though m tests were made (Holm 1979, Scand. J. Statist. 6:65).
+    The i-th smallest of m is multiplied by m - i + 1, raised to at least the one before it, and capped at 1.
+    An adjusted p below 0.05 is more than noise even though m tests were made (Holm 1979, Scand. J. Statist.
+    6:65).
     """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -171,8 +172,8 @@ def paired_bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the percentile interval of the mean of after - before, drawing whole problems with replacement.
 
-    If no problem differs, no draw does either: the interval is then plus and minus Wilson's upper end for the share
-    of problems that differ.
+    If no problem differs, no draw does either: the interval is then plus and minus Wilson's upper end for the
+    share of problems that differ.
 
     Args:
         before: a score per problem, 0 to 1.
@@ -194,5 +195,5 @@ def paired_bootstrap_interval(
 
 
 def smallest_detectable(total: int, confidence: float = 0.95) -> int:
-    """Return the fewest problems won, none lost, that McNemar's test calls more than noise; total + 1 if none is."""
+    """Return the fewest problems won, none lost, that McNemar's test calls real; total + 1 if none is."""
     return next((won for won in range(1, total + 1) if mcnemar_test(won, 0) <= 1 - confidence), total + 1)

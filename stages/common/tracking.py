@@ -22,9 +22,10 @@ class LiveRun:
         live.log({"loss": 1.25, "learning_rate": 4e-4}, step=10)
         live.close()
 
-    The run is identified by `training_key` and reports/config.yaml: a resumed training continues its existing run and
-    skips steps that the run holds. Log names and values exactly as in reports/train.csv: the `track` stage compares both
-    and replaces a run whose curve differs. It also sends later what could not be sent live.
+    The run is identified by `training_key` and reports/config.yaml: a resumed training continues its existing
+    run and skips steps that the run holds. Log names and values exactly as in reports/train.csv: the `track`
+    stage compares both and replaces a run whose curve differs. It also sends later what could not be sent
+    live.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class LiveRun:
             )
 
     def _write(self, message: dict[str, object]) -> None:
-        """Write one whole line or none: a pipe takes up to 4,096 bytes at once; if it is full, the line is dropped."""
+        """Write a whole line or none: a pipe takes up to 4,096 bytes at once; a full one drops the line."""
         if self._process is None or self._process.stdin is None:
             return
         with contextlib.suppress(OSError):  # the pipe is full, or the sender gave up and said so

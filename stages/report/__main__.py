@@ -2,9 +2,9 @@
 
     python -m stages.report    # what `dvc repro report` runs; open reports/index.html
 
-The comparison of the two models also goes into reports/report.json. The page is self-contained: styles and pictures are
-embedded, and it needs no network and no JavaScript. The pictures are in reports/plots too, except those that DVC itself
-draws from reports/train.csv. The same files give the same bytes.
+The comparison of the two models also goes into reports/report.json. The page is self-contained: styles and
+pictures are embedded, and it needs no network and no JavaScript. The pictures are in reports/plots too,
+except those that DVC itself draws from reports/train.csv. The same files give the same bytes.
 """
 
 from pathlib import Path

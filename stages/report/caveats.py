@@ -1,4 +1,4 @@
-"""What a reader must know before the scores: weak sandboxes, unchecked merges, cut samples, missing functions."""
+"""What a reader must know before the scores: weak sandboxes, unchecked merges, cut samples."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,12 +36,14 @@ def sandbox_caveats(evaluations: Evaluations) -> list[str]:
     if weak:
         models = "Both models were" if len(weak) == len(evaluations) else f"The {weak[0]} model was"
         caveats.append(
-            f"{models} judged in a weak sandbox (level C, resource limits only): a completion could read files, use "
+            f"{models} judged in a weak sandbox (level C, resource limits only): a completion could read "
+            f"files, use "
             "the network and start programs, and so tamper with its judge."
         )
     if len(set(levels.values())) > 1:
         caveats.append(
-            f"The base model was judged at isolation level {levels['base']}, the tuned model at level {levels['tuned']}."
+            f"The base model was judged at isolation level {levels['base']}, the tuned model at level "
+            f"{levels['tuned']}."
         )
     return caveats
 
@@ -58,7 +60,8 @@ def weak_pass_caveats(evaluations: Evaluations) -> list[str]:
         f"{weak_passed} of the {target} model's {passed}" for target, weak_passed, passed in counts
     )
     return [
-        f"{samples} passed samples are weak passes: their tests use classes that the completion defines, so the tests ran "
+        f"{samples} passed samples are weak passes: their tests use classes that the completion defines, "
+        f"so the tests ran "
         "inside the sandbox with it, and the completion could have faked the result."
     ]
 

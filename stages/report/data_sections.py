@@ -46,7 +46,7 @@ def rules_in_order(config: Mapping[str, Any]) -> list[str]:
 
 
 def drop_table(clean: Mapping[str, Any], order: Sequence[str] = ()) -> dict[str, Any]:
-    """Return rows in, dropped by each rule and kept, per source; rules that dropped nothing are listed as idle.
+    """Return rows in, dropped by each rule and kept, per source; `idle` names the rules that dropped nothing.
 
     Args:
         order: the rules as they run; the metrics file has them in alphabetical order.
@@ -101,7 +101,8 @@ def cleaning_facts(clean: Mapping[str, Any]) -> LabelledValues:
         facts.append(
             (
                 "near duplicates",
-                f"MinHash with {near['permutations']} permutations, {near['bands']} bands of {near['rows_a_band']}; "
+                f"MinHash with {near['permutations']} permutations, {near['bands']} bands of "
+                f"{near['rows_a_band']}; "
                 f"{format_number(near['pairs_looked_at'])} pairs compared exactly, "
                 f"{format_number(near['pairs_kept'])} at Jaccard {near['threshold']:g} or more",
             )
@@ -147,8 +148,8 @@ def describe_overlong(pack: Mapping[str, Any]) -> str:
         f"{format_number(cost['labelled_tokens_lost'])} would have been in the loss."
     )
     if cost["dropped"] == cost["rows"]:
-        return f"{rows} rows were longer and were dropped: {lost}"
-    return f"{rows} rows were longer: {dropped} were dropped, the others lost a part. {lost}"
+        return f"{rows} rows were longer (all dropped): {lost}"
+    return f"{rows} rows were longer ({dropped} dropped, the others cut): {lost}"
 
 
 def sources_table(config: Mapping[str, Any], fetch: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -63,7 +63,8 @@ def read_report_inputs(reports: Path = Path("reports")) -> ReportInputs:
         base, tuned = (form.format(evaluation.get(key)) for evaluation in evaluations.values())
         if base != tuned:
             raise UserError(
-                f"reports/evaluate: base was scored on {base}, tuned on {tuned}. Run `dvc repro` to score both again."
+                f"reports/evaluate: base was scored on {base}, tuned on {tuned}. Run `dvc repro` to score "
+                f"both again."
             )
     for target in COMPARED_TARGETS:
         check_samples_match_metrics(evaluations[target], samples[target], target)
@@ -86,7 +87,7 @@ def read_near_problems(path: Path, clean: dict[str, Any], benchmark: str) -> dic
 
 
 def judged_in_weak_sandbox(evaluation: Mapping[str, Any]) -> bool:
-    """Whether a target was judged at isolation level C, which restricts little of what a completion can do."""
+    """Whether a target was judged at isolation level C, which restricts a completion little."""
     return bool(evaluation["isolation"]["level"] == "C")
 
 
@@ -96,7 +97,8 @@ def check_samples_match_metrics(
     """Refuse to show a pass rate that the samples do not support.
 
     Raises:
-        UserError: there is no problem, or the two files disagree on the number of problems or of passed samples.
+        UserError: there are no problems, or the files disagree on how many there are or how many samples
+        passed.
     """
     expected = (evaluation["problems"], evaluation["passed"])
     counted = (
@@ -105,7 +107,8 @@ def check_samples_match_metrics(
     )
     if expected != counted or not samples:
         raise UserError(
-            f"reports/evaluate/{target}.json reports {expected[1]} samples passed and {expected[0]} problems, but "
+            f"reports/evaluate/{target}.json reports {expected[1]} samples passed and {expected[0]} "
+            f"problems, but "
             f"samples.jsonl of {target} has {counted[1]} and {counted[0]}. "
             f"Run `dvc repro -f -s evaluate@{target}` to make both again."
         )

@@ -89,7 +89,7 @@ def format_interval(interval: Interval, form: Callable[[float], str]) -> str:
 
 
 def report_metrics(inputs: ReportInputs, comparison: Comparison, clean: Comparison | None) -> dict[str, Any]:
-    """Return the metrics of reports/report.json. Rates and differences are shares: 0.01 is a percentage point."""
+    """Return the metrics of reports/report.json. Rates and differences are shares: 0.01 is one point."""
     problems = len(comparison.problems)
     best = smallest_detectable(problems)
     here = comparison.detectable_difference
@@ -124,7 +124,7 @@ def difference_metrics(comparison: Comparison) -> dict[str, float]:
 
 
 def near_problems_table(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Return each problem that training rows resemble: how many rows, and the strongest evidence of each kind."""
+    """Return each problem that training rows resemble: how many rows, and the strongest evidence."""
     return [
         {"task_id": task, "rows": line["rows"], "how": "; ".join(strongest_evidence(line))}
         for task in dict.fromkeys(sample["task_id"] for sample in inputs.samples["base"])
@@ -151,20 +151,25 @@ def describe_clean_part(inputs: ReportInputs, clean: Comparison | None) -> str:
     near = inputs.near
     if near is None:
         return (
-            f"It is not known which problems of {inputs.benchmark} the training rows resemble: clean did not compare "
+            f"It is not known which problems of {inputs.benchmark} the training rows resemble: clean did "
+            f"not compare "
             "them with this benchmark."
         )
     if clean is None:
         return "Every problem resembles a training row, so there is no clean part to score."
     unknown = (
-        "This covers only the training rows of this pipeline. What the base model was pretrained on is not known; it is "
+        "This covers only the training rows of this pipeline. What the base model was pretrained on is not "
+        "known; it is "
         "the same for both models."
     )
     if not near:
         return f"No training row resembles a problem of {inputs.benchmark}. {unknown}"
     return (
-        f"{len(near)} problems resemble a training row: it shares words with them, its code is like their solution, or "
-        f"it has a function of the same name. The clean part is the other {len(clean.problems)}. Problems that resemble "
-        "training rows are often easy ones, so compare the two models on the clean part, but not the clean part with the "
+        f"{len(near)} problems resemble a training row: the row shares words with them, has code like "
+        f"their solution, "
+        f"or has a function of the same name. The clean part is the other {len(clean.problems)}. Problems "
+        f"that resemble "
+        "training rows are often easy ones, so compare the two models on the clean part, but not the clean "
+        "part with the "
         f"whole. {unknown}"
     )

@@ -62,7 +62,8 @@ MERGE_BASES = {
     "trained on: the merged model computes a different function from the trained one.",
 }
 COMPARED = (
-    "The figures below compare the merged model with the trained one (the adapter on the quantized base) token by token: "
+    "The figures below compare the merged model with the trained one (the adapter on the quantized base) "
+    "token by token: "
     "the closer they are, the better the score above represents the trained model."
 )
 NOT_COMPARED = "The merged model was not compared with the trained one (merge.parity_tokens is 0)."
@@ -138,7 +139,7 @@ def judging_facts(inputs: ReportInputs) -> LabelledValues:
 
 
 def describe_sampling(metrics: Mapping[str, Any]) -> str:
-    """Say how many completions per problem, and how sampled; both models agree (`read_report_inputs` checks)."""
+    """Say how many completions per problem, and how sampled; `read_report_inputs` checks that both agree."""
     how = f"at temperature {format_number(metrics['temperature'])}" if metrics["temperature"] else "greedy"
     return f"{format_number(metrics['samples'])} per problem, {how}"
 
@@ -159,7 +160,8 @@ def describe_self_test(test: Mapping[str, Any]) -> str:
     succeeded = test["probes_passed"]
     result = f"{len(succeeded)} succeed: {', '.join(succeeded)}" if succeeded else "none succeeds"
     return (
-        f"{test['canonical_passed']} of {test['canonical']} reference solutions pass; of {test['probes']} attempts to "
+        f"{test['canonical_passed']} of {test['canonical']} reference solutions pass; of {test['probes']} "
+        f"attempts to "
         f"escape or cheat, {result}"
     )
 

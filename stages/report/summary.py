@@ -110,7 +110,8 @@ def summarise_clean_part(clean: Comparison | None, inputs: ReportInputs) -> str:
     )
     return (
         f"{len(clean.problems)} problems that no training row resembles: base {base}, tuned {tuned}, "
-        f"{format_points(clean.difference)} points ({format_points(clean.low)} to {format_points(clean.high)})"
+        f"{format_points(clean.difference)} points ({format_points(clean.low)} to "
+        f"{format_points(clean.high)})"
     )
 
 

@@ -3,10 +3,10 @@
     python -m stages.track                                        # what `dvc repro track` runs
     MLFLOW_TRACKING_URI=http://host:5000 dvc repro -f -s track    # send the same run to a server
 
-The files are the truth. A run that `train` sent live gets what it lacks; a run whose curve differs from reports/train.csv
-is replaced. Afterwards MLflow holds what the files say, and a second call changes nothing. The merged model goes into the
-registry last (stages/track/register.py). A server that does not answer is not an error: one line says what was not sent,
-and `dvc repro -f -s track` sends it later.
+The files are the truth. A run that `train` sent live gets what it lacks; a run whose curve differs from
+reports/train.csv is replaced. Afterwards MLflow holds what the files say, and a second call changes nothing.
+The merged model goes into the registry last (stages/track/register.py). A server that does not answer is not
+an error: one line says what was not sent, and `dvc repro -f -s track` sends it later.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Bring the run in MLflow up to date with the files, part by part; what it already holds is not sent again."""
+"""Bring the run in MLflow up to date with the files, part by part; what it holds is not sent again."""
 
 import json
 from typing import Any
@@ -28,7 +28,8 @@ def find_or_create_run(store: Store, contents: RunContents) -> Any:
         if run is not kept:
             store.client.delete_run(run.info.run_id)
             print(
-                f"MLflow: deleted run {run.info.run_id}: it is a duplicate, or its curve differs from reports/train.csv."
+                f"MLflow: deleted run {run.info.run_id}: it is a duplicate, or its curve differs from "
+                f"reports/train.csv."
             )
     return complete_params(store, kept) if kept else create_run(store, contents.identity)
 
@@ -36,8 +37,8 @@ def find_or_create_run(store: Store, contents: RunContents) -> Any:
 def curve_matches(store: Store, run: Any, contents: RunContents) -> bool:
     """Whether each curve point of the run is in the file, and no step holds two points.
 
-    The values of measured (not computed) metrics may differ: a killed and resumed training does some steps twice, and
-    the run may hold the speed of the first time.
+    The values of measured (not computed) metrics may differ: a killed and resumed training does some steps
+    twice, and the run may hold the speed of the first time.
     """
     curve = {(point.name, point.step): point.value for point in contents.curve}
     return all(

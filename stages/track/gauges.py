@@ -10,8 +10,9 @@ SYSTEM = "system/"  # prefix by which MLflow's UI recognises system metrics
 class Gauges:
     """MLflow's own monitors, plus processor and memory of one process.
 
-    Read in the process that sends the curve, not by MLflow's thread, which ends for good the first time a server does
-    not answer. GPUs need the package nvidia-ml-py; without it, or without a GPU, they are left out.
+    Read in the process that sends the curve, not by MLflow's thread, which ends for good the first time a
+    server does not answer. GPUs need the package nvidia-ml-py; without it, or without a GPU, they are left
+    out.
     """
 
     def __init__(self, pid: int) -> None:
@@ -36,8 +37,8 @@ class Gauges:
     def read(self) -> dict[str, float]:
         """Return current values by metric name; processor shares cover the time since the last call.
 
-        The training's processor share is in percent of one core: 200 means two busy cores. Its memory is the resident
-        set, in megabytes.
+        The training's processor share is in percent of one core: 200 means two busy cores. Its memory is the
+        resident set, in megabytes.
         """
         values: dict[str, float] = {}
         for monitor in self._monitors:

@@ -1,8 +1,8 @@
 """Send a training's curve to MLflow while it runs: the process that `stages.common.tracking.LiveRun` starts.
 
-It reads JSON lines from standard input, `{"step", "time", "values"}` for each row of the curve and `{"status"}` at the end.
-If a server does not answer, one line says so; rows are kept and sent when it answers again. What it has not received
-when the training ends is left to the `track` stage.
+It reads JSON lines from standard input, `{"step", "time", "values"}` for each row of the curve and
+`{"status"}` at the end. If a server does not answer, one line says so; rows are kept and sent when it answers
+again. What it has not received when the training ends is left to the `track` stage.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ from stages.track.store import (
 )
 
 PAUSES = (5.0, 60.0)  # seconds before trying a store again that did not answer: at first, and at most
-# Niceness: importing MLflow takes seconds of processor time, so use a core only while the training leaves it idle. Set
-# another on a machine that other programs keep busy, where this process would never run.
+# Niceness: importing MLflow takes seconds of processor time, so use a core only while the training leaves it
+# idle. Set another on a machine that other programs keep busy, where this process would never run.
 POLITE = int(os.environ.get("CODETUNE_LIVE_NICE", "19"))
 
 
@@ -56,7 +56,7 @@ class MessageReader:
 
 
 class CurveSender:
-    """Keeps points until the store has accepted them. Raises UserError if it refuses, never StoreUnavailable."""
+    """Keeps points until the store accepts them. Raises UserError if it refuses, never StoreUnavailable."""
 
     def __init__(self, settings: TrackSettings, training_key: str) -> None:
         self._settings, self._identity = settings, RunIdentity.of(training_key)
@@ -137,7 +137,7 @@ class CurveSender:
 def send_live_curve(
     settings: TrackSettings, training_key: str, descriptor: int, training: int | None = None
 ) -> None:
-    """Send rows from a file descriptor until it closes, with system metrics of the machine and the process `training`.
+    """Send rows from a file descriptor until it closes, and system metrics of the machine and of `training`.
 
     If the training dies without sending a status, its run ends as KILLED.
     """

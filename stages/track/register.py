@@ -1,8 +1,9 @@
 """Register the merged model in MLflow: what evaluate scored, with its origin, loadable from the store alone.
 
-Weights are identified by the digest of models/merged and uploaded once. A version belongs to a run: another run with the
-same weights (another benchmark, or after its run was deleted) gets a new version that points to the existing files.
-The alias `candidate` marks the newest version; `python -m stages.promote` moves `champion`.
+Weights are identified by the digest of models/merged and uploaded once. A version belongs to a run: another
+run with the same weights (another benchmark, or after its run was deleted) gets a new version that points to
+the existing files. The alias `candidate` marks the newest version; `python -m stages.promote` moves
+`champion`.
 """
 
 import os
@@ -171,7 +172,7 @@ def environment_variable(name: str, value: str) -> Iterator[None]:
 
 
 def link_model_to_run(store: Store, run: Any, model: Any, contents: RunContents) -> None:
-    """List the model as an output of the run, and log its scores: MLflow's UI then links each to the other."""
+    """List the model as an output of the run and log its scores: MLflow's UI then links them."""
     from mlflow.entities import LoggedModelOutput, Metric
 
     run_id = run.info.run_id

@@ -83,7 +83,8 @@ def read_run_contents() -> RunContents:
     metrics = {name: read_json(f"reports/{name}.json") for name in TRACKED_REPORTS}
     if "training_key" not in metrics["train"]:
         raise UserError(
-            "reports/train.json: 'training_key' is missing. Run `dvc repro -f -s train` to make the file again."
+            "reports/train.json: 'training_key' is missing. Run `dvc repro -f -s train` to make the file "
+            "again."
         )
     digests = lock_digests(Path("dvc.lock"))
     return RunContents(
@@ -107,7 +108,9 @@ def read_run_contents() -> RunContents:
 
 
 def read_curve_points(path: Path) -> list[MetricPoint]:
-    """Read the points of reports/train.csv: one metric per column over steps, losses over tokens too; no empty cells.
+    """Read the points of reports/train.csv: a metric per column over steps, losses over tokens too.
+
+    Empty cells give no point.
 
     Raises:
         UserError: the file is missing, or a cell is not a number; names the line.
@@ -122,7 +125,8 @@ def read_curve_points(path: Path) -> list[MetricPoint]:
                     points += row_points({key: float(cell) for key, cell in row.items() if cell}, step)
                 except (KeyError, TypeError, ValueError) as error:
                     raise UserError(
-                        f"{path}, line {reader.line_num}: not a row of the curve ({error}). Run `dvc repro -f -s train` to make the file again."
+                        f"{path}, line {reader.line_num}: not a row of the curve ({error}). "
+                        "Run `dvc repro -f -s train` to make the file again."
                     ) from None
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Run `dvc repro train` to make it.") from None
@@ -130,7 +134,7 @@ def read_curve_points(path: Path) -> list[MetricPoint]:
 
 
 def collect_final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Return the numbers of each reports/*.json: `tuned/pass_at_1`, `pack/train.utilisation`, `seconds/train`, ...
+    """Return the numbers of each reports/*.json: `tuned/pass_at_1`, `seconds/train`, ...
 
     Of nested numbers only those in NESTED_METRICS, since MLflow's UI draws a chart for each metric.
     """
@@ -187,7 +191,7 @@ def require_path(path: str) -> Path:
 
 
 def git_tags() -> dict[str, str]:
-    """Return the commit, and which files differ from it besides those the pipeline writes; empty outside git."""
+    """Return the commit, and which files other than outputs differ from it; empty outside git."""
     try:
         commit = git_output("rev-parse", "HEAD").strip()
         changed = [line[3:].strip() for line in git_output("status", "--porcelain").splitlines()]
@@ -218,7 +222,7 @@ def sandbox_tags(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def merge_tags(merge: dict[str, Any]) -> dict[str, str]:
-    """Return what the adapter was merged into, and whether the merged model was compared with the trained one.
+    """Return what the adapter was merged into, and whether the result was compared with the trained model.
 
     The results are metrics (`merge/mean_kl`), the limits parameters (`merge.max_mean_kl`).
     """
@@ -247,8 +251,9 @@ def description_tag(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
     if metrics["merge"]["gate"] == "off":
         warnings += " The merged model was not compared with the trained one."
     return {
-        "mlflow.note.content": f"{tuned['benchmark']} pass@1: base {format_passed(base)}, tuned {format_passed(tuned)}; the difference is {noise} "
-        f"than noise (p {metrics['report']['p']:.2g}).{warnings} Report: artifact index.html"
+        "mlflow.note.content": f"{tuned['benchmark']} pass@1: base {format_passed(base)}, "
+        f"tuned {format_passed(tuned)}; the difference is {noise} than noise (p "
+        f"{metrics['report']['p']:.2g}).{warnings} Report: artifact index.html"
     }
 
 

@@ -12,8 +12,8 @@ class TrackSettings:
     experiment: str = "codetune"
     # Address of the store; the environment variable MLFLOW_TRACKING_URI takes precedence
     uri: str = "sqlite:///mlflow.db"
-    # Where a new experiment keeps its files. Empty: a server decides; sqlite: mlartifacts/ beside the database file;
-    # other databases: mlartifacts/ here
+    # Where a new experiment keeps its files. Empty: a server decides; sqlite: mlartifacts/ beside the
+    # database file; other databases: mlartifacts/ here
     artifacts: str = ""
     # Name of the merged model in MLflow's registry: letters, digits, . _ -; empty: do not register it
     registered_model: str = "codetune"

@@ -90,7 +90,7 @@ def store_uri(settings: TrackSettings) -> str:
 
 
 def main_root() -> Path:
-    """Return the repository's root, even from a throw-away copy of `dvc exp run --temp` or of a sweep's point."""
+    """Return the repository's root, also from a temporary copy (`dvc exp run --temp`, a sweep's point)."""
     return Path(re.split(r"/\.dvc/tmp/exps/|/\.cache/sweep/", str(Path.cwd()))[0])
 
 
@@ -116,7 +116,8 @@ def open_store(settings: TrackSettings) -> Store:
     if experiment.lifecycle_stage != "active":
         raise UserError(
             f"track.experiment: '{settings.experiment}' was deleted from the store. Restore it "
-            f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`) or choose another name."
+            f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`) or choose another "
+            f"name."
         )
     return Store(client, experiment.experiment_id, uri)
 
@@ -138,7 +139,7 @@ def create_experiment(client: Any, settings: TrackSettings, uri: str) -> None:
 
 
 def connect(uri: str) -> Any:
-    """Return an MlflowClient that gives up on a database within seconds; MLflow's ten attempts take two minutes."""
+    """Return an MlflowClient that gives up on a database in seconds, not after MLflow's two minutes."""
     if not uri.startswith("http"):
         import mlflow.store.db.utils
 
@@ -150,7 +151,7 @@ def connect(uri: str) -> Any:
 
 @contextmanager
 def translate_errors(uri: str) -> Iterator[None]:
-    """Turn errors of MLflow into StoreUnavailable (try again later) or UserError (store or settings are wrong)."""
+    """Turn MLflow's errors into StoreUnavailable (try again later) or UserError (fix store or settings)."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -223,7 +224,7 @@ def create_run(store: Store, identity: RunIdentity) -> Any:
 
 
 def sweep_tags() -> dict[str, str]:
-    """Return the tags of a sweep's point: its sweep, and the run that its own is nested under; empty otherwise."""
+    """Return the tags of a sweep's point: its sweep, and the parent of its run; empty outside a sweep."""
     tags = {SWEEP_TAG: os.environ.get(SWEEP_VARIABLE, ""), PARENT_TAG: os.environ.get(SWEEP_RUN_VARIABLE, "")}
     return {name: value for name, value in tags.items() if value}
 
@@ -288,7 +289,7 @@ def curve_history(store: Store, run: Any) -> dict[str, dict[int, list[float]]]:
 
 
 def log_points(store: Store, run_id: str, points: Sequence[MetricPoint]) -> None:
-    """Log points whose values are finite. MLflow keeps a point that is logged twice with the same time once."""
+    """Log points whose values are finite. MLflow stores a point logged twice with the same time once."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)

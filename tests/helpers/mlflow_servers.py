@@ -73,7 +73,8 @@ class MlflowServer(Process):
         settings = folder / "auth.ini"
         settings.write_text(
             f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/users.db\n"
-            f"admin_username = {USER}\nadmin_password = {PASSWORD}\nauth_cache_ttl_seconds = 600\n"  # without a cache, each request takes 0.1 s
+            f"admin_username = {USER}\nadmin_password = {PASSWORD}\n"
+            "auth_cache_ttl_seconds = 600\n"  # without a cache, each request takes 0.1 s
         )
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")},
@@ -102,7 +103,7 @@ class MlflowServer(Process):
 
 
 class Postgres(Process):
-    """PostgreSQL (Debian's package postgresql) with a password, in a folder of its own, which `remove` deletes."""
+    """PostgreSQL (Debian's package postgresql) with a password, in its own folder, which `remove` deletes."""
 
     end = signal.SIGQUIT  # at once, but its children first: they hold memory that a restart needs
 

@@ -1,4 +1,4 @@
-"""Invented files of a finished pipeline, in the formats that the stages write, for report and track to read."""
+"""Invented files of a finished pipeline, in the formats that the stages write."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ SLOT = "</pre><script>alert(1)</script>"  # a model may write this; it must neve
 
 
 def problem_samples(passed: set[int], problems: int = 12, samples: int = 1) -> list[dict[str, Any]]:
-    """Return samples of HumanEval/0, /1, ...; for a problem in `passed` all pass, except the last of several."""
+    """Return samples of HumanEval/0, /1, ...; for problems in `passed` all pass, except the last of several."""
     return [
         {
             "task_id": f"HumanEval/{i}",

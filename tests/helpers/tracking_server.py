@@ -8,7 +8,7 @@ import pytest
 
 
 class TrackingServer:
-    """Serves a sqlite store at `uri`; after `stop` it refuses connections, after `start` the same address answers."""
+    """Serves a sqlite store at `uri`; `stop` makes it refuse connections, `start` serves it again."""
 
     def __init__(self, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from mlflow.server import handlers

@@ -108,7 +108,7 @@ def test_the_page_shows_the_content_of_the_files(folder: Path) -> None:
         "no docstring 70",
         "not valid Python",
         "line ends 3",
-        "3 rows were longer: 1 were dropped, the others lost a part. 1,500 tokens lost, of which 900 would have been in the loss.",
+        "3 rows were longer (1 dropped, the others cut): 1,500 tokens lost, of which 900 would have been in the loss.",
         "5 rows passed, 1 failed, 94 have none that can run",
         "MinHash with 256 permutations, 64 bands of 4; 1,234 pairs compared exactly, 3 at Jaccard 0.7 or more",
         "80 among 92 rows",
