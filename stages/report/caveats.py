@@ -37,8 +37,7 @@ def sandbox_caveats(evaluations: Evaluations) -> list[str]:
         models = "Both models were" if len(weak) == len(evaluations) else f"The {weak[0]} model was"
         caveats.append(
             f"{models} judged in a weak sandbox (level C, resource limits only): a completion could read "
-            f"files, use "
-            "the network and start programs, and so tamper with its judge."
+            "files, use the network and start programs, and so tamper with its judge."
         )
     if len(set(levels.values())) > 1:
         caveats.append(
@@ -60,9 +59,8 @@ def weak_pass_caveats(evaluations: Evaluations) -> list[str]:
         f"{weak_passed} of the {target} model's {passed}" for target, weak_passed, passed in counts
     )
     return [
-        f"{samples} passed samples are weak passes: their tests use classes that the completion defines, "
-        f"so the tests ran "
-        "inside the sandbox with it, and the completion could have faked the result."
+        f"{samples} passed samples are weak passes: their tests use classes that the completion defines, so "
+        "the tests ran inside the sandbox with it, and the completion could have faked the result."
     ]
 
 

@@ -102,8 +102,7 @@ def cleaning_facts(clean: Mapping[str, Any]) -> LabelledValues:
             (
                 "near duplicates",
                 f"MinHash with {near['permutations']} permutations, {near['bands']} bands of "
-                f"{near['rows_a_band']}; "
-                f"{format_number(near['pairs_looked_at'])} pairs compared exactly, "
+                f"{near['rows_a_band']}; {format_number(near['pairs_looked_at'])} pairs compared exactly, "
                 f"{format_number(near['pairs_kept'])} at Jaccard {near['threshold']:g} or more",
             )
         )

@@ -108,7 +108,6 @@ def check_samples_match_metrics(
     if expected != counted or not samples:
         raise UserError(
             f"reports/evaluate/{target}.json reports {expected[1]} samples passed and {expected[0]} "
-            f"problems, but "
-            f"samples.jsonl of {target} has {counted[1]} and {counted[0]}. "
-            f"Run `dvc repro -f -s evaluate@{target}` to make both again."
+            f"problems, but samples.jsonl of {target} has {counted[1]} and {counted[0]}. Run `dvc repro -f "
+            f"-s evaluate@{target}` to make both again."
         )

@@ -152,24 +152,19 @@ def describe_clean_part(inputs: ReportInputs, clean: Comparison | None) -> str:
     if near is None:
         return (
             f"It is not known which problems of {inputs.benchmark} the training rows resemble: clean did "
-            f"not compare "
-            "them with this benchmark."
+            "not compare them with this benchmark."
         )
     if clean is None:
         return "Every problem resembles a training row, so there is no clean part to score."
     unknown = (
         "This covers only the training rows of this pipeline. What the base model was pretrained on is not "
-        "known; it is "
-        "the same for both models."
+        "known; it is the same for both models."
     )
     if not near:
         return f"No training row resembles a problem of {inputs.benchmark}. {unknown}"
     return (
-        f"{len(near)} problems resemble a training row: the row shares words with them, has code like "
-        f"their solution, "
-        f"or has a function of the same name. The clean part is the other {len(clean.problems)}. Problems "
-        f"that resemble "
-        "training rows are often easy ones, so compare the two models on the clean part, but not the clean "
-        "part with the "
-        f"whole. {unknown}"
+        f"{len(near)} problems resemble a training row: the row shares words with them, has code like their "
+        f"solution, or has a function of the same name. The clean part is the other {len(clean.problems)}. "
+        "Problems that resemble training rows are often easy ones, so compare the two models on the clean "
+        f"part, but not the clean part with the whole. {unknown}"
     )

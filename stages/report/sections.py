@@ -63,8 +63,7 @@ MERGE_BASES = {
 }
 COMPARED = (
     "The figures below compare the merged model with the trained one (the adapter on the quantized base) "
-    "token by token: "
-    "the closer they are, the better the score above represents the trained model."
+    "token by token: the closer they are, the better the score above represents the trained model."
 )
 NOT_COMPARED = "The merged model was not compared with the trained one (merge.parity_tokens is 0)."
 
@@ -161,8 +160,7 @@ def describe_self_test(test: Mapping[str, Any]) -> str:
     result = f"{len(succeeded)} succeed: {', '.join(succeeded)}" if succeeded else "none succeeds"
     return (
         f"{test['canonical_passed']} of {test['canonical']} reference solutions pass; of {test['probes']} "
-        f"attempts to "
-        f"escape or cheat, {result}"
+        f"attempts to escape or cheat, {result}"
     )
 
 

@@ -115,9 +115,8 @@ def open_store(settings: TrackSettings) -> Store:
             experiment = client.get_experiment_by_name(settings.experiment)
     if experiment.lifecycle_stage != "active":
         raise UserError(
-            f"track.experiment: '{settings.experiment}' was deleted from the store. Restore it "
-            f"(`mlflow experiments restore --experiment-id {experiment.experiment_id}`) or choose another "
-            f"name."
+            f"track.experiment: '{settings.experiment}' was deleted from the store. Restore it (`mlflow "
+            f"experiments restore --experiment-id {experiment.experiment_id}`) or choose another name."
         )
     return Store(client, experiment.experiment_id, uri)
 
