@@ -275,8 +275,8 @@ def test_an_upload_that_is_cut_off_is_reported_and_completed_later(
 
     monkeypatch.setattr(MlflowClient, "log_model_artifacts", dies)
     track()
-    said = f"MLflow: {server.uri} does not answer. Not sent: model. Run `dvc repro -f -s track` to send it later.\n"
-    assert capsys.readouterr().out == said
+    expected = f"MLflow: {server.uri} does not answer. Not sent: model. Run `dvc repro -f -s track` to send it later.\n"
+    assert capsys.readouterr().out == expected
     assert json.loads(Path("reports/mlflow.json").read_text("utf-8"))["sent"] is False
     server.start()
     monkeypatch.setattr(MlflowClient, "log_model_artifacts", send)
@@ -317,11 +317,11 @@ def test_the_champion_completes_functions_as_they_were_judged(project: Project, 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    made = json.loads(done.stdout.splitlines()[-1])
-    assert len(made) == len(prompts)
-    assert any(made)  # the tiny model ends some at once
+    completions = json.loads(done.stdout.splitlines()[-1])
+    assert len(completions) == len(prompts)
+    assert any(completions)  # the tiny model ends some at once
     # the tiny tokenizer keeps a line break a token of its own, so that completions begin where the prompts end
-    assert [text.rstrip() for text in made] == [sample["completion"].rstrip() for sample in samples]
+    assert [text.rstrip() for text in completions] == [sample["completion"].rstrip() for sample in samples]
 
 
 def joined(tokens: Callable[[str], list[str]]) -> Any:

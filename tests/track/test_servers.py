@@ -45,12 +45,12 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
 
     place = tmp_path_factory.mktemp("server")
     MlflowClient(tracking_uri=f"sqlite:///{place}/served.db").search_experiments()  # quicker than it does so
-    made = MlflowServer(place, place / "served.db")
+    server = MlflowServer(place, place / "served.db")
     try:
-        made.start()
-        yield made
+        server.start()
+        yield server
     finally:
-        made.stop()
+        server.stop()
 
 
 @pytest.fixture
@@ -64,12 +64,12 @@ def server(folder: Path, mlflow_server: MlflowServer, monkeypatch: pytest.Monkey
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Postgres]:
-    made = Postgres()
+    server = Postgres()
     try:
-        made.start()
-        yield made
+        server.start()
+        yield server
     finally:
-        made.remove()
+        server.remove()
 
 
 @pytest.fixture
@@ -140,10 +140,10 @@ def test_a_wrong_password_fails_track_but_never_the_training(
     for row in curve_rows():
         live.log({"loss": row["loss"]}, row["step"])
     live.close()
-    said = capfd.readouterr().err
+    output = capfd.readouterr().err
     reason = "the user name or password is missing or wrong. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-    assert said.count("\n") == 1
-    assert f"the live curve is not sent (MLflow store {server.uri}: {reason})" in said
+    assert output.count("\n") == 1
+    assert f"the live curve is not sent (MLflow store {server.uri}: {reason})" in output
     with pytest.raises(UserError) as error:
         track()
     assert str(error.value) == f"MLflow store {server.uri}: {reason}"
@@ -194,10 +194,10 @@ def test_postgresql_that_dies_in_the_middle_gets_the_rest_later(
 
     monkeypatch.setattr(MlflowClient, "log_inputs", dies)
     track(experiment="dies", registered_model="dies")
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     address = f"postgresql+psycopg2://127.0.0.1:{postgres.port}/postgres"
     left = "data, tags, artifacts, model"
-    assert said == (
+    assert output == (
         f"MLflow: {address} does not answer. Not sent: {left}. Run `dvc repro -f -s track` to send it later.\n"
     )
     assert not sent()
@@ -209,17 +209,17 @@ def test_postgresql_that_dies_in_the_middle_gets_the_rest_later(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"password": "a wrong one"}, "password authentication failed"),
         ({"password": PASSWORD, "database": "nowhere"}, 'database "nowhere" does not exist'),
     ],
 )
 def test_what_postgresql_rejects_is_an_error_without_the_password(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], said: str
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], message: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri_with(**changes))
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         track()
     assert changes["password"].replace(" ", "%20") not in str(error.value)
     assert "Check track.uri and MLFLOW_TRACKING_URI" in str(error.value)

@@ -111,10 +111,10 @@ def training(status: str = "FINISHED", process: int | None = None, **changes: An
     settings = TrackSettings(**changes)
     sender = threading.Thread(target=send_live_curve, args=(settings, "0123456789abcdef", receiving, process))
     sender.start()
-    made = Training(sending)
+    trainer = Training(sending)
     try:
-        yield made
-        made._write({"status": status})
+        yield trainer
+        trainer._write({"status": status})
     finally:
         os.close(sending)
         sender.join(30)
@@ -139,12 +139,12 @@ def eventually(what: Callable[[], Any]) -> Any:
 def server(folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrackingServer]:
     """A tracking server that is the store from here on."""
     Path("served.db").write_bytes(empty_store.read_bytes())
-    made = TrackingServer(folder / "served.db", monkeypatch)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
+    server = TrackingServer(folder / "served.db", monkeypatch)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("stages.track.live.PAUSES", (0.1, 0.1))
-    yield made
-    made.stop()
+    yield server
+    server.stop()
 
 
 def test_without_a_live_run_one_is_made_from_the_files(folder: Path) -> None:
@@ -320,9 +320,9 @@ def test_an_unreachable_server_is_no_error_and_what_was_not_sent_is_listed(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
     train_live(curve_rows())
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert "the live curve is sent when it does" in said
+    output = capfd.readouterr().err
+    assert output.count("\n") == 1
+    assert "the live curve is sent when it does" in output
     track()
     out, err = capfd.readouterr()
     assert out == (
@@ -373,8 +373,8 @@ def test_a_server_that_comes_back_gets_what_it_missed(
         eventually(lambda: [len(table(run).get("train/loss", {})) for run in runs()] == [5])
         server.stop()
         live.log(*rows[5:10])
-        said = eventually(lambda: capsys.readouterr().err)
-        assert said == (
+        output = eventually(lambda: capsys.readouterr().err)
+        assert output == (
             f"MLflow: {server.uri} does not answer; the live curve is sent when it does, or else by the "
             "track stage.\n"
         )
@@ -541,7 +541,7 @@ def test_wrong_settings_are_errors(
 
 
 @pytest.mark.parametrize(
-    ("uri", "said", "status", "expected"),
+    ("uri", "message", "status", "expected"),
     [
         ("http://s", "", 503, True),
         ("http://s", "", 404, False),
@@ -552,8 +552,8 @@ def test_wrong_settings_are_errors(
         ("postgresql://s/db", "Detected out-of-date database schema", 500, False),
     ],
 )
-def test_temporary_errors_are_recognised(uri: str, said: str, status: int, expected: bool) -> None:
-    assert is_temporary(uri, said, status) is expected
+def test_temporary_errors_are_recognised(uri: str, message: str, status: int, expected: bool) -> None:
+    assert is_temporary(uri, message, status) is expected
 
 
 @pytest.mark.parametrize(

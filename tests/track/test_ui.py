@@ -61,7 +61,7 @@ def server(project: Project) -> Iterator[str]:
     # `-o setup`: this interpreter is the project's, there is nothing to install
     command = ["make", "-f", str(REPOSITORY / "Makefile"), "-o", "setup", "ui", f"PORT={port}"]
     with (project.root.parent / "ui.log").open("wb") as log:
-        made = subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=project.root,
             env=environment(project.root),
@@ -73,12 +73,12 @@ def server(project: Project) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(made.pid, signal.SIGINT)  # what Ctrl-C does
+        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
         try:
-            made.wait(20)
+            process.wait(20)
         finally:
-            if made.poll() is None:
-                os.killpg(made.pid, signal.SIGKILL)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +122,16 @@ def visitor(address: str) -> Iterator[Visitor]:
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=AT_HOME)
-        made = Visitor(browser, None, [])
-        page = made.page()
+        visitor = Visitor(browser, None, [])
+        page = visitor.page()
         page.goto(address)
         page.get_by_text("Model training", exact=True).click()
         page.locator("[data-component-id='mlflow.assistant.chat_panel.close']").click()
-        made.chosen = page.context.storage_state()
+        visitor.chosen = page.context.storage_state()
         page.context.close()
-        yield made
+        yield visitor
         browser.close()
-    hosts = {urlsplit(url).netloc for url in made.asked if url.startswith(("http", "ws"))}
+    hosts = {urlsplit(url).netloc for url in visitor.asked if url.startswith(("http", "ws"))}
     assert hosts == {urlsplit(address).netloc}
 
 

@@ -48,16 +48,16 @@ def test_a_view_is_written_once_and_what_users_make_of_it_stays() -> None:
 def test_the_view_is_text_that_the_ui_inflates() -> None:
     view = json.loads(saved_view())
     assert view["name"] == VIEW_NAME
-    kind, state = view["state"].split(";")
+    kind, deflated = view["state"].split(";")
     assert kind == "deflate"
-    made = json.loads(zlib.decompress(base64.b64decode(state)))
-    assert made["selectedColumns"][:3] == [
+    state = json.loads(zlib.decompress(base64.b64decode(deflated)))
+    assert state["selectedColumns"][:3] == [
         "params.`train.lora.rank`",
         "params.`train.learning_rate`",
         "metrics.`tuned/pass_at_1`",
     ]
-    assert [s["name"] for s in made["compareRunSections"] if s["display"]] == ["pass@1", "loss", "speed"]
-    assert {c["metricSectionId"] for c in made["compareRunCharts"]} == {"pass@1", "loss", "speed"}
+    assert [s["name"] for s in state["compareRunSections"] if s["display"]] == ["pass@1", "loss", "speed"]
+    assert {c["metricSectionId"] for c in state["compareRunCharts"]} == {"pass@1", "loss", "speed"}
     assert len(saved_view()) < 5000  # MLflow's limit of a tag
 
 
