@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.git import blob, experiment_ref
-from stages.common.stage import CONFIG
+from stages.common.stage import COMPOSED_CONFIG
 from stages.sweep.point import Result
 from stages.sweep.spec import Plan
 from stages.track.settings import TrackSettings
@@ -107,7 +107,7 @@ def runs_of(store: Store, plan: Plan, result: Result) -> Sequence[Any] | None:
     if result.objective is None:
         return None
     ref, root = experiment_ref(plan.commit, result.name), Path(plan.root)
-    train, config = (blob(ref, path, root) for path in ("reports/train.json", str(CONFIG)))
+    train, config = (blob(ref, path, root) for path in ("reports/train.json", str(COMPOSED_CONFIG)))
     if train is None or config is None:
         return None
     key = str(json.loads(train).get("training_key"))

@@ -14,7 +14,8 @@ import yaml
 from stages.common.curve import CURVE_FILE
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
-from stages.track.store import CONFIG, MetricPoint, RunIdentity, row_points, sweep_tags
+from stages.common.stage import COMPOSED_CONFIG
+from stages.track.store import MetricPoint, RunIdentity, row_points, sweep_tags
 
 TRACKED_REPORTS = (
     "base",
@@ -103,7 +104,7 @@ def read_run_contents() -> RunContents:
             **{f"dvc.{path}": digest for path, digest in digests.items()},
         },
         artifacts=[require_path(path) for path in ARTIFACTS],
-        origin=model_origin(metrics["base"], yaml.safe_load(CONFIG.read_text("utf-8"))),
+        origin=model_origin(metrics["base"], yaml.safe_load(COMPOSED_CONFIG.read_text("utf-8"))),
     )
 
 

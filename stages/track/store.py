@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from stages.common.errors import UserError
-from stages.common.stage import CONFIG
+from stages.common.stage import COMPOSED_CONFIG
 from stages.track.server_errors import NO_DRIVER, PERMANENT_DATABASE_ERROR, REFUSED, http_status, with_driver
 from stages.track.settings import TrackSettings
 
@@ -60,7 +60,7 @@ class RunIdentity:
     @classmethod
     def of(cls, training_key: str) -> "RunIdentity":
         """Return the identity under the current reports/config.yaml."""
-        return cls(training_key, hashlib.sha256(CONFIG.read_bytes()).hexdigest())
+        return cls(training_key, hashlib.sha256(COMPOSED_CONFIG.read_bytes()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def complete_params(store: Store, run: Any) -> Any:
 
 def run_params() -> dict[str, str]:
     """Return the parameters of a run: reports/config.yaml, flattened."""
-    return flatten_config(yaml.safe_load(CONFIG.read_text("utf-8")))
+    return flatten_config(yaml.safe_load(COMPOSED_CONFIG.read_text("utf-8")))
 
 
 def flatten_config(value: Any, prefix: str = "") -> dict[str, str]:
