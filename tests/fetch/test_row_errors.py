@@ -1,4 +1,4 @@
-"""fetch: every kind of bad row in every format it can occur in, dropped and counted, or an error that names file and row."""
+"""fetch: each reason to reject a row, in each format: the row is counted and dropped, or an error names file and row."""
 
 import gzip
 import io

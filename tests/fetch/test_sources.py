@@ -1,4 +1,4 @@
-"""fetch: files here, files at URLs, licences: pinned, resumed, refused in one message before anything is downloaded."""
+"""fetch: local files, URLs and licences: pinned, resumed, and refused in one message before any download."""
 
 import hashlib
 import os
