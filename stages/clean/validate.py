@@ -129,7 +129,7 @@ def open_pool(isolation: str, cpu_seconds: float, memory_mib: int, allow_weak_sa
     from stages.judge.pool import Pool
     from stages.judge.sandbox.host import Limits
     from stages.judge.sandbox.levels import detect
-    from stages.judge.self_test import run_probes
+    from stages.judge.selftest import run_probes
 
     found = detect(isolation)
     if found.level == "C" and not allow_weak_sandbox:

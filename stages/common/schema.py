@@ -56,7 +56,7 @@ class Problem:
     expected: str = ""
     # Absolute tolerance of numbers; 0: exact, but 1e-6 where floats are expected.
     atol: float = 0.0
-    # How a result is compared; a name in stages/judge/answer_checks.py.
+    # How a result is compared; a name in stages/judge/oracles.py.
     oracle: str = "equal"
 
     def row(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from stages.common.errors import UserError
 from stages.common.files import read_jsonl
 from stages.common.schema import BENCHMARK_FOLDER, Problem
-from stages.judge.answer_checks import ANSWER_CHECKS
+from stages.judge.oracles import ANSWER_CHECKS
 
 
 def benchmark_path(name: str, folder: Path = BENCHMARK_FOLDER) -> Path:

@@ -10,7 +10,7 @@ from stages.common.schema import Problem
 from stages.judge.pool import OnVerdict, Pool, Submission
 from stages.judge.sandbox.host import Isolation, Limits
 from stages.judge.sandbox.levels import detect
-from stages.judge.self_test import SelfTest, run_self_test
+from stages.judge.selftest import SelfTest, run_self_test
 from stages.judge.settings import JudgeSettings
 from stages.judge.verdict import WEAK_PREFIX, Verdict
 

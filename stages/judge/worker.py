@@ -19,8 +19,11 @@ from dataclasses import asdict
 from typing import Any
 
 from stages.common.schema import Problem
-from stages.judge import answer_checks
-from stages.judge.candidate_proxy import (
+from stages.judge import oracles
+from stages.judge.extract.program import extract_program
+from stages.judge.sandbox import kernel, values
+from stages.judge.sandbox.host import Candidate, Isolation, LevelUnavailable, Limits, Sandbox, SandboxFailed
+from stages.judge.stub import (
     CandidateEnded,
     CandidateProxy,
     TestTooLong,
@@ -29,9 +32,6 @@ from stages.judge.candidate_proxy import (
     run_inputs,
     run_test,
 )
-from stages.judge.extract.program import extract_program
-from stages.judge.sandbox import kernel, values
-from stages.judge.sandbox.host import Candidate, Isolation, LevelUnavailable, Limits, Sandbox, SandboxFailed
 from stages.judge.verdict import WEAK_PREFIX, Verdict
 
 WORKER_MEMORY_BYTES = 4 << 30
@@ -83,7 +83,7 @@ class SampleJudge:
         if not problem.inputs:
             return lambda proxy: run_test(problem, proxy, seed, limit)
         if problem.expected:
-            expected = answer_checks.evaluate_literal(problem.expected)
+            expected = oracles.evaluate_literal(problem.expected)
         else:
             expected = self.canonical_answers(problem, seed)
         return lambda proxy: run_inputs(problem, proxy, expected, limit)
@@ -98,7 +98,7 @@ class SampleJudge:
             answers: list[Any] = []
 
             def collect(proxy: CandidateProxy) -> None:
-                answers.extend(proxy.batch(answer_checks.encode_calls(problem.inputs)))
+                answers.extend(proxy.batch(oracles.encode_calls(problem.inputs)))
 
             program = extract_program(problem.prompt, problem.entry_point, problem.canonical_solution).program
             verdict = self.run_program(problem, program, seed, collect)
@@ -106,7 +106,7 @@ class SampleJudge:
                 raise SandboxFailed(
                     f"its canonical solution does not answer the inputs: {verdict.verdict}, {verdict.reason}"
                 )
-            self.canonical[problem.task_id] = answer_checks.expected_answers(answers, problem.oracle)
+            self.canonical[problem.task_id] = oracles.expected_answers(answers, problem.oracle)
         return self.canonical[problem.task_id]
 
     def run_program(

@@ -230,9 +230,9 @@ def test_without_a_sandbox_nothing_is_run_unless_the_risk_is_taken(monkeypatch: 
 
 
 def test_a_sandbox_that_lets_a_probe_out_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.judge import self_test
+    from stages.judge import selftest
 
-    monkeypatch.setattr(self_test, "ESCAPES", {"always": "return 1"})
+    monkeypatch.setattr(selftest, "ESCAPES", {"always": "return 1"})
     monkeypatch.setattr(validate, "open_pool", validate.open_pool.__wrapped__)
     with pytest.raises(UserError, match="does not stop: always"):
         run_checks([Check("r", DOUBLE)], settings())

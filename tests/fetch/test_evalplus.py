@@ -12,7 +12,7 @@ from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.settings import Source
-from stages.judge.answer_checks import evaluate_literal
+from stages.judge.oracles import evaluate_literal
 from stages.judge.sandbox.host import Limits
 from stages.judge.sandbox.levels import detect
 from tests.helpers.judge_process import JudgeProcess

@@ -1,7 +1,7 @@
 """The judge of one sample after another, in a process of its own: the pool's worker.
 
 A test program that outlasts its CPU limit in C code takes its process with it (SIGPROF,
-`candidate_proxy.time_limit`). That must not be the process that runs pytest, so tests judge samples through
+`stub.time_limit`). That must not be the process that runs pytest, so tests judge samples through
 this class or a pool.
 """
 

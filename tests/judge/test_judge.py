@@ -19,13 +19,13 @@ import pytest
 from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.evaluate.settings import EvaluateSettings
-from stages.judge.candidate_proxy import candidate_names_used
 from stages.judge.pool import Pool, Submission, Worker, lost_worker_verdict
 from stages.judge.sandbox import kernel, values
 from stages.judge.sandbox.host import Isolation
 from stages.judge.sandbox.levels import detect
 from stages.judge.scoring import Judgement, open_judge_pool
-from stages.judge.self_test import CHEATS, ESCAPES, SelfTest, run_probes, run_self_test
+from stages.judge.selftest import CHEATS, ESCAPES, SelfTest, run_probes, run_self_test
+from stages.judge.stub import candidate_names_used
 from stages.judge.verdict import Verdict
 from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.judge_samples import LIMITS, SUM, TEST, command_line, descendants, needs_bwrap, wait_for

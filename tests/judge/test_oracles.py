@@ -10,12 +10,12 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.common.schema import Problem
-from stages.judge import answer_checks
+from stages.judge import oracles
 from stages.judge.pool import Pool, Submission
 from stages.judge.sandbox.candidate import REPLY_BATCH_BYTES
 from stages.judge.sandbox.host import Limits
 from stages.judge.sandbox.levels import detect
-from stages.judge.self_test import run_self_test
+from stages.judge.selftest import run_self_test
 from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.judge_samples import HOSTILE, expected_verdicts, hostile_text, needs_bwrap
 
@@ -79,7 +79,7 @@ def judge_a() -> Iterator[JudgeProcess]:
 )
 def test_equal_agrees_with_evalplus(answer: Any, wanted: Any, atol: float, right: bool) -> None:
     try:
-        answer_checks.check_answers([answer], "[[0]]", [wanted], "equal", atol)
+        oracles.check_answers([answer], "[[0]]", [wanted], "equal", atol)
         assert right
     except AssertionError:
         assert not right
@@ -102,20 +102,20 @@ def test_equal_agrees_with_evalplus(answer: Any, wanted: Any, atol: float, right
 def test_special_checks(oracle: str, inputs: str, wanted: Any, right: list[Any], wrong: list[Any]) -> None:
     atol = 1e-4 if oracle == "root" else 0.0
     for answer in right:
-        answer_checks.check_answers([answer], inputs, [wanted], oracle, atol)
+        oracles.check_answers([answer], inputs, [wanted], oracle, atol)
     for answer in wrong:
         with pytest.raises(AssertionError):
-            answer_checks.check_answers([answer], inputs, [wanted], oracle, atol)
+            oracles.check_answers([answer], inputs, [wanted], oracle, atol)
 
 
 def test_literals_hold_what_json_does_not() -> None:
-    assert answer_checks.evaluate_literal("[[(1, 2)], [{1}], [set()], [1+2j], [-inf]]") == [
+    assert oracles.evaluate_literal("[[(1, 2)], [{1}], [set()], [1+2j], [-inf]]") == [
         *([(1, 2)], [{1}], [set()], [1 + 2j], [-math.inf])
     ]
-    assert math.isnan(answer_checks.evaluate_literal("[nan]")[0])
-    assert answer_checks.evaluate_literal("9" * 5000) == 10**5000 - 1
+    assert math.isnan(oracles.evaluate_literal("[nan]")[0])
+    assert oracles.evaluate_literal("9" * 5000) == 10**5000 - 1
     with pytest.raises(NameError):
-        answer_checks.evaluate_literal("open('/etc/passwd')")
+        oracles.evaluate_literal("open('/etc/passwd')")
 
 
 def verdict_and_reason(judge: JudgeProcess, problem: Problem, completion: str) -> tuple[str, str]:

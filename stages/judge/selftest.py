@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from stages.common.errors import UserError
 from stages.common.schema import Problem
-from stages.judge.candidate_proxy import candidate_names_used
 from stages.judge.pool import Pool, Submission
+from stages.judge.stub import candidate_names_used
 
 PROBE_TEST = "def check(candidate):\n    assert candidate() == 1\n"
 ESCAPE_PROGRAM = """

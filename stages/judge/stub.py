@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 from stages.common.schema import Problem
-from stages.judge import answer_checks
+from stages.judge import oracles
 from stages.judge.extract.program import preamble
 from stages.judge.sandbox import values
 from stages.judge.sandbox.host import Candidate
@@ -201,8 +201,8 @@ def run_inputs(problem: Problem, proxy: CandidateProxy, expected: list[Any], cpu
         AssertionError: at the first wrong answer.
     """
     with time_limit(cpu_seconds):
-        answers = proxy.batch(answer_checks.encode_calls(problem.inputs))
-        answer_checks.check_answers(answers, problem.inputs, expected, problem.oracle, problem.atol)
+        answers = proxy.batch(oracles.encode_calls(problem.inputs))
+        oracles.check_answers(answers, problem.inputs, expected, problem.oracle, problem.atol)
 
 
 @contextmanager
