@@ -258,6 +258,10 @@ class Project:
             place[last] = value
         path.write_text(yaml.safe_dump(node, sort_keys=False), "utf-8")
 
+    def composed(self, section: str, key: str) -> Any:
+        """A value of reports/config.yaml."""
+        return yaml.safe_load((self.root / "reports/config.yaml").read_text("utf-8"))[section][key]
+
     def copy(self, root: Path) -> "Project":
         """A copy with everything: outputs, DVC's cache (links stay links), git history."""
         subprocess.run(["cp", "-a", str(self.root), str(root)], check=True)

@@ -85,6 +85,15 @@ def test_every_file_that_a_stage_imports_is_a_dep(stage: str) -> None:
     )
 
 
+def test_generation_reruns_no_stage_but_evaluate() -> None:
+    readers = [
+        name
+        for name in PIPELINE
+        if any(str(dep).startswith("stages/evaluate") for dep in entry(name)["deps"])
+    ]
+    assert readers == ["evaluate"]
+
+
 @pytest.mark.parametrize("stage", PIPELINE)
 def test_deps_are_there_and_used(stage: str) -> None:
     outs = {path for name in PIPELINE for path in out_paths(name)}

@@ -64,6 +64,13 @@ def a_line_of_code(project: Project) -> None:
     assert project.files("models") == before
 
 
+def a_line_of_the_judge(project: Project) -> None:
+    assert project.composed("clean", "validate") == "none", "no row's code is run"
+    with (project.root / "stages/judge/pool.py").open("a") as file:
+        file.write("# one line more\n")
+    assert project.repro().ran == ["config", "evaluate@base", "evaluate@tuned", "report", "track"]
+
+
 def a_rank_its_revert_and_its_experiment(project: Project) -> None:
     before = project.files()
     project.params(train__lora__rank=8)
@@ -174,6 +181,7 @@ SCENARIOS = (
     a_clean_threshold,
     an_evaluation_temperature,
     a_line_of_code,
+    a_line_of_the_judge,
     a_comment_and_an_unselected_option,
 )
 
