@@ -1,10 +1,10 @@
-"""Points of a sweep at the same time: whether any is lost or locked out, and what a point costs beside its stages.
+"""Run points of a sweep at the same time: is any lost or locked out, and what does each cost beyond its stages?
 
     python -m benchmarks.sweep                      # four points at once, ten times over
     python -m benchmarks.sweep --rounds 2 --at-once 2
 
-Over the toy pipeline of the tests (tests/helpers/toy_pipeline.py), so that what is counted is the sweep: git, DVC, locks, MLflow. The other
-side is DVC's own way to several at once, `dvc exp run --queue` and `--run-all --jobs`, on the same points.
+Uses the toy pipeline of the tests (tests/helpers/toy_pipeline.py), so that it measures the sweep alone: git, DVC,
+locks, MLflow. Compares with DVC's own way to run several, `dvc exp run --queue` and `--run-all --jobs`, on the same points.
 """
 
 import argparse
@@ -18,7 +18,14 @@ from pathlib import Path
 
 from benchmarks.tell import Part, machine, ratio, table_of
 from tests.helpers.tiny_project import SITE, Project, make_project, write_model
-from tests.helpers.toy_pipeline import LOCKED, experiments, make_toy, short, sweep, tree
+from tests.helpers.toy_pipeline import (
+    LOCK_ERROR,
+    experiment_names,
+    make_toy,
+    run_sweep,
+    user_files,
+    without_hashes,
+)
 
 
 def main() -> None:
@@ -38,9 +45,9 @@ def main() -> None:
         copies = [toy.copy(folder / f"round-{i}") for i in range(2 * arguments.rounds)]
         ours, theirs = [], []
         for mine, other in zip(copies[::2], copies[1::2], strict=True):  # in turns
-            ours.append(counted(mine, count, swept))
+            ours.append(measure_round(mine, count, run_swept))
             print("ours  ", ours[-1], flush=True)
-            theirs.append(counted(other, count, queued))
+            theirs.append(measure_round(other, count, run_queued))
             print("theirs", theirs[-1], flush=True)
     print()
     print(table_of(list(parts(ours, theirs, count))))
@@ -49,28 +56,33 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round of points came to."""
+    """The result of one round of points."""
 
-    lost: int  # points without an experiment
-    locked: bool  # by what was printed
-    changed: bool  # whether a file of the user's tree is another
+    # Points without an experiment
+    lost: int
+    # Whether a lock error was printed
+    locked: bool
+    # Whether a file of the user's tree changed
+    changed: bool
     seconds: float
 
 
-def counted(project: Project, count: int, run: Callable[[Project, range], str]) -> Round:
-    before, started = tree(project), time.perf_counter()
-    said = run(project, range(20, 20 + count))
+def measure_round(project: Project, count: int, run: Callable[[Project, range], str]) -> Round:
+    before, started = user_files(project), time.perf_counter()
+    printed = run(project, range(20, 20 + count))
     seconds = time.perf_counter() - started
-    made = [name for name in short(experiments(project)) if name.startswith("rank-")]
-    return Round(count - len(made), bool(LOCKED.search(said)), tree(project) != before, round(seconds, 1))
+    made = [name for name in without_hashes(experiment_names(project)) if name.startswith("rank-")]
+    return Round(
+        count - len(made), bool(LOCK_ERROR.search(printed)), user_files(project) != before, round(seconds, 1)
+    )
 
 
-def swept(project: Project, ranks: range) -> str:
+def run_swept(project: Project, ranks: range) -> str:
     many = ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={len(ranks)}", f"sweep.at_once={len(ranks)}")
-    return sweep(project, "-m", f"train.lora.rank={','.join(map(str, ranks))}", *many).err
+    return run_sweep(project, "-m", f"train.lora.rank={','.join(map(str, ranks))}", *many).err
 
 
-def queued(project: Project, ranks: range) -> str:
+def run_queued(project: Project, ranks: range) -> str:
     dvc = (sys.executable, "-m", "dvc", "exp", "run")
     for rank in ranks:
         project.run(

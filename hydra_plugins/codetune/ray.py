@@ -1,9 +1,10 @@
-"""hydra/launcher=ray: the points of a sweep as tasks of a Ray cluster, or of this machine.
+"""hydra/launcher=ray: run the points of a sweep as tasks of a Ray cluster, or of this machine.
 
-    python -m stages.sweep -m train.lora.rank=4,8,16,32 hydra/launcher=ray                                  # this machine
-    python -m stages.sweep -m train.lora.rank=4,8,16,32 hydra/launcher=ray hydra.launcher.address=auto hydra.launcher.gpus=1
+    python -m stages.sweep -m train.lora.rank=4,8 hydra/launcher=ray                         # this machine
+    python -m stages.sweep -m train.lora.rank=4,8 hydra/launcher=ray hydra.launcher.address=auto hydra.launcher.gpus=1
 
-Nodes share the repository's folder. The stock hydra-ray-launcher holds cloudpickle below 3, which joblib and MLflow are past.
+All nodes have to see the repository's folder. The stock hydra-ray-launcher needs cloudpickle below 3; joblib and
+MLflow need a newer one.
 """
 
 import os
@@ -18,13 +19,12 @@ from hydra.plugins.launcher import Launcher
 @dataclass
 class RayConf:
     _target_: str = "hydra_plugins.codetune.ray.RayLauncher"
-    address: str | None = (
-        None  # of a cluster (auto: the one that RAY_ADDRESS or this node tells); none: one for this sweep
-    )
-    cpus: float = 1.0  # of each point
-    gpus: float = (
-        0.0  # of each point, on a cluster; on this machine alone each point has one where there are several
-    )
+    # Of a cluster; auto: the one that RAY_ADDRESS or this node names; none: a local one for this sweep
+    address: str | None = None
+    # Of each point
+    cpus: float = 1.0
+    # Of each point, on a cluster. On this machine alone each point has its own GPU if there are several
+    gpus: float = 0.0
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayConf, provider="codetune")
@@ -44,20 +44,22 @@ class RayLauncher(Launcher):
         import ray
         from hydra.core.singleton import Singleton
 
-        own = not ray.is_initialized()
-        if own:
+        started_here = not ray.is_initialized()
+        if started_here:
             ray.init(address=self.settings.address, include_dashboard=False, logging_level="ERROR")
         try:
-            task = ray.remote(num_cpus=self.settings.cpus, num_gpus=self.settings.gpus, max_retries=0)(run)
+            task = ray.remote(num_cpus=self.settings.cpus, num_gpus=self.settings.gpus, max_retries=0)(
+                run_in_worker
+            )
             common = (os.getcwd(), self.context, self.config, self.task_function, Singleton.get_state())
             numbered = enumerate(job_overrides, initial_job_idx)
             return list(ray.get([task.remote(number, list(o), *common) for number, o in numbered]))
         finally:
-            if own:
+            if started_here:
                 ray.shutdown()
 
 
-def run(
+def run_in_worker(
     number: int,
     overrides: Sequence[str],
     root: str,
@@ -66,20 +68,21 @@ def run(
     task_function: Any,
     singletons: Any,
 ) -> Any:
-    """One Hydra job, in a worker."""
+    """Run one Hydra job in a worker process."""
     from hydra.core.singleton import Singleton
     from hydra.core.utils import run_job, setup_globals
     from omegaconf import open_dict
 
-    os.chdir(root)  # a node's workers start elsewhere
+    os.chdir(root)  # workers start in another folder
     setup_globals()
     Singleton.set_state(singletons)
-    own = context.config_loader.load_sweep_config(config, list(overrides))
-    with open_dict(own):
-        own.hydra.job.id, own.hydra.job.num = f"{own.hydra.job.name}_{number}", number
+    job_config = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(job_config):
+        job_config.hydra.job.id = f"{job_config.hydra.job.name}_{number}"
+        job_config.hydra.job.num = number
     return run_job(
         hydra_context=context,
-        config=own,
+        config=job_config,
         task_function=task_function,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",

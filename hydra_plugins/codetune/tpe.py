@@ -1,10 +1,10 @@
-"""hydra/sweeper=tpe: points that Optuna thinks up from what earlier ones came to.
+"""hydra/sweeper=tpe: Optuna chooses each point from the results of earlier ones.
 
     python -m stages.sweep -m hydra/sweeper=tpe hydra.sweeper.trials=20 \
         train.lora.rank=4,8,16,32 'train.learning_rate=tag(log,interval(1e-5,1e-3))'
 
-Hydra looks for plugins in the package `hydra_plugins` alone. The stock hydra-optuna-sweeper that goes with Hydra 1.3 wants
-Optuna 2.10, cannot prune and does not go on with a study: docs/decisions.md.
+Hydra looks for plugins only in the package `hydra_plugins`. The stock hydra-optuna-sweeper for Hydra 1.3 needs
+Optuna 2.10, cannot prune and does not resume a study: docs/decisions.md.
 """
 
 import math
@@ -20,27 +20,33 @@ from hydra.plugins.sweeper import Sweeper
 
 from stages.common.errors import UserError
 
-SEEDS = 10_000  # more than any study has trials
-DIGITS = 4  # of a number that is thought up: names and reports stay readable
+SEED_STRIDE = 10_000  # more than any study has trials
+SIGNIFICANT_DIGITS = 4  # of a drawn number, to keep names and reports readable
 
 
 @dataclass
 class TpeConf:
     _target_: str = "hydra_plugins.codetune.tpe.TpeSweeper"
-    trials: int = 20  # points in all, those of earlier runs of the same sweep included
-    at_once: int = 1  # points that are thought up together, for a launcher that runs several at a time
+    # Points in all, including those of earlier runs of the same sweep
+    trials: int = 20
+    # Points that are chosen together, for a launcher that runs several at the same time
+    at_once: int = 1
     seed: int = 0
-    startup: int = 5  # points at random before the others' results are used, and before any is pruned
-    patience: int = 0  # the sweep ends after this many points without a better one; 0: never
-    prune: bool = True  # end a training whose validation loss is above the median of the others' at its step
-    prune_after: int = 0  # optimizer steps that every point may do
+    # Random points before the results of others are used, and before any point is pruned
+    startup: int = 5
+    # The sweep ends after this many points without a better one; 0: never
+    patience: int = 0
+    # End a training whose validation loss is above the median of the others' at the same step
+    prune: bool = True
+    # Optimizer steps that every point may do
+    prune_after: int = 0
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="tpe", node=TpeConf, provider="codetune")
 
 
 class TpeSweeper(Sweeper):
-    """Asks the study for points, has the launcher run them, and tells the study what they came to."""
+    """Asks the study for points, has the launcher run them, and tells the study their values."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = TpeConf(**settings)
@@ -60,36 +66,40 @@ class TpeSweeper(Sweeper):
         from stages.sweep.study import open_study
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides(arguments)
-        space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
+        overrides = parser.parse_overrides(arguments)
+        space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
         fixed = [
             f"{o.get_key_element()}={o.get_value_element_as_str()}"
-            for o in parsed
+            for o in overrides
             if not o.is_sweep_override()
         ]
-        folder = Path(self.config.hydra.sweep.dir)  # .cache/sweep/hydra/<name>
-        home = folder.parent.parent / folder.name
-        given = (o.value() for o in parsed if o.key_or_group == "sweep.direction")
+        hydra_folder = Path(self.config.hydra.sweep.dir)  # .cache/sweep/hydra/<name>
+        name, folder = hydra_folder.name, hydra_folder.parent.parent / hydra_folder.name
+        given = (o.value() for o in overrides if o.key_or_group == "sweep.direction")
         direction = next(given, self.config.sweep.get("direction", "maximize"))
-        study = open_study(home, folder.name, str(direction))
-        again(study)
-        while (left := self.settings.trials - ended(study)) > 0 and not stale(study, self.settings.patience):
-            self.batch(study, space, fixed, min(left, self.settings.at_once))
+        study = open_study(folder, name, str(direction))
+        requeue(study)
+        while (left := self.settings.trials - count_finished(study)) > 0 and not out_of_patience(
+            study, self.settings.patience
+        ):
+            self.run_batch(study, space, fixed, min(left, self.settings.at_once))
 
-    def batch(self, study: Any, space: Mapping[str, Any], fixed: list[str], count: int) -> None:
-        trials, done = [], ended(study)
-        for number in range(done, done + count):
-            # a sampler of its own for each trial: a study that goes on thinks up what one that was never killed would
-            study.sampler = sampler(self.settings, number)
+    def run_batch(self, study: Any, space: Mapping[str, Any], fixed: list[str], count: int) -> None:
+        trials, finished = [], count_finished(study)
+        for number in range(finished, finished + count):
+            # A sampler per trial: a resumed study chooses the points of an uninterrupted one
+            study.sampler = make_sampler(self.settings, number)
             trials.append(study.ask(dict(space)))
-        points = [[*fixed, *assigned(t), f"++sweep.trial={t.number}"] for t in trials]
-        returned = self.launcher.launch(points, initial_job_idx=trials[0].number)
-        for trial, job in zip(trials, returned, strict=True):
-            tell(study, trial, float(job.return_value))
+        points = [[*fixed, *trial_overrides(t), f"++sweep.trial={t.number}"] for t in trials]
+        jobs = self.launcher.launch(points, initial_job_idx=trials[0].number)
+        for trial, job in zip(trials, jobs, strict=True):
+            tell_value(study, trial, float(job.return_value))
 
 
 def distribution(override: Override) -> Any:
-    """What Optuna draws a value from: choices as they are, an interval or a range of numbers; `tag(log, ...)`: logarithmic.
+    """Return the Optuna distribution of a swept override: choices, or the numbers of an interval or a range.
+
+    `tag(log, ...)` makes it logarithmic.
 
     Raises:
         UserError: a sweep of another kind.
@@ -107,73 +117,78 @@ def distribution(override: Override) -> Any:
     if isinstance(value, RangeSweep) and value.start is not None and value.stop is not None:
         return CategoricalDistribution(tuple(override.sweep_string_iterator()))
     raise UserError(
-        f"hydra/sweeper=tpe: {override.input_line}: choices (4,8), interval(a,b) or range(a,b) are wanted"
+        f"hydra/sweeper=tpe cannot draw values from {override.input_line}: "
+        "expected choices (4,8), interval(a,b) or range(a,b)"
     )
 
 
-def assigned(trial: Any) -> list[str]:
-    """Overrides of the values that a trial was given; decimals are cut to `DIGITS`, within their interval."""
-    found = []
+def trial_overrides(trial: Any) -> list[str]:
+    """Return the overrides of a trial's values; decimals are rounded, but stay within their interval."""
+    overrides = []
     for key, value in trial.params.items():
         if isinstance(value, float):
-            drawn = trial.distributions[key]
-            value = min(max(float(f"{value:.{DIGITS}g}"), drawn.low), drawn.high)
-        found.append(f"{key}={value}")
-    return found
+            interval = trial.distributions[key]
+            value = min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), interval.low), interval.high)
+        overrides.append(f"{key}={value}")
+    return overrides
 
 
-def sampler(settings: TpeConf, number: int) -> Any:
+def make_sampler(settings: TpeConf, number: int) -> Any:
     from optuna.samplers import TPESampler
 
-    return TPESampler(n_startup_trials=settings.startup, seed=settings.seed * SEEDS + number)
+    return TPESampler(n_startup_trials=settings.startup, seed=settings.seed * SEED_STRIDE + number)
 
 
-def tell(study: Any, trial: Any, value: float) -> None:
-    """How a trial ended: with a value, pruned (a loss is its last report, and no value came), or failed."""
+def tell_value(study: Any, trial: Any, value: float) -> None:
+    """Tell the study how a trial ended: with a value, or with NaN because it was pruned or failed.
+
+    A pruned trial has no value: its last report is a loss.
+    """
     from optuna.trial import TrialState
 
-    from stages.sweep.study import PRUNED
+    from stages.sweep.study import PRUNED_ATTRIBUTE
 
     if not math.isnan(value):
         study.tell(trial, value)
         return
     frozen = study.get_trials(deepcopy=False)[trial.number]
-    study.tell(trial, state=TrialState.PRUNED if PRUNED in frozen.user_attrs else TrialState.FAIL)
+    pruned = PRUNED_ATTRIBUTE in frozen.user_attrs
+    study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
 
-def again(study: Any) -> None:
-    """Put back into the queue what a killed sweep left running, and what failed."""
+def requeue(study: Any) -> None:
+    """Put the trials that failed, or that a killed sweep left running, back into the queue."""
     from optuna.trial import TrialState
 
-    from stages.sweep.study import AGAIN
+    from stages.sweep.study import REQUEUED_ATTRIBUTE
 
-    done_again = set(study.user_attrs.get(AGAIN, ()))
+    requeued = set(study.user_attrs.get(REQUEUED_ATTRIBUTE, ()))
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
-        if trial.number not in done_again:
+        if trial.number not in requeued:
             study.enqueue_trial(trial.params)
-            done_again.add(trial.number)
+            requeued.add(trial.number)
             if trial.state == TrialState.RUNNING:
                 study.tell(trial.number, state=TrialState.FAIL)
-    study.set_user_attr(AGAIN, sorted(done_again))
+    study.set_user_attr(REQUEUED_ATTRIBUTE, sorted(requeued))
 
 
-def ended(study: Any) -> int:
-    """Trials that ended by themselves, whichever way, each counted once."""
-    from stages.sweep.study import AGAIN
+def count_finished(study: Any) -> int:
+    """Return how many trials have ended in any way, counting a requeued trial once."""
+    from stages.sweep.study import REQUEUED_ATTRIBUTE
 
     trials: Sequence[Any] = study.get_trials(deepcopy=False)
-    done_again = set(study.user_attrs.get(AGAIN, ()))
-    return sum(t.state.is_finished() and t.number not in done_again for t in trials)
+    requeued = set(study.user_attrs.get(REQUEUED_ATTRIBUTE, ()))
+    return sum(t.state.is_finished() and t.number not in requeued for t in trials)
 
 
-def stale(study: Any, patience: int) -> bool:
-    """Whether the last `patience` points that came to a value or were pruned were no better than one before."""
+def out_of_patience(study: Any, patience: int) -> bool:
+    """Whether the last `patience` points, completed or pruned, were no better than an earlier one; 0: never."""
     from optuna.trial import TrialState
 
     if not patience:
         return False
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    if not any(t.state == TrialState.COMPLETE for t in done):
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    if not any(t.state == TrialState.COMPLETE for t in ended):
         return False
     best = study.best_trial.number
-    return sum(t.number > best for t in done) >= patience
+    return sum(t.number > best for t in ended) >= patience

@@ -1,5 +1,6 @@
 """Read artifacts, and write them atomically and byte-identical from run to run."""
 
+import fcntl
 import gzip
 import hashlib
 import json
@@ -48,6 +49,14 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Wait for the exclusive lock on a file, which is created if missing, and hold it until the block ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The few git and DVC calls of a sweep."""
+"""Git and DVC commands, and where DVC keeps its experiments."""
 
 import subprocess
 import sys
@@ -6,62 +6,63 @@ from pathlib import Path
 
 from stages.common.errors import UserError
 
-SHOWN_FILES = 12
+MAX_LISTED_FILES = 12
 
 
 def git(*arguments: str, folder: Path) -> str:
-    """Output of a git command.
+    """Run a git command in `folder` and return its output without trailing whitespace.
 
     Raises:
-        UserError: git fails; gives its message.
+        UserError: git fails; has its message.
     """
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"`git {' '.join(arguments)}` failed in {folder}: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return done.stdout.rstrip()
 
 
-def blob(ref: str, path: str, folder: Path) -> bytes | None:
-    """A file of a commit, to the byte; None where the commit has none."""
+def read_blob(ref: str, path: str, folder: Path) -> bytes | None:
+    """Return the exact bytes of a file in a commit; None if the commit does not have it."""
     done = subprocess.run(["git", "show", f"{ref}:{path}"], cwd=folder, capture_output=True, check=False)
     return None if done.returncode else done.stdout
 
 
-def dvc(*arguments: str) -> list[str]:
-    """Command line of DVC under this interpreter."""
+def dvc_command(*arguments: str) -> list[str]:
+    """Return the command line of DVC under this interpreter."""
     return [sys.executable, "-m", "dvc", *arguments]
 
 
 def clean_commit(root: Path) -> str:
-    """The commit that is checked out, given that the tree is exactly that commit.
+    """Return the checked-out commit of a working tree without changes.
 
     Raises:
-        UserError: no commit yet, or files differ from it; lists them.
+        UserError: there is no commit yet, or the tree has changes; lists them.
     """
-    changed = git("status", "--porcelain", folder=root).splitlines()
-    if changed:
-        shown = "\n".join(f"  {line.strip()}" for line in changed[:SHOWN_FILES])
-        more = f"\n  and {len(changed) - SHOWN_FILES} more" if len(changed) > SHOWN_FILES else ""
+    changes = git("status", "--porcelain", folder=root).splitlines()
+    if changes:
+        listed = "\n".join(f"  {change.strip()}" for change in changes[:MAX_LISTED_FILES])
+        more = len(changes) - MAX_LISTED_FILES
+        rest = f"\n  and {more} more" if more > 0 else ""
         raise UserError(
-            "a sweep starts from a commit, and these files differ from it:\n"
-            f"{shown}{more}\n"
+            "a sweep starts from a commit, but the working tree has uncommitted changes:\n"
+            f"{listed}{rest}\n"
             "Commit them first (reports and dvc.lock of the last run too): git add -A && git commit"
         )
     return git("rev-parse", "--verify", "HEAD", folder=root)
 
 
-def identity(root: Path, commit: str) -> list[str]:
-    """`-c` options for a clone that must commit: the user's name and address, else those of `commit`."""
+def identity_options(root: Path, commit: str) -> list[str]:
+    """Return the `-c` options that let a clone commit: the user's name and address, else those of `commit`."""
     options = []
     for key, field in (("user.name", "%an"), ("user.email", "%ae")):
-        found = subprocess.run(["git", "config", key], cwd=root, capture_output=True, text=True, check=False)
-        value = found.stdout.strip() or git("log", "-1", f"--format={field}", commit, folder=root)
+        done = subprocess.run(["git", "config", key], cwd=root, capture_output=True, text=True, check=False)
+        value = done.stdout.strip() or git("log", "-1", f"--format={field}", commit, folder=root)
         options += ["-c", f"{key}={value}"]
     return options
 
 
 def experiment_ref(commit: str, name: str) -> str:
-    """Where DVC keeps the experiment `name` made on top of `commit`."""
+    """Return the git ref under which DVC keeps the experiment `name` on top of `commit`."""
     return f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
 
 

@@ -1,10 +1,11 @@
 """Make the candidate the champion, unless it is worse by more than noise.
 
-    python -m stages.promote                                    # exit status 0: the candidate is the champion; 1: it is not
+    python -m stages.promote                # exit status 0: the candidate is the champion; 1: it is not
     MLFLOW_TRACKING_URI=http://host:5000 python -m stages.promote
 
-Both models' judged samples are taken from their runs in MLflow and compared problem by problem with the report's exact paired
-test. What was decided, and why, is written into the candidate's version: tags codetune.promotion*, and its description.
+Reads both models' judged samples from their runs in MLflow, and compares them problem by problem with the report's
+exact paired test. The decision and its reason are written to the candidate's version: tags codetune.promotion*,
+and its description.
 """
 
 import os
@@ -26,7 +27,7 @@ HEADING = "\n\nPromotion: "  # in a version's description, before the sentence
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status."""
+    """Run the command and return its exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
@@ -37,50 +38,52 @@ def main(arguments: Sequence[str]) -> int:
             with translate_errors(store.uri):
                 return promote(store, settings.registered_model)
         except StoreUnavailable as error:
-            raise UserError(f"MLflow: {error}. The champion is as it was; run it again later.") from error
+            raise UserError(
+                f"MLflow: {error}. The champion is unchanged. Run the command again later."
+            ) from error
 
 
 def promote(store: Store, name: str) -> int:
-    """Move the alias, or refuse to; says so. Exit status.
+    """Move the alias or refuse to, print the decision, and return the exit status.
 
     Raises:
-        UserError: there is no candidate, or the two were not scored alike.
+        UserError: there is no candidate, or the two versions are not comparable.
     """
-    aliases = aliases_of(store, name)
+    aliases = read_aliases(store, name)
     candidate, champion = aliases.get(CANDIDATE), aliases.get(CHAMPION)
     if candidate is None:
         raise UserError(
-            f"MLflow: no version of '{name}' is the {CANDIDATE}. `dvc repro -f -s track` registers the model "
-            "(track.registered_model) and makes it that."
+            f"MLflow: no version of '{name}' has the alias '{CANDIDATE}'. "
+            "`dvc repro -f -s track` registers the model (track.registered_model) and sets the alias."
         )
     if candidate == champion:
-        print(f"'{name}': version {candidate}, the {CANDIDATE}, is the {CHAMPION} already.")
+        print(f"'{name}': version {candidate}, the {CANDIDATE}, is already the {CHAMPION}.")
         return 0
     decision = decide(
         read_scored(store, name, champion) if champion else None, read_scored(store, name, candidate)
     )
-    write_down(store, name, candidate, decision)
+    record_decision(store, name, candidate, decision)
     if decision.promoted:
         store.client.set_registered_model_alias(name, CHAMPION, candidate)
     print(f"'{name}': {decision.sentence}")
     return 0 if decision.promoted else 1
 
 
-def aliases_of(store: Store, name: str) -> dict[str, str]:
-    """Version by alias; empty where no such model is registered."""
+def read_aliases(store: Store, name: str) -> dict[str, str]:
+    """Return the version of each alias; empty if the model is not registered."""
     from mlflow.exceptions import MlflowException
 
     try:
-        found: dict[str, Any] = store.client.get_registered_model(name).aliases if name else {}
+        aliases: dict[str, Any] = store.client.get_registered_model(name).aliases if name else {}
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        found = {}
-    return {alias: str(version) for alias, version in found.items()}
+        aliases = {}
+    return {alias: str(version) for alias, version in aliases.items()}
 
 
-def write_down(store: Store, name: str, version: str, decision: Decision) -> None:
-    """Before the alias moves: a champion without its reason would be worse than a reason that is given twice."""
+def record_decision(store: Store, name: str, version: str, decision: Decision) -> None:
+    """Write the decision to a version, before the alias moves: no champion without its reason."""
     for key, value in decision.tags.items():
         store.client.set_model_version_tag(name, version, key, value)
     own, *_ = (store.client.get_model_version(name, version).description or "").split(HEADING)

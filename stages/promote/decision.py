@@ -1,4 +1,4 @@
-"""Whether a candidate becomes the champion, and in which words: the report's paired test, problem by problem."""
+"""Decide whether a candidate becomes the champion, by the report's paired test, and say why."""
 
 from dataclasses import dataclass
 
@@ -14,16 +14,16 @@ from stages.common.errors import UserError
 from stages.common.page.formats import format_p_value
 from stages.promote.scored import Scored
 
-RULE = f"refused where pass@1 is lower and the exact paired test, two-sided, has p < {SIGNIFICANCE_LEVEL}"
-# settings that a score depends on: two models that differ in one are not compared
-ALIKE = ("benchmark", "samples", "temperature", "max_new_tokens", "cpu_seconds", "memory_mib")
-# settings that a score does not depend on; of the rest a difference is said
-NO_MATTER = ("target", "pass_at", "batch_size", "workers", "isolation", "allow_weak_sandbox")
+RULE = f"refused if pass@1 is lower and the two-sided exact paired test has p < {SIGNIFICANCE_LEVEL}"
+# Settings that a score depends on: models that differ in one are not compared
+MUST_MATCH = ("benchmark", "samples", "temperature", "max_new_tokens", "cpu_seconds", "memory_mib")
+# Settings that do not affect a score; a difference in any other setting is mentioned
+IRRELEVANT = ("target", "pass_at", "batch_size", "workers", "isolation", "allow_weak_sandbox")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`promoted`, the sentence that says why, and the tags that keep it."""
+    """Whether the candidate is promoted, the sentence that says why, and the tags that record it."""
 
     promoted: bool
     sentence: str
@@ -31,18 +31,22 @@ class Decision:
 
 
 def decide(champion: Scored | None, candidate: Scored) -> Decision:
-    """Compare both, if there is a champion.
+    """Compare the candidate with the champion, if there is one.
 
     Raises:
-        UserError: the two were not scored alike.
+        UserError: the two versions are not comparable.
     """
     if champion is None:
-        return first(candidate)
-    notes = differences(champion, candidate)
+        return first_champion(candidate)
+    notes = check_comparable(champion, candidate)
     comparison = compare_models(champion.samples, candidate.samples)
     promoted = not (comparison.difference < 0 and comparison.beyond_noise)
     sentence = " ".join(
-        [told(champion, candidate, comparison, promoted), describe_smallest_difference(comparison), *notes]
+        [
+            describe_decision(champion, candidate, comparison, promoted),
+            describe_smallest_difference(comparison),
+            *notes,
+        ]
     )
     tags = {
         "against": champion.version,
@@ -52,80 +56,84 @@ def decide(champion: Scored | None, candidate: Scored) -> Decision:
         "difference": f"{comparison.difference:.6g}",
         "benchmark": candidate.benchmark,
     }
-    return Decision(promoted, sentence, as_tags(promoted, tags))
+    return Decision(promoted, sentence, promotion_tags(promoted, tags))
 
 
-def first(candidate: Scored) -> Decision:
+def first_champion(candidate: Scored) -> Decision:
     passed = sum(sample["verdict"] == PASSED for sample in candidate.samples)
     sentence = (
-        f"Version {candidate.version} becomes champion: there was none. {passed} of its {len(candidate.samples)} samples "
-        f"for {candidate.benchmark} passed."
+        f"Version {candidate.version} becomes champion: there was none. "
+        f"{passed} of its {len(candidate.samples)} samples for {candidate.benchmark} passed."
     )
-    weak = [" It was judged in a weak sandbox (level C)."] if candidate.weak else []
+    weak = " It was judged in a weak sandbox (level C)." if candidate.weak else ""
     tags = {"against": "none", "benchmark": candidate.benchmark}
-    return Decision(True, sentence + "".join(weak), as_tags(True, tags))
+    return Decision(True, sentence + weak, promotion_tags(True, tags))
 
 
-def as_tags(promoted: bool, more: dict[str, str]) -> dict[str, str]:
-    found = {f"codetune.promotion.{key}": value for key, value in {**more, "rule": RULE}.items()}
-    return {"codetune.promotion": "promoted" if promoted else "refused", **found}
+def promotion_tags(promoted: bool, details: dict[str, str]) -> dict[str, str]:
+    prefixed = {f"codetune.promotion.{key}": value for key, value in {**details, "rule": RULE}.items()}
+    return {"codetune.promotion": "promoted" if promoted else "refused", **prefixed}
 
 
-def told(champion: Scored, candidate: Scored, comparison: Comparison, promoted: bool) -> str:
+def describe_decision(champion: Scored, candidate: Scored, comparison: Comparison, promoted: bool) -> str:
     new, old = f"Version {candidate.version}", f"version {champion.version}"
     if promoted:
-        start = f"{new} becomes champion in place of {old}: it is not worse beyond noise."
+        verdict = f"{new} becomes champion in place of {old}: it is not worse by more than noise."
     else:
-        start = f"{new} does not become champion, {old} stays: it is worse by more than noise."
+        verdict = f"{new} does not become champion, {old} stays: it is worse by more than noise."
     problems = len(comparison.problems)
     return (
-        f"{start} Of {problems} problems of {candidate.benchmark} it won {len(comparison.won)} and lost "
-        f"{len(comparison.lost)} ({format_difference(comparison)}; {comparison.test_name}, p {format_p_value(comparison.p)})."
+        f"{verdict} Of {problems} problems of {candidate.benchmark} it won {len(comparison.won)} and lost "
+        f"{len(comparison.lost)} ({format_difference(comparison)}; {comparison.test_name}, "
+        f"p {format_p_value(comparison.p)})."
     )
 
 
-def differences(champion: Scored, candidate: Scored) -> list[str]:
-    """Sentences on what else differs in how both were scored.
+def check_comparable(champion: Scored, candidate: Scored) -> list[str]:
+    """Return sentences on differences in how both were scored that do not forbid a comparison.
 
     Raises:
-        UserError: something differs that forbids a comparison.
+        UserError: a difference forbids a comparison.
     """
-    both = f"Versions {champion.version} (champion) and {candidate.version} (candidate)"
-    how = "Score both alike: set it in params.yaml, `dvc repro` with each model, then promote."
-    for key in ALIKE:
+    both = f"versions {champion.version} (champion) and {candidate.version} (candidate) are not comparable"
+    fix = (
+        "Score both with the same settings: set them in params.yaml, run `dvc repro` with each model, "
+        "then promote."
+    )
+    for key in MUST_MATCH:
         old, new = (scored.params.get(f"evaluate.{key}") for scored in (champion, candidate))
         if old != new:
-            raise UserError(f"{both} are not comparable: evaluate.{key} is {old} and {new}. {how}")
+            raise UserError(f"{both}: evaluate.{key} is {old} and {new}. {fix}")
     if champion.weak != candidate.weak:
-        levels = f"level {champion.isolation} and {candidate.isolation}"
-        raise UserError(f"{both} are not comparable: one was judged in a weak sandbox ({levels}). {how}")
-    if problems(champion) != problems(candidate):
-        raise UserError(f"{both} are not comparable: their problems of {candidate.benchmark} differ. {how}")
-    return [*other_settings(champion, candidate), *sandboxes(champion, candidate)]
+        levels = f"levels {champion.isolation} and {candidate.isolation}"
+        raise UserError(f"{both}: one was judged in a weak sandbox ({levels}). {fix}")
+    if prompts_by_problem(champion) != prompts_by_problem(candidate):
+        raise UserError(f"{both}: their problems of {candidate.benchmark} differ. {fix}")
+    return [*describe_settings(champion, candidate), *describe_sandboxes(champion, candidate)]
 
 
-def problems(scored: Scored) -> dict[str, tuple[str, int]]:
-    """Prompt and number of samples of each problem."""
-    found: dict[str, tuple[str, int]] = {}
+def prompts_by_problem(scored: Scored) -> dict[str, tuple[str, int]]:
+    """Return the prompt and number of samples of each problem."""
+    prompts: dict[str, tuple[str, int]] = {}
     for sample in scored.samples:
-        _, count = found.get(sample["task_id"], ("", 0))
-        found[sample["task_id"]] = (sample["prompt"], count + 1)
-    return found
+        _, count = prompts.get(sample["task_id"], ("", 0))
+        prompts[sample["task_id"]] = (sample["prompt"], count + 1)
+    return prompts
 
 
-def other_settings(champion: Scored, candidate: Scored) -> list[str]:
+def describe_settings(champion: Scored, candidate: Scored) -> list[str]:
     keys = sorted(
         key
         for key in champion.params.keys() | candidate.params.keys()
         if key.startswith(("evaluate.", "prompt."))
-        and key.removeprefix("evaluate.") not in (*ALIKE, *NO_MATTER)
+        and key.removeprefix("evaluate.") not in (*MUST_MATCH, *IRRELEVANT)
     )
     pairs = [(key, champion.params.get(key), candidate.params.get(key)) for key in keys]
     differing = [f"{key} ({old} and {new})" for key, old, new in pairs if old != new]
     return [f"They were scored with different {', '.join(differing)}."] if differing else []
 
 
-def sandboxes(champion: Scored, candidate: Scored) -> list[str]:
+def describe_sandboxes(champion: Scored, candidate: Scored) -> list[str]:
     if champion.weak:
         return ["Both were judged in a weak sandbox (level C)."]
     if champion.isolation != candidate.isolation:

@@ -1,4 +1,4 @@
-"""A registered version with how it was scored, read from MLflow."""
+"""A registered model version and how it was scored, read from MLflow."""
 
 import tempfile
 from dataclasses import dataclass
@@ -9,17 +9,20 @@ from stages.common.errors import UserError
 from stages.common.files import read_jsonl
 from stages.track.store import Store, translate_errors
 
-SAMPLES = "evaluate/tuned/samples.jsonl"
+SAMPLES_ARTIFACT = "evaluate/tuned/samples.jsonl"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A version's judged samples, and what they were generated and judged with."""
+    """A version's judged samples, and the settings that they were generated and judged with."""
 
     version: str
-    params: dict[str, str]  # of its run: the whole configuration, flattened
-    isolation: str  # level(s) of the sandbox
-    weak: bool  # judged at level C, where code can cheat
+    # Of its run: the whole configuration, flattened
+    params: dict[str, str]
+    # Level or levels of the sandbox
+    isolation: str
+    # Judged at level C, where code can cheat
+    weak: bool
     samples: list[dict[str, Any]]
 
     @property
@@ -28,7 +31,7 @@ class Scored:
 
 
 def read_scored(store: Store, name: str, version: str) -> Scored:
-    """Read a version's run, which may be a deleted one as long as it is not purged.
+    """Read a version's run, even if the run is deleted but not yet purged.
 
     Raises:
         UserError: the run or its samples are gone.
@@ -37,11 +40,12 @@ def read_scored(store: Store, name: str, version: str) -> Scored:
     try:
         with translate_errors(store.uri), tempfile.TemporaryDirectory() as scratch:
             run = store.client.get_run(run_id)
-            samples = read_jsonl(Path(store.client.download_artifacts(run_id, SAMPLES, scratch)))
+            samples = read_jsonl(Path(store.client.download_artifacts(run_id, SAMPLES_ARTIFACT, scratch)))
     except (UserError, FileNotFoundError) as error:
         raise UserError(
-            f"version {version} of '{name}' cannot be compared: {SAMPLES} of its run {run_id} is not there ({error}). "
-            "`dvc repro -f -s track` in a tree of that model sends it."
+            f"version {version} of '{name}' cannot be compared: {SAMPLES_ARTIFACT} of its run {run_id} is missing "
+            f"({error}). "
+            "To send it, run `dvc repro -f -s track` in a working tree of that model."
         ) from error
     tags = run.data.tags
     return Scored(

@@ -1,11 +1,14 @@
-"""A sweep: each point of a Hydra multirun becomes a DVC experiment and an MLflow run.
+"""Run a sweep: each point of a Hydra multirun becomes a DVC experiment and an MLflow run.
 
     python -m stages.sweep -m train.lora.rank=4,8,16
     python -m stages.sweep -m train.lora.rank=4,8 hydra/launcher=joblib hydra.launcher.n_jobs=2
 
-Each point runs in a clone of the commit that was checked out when the sweep began, with DVC's cache shared: your
-tree is not touched and may be edited meanwhile, and what points have in common is made once. At the end there are a table,
-reports/sweeps/<name>/index.html and sweep.csv; `dvc exp apply NAME` takes a point over. Killed, the same command goes on.
+Each point runs in a clone of the commit that is checked out when the sweep starts. Your working tree is not
+touched, so you may edit it meanwhile. All clones share DVC's cache: work that points have in common is done
+once. The sweep ends with a table on the terminal, and with reports/sweeps/<name>/index.html and sweep.csv.
+`dvc exp apply NAME` adopts a point.
+
+Rerun the same command to resume a killed sweep.
 """
 
 import fcntl
@@ -25,29 +28,29 @@ from stages.common.files import remove
 from stages.common.git import experiment_ref
 from stages.common.stage import MULTIRUN, check_overrides, errors_as_message, run_with_hydra
 from stages.config.compose import register_params, validate_config
-from stages.sweep.mlflow_runs import best_of, close_run, open_run
-from stages.sweep.places import cores, place, places_for
-from stages.sweep.point import Result, run_point
-from stages.sweep.results import Tried, gather
+from stages.sweep.mlflow_runs import best_outcome, close_run, open_run
+from stages.sweep.point import PointOutcome, run_point
+from stages.sweep.results import Attempt, collect_results
+from stages.sweep.slots import count_slots, hold_slot, usable_cores
 from stages.sweep.spec import (
-    SCRATCH,
-    Plan,
+    SWEEP_SCRATCH,
+    SweepSpec,
+    chosen_sweeper,
     dvc_params,
     is_swept,
-    pin,
+    pin_sweep,
     point_name,
     point_overrides,
-    sweeper,
-    swept,
+    swept_values,
 )
-from stages.sweep.study import goes_on, watcher
-from stages.sweep.summary_table import table, words
+from stages.sweep.study import claim_study_folder, make_watcher
+from stages.sweep.summary_table import describe_outcomes, format_outcomes
 from stages.track.store import store_uri
 
-REPORTS = Path("reports/sweeps")
-ENDED = "no result: it was killed, or it still runs. The same command does what is missing"
-# What an option of the command line imports, and the extra of pyproject.toml that brings it
-EXTRAS = {
+SWEEP_REPORTS = Path("reports/sweeps")
+NO_RESULT = "no result: the point was killed or is still running. Rerun the same command to complete it."
+# Command-line choice -> the module that it needs, and the extra of pyproject.toml that installs it
+PLUGIN_EXTRAS = {
     "launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
     "launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
     "launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
@@ -67,36 +70,44 @@ def main() -> None:
         points, sections = check_points(check_overrides(arguments))
         sweep, track = sections["sweep"], sections["track"]
         overrides = check_overrides(arguments)
-        plan = pin(Path.cwd(), overrides, sweep, store_uri(track), len(points))
-        with alone(plan, [o for o in overrides if is_swept(o)]):
-            plan = replace(plan, run=open_run(track, plan))
-            sys.argv[1:] = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={SCRATCH}/hydra/{plan.name}", *arguments]
+        spec = pin_sweep(Path.cwd(), overrides, sweep, store_uri(track), len(points))
+        with exclusive_sweep(spec, [o for o in overrides if is_swept(o)]):
+            spec = replace(spec, run_id=open_run(track, spec))
+            sys.argv[1:] = [
+                "hydra.mode=MULTIRUN",
+                f"hydra.sweep.dir={SWEEP_SCRATCH}/hydra/{spec.name}",
+                *arguments,
+            ]
             try:
-                run_with_hydra("sweep", partial(job, plan), Path("conf"), "params")
-            finally:  # also where a job was killed and the launcher gives up
-                if results := read_results(plan, points):
-                    finish(plan, track, results)
-    sys.exit(any(r.status == "failed" for r in results))
+                run_with_hydra("sweep", partial(run_hydra_job, spec), Path("conf"), "params")
+            finally:  # the launcher also gives up when one of its jobs is killed
+                if outcomes := read_outcomes(spec, points):
+                    finish_sweep(spec, track, outcomes)
+    sys.exit(any(outcome.status == "failed" for outcome in outcomes))
 
 
 def check_extras(arguments: Sequence[str]) -> None:
-    """Raises UserError where a launcher or sweeper wants a package that is not installed."""
+    """Raise UserError if a launcher or sweeper needs a package that is not installed."""
     for argument in arguments:
-        module, extra = EXTRAS.get(argument.removeprefix("hydra/"), ("", ""))
+        module, extra = PLUGIN_EXTRAS.get(argument.removeprefix("hydra/"), ("", ""))
         if module and importlib.util.find_spec(module) is None:
             raise UserError(
-                f"{argument} wants {module}, which is not installed: .venv/bin/pip install -e '.[{extra}]'"
+                f"{argument} needs {module}, which is not installed. "
+                f"Install it: .venv/bin/pip install -e '.[{extra}]'"
             )
 
 
 def check_points(overrides: Sequence[str]) -> tuple[list[list[str]], dict[str, Any]]:
-    """Compose and validate every point before anything is cloned; the points' overrides, and the sections of the last.
+    """Compose and validate every point before anything is cloned.
 
-    Points that another sweeper than Hydra's own thinks up are checked when their job begins; of them, one without
-    what is swept is returned.
+    A sweeper other than Hydra's own chooses its points later, and each is checked when its job starts. Here such
+    a sweep counts as one point, without the swept keys.
+
+    Returns:
+        The overrides of each point, and the typed sections of the last one.
 
     Raises:
-        UserError: a key, a value or a group of a point is wrong, or cannot be set in params.yaml.
+        UserError: a key, value or group of a point is wrong, or cannot be set in params.yaml.
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -106,118 +117,142 @@ def check_points(overrides: Sequence[str]) -> tuple[list[list[str]], dict[str, A
     with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         own = parser.parse_overrides([o for o in overrides if not o.lstrip("+~").startswith("hydra")])
-        if sweeper(overrides) == "tpe":
-            check_space([o for o in own if o.is_sweep_override()])
-        if sweeper(overrides) != "basic":
+        if chosen_sweeper(overrides) == "tpe":
+            check_search_space([o for o in own if o.is_sweep_override()])
+        if chosen_sweeper(overrides) != "basic":
             own = [o for o in own if not o.is_sweep_override()]
         points = BasicSweeper.split_arguments(own, None)[0]
         for point in points:
-            typed = validate_config(compose("params", overrides=point))
+            sections = validate_config(compose("params", overrides=point))
             dvc_params(point_overrides(point), Path("params.yaml"))
-    return points, typed
+    return points, sections
 
 
-def check_space(swept: Sequence[Any]) -> None:
-    """Raises UserError for a sweep that Optuna cannot draw from."""
+def check_search_space(overrides: Sequence[Any]) -> None:
+    """Raise UserError if Optuna cannot draw values for one of the swept overrides."""
     from hydra_plugins.codetune.tpe import distribution
 
-    for override in swept:
+    for override in overrides:
         distribution(override)
 
 
-def job(plan: Plan, config: Any) -> float:
-    """One Hydra job; its objective, or NaN for a point that failed or was pruned, so that the others go on."""
+def run_hydra_job(spec: SweepSpec, config: Any) -> float:
+    """Run one Hydra job and return its objective.
+
+    NaN for a point that failed or was pruned: an exception would end the other points too.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
     overrides = point_overrides(hydra.overrides.task)
-    name = point_name(plan, overrides)
-    points = hydra.sweeper.get("at_once", plan.points)  # tpe thinks up so many together
-    places = places_for(launched(hydra), points, plan.at_once, len(plan.gpus), len(cores()) or 1)
-    own = (
-        nullcontext() if scheduled(hydra) else place(Path(plan.root) / SCRATCH / "places", places, plan.gpus)
+    name = point_name(spec, overrides)
+    # hydra/sweeper=tpe starts at most `at_once` points together
+    points = hydra.sweeper.get("at_once", spec.points)
+    slots = count_slots(count_launched(hydra), points, spec.at_once, len(spec.gpus), len(usable_cores()) or 1)
+    slot = (
+        nullcontext()
+        if has_scheduler(hydra)
+        else hold_slot(Path(spec.root) / SWEEP_SCRATCH / "slots", slots, spec.gpus)
     )
-    with own:
-        log = f"{plan.folder.relative_to(plan.root)}/{name}.log"
-        print(f"[{name}] {' '.join(o.lstrip('+') for o in overrides)}: log in {log}", flush=True)
-        watch = watcher(plan, hydra, config.sweep.get("trial", -1))
-        result = run_point(plan, hydra.job.num, name, overrides, config, watch)
-    print(f"[{name}] {result.status}, {told(plan, result)}, {result.seconds:.0f} s", flush=True)
-    if result.error:
-        print(result.error, file=sys.stderr, flush=True)
-    return math.nan if result.objective is None else result.objective
+    with slot:
+        log = f"{spec.folder.relative_to(spec.root)}/{name}.log"
+        print(f"[{name}] started: {' '.join(o.lstrip('+') for o in overrides)} (log: {log})", flush=True)
+        watch = make_watcher(spec, hydra, config.sweep.get("trial", -1))
+        outcome = run_point(spec, hydra.job.num, name, overrides, config, watch)
+    print(
+        f"[{name}] {outcome.status}, {format_objective(spec, outcome)}, {outcome.seconds:.0f} s", flush=True
+    )
+    if outcome.error:
+        print(outcome.error, file=sys.stderr, flush=True)
+    return math.nan if outcome.objective is None else outcome.objective
 
 
-def launched(hydra: Any) -> int:
-    """How many jobs the launcher starts at the same time; 0: as many as there are."""
+def count_launched(hydra: Any) -> int:
+    """Return how many jobs the launcher runs at the same time; 0: all of them."""
     launcher = hydra.runtime.choices["hydra/launcher"]
     if launcher == "basic":
         return 1
     jobs = hydra.launcher.get("n_jobs") or 0
-    return jobs if jobs >= 0 else max(1, len(cores()) + 1 + jobs)
+    return jobs if jobs >= 0 else max(1, len(usable_cores()) + 1 + jobs)
 
 
-def scheduled(hydra: Any) -> bool:
-    """Whether a scheduler gives each job its GPUs and cores: Slurm, or a Ray cluster that is more than this sweep's own."""
+def has_scheduler(hydra: Any) -> bool:
+    """Whether a scheduler assigns GPUs and cores to jobs: Slurm, or a Ray cluster not started by this sweep."""
     launcher = hydra.runtime.choices["hydra/launcher"]
     return launcher == "submitit_slurm" or (launcher == "ray" and bool(hydra.launcher.address))
 
 
 @contextmanager
-def alone(plan: Plan, space: Sequence[str]) -> Iterator[None]:
-    """Keep a second run of the same sweep away from this one's clones; forget the results of the last run (a study goes on).
+def exclusive_sweep(spec: SweepSpec, space: Sequence[str]) -> Iterator[None]:
+    """Lock the sweep's folder against a second run of the same sweep, and remove old outcomes.
+
+    A study keeps them, because it continues.
 
     Raises:
-        UserError: it is running, or its name is another study's.
+        UserError: the sweep is already running, or its name belongs to a different study.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    with (plan.folder / ".lock").open("w") as file:
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    with (spec.folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"the sweep {plan.name} is running already (its logs: {plan.folder})") from None
-        if not (plan.study and goes_on(plan.folder, plan, space)):
-            for old in plan.folder.glob("*.json"):
+            raise UserError(
+                f"sweep '{spec.name}' is already running (logs in {spec.folder}). "
+                "Wait for it to end, or give this one another name with sweep.name."
+            ) from None
+        if not (spec.study and claim_study_folder(spec.folder, spec, space)):
+            for old in spec.folder.glob("*.json"):
                 remove(old)
         yield
 
 
-def read_results(plan: Plan, points: Sequence[Sequence[str]]) -> list[Result]:
-    """Results of all points in their order; of a grid's points also those that left none, unless none left one."""
-    found = [Result(**json.loads(path.read_text("utf-8"))) for path in plan.folder.glob("*.json")]
-    if found and not plan.study:
-        there = {r.name for r in found}
+def read_outcomes(spec: SweepSpec, points: Sequence[Sequence[str]]) -> list[PointOutcome]:
+    """Read how the points ended, in the sweep's order; empty if no point left an outcome.
+
+    A point of a grid that left none counts as failed.
+    """
+    outcomes = [PointOutcome(**json.loads(path.read_text("utf-8"))) for path in spec.folder.glob("*.json")]
+    if outcomes and not spec.study:
+        names = {outcome.name for outcome in outcomes}
         for number, overrides in enumerate(map(point_overrides, points)):
-            if (name := point_name(plan, overrides)) not in there:
-                found.append(Result(number, name, "failed", None, 0, ENDED, overrides=swept(plan, overrides)))
-    return sorted(found, key=lambda r: r.number)
+            if (name := point_name(spec, overrides)) not in names:
+                values = swept_values(spec, overrides)
+                outcomes.append(PointOutcome(number, name, "failed", None, 0, NO_RESULT, overrides=values))
+    return sorted(outcomes, key=lambda outcome: outcome.number)
 
 
-def told(plan: Plan, result: Result) -> str:
-    key = plan.objective.split(":")[1]
-    return f"no {key}" if result.objective is None else f"{key} {result.objective:.4g}"
+def format_objective(spec: SweepSpec, outcome: PointOutcome) -> str:
+    key = spec.objective.split(":")[1]
+    return f"no {key}" if outcome.objective is None else f"{key} {outcome.objective:.4g}"
 
 
-def finish(plan: Plan, track: Any, results: Sequence[Result]) -> None:
-    """The table on the terminal, and what of it is more than noise; the page; the sweep's run in MLflow."""
+def finish_sweep(spec: SweepSpec, track: Any, outcomes: Sequence[PointOutcome]) -> None:
+    """Print the summary, write the report, and complete the sweep's run in MLflow."""
     from stages.sweep.page import write_report
 
-    best, said = best_of(plan, results), words(results)
-    adopt = [f"Take the best over: dvc exp apply {best.name}"] if best else []
-    lines = [f"\nsweep {plan.name} at {plan.commit[:7]}", *table(results, plan.objective.split(":")[1])]
-    print("\n".join([*lines, "", *said, *adopt]), flush=True)
-    root, report = Path(plan.root), REPORTS / plan.name
-    tried = [tried_of(plan, result) for result in results]
-    of_sweep = (plan.name, plan.commit, plan.objective, plan.direction)
-    write_report(root / report, gather(root, Path(plan.cache), *of_sweep, tried))
-    print(f"Page: {report}/index.html, table: sweep.csv beside it", flush=True)
-    close_run(track, plan, results, root / report)
+    best = best_outcome(spec, outcomes)
+    adopt = [f"Adopt the best point: dvc exp apply {best.name}"] if best else []
+    table = format_outcomes(outcomes, spec.objective.split(":")[1])
+    heading = f"\nsweep {spec.name} at {spec.commit[:7]}"
+    print("\n".join([heading, *table, "", *describe_outcomes(outcomes), *adopt]), flush=True)
+    root, report = Path(spec.root), SWEEP_REPORTS / spec.name
+    attempts = [make_attempt(spec, outcome) for outcome in outcomes]
+    identity = (spec.name, spec.commit, spec.objective, spec.direction)
+    write_report(root / report, collect_results(root, Path(spec.cache), *identity, attempts))
+    print(f"Report: {report}/index.html and sweep.csv", flush=True)
+    close_run(track, spec, outcomes, root / report)
 
 
-def tried_of(plan: Plan, result: Result) -> Tried:
-    ref = experiment_ref(plan.commit, result.name) if result.objective is not None else None
-    return Tried(
-        result.name, result.overrides, result.status, result.objective, result.seconds, result.error, ref
+def make_attempt(spec: SweepSpec, outcome: PointOutcome) -> Attempt:
+    ref = experiment_ref(spec.commit, outcome.name) if outcome.objective is not None else None
+    return Attempt(
+        outcome.name,
+        outcome.overrides,
+        outcome.status,
+        outcome.objective,
+        outcome.seconds,
+        outcome.error,
+        ref,
     )
 
 
@@ -225,5 +260,5 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("sweep: interrupted. The same command does what is missing.", file=sys.stderr)
+        print("sweep: interrupted. Rerun the same command to resume it.", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""A point's clone: made from the pinned commit, thrown away at the end; what a killed point left off at is kept."""
+"""The clone that a point runs in, removed at the end. The caches of an interrupted point are kept to resume it."""
 
 import os
 import shutil
@@ -10,68 +10,70 @@ from configobj import ConfigObj
 
 from stages.common.files import remove
 from stages.common.git import git
-from stages.sweep.spec import Plan
+from stages.sweep.spec import SweepSpec
 
-POINT = "CODETUNE_SWEEP_POINT"  # variable that all processes of a point have: its clone
-CACHE = ".cache"  # of a repository: checkpoints, judged samples, downloads
+# Environment variable of all processes of a point; holds the path of its clone
+POINT_VARIABLE = "CODETUNE_SWEEP_POINT"
+# Folder of a repository with checkpoints, judged samples and downloads
+CACHE_FOLDER = ".cache"
 GRACE_SECONDS = 5.0
 
 
 class Pruned(Exception):
-    """A point that is ended because others are ahead of it; says at which step. There is nothing to go on with."""
+    """The point was ended because others are better; the message says at which step. It is not resumed."""
 
 
 @contextmanager
-def clone_of(plan: Plan, name: str) -> Iterator[Path]:
-    """The clone of a point. What its stages left off at outlives it, until the block ends without an error."""
-    clone, kept = plan.folder / name, plan.folder / f"{name}.kept"
-    end_processes(clone)  # of a sweep that was killed
-    set_aside(clone, kept)
+def point_clone(spec: SweepSpec, name: str) -> Iterator[Path]:
+    """Yield the clone of a point. Its cache folder outlives a failure: the next run resumes from it."""
+    clone, kept = spec.folder / name, spec.folder / f"{name}.kept"
+    end_point_processes(clone)  # left by a killed sweep
+    keep_cache(clone, kept)
     try:
-        make_clone(plan, clone)
+        make_clone(spec, clone)
         if kept.exists():
-            os.replace(kept, clone / CACHE)
+            os.replace(kept, clone / CACHE_FOLDER)
         yield clone
     except Pruned:
         raise
     except BaseException:
-        set_aside(clone, kept)
+        keep_cache(clone, kept)
         raise
     finally:
         shutil.rmtree(clone, ignore_errors=True)
 
 
-def set_aside(clone: Path, kept: Path) -> None:
-    """Take from a clone what its stages can go on from, and remove the clone."""
-    if (clone / CACHE).is_dir():
+def keep_cache(clone: Path, kept: Path) -> None:
+    """Move a clone's cache folder to `kept`, and remove the clone."""
+    if (clone / CACHE_FOLDER).is_dir():
         remove(kept)
-        os.replace(clone / CACHE, kept)
+        os.replace(clone / CACHE_FOLDER, kept)
     remove(clone)
 
 
-def make_clone(plan: Plan, clone: Path) -> None:
-    """A clone that shares git objects, DVC's cache and local DVC settings with the repository."""
+def make_clone(spec: SweepSpec, clone: Path) -> None:
+    """Clone the sweep's commit; git objects, DVC's cache and local DVC settings are the repository's."""
     quiet = ("clone", "--quiet", "--shared", "--no-checkout")
-    git(*quiet, *plan.identity, plan.root, str(clone), folder=clone.parent)
-    git("checkout", "--quiet", "--detach", plan.commit, folder=clone)
+    git(*quiet, *spec.git_identity, spec.root, str(clone), folder=clone.parent)
+    git("checkout", "--quiet", "--detach", spec.commit, folder=clone)
     local = clone / ".dvc/config.local"
-    if (given := Path(plan.root) / ".dvc/config.local").exists():
-        shutil.copy(given, local)  # remotes and their credentials
+    if (original := Path(spec.root) / ".dvc/config.local").exists():
+        shutil.copy(original, local)  # remotes and their credentials
     config = ConfigObj(str(local))
-    config.setdefault("cache", {})["dir"] = plan.cache
+    config.setdefault("cache", {})["dir"] = spec.cache
     config.write()
 
 
-def end_processes(clone: Path) -> None:
-    """End what a point left behind: a sweep that is killed leaves DVC and its stage at work in the clone."""
+def end_point_processes(clone: Path) -> None:
+    """End the processes of a clone's point: DVC and its stage keep running when a sweep is killed."""
     import psutil
 
-    left = []
+    running = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.environ().get(POINT) == str(clone):
+            if process.environ().get(POINT_VARIABLE) == str(clone):
                 process.terminate()
-                left.append(process)
-    for process in psutil.wait_procs(left, timeout=GRACE_SECONDS)[1]:
+                running.append(process)
+    for process in psutil.wait_procs(running, timeout=GRACE_SECONDS)[1]:
         with suppress(psutil.Error):
             process.kill()

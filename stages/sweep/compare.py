@@ -1,9 +1,10 @@
-"""The experiments side by side, best first, in the columns that one decides by.
+"""Print the experiments side by side, best first, in the columns that matter for a choice.
 
-    python -m stages.sweep.compare        # what `make compare` runs; --all-commits, -A, -n 3, ...: as `dvc exp show` takes them
+    python -m stages.sweep.compare        # `make compare`; options are those of `dvc exp show`: -A, -n 3, ...
 
-`dvc exp show` lists every metric and parameter of all stages, and what stands in params.yaml a second time for reports/config.yaml.
-Here a parameter has one column, named without its file, and only where it differs between the rows.
+`dvc exp show` lists every metric and parameter of all stages, and those of params.yaml a second time for
+reports/config.yaml. Here a parameter has one column, named without its file, and only if it differs between the
+rows.
 """
 
 import json
@@ -11,32 +12,31 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stages.common.errors import UserError
-from stages.common.git import dvc
+from stages.common.git import dvc_command
+from stages.common.stage import COMPOSED_CONFIG
 from stages.sweep.comparisons import short_keys
 from stages.sweep.settings import SweepSettings
-from stages.sweep.summary_table import aligned, told_p
+from stages.sweep.summary_table import align_columns, format_p
 from stages.track.run_contents import is_number
 
-CONFIG = "reports/config.yaml"
-BASE = "reports/evaluate/base.json:pass_at_1"
-P = "reports/report.json:p"
-LOSSES = {
+BASE_PASS_AT_1 = "reports/evaluate/base.json:pass_at_1"
+P_VALUE = "reports/report.json:p"
+LOSS_COLUMNS = {
     "loss": "reports/train.json:train_loss_last",
     "validation": "reports/train.json:validation_loss_kept",
 }
-NOTHING = "-"
-WORKSPACE = "workspace"  # what DVC calls the files as they are
-WIDTH = 24  # characters of a parameter's value
+EMPTY_CELL = "-"
+WORKSPACE = "workspace"  # DVC's name for the files as they are
+MAX_VALUE_WIDTH = 24  # characters of a parameter's value
 
 
 @dataclass(frozen=True)
-class Row:
+class ExperimentRow:
     """A commit or an experiment: its parameters by dotted name, its metrics by file, colon, dotted name."""
 
     name: str
@@ -45,110 +45,118 @@ class Row:
     metrics: Mapping[str, Any]
 
 
-def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of a nested mapping."""
+def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted names and values of a nested mapping."""
     if isinstance(node, dict) and node:
         for key, value in node.items():
-            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from dotted_items(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, node
 
 
-def read(shown: Sequence[Mapping[str, Any]]) -> list[list[Row]]:
-    """Rows of each commit that `dvc exp show --json` tells of: itself, then its experiments.
+def parse_experiments(shown: Sequence[Mapping[str, Any]]) -> list[list[ExperimentRow]]:
+    """Return the rows of each commit in `dvc exp show --json`: the commit itself, then its experiments.
 
-    The first is the workspace; it is left out where it is what the next one, the commit that is checked out, says.
+    The first entry is the workspace. It is left out if it equals the next one, the checked-out commit.
     """
     groups = [
-        [row(commit, commit=True), *(row(e["revs"][0], e["name"]) for e in commit.get("experiments") or [])]
+        [
+            experiment_row(commit, commit=True),
+            *(experiment_row(e["revs"][0], e["name"]) for e in commit.get("experiments") or []),
+        ]
         for commit in shown
     ]
     same = len(groups) > 1 and replace(groups[0][0], name=groups[1][0].name) == groups[1][0]
     return groups[1:] if same else groups
 
 
-def row(told: Mapping[str, Any], name: str = "", commit: bool = False) -> Row:
-    data = told.get("data") or {}  # none where DVC could not read it
+def experiment_row(entry: Mapping[str, Any], name: str = "", commit: bool = False) -> ExperimentRow:
+    data = entry.get("data") or {}  # none if DVC could not read it
     metrics = {
         f"{file}:{key}": value
         for file, content in data.get("metrics", {}).items()
-        for key, value in flat(content.get("data"))
+        for key, value in dotted_items(content.get("data"))
     }
-    config = data.get("params", {}).get(CONFIG, {}).get("data")
-    params = dict(flat(config)) if config else {}
-    rev = told["rev"] if told["rev"] == WORKSPACE else told["rev"][:7]
-    return Row(name or told.get("name") or rev, commit, params, metrics)
+    config = data.get("params", {}).get(str(COMPOSED_CONFIG), {}).get("data")
+    params = dict(dotted_items(config)) if config else {}
+    rev = entry["rev"] if entry["rev"] == WORKSPACE else entry["rev"][:7]
+    return ExperimentRow(name or entry.get("name") or rev, commit, params, metrics)
 
 
-def differing(rows: Sequence[Row]) -> list[str]:
-    """Parameters that are not the same in all rows that have a configuration, in its order."""
-    told = [row.params for row in rows if row.params]
-    names = dict.fromkeys(name for params in told for name in params)
-    return [name for name in names if any(params.get(name) != told[0].get(name) for params in told)]
+def differing_params(rows: Sequence[ExperimentRow]) -> list[str]:
+    """Return the parameters that differ between the rows that have a configuration, in its order."""
+    configs = [row.params for row in rows if row.params]
+    names = dict.fromkeys(name for params in configs for name in params)
+    return [name for name in names if any(params.get(name) != configs[0].get(name) for params in configs)]
 
 
-def table(groups: Sequence[Sequence[Row]], objective: str, direction: str = "maximize") -> list[str]:
-    """Lines: every commit, its experiments below it, the best objective first, those without one last."""
+def format_experiments(
+    groups: Sequence[Sequence[ExperimentRow]], objective: str, direction: str = "maximize"
+) -> list[str]:
+    """Return the table's lines: each commit, then its experiments, best first, those without an objective last."""
     rows = [row for group in groups for row in group]
-    params = differing(rows)
-    head = ["experiment", objective.rpartition(":")[2], "base", "p", *LOSSES, *short_keys(params).values()]
-    lines = [head]
+    params = differing_params(rows)
+    key = objective.rpartition(":")[2]
+    lines = [["experiment", key, "base", "p", *LOSS_COLUMNS, *short_keys(params).values()]]
     for commit, *experiments in groups:
-        lines.append(cells(commit, objective, params))
-        lines += [cells(row, objective, params) for row in ranked(experiments, objective, direction)]
-    return aligned(lines)
+        lines.append(row_cells(commit, objective, params))
+        ranked = rank_rows(experiments, objective, direction)
+        lines += [row_cells(row, objective, params) for row in ranked]
+    return align_columns(lines)
 
 
-def ranked(rows: Sequence[Row], objective: str, direction: str) -> list[Row]:
+def rank_rows(rows: Sequence[ExperimentRow], objective: str, direction: str) -> list[ExperimentRow]:
     sign = 1 if direction == "minimize" else -1
 
-    def key(row: Row) -> tuple[bool, float]:
+    def rank(row: ExperimentRow) -> tuple[bool, float]:
         value = row.metrics.get(objective)
         return (False, sign * float(value or 0)) if is_number(value) else (True, 0.0)
 
-    return sorted(rows, key=key)
+    return sorted(rows, key=rank)
 
 
-def cells(row: Row, objective: str, params: Sequence[str]) -> list[str]:
-    measured = [number(row.metrics.get(key)) for key in (objective, BASE)]
-    p = row.metrics.get(P)
-    losses = [number(row.metrics.get(key)) for key in LOSSES.values()]
-    chosen = [cut(row.params.get(name)) for name in params]
-    return [row.name if row.commit else f"  {row.name}", *measured, told_p(p), *losses, *chosen]
+def row_cells(row: ExperimentRow, objective: str, params: Sequence[str]) -> list[str]:
+    scores = [format_cell(row.metrics.get(key)) for key in (objective, BASE_PASS_AT_1)]
+    p = format_p(row.metrics.get(P_VALUE))
+    losses = [format_cell(row.metrics.get(key)) for key in LOSS_COLUMNS.values()]
+    values = [cut_value(row.params.get(name)) for name in params]
+    return [row.name if row.commit else f"  {row.name}", *scores, p, *losses, *values]
 
 
-def cut(value: Any) -> str:
-    """A parameter's value; of a long one (a list of sources) the beginning."""
-    text = NOTHING if value is None else str(value)
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+def cut_value(value: Any) -> str:
+    """Return a parameter's value as text, cut if it is long (such as a list of sources)."""
+    text = EMPTY_CELL if value is None else str(value)
+    return text if len(text) <= MAX_VALUE_WIDTH else f"{text[: MAX_VALUE_WIDTH - 1]}…"
 
 
-def number(value: Any) -> str:
-    return f"{value:.4g}" if is_number(value) else NOTHING
+def format_cell(value: Any) -> str:
+    return f"{value:.4g}" if is_number(value) else EMPTY_CELL
 
 
-def shown(options: Sequence[str]) -> list[dict[str, Any]]:
-    """What `dvc exp show --json` says.
+def run_exp_show(options: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the output of `dvc exp show --json`.
 
     Raises:
-        UserError: it failed; with what it says.
+        UserError: it failed; has its message.
     """
-    done = subprocess.run(dvc("exp", "show", "--json", *options), capture_output=True, text=True, check=False)
+    command = dvc_command("exp", "show", "--json", *options)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"`dvc exp show` failed: {done.stderr.strip()}")
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    shown: list[dict[str, Any]] = json.loads(done.stdout)
+    return shown
 
 
-def wanted() -> tuple[str, str]:
-    """Objective and direction of the composed configuration, as a sweep has them."""
-    config, default = Path(CONFIG), SweepSettings()
-    told = ((yaml.safe_load(config.read_text("utf-8")) if config.exists() else {}) or {}).get("sweep", {})
-    return told.get("objective", default.objective), told.get("direction", default.direction)
+def read_objective() -> tuple[str, str]:
+    """Return the objective and direction that a sweep with the current configuration would have."""
+    config = (yaml.safe_load(COMPOSED_CONFIG.read_text("utf-8")) if COMPOSED_CONFIG.exists() else {}) or {}
+    section, default = config.get("sweep", {}), SweepSettings()
+    return section.get("objective", default.objective), section.get("direction", default.direction)
 
 
 if __name__ == "__main__":
     try:
-        print("\n".join(table(read(shown(sys.argv[1:])), *wanted())))
+        experiments = parse_experiments(run_exp_show(sys.argv[1:]))
+        print("\n".join(format_experiments(experiments, *read_objective())))
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -1,46 +1,46 @@
-"""What the points of a sweep took, stage by stage, and what of it was run only once or not at all."""
+"""The time that each stage of each point took, and which of these runs were shared or came from the cache."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from stages.common.page.formats import format_duration
-from stages.sweep.comparisons import Finding
-from stages.sweep.results import Point, SweepEvidence
+from stages.sweep.comparisons import PointComparison
+from stages.sweep.results import PointResult, SweepResults
 
 
-def cost(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, Any]:
-    """Seconds of each stage and point, and which of them were spent for it.
+def tally_costs(sweep: SweepResults, comparisons: Sequence[PointComparison]) -> dict[str, Any]:
+    """Return the seconds of each stage and point, and which of them the sweep spent on that point.
 
-    An entry of dvc.lock that the commit or an earlier point has too is one and the same run. A point that was there
-    already, or came from the cache, ran nothing that counts.
+    Equal entries in dvc.lock are one run: one that the commit or an earlier point also has is not counted again.
+    A point that was already done, or came from the cache, counts nothing.
     """
-    points = [finding.point for finding in found]
+    points = [comparison.point for comparison in comparisons]
     stages = [
         stage
-        for stage in dict.fromkeys(s for p in points for s in p.runs)
-        if any(seconds(p, stage) for p in points)
+        for stage in dict.fromkeys(s for p in points for s in p.stage_runs)
+        if any(stage_seconds(p, stage) for p in points)
     ]
-    seen, lines, spent, saved = set(sweep.before.values()), [], dict.fromkeys(stages, 0.0), 0.0
-    longest = max((point.tried.seconds for point in points), default=0) or 1
-    for finding in found:
-        point, cells = finding.point, []
+    seen, lines, spent, saved = set(sweep.commit_runs.values()), [], dict.fromkeys(stages, 0.0), 0.0
+    longest = max((point.attempt.seconds for point in points), default=0) or 1
+    for comparison in comparisons:
+        point, cells = comparison.point, []
         for stage in stages:
-            took, run = seconds(point, stage), point.runs.get(stage, "")
-            new = run not in seen and point.tried.status.startswith("ran")
+            took, run = stage_seconds(point, stage), point.stage_runs.get(stage, "")
+            new = run not in seen and point.attempt.status.startswith("ran")
             seen.add(run)
             spent[stage] += took if new else 0
             saved += 0 if new else took
             cells.append({"seconds": f"{took:,.1f}" if took else "", "new": new})
         lines.append(
             {
-                "label": finding.label,
+                "label": comparison.label,
                 "cells": cells,
-                "status": point.tried.status,
-                "took": f"{point.tried.seconds:,.1f}",
-                "share": f"{100 * point.tried.seconds / longest:.1f}",
+                "status": point.attempt.status,
+                "took": f"{point.attempt.seconds:,.1f}",
+                "share": f"{100 * point.attempt.seconds / longest:.1f}",
             }
         )
-    took = sum(point.tried.seconds for point in points)
+    took = sum(point.attempt.seconds for point in points)
     return {
         "stages": [stage.replace("@", " ") for stage in stages],
         "lines": lines,
@@ -52,7 +52,7 @@ def cost(sweep: SweepEvidence, found: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def seconds(point: Point, stage: str) -> float:
-    """What a stage's run took, from its metrics; 0 where they do not say."""
+def stage_seconds(point: PointResult, stage: str) -> float:
+    """Return the duration of a stage's run from its metrics; 0 if they have none."""
     value = point.metrics.get(stage.replace("@", "/"), {}).get("seconds")
     return float(value) if isinstance(value, int | float) else 0.0

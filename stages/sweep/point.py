@@ -1,102 +1,101 @@
-"""One point of a sweep: a clone of the pinned commit, `dvc exp run` in it, the experiment pushed back."""
+"""Run one point of a sweep: clone the commit, run `dvc exp run` in the clone, push the experiment back."""
 
-import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.files import write_json
-from stages.common.git import dvc, experiment_ref, git, ref_exists
+from stages.common.files import file_lock, write_json
+from stages.common.git import dvc_command, experiment_ref, git, ref_exists
 from stages.config.compose import validate_config
-from stages.sweep.clone import POINT, Pruned, clone_of, end_processes
-from stages.sweep.spec import Plan, dvc_params, swept
+from stages.sweep.clone import POINT_VARIABLE, Pruned, end_point_processes, point_clone
+from stages.sweep.spec import SweepSpec, dvc_params, swept_values
 from stages.sweep.study import Watcher
 from stages.track.run_contents import is_number
 from stages.track.store import SWEEP_RUN_VARIABLE, SWEEP_VARIABLE
 
 WATCH_SECONDS = 1.0
 LOG_LINES = 12
-REPORT = "reports/report.json"  # the comparison of tuned and base
-NEVER_CACHED = {"config", "track"}  # seconds; they run where all else comes back from DVC's run cache
+COMPARISON_REPORT = "reports/report.json"  # compares tuned with base
+# Stages that take seconds, and run even if DVC's run cache restores all others
+UNCOUNTED_STAGES = {"config", "track"}
 
 
 @dataclass
-class Result:
-    """How a point ended; a JSON file beside its log, from which the parent makes its table."""
+class PointOutcome:
+    """How a point ended. A JSON file beside its log, from which the parent process makes the table."""
 
     number: int
     name: str
-    status: str  # ran N stages | from the cache | there already | pruned at step N | failed
+    # ran N stages | from the cache | already done | pruned at step N | failed
+    status: str
     objective: float | None
     seconds: float
     error: str = ""
-    p: float | None = None  # of tuned against base; None: the pipeline made no comparison
-    difference: float | None = None  # in pass@1, tuned less base
-    weak: bool = False  # judged at isolation level C
-    overrides: dict[str, str] = field(default_factory=dict)  # what tells the point from the others
+    # Of tuned against base; None: the pipeline does not compare them
+    p: float | None = None
+    # In pass@1, tuned less base
+    difference: float | None = None
+    # Judged at isolation level C
+    weak: bool = False
+    # What distinguishes the point from the others
+    overrides: dict[str, str] = field(default_factory=dict)
 
 
 def run_point(
-    plan: Plan,
+    spec: SweepSpec,
     number: int,
     name: str,
     overrides: Sequence[str],
     config: Any,
     watch: Watcher | None = None,
-) -> Result:
-    """Make the experiment `name`, or find it made; never raises for what goes wrong inside of it.
+) -> PointOutcome:
+    """Make the experiment `name` unless it exists. Never raises: an error becomes the outcome.
 
-    Whoever else makes the same point (a job of a killed sweep that a scheduler still runs) is waited for.
+    Waits for another process that makes the same point, such as a scheduler's job of a killed sweep.
     """
     started = time.perf_counter()
-    ref = experiment_ref(plan.commit, name)
-    result = Result(number, name, "failed", None, 0, overrides=swept(plan, overrides))
+    ref = experiment_ref(spec.commit, name)
+    outcome = PointOutcome(number, name, "failed", None, 0, overrides=swept_values(spec, overrides))
     try:
         validate_config(config)
-        with held(plan.folder / f"{name}.lock"):
-            if ref_exists(Path(plan.root), ref):
-                result.status, made = "there already", committed(plan, ref)
+        with file_lock(spec.folder / f"{name}.lock"):
+            if ref_exists(Path(spec.root), ref):
+                outcome.status, metrics = "already done", committed_metrics(spec, ref)
             else:
-                result.status, made = run_in_clone(plan, name, overrides, watch)
-        value = objective(made[metrics_file(plan)], plan)
-        result = replace(result, objective=value, **compared(made.get(REPORT)))
-    except Pruned as why:
-        result.status = f"pruned {why}"
+                outcome.status, metrics = run_in_clone(spec, name, overrides, watch)
+        objective = parse_objective(metrics[metrics_file(spec)], spec)
+        comparison = comparison_fields(metrics.get(COMPARISON_REPORT))
+        outcome = replace(outcome, objective=objective, **comparison)
+    except Pruned as reason:
+        outcome.status = f"pruned {reason}"
     except UserError as error:
-        result.status, result.error = "failed", str(error)
+        outcome.status, outcome.error = "failed", str(error)
     except Exception as error:
-        result.status, result.error = "failed", f"unexpected {type(error).__name__}: {error}"
-    result.seconds = round(time.perf_counter() - started, 1)
-    write_json(plan.folder / f"{name}.json", asdict(result))
-    return result
+        outcome.status, outcome.error = "failed", f"unexpected {type(error).__name__}: {error}"
+    outcome.seconds = round(time.perf_counter() - started, 1)
+    write_json(spec.folder / f"{name}.json", asdict(outcome))
+    return outcome
 
 
-@contextmanager
-def held(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def committed_metrics(spec: SweepSpec, ref: str) -> dict[str, str]:
+    """Read the metrics files of an existing experiment as text, by path."""
+    root = Path(spec.root)
+    committed = git("ls-tree", "-r", "--name-only", ref, "reports", folder=root).splitlines()
+    paths = {metrics_file(spec), *({COMPARISON_REPORT} & set(committed))}
+    return {path: git("show", f"{ref}:{path}", folder=root) for path in paths}
 
 
-def committed(plan: Plan, ref: str) -> dict[str, str]:
-    """Texts of the metrics files in an experiment that is there."""
-    root = Path(plan.root)
-    there = git("ls-tree", "-r", "--name-only", ref, "reports", folder=root).splitlines()
-    wanted = {metrics_file(plan), *({REPORT} & set(there))}
-    return {path: git("show", f"{ref}:{path}", folder=root) for path in wanted}
-
-
-def compared(text: str | None) -> dict[str, Any]:
-    """What reports/report.json says of tuned against base, as fields of a Result; nothing without the file."""
+def comparison_fields(text: str | None) -> dict[str, Any]:
+    """Return the fields of a PointOutcome that reports/report.json holds; empty without that file."""
     if text is None:
         return {}
     report = json.loads(text)
@@ -108,85 +107,91 @@ def compared(text: str | None) -> dict[str, Any]:
 
 
 def run_in_clone(
-    plan: Plan, name: str, overrides: Sequence[str], watch: Watcher | None
+    spec: SweepSpec, name: str, overrides: Sequence[str], watch: Watcher | None
 ) -> tuple[str, dict[str, str]]:
-    """Status and metrics files' texts of a point that is made now; its clone is gone afterwards, its log stays."""
-    log = plan.folder / f"{name}.log"
+    """Run a point; return its status and its metrics files as text. Removes the clone, and leaves the log."""
+    log = spec.folder / f"{name}.log"
     try:
-        with clone_of(plan, name) as clone:
+        with point_clone(spec, name) as clone:
             params = dvc_params(overrides, clone / "params.yaml")
             with log.open("wb") as file:
-                call(plan, clone, file, watch, "exp", "run", "--name", name, *params)
+                run_dvc(spec, clone, file, watch, "exp", "run", "--name", name, *params)
             if watch:
                 watch.end(clone)
-            if ref_exists(clone, ref := experiment_ref(plan.commit, name)):
+            if ref_exists(clone, ref := experiment_ref(spec.commit, name)):
                 git("push", "--quiet", "origin", f"{ref}:{ref}", folder=clone)
-            ran = stages_run(log.read_text("utf-8", "replace"))
-            status = f"ran {len(ran)} stages" if set(ran) - NEVER_CACHED else "from the cache"
-            wanted = [metrics_file(plan), *([REPORT] if (clone / REPORT).exists() else [])]
-            return status, {path: (clone / path).read_text("utf-8") for path in wanted}
+            ran = parse_ran_stages(log.read_text("utf-8", "replace"))
+            status = f"ran {len(ran)} stages" if set(ran) - UNCOUNTED_STAGES else "from the cache"
+            paths = [
+                metrics_file(spec),
+                *([COMPARISON_REPORT] if (clone / COMPARISON_REPORT).exists() else []),
+            ]
+            return status, {path: (clone / path).read_text("utf-8") for path in paths}
     except FileNotFoundError as error:
-        raise UserError(f"the point made no {error.filename}") from None
+        raise UserError(
+            f"{error.filename}: no such file. "
+            "The pipeline has to write the metrics file that sweep.objective names."
+        ) from None
 
 
-def call(plan: Plan, clone: Path, log: Any, watch: Watcher | None, *arguments: str) -> None:
-    """Run DVC in a clone, everything it prints going to the log.
+def run_dvc(spec: SweepSpec, clone: Path, log: Any, watch: Watcher | None, *arguments: str) -> None:
+    """Run DVC in a clone and write all that it prints to the log.
 
     Raises:
-        UserError: DVC ends with an error; gives the log's last lines.
-        Pruned: `watch` said that the point is not worth its time.
+        UserError: DVC failed; has the last lines of the log.
+        Pruned: `watch` found the point not worth its time.
     """
     log.write(f"$ dvc {' '.join(arguments)}\n".encode())
     log.flush()
     process = subprocess.Popen(
-        dvc(*arguments),
+        dvc_command(*arguments),
         cwd=clone,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=environment(plan, clone),
+        env=point_environment(spec, clone),
     )
     try:
         while True:
             with suppress(subprocess.TimeoutExpired):
                 status = process.wait(WATCH_SECONDS if watch else None)
                 break
-            if watch and (why := watch(clone)):
-                raise Pruned(why)
+            if watch and (reason := watch(clone)):
+                raise Pruned(reason)
     finally:
-        if process.poll() != 0:  # a DVC that was killed leaves its stage at work
-            end_processes(clone)
+        if process.poll() != 0:  # when DVC is killed, its stage keeps running
+            end_point_processes(clone)
             process.wait()
     if status:
         lines = Path(log.name).read_text("utf-8", "replace").strip().splitlines()[-LOG_LINES:]
-        raise UserError("\n".join([f"`dvc {' '.join(arguments[:2])}` ended with status {status}:", *lines]))
+        raise UserError("\n".join([f"`dvc {' '.join(arguments[:2])}` failed with status {status}:", *lines]))
 
 
-def environment(plan: Plan, clone: Path) -> dict[str, str]:
-    """This process's environment, with its interpreter first and the repository's MLflow store."""
+def point_environment(spec: SweepSpec, clone: Path) -> dict[str, str]:
+    """Return this process's environment, with its interpreter first in PATH and the sweep's MLflow store."""
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
-    environment["MLFLOW_TRACKING_URI"] = plan.tracking_uri
-    environment |= {SWEEP_VARIABLE: plan.name, SWEEP_RUN_VARIABLE: plan.run, POINT: str(clone)}
+    environment["MLFLOW_TRACKING_URI"] = spec.tracking_uri
+    environment |= {SWEEP_VARIABLE: spec.name, SWEEP_RUN_VARIABLE: spec.run_id, POINT_VARIABLE: str(clone)}
     return environment
 
 
-def stages_run(log: str) -> list[str]:
-    """Names of the stages that DVC ran, in order; those restored from the cache are not among them."""
+def parse_ran_stages(log: str) -> list[str]:
+    """Return the names of the stages that DVC ran, in order, without those restored from the cache."""
     return re.findall(r"^Running stage '([^']+)'", log, flags=re.MULTILINE)
 
 
-def metrics_file(plan: Plan) -> str:
-    return plan.objective.split(":")[0]
+def metrics_file(spec: SweepSpec) -> str:
+    return spec.objective.split(":")[0]
 
 
-def objective(text: str, plan: Plan) -> float:
-    """The objective out of a metrics file's text.
+def parse_objective(text: str, spec: SweepSpec) -> float:
+    """Return the objective from the text of a metrics file.
 
     Raises:
-        UserError: the key is missing or no number.
+        UserError: the key is missing or is not a number.
     """
-    file, key = plan.objective.split(":")
+    file, key = spec.objective.split(":")
     value = json.loads(text)
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None

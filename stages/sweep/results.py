@@ -1,4 +1,4 @@
-"""What the points of a sweep hold, read from their DVC experiments and DVC's cache, never from a working tree."""
+"""The results of a sweep's points, read from DVC experiments and DVC's cache, never from a working tree."""
 
 import csv
 import hashlib
@@ -13,83 +13,94 @@ from typing import Any
 
 import yaml
 
+from stages.common.comparison import SampleRow
 from stages.common.curve import CurveCells
 from stages.common.errors import UserError
 from stages.common.files import read_json, read_jsonl
 from stages.common.git import git, ref_exists
 
-METRICS = re.compile(r"reports/((?:evaluate/)?[^/]+)\.json")
-CURVE, LOCK = "reports/train.csv", "dvc.lock"
-JUDGED = "reports/evaluate/tuned"  # DVC's out with the judged samples of the tuned model
-NO_OBJECTIVE = ("failed", "pruned")  # what such a status begins with
-Metrics = dict[
-    str, dict[str, Any]
-]  # by the file's path below reports/ without its ending: train, evaluate/tuned
-Sample = dict[str, Any]
+METRICS_FILE = re.compile(r"reports/((?:evaluate/)?[^/]+)\.json")
+CURVE_CSV, DVC_LOCK = "reports/train.csv", "dvc.lock"
+SAMPLES_OUT = "reports/evaluate/tuned"  # DVC's out with the judged samples of the tuned model
+UNFINISHED = ("failed", "pruned")  # a status that starts so has no objective
+# By the file's path below reports/ without its suffix: train, evaluate/tuned
+Metrics = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Tried:
+class Attempt:
     """A point as the sweep ran it."""
 
-    name: str  # of its DVC experiment
-    overrides: Mapping[str, str]  # swept keys and their values: train.lora.rank, or a group, as base
-    status: str  # ran N stages | from the cache | there already | pruned at step N | failed
+    # Of its DVC experiment
+    name: str
+    # Swept keys and their values: train.lora.rank, or a group such as base
+    overrides: Mapping[str, str]
+    # ran N stages | from the cache | already done | pruned at step N | failed
+    status: str
     objective: float | None
-    seconds: float  # from its start to its end, in this sweep
+    # From its start to its end, in this sweep
+    seconds: float
     error: str = ""
-    ref: str | None = None  # git ref of the experiment; None: failed or pruned
+    # Git ref of the experiment; None: failed or pruned
+    ref: str | None = None
 
 
 @dataclass(frozen=True)
-class Point:
-    """A point and what its experiment holds; all of that is empty where there is no experiment."""
+class PointResult:
+    """A point and the contents of its experiment, all empty if there is none."""
 
-    tried: Tried
-    commit: str | None = None  # of the experiment
+    attempt: Attempt
+    # Of the experiment
+    commit: str | None = None
     metrics: Metrics = field(default_factory=dict)
     curve: list[CurveCells] = field(default_factory=list)
-    runs: dict[str, str] = field(
-        default_factory=dict
-    )  # stage -> hash of its entry in dvc.lock: equal for one and the same run
-    samples: list[Sample] | None = None  # judged, of the tuned model: `task_id` and `verdict`
-    unread: str = ""  # why there are no samples
+    # Stage -> hash of its entry in dvc.lock; two points with the same hash share one run of the stage
+    stage_runs: dict[str, str] = field(default_factory=dict)
+    # Judged samples of the tuned model: `task_id` and `verdict`
+    samples: list[SampleRow] | None = None
+    # Why there are no samples
+    no_samples: str = ""
 
     @property
     def value(self) -> float | None:
-        """The objective, where the point was finished."""
-        value = None if self.tried.status.startswith(NO_OBJECTIVE) else self.tried.objective
+        """The objective; None if the point did not finish."""
+        value = None if self.attempt.status.startswith(UNFINISHED) else self.attempt.objective
         return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
-class SweepEvidence:
+class SweepResults:
     name: str
-    commit: str  # what all points start from
-    objective: str  # metrics file, colon, dotted key
-    direction: str  # maximize | minimize
-    points: list[Point]  # in the sweep's order
-    before: dict[str, str]  # `runs` of the commit itself
+    # What all points start from
+    commit: str
+    # Metrics file, colon, dotted key
+    objective: str
+    # maximize | minimize
+    direction: str
+    # In the sweep's order
+    points: list[PointResult]
+    # `stage_runs` of the commit itself
+    commit_runs: dict[str, str]
 
     @property
     def keys(self) -> list[str]:
-        """The swept keys, in the order in which they are first met."""
-        return list(dict.fromkeys(key for point in self.points for key in point.tried.overrides))
+        """The swept keys, in order of first appearance."""
+        return list(dict.fromkeys(key for point in self.points for key in point.attempt.overrides))
 
     @property
-    def finished(self) -> list[Point]:
+    def finished(self) -> list[PointResult]:
         return [point for point in self.points if point.value is not None]
 
 
-def gather(
+def collect_results(
     root: Path,
     cache: Path,
     name: str,
     commit: str,
     objective: str,
     direction: str,
-    tried: Sequence[Tried],
-) -> SweepEvidence:
+    attempts: Sequence[Attempt],
+) -> SweepResults:
     """Read the experiments of all points.
 
     Args:
@@ -99,101 +110,107 @@ def gather(
         commit: what all points start from.
         objective: metrics file, colon, dotted key.
         direction: maximize | minimize.
-        tried: the points in the sweep's order.
+        attempts: the points in the sweep's order.
 
     Raises:
         UserError: a file of an experiment is damaged; names it.
     """
     metrics_file = objective.split(":")[0]
-    points = [read_point(root, cache, point, metrics_file) for point in tried]
-    before = runs(read_lock(root, commit)) if LOCK in files(root, commit) else {}
-    return SweepEvidence(name, commit, objective, direction, points, before)
+    points = [read_point_result(root, cache, attempt, metrics_file) for attempt in attempts]
+    commit_runs = hash_stage_runs(read_dvc_lock(root, commit)) if DVC_LOCK in list_files(root, commit) else {}
+    return SweepResults(name, commit, objective, direction, points, commit_runs)
 
 
-def read_point(root: Path, cache: Path, tried: Tried, metrics_file: str) -> Point:
-    """A point with what its experiment holds; without it where the experiment was removed meanwhile."""
-    if tried.ref is None or not ref_exists(root, tried.ref):
-        return Point(tried, unread="it has no experiment")
-    there = files(root, tried.ref)
-    lock = read_lock(root, tried.ref) if LOCK in there else {}
-    samples, unread = judged(cache, lock)
-    return Point(
-        tried=tried,
-        commit=git("rev-parse", f"{tried.ref}^{{commit}}", folder=root),
-        metrics={stem(path): document(root, tried.ref, path) for path in wanted(there, metrics_file)},
-        curve=curve(text(root, tried.ref, CURVE), tried.ref) if CURVE in there else [],
-        runs=runs(lock),
+def read_point_result(root: Path, cache: Path, attempt: Attempt, metrics_file: str) -> PointResult:
+    """Read a point's experiment; the result is empty if the experiment was removed in the meantime."""
+    if attempt.ref is None or not ref_exists(root, attempt.ref):
+        return PointResult(attempt, no_samples="it has no experiment")
+    files = list_files(root, attempt.ref)
+    lock = read_dvc_lock(root, attempt.ref) if DVC_LOCK in files else {}
+    samples, no_samples = read_judged_samples(cache, lock)
+    curve = (
+        parse_curve(read_committed(root, attempt.ref, CURVE_CSV), attempt.ref) if CURVE_CSV in files else []
+    )
+    return PointResult(
+        attempt=attempt,
+        commit=git("rev-parse", f"{attempt.ref}^{{commit}}", folder=root),
+        metrics={
+            metrics_name(path): read_committed_json(root, attempt.ref, path)
+            for path in select_metrics(files, metrics_file)
+        },
+        curve=curve,
+        stage_runs=hash_stage_runs(lock),
         samples=samples,
-        unread=unread,
+        no_samples=no_samples,
     )
 
 
-def files(root: Path, ref: str) -> list[str]:
-    """Paths of the reports and of dvc.lock in a commit."""
-    listed = git("ls-tree", "-r", "-z", "--name-only", ref, "--", "reports", LOCK, folder=root)
-    return [path for path in listed.split("\0") if path]
+def list_files(root: Path, ref: str) -> list[str]:
+    """Return the paths of reports and dvc.lock in a commit."""
+    listing = git("ls-tree", "-r", "-z", "--name-only", ref, "--", "reports", DVC_LOCK, folder=root)
+    return [path for path in listing.split("\0") if path]
 
 
-def wanted(paths: Sequence[str], metrics_file: str) -> list[str]:
-    return [path for path in paths if METRICS.fullmatch(path) or path == metrics_file]
+def select_metrics(paths: Sequence[str], metrics_file: str) -> list[str]:
+    return [path for path in paths if METRICS_FILE.fullmatch(path) or path == metrics_file]
 
 
-def stem(path: str) -> str:
+def metrics_name(path: str) -> str:
     return path.removeprefix("reports/").removesuffix(".json")
 
 
-def text(root: Path, ref: str, path: str) -> str:
+def read_committed(root: Path, ref: str, path: str) -> str:
     return git("show", f"{ref}:{path}", folder=root)
 
 
-def document(root: Path, ref: str, path: str) -> dict[str, Any]:
+def read_committed_json(root: Path, ref: str, path: str) -> dict[str, Any]:
     try:
-        value = json.loads(text(root, ref, path))
+        value = json.loads(read_committed(root, ref, path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} of {ref}: not JSON ({error})") from None
     return value if isinstance(value, dict) else {}
 
 
-def curve(csv_text: str, ref: str) -> list[CurveCells]:
-    """Rows of train.csv as numbers; an empty cell is None."""
+def parse_curve(csv_text: str, ref: str) -> list[CurveCells]:
+    """Parse the rows of train.csv as numbers; an empty cell becomes None."""
     try:
         return [
             {key: float(cell) if cell else None for key, cell in row.items()}
             for row in csv.DictReader(io.StringIO(csv_text))
         ]
     except (TypeError, ValueError) as error:
-        raise UserError(f"{CURVE} of {ref}: not a curve ({error})") from None
+        raise UserError(f"{CURVE_CSV} of {ref}: not a training curve ({error})") from None
 
 
-def read_lock(root: Path, ref: str) -> dict[str, Any]:
-    """The stages of a commit's dvc.lock."""
+def read_dvc_lock(root: Path, ref: str) -> dict[str, Any]:
+    """Return the stages of a commit's dvc.lock."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast: a sweep has many of these
     try:
-        return (yaml.load(text(root, ref, LOCK), loader) or {}).get("stages", {})
+        return (yaml.load(read_committed(root, ref, DVC_LOCK), loader) or {}).get("stages", {})
     except yaml.YAMLError as error:
-        raise UserError(f"{LOCK} of {ref}: not YAML ({error})") from None
+        raise UserError(f"{DVC_LOCK} of {ref}: not YAML ({error})") from None
 
 
-def runs(lock: Mapping[str, Any]) -> dict[str, str]:
-    """A hash for each stage's run. Its metrics, which hold the seconds, are in it: a second run has another."""
+def hash_stage_runs(lock: Mapping[str, Any]) -> dict[str, str]:
+    """Return a hash of each stage's run. Its entry covers the metrics with their seconds: a rerun has another hash."""
     return {
         stage: hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
         for stage, entry in lock.items()
     }
 
 
-def judged(cache: Path, lock: Mapping[str, Any]) -> tuple[list[Sample] | None, str]:
-    """The judged samples of the tuned model out of DVC's cache; None and the reason where they are not there."""
-    outs = [out for entry in lock.values() for out in entry.get("outs", []) if out.get("path") == JUDGED]
+def read_judged_samples(cache: Path, lock: Mapping[str, Any]) -> tuple[list[SampleRow] | None, str]:
+    """Read the tuned model's judged samples from DVC's cache; None and the reason if they are missing."""
+    outs = [out for entry in lock.values() for out in entry.get("outs", []) if out.get("path") == SAMPLES_OUT]
     if not outs:
         return None, "its pipeline keeps no judged samples"
     try:
-        listed = {part["relpath"]: part["md5"] for part in read_json(stored(cache, outs[0]["md5"]))}
-        samples = read_jsonl(stored(cache, listed["samples.jsonl"]))
+        hashes = {part["relpath"]: part["md5"] for part in read_json(cache_path(cache, outs[0]["md5"]))}
+        samples = read_jsonl(cache_path(cache, hashes["samples.jsonl"]))
         return [{key: sample[key] for key in ("task_id", "verdict")} for sample in samples], ""
     except (UserError, KeyError, TypeError):
         return None, "its judged samples are not in DVC's cache"
 
 
-def stored(cache: Path, md5: str) -> Path:
+def cache_path(cache: Path, md5: str) -> Path:
     return cache / "files/md5" / md5[:2] / md5[2:]

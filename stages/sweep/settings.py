@@ -8,29 +8,30 @@ from stages.common.settings import require
 
 @dataclass
 class SweepSettings:
-    name: str = ""  # of .cache/sweep/<name> and reports/sweeps/<name>; letters, digits, . _ -; empty: commit and a hash
-    objective: str = (
-        "reports/evaluate/tuned.json:pass_at_1"  # what a point returns: metrics file, colon, dotted key
-    )
-
-    direction: str = "maximize"  # maximize | minimize: which end of the objective is the better one
-    at_once: int = (
-        0  # points at the same time on one machine; 0: what the launcher starts, at most one a GPU or core
-    )
-    trial: int = -1  # set by hydra/sweeper=tpe: which trial of its study a point is
+    # Of .cache/sweep/<name> and reports/sweeps/<name>: letters, digits, . _ -; empty: the commit and a hash
+    name: str = ""
+    # What a point returns: metrics file, colon, dotted key
+    objective: str = "reports/evaluate/tuned.json:pass_at_1"
+    # maximize | minimize: which objective is better
+    direction: str = "maximize"
+    # Points that run on one machine at the same time; 0: as many as the launcher starts, at most one per GPU or
+    # core
+    at_once: int = 0
+    # Number of the point in its study; set by hydra/sweeper=tpe
+    trial: int = -1
 
     def __post_init__(self) -> None:
         require(
-            re.fullmatch(r"(\w[\w.-]*)?", self.name) is not None and self.name not in ("hydra", "places"),
+            re.fullmatch(r"(\w[\w.-]*)?", self.name) is not None and self.name not in ("hydra", "slots"),
             "sweep.name",
             self.name,
-            "letters, digits, '.', '_' and '-', or nothing; not 'hydra' or 'places'",
+            "letters, digits, '.', '_' and '-', or nothing; not 'hydra' or 'slots'",
         )
         require(
             re.fullmatch(r"[^:]+:[^:]+", self.objective) is not None,
             "sweep.objective",
             self.objective,
-            "a metrics file, a colon and a dotted key, as reports/train.json:validation_loss",
+            "a metrics file, a colon and a dotted key, such as reports/train.json:validation_loss_kept",
         )
         require(
             self.direction in ("maximize", "minimize"),

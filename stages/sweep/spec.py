@@ -1,4 +1,4 @@
-"""What all points of a sweep share, and how a point is named and handed to DVC."""
+"""What all points of a sweep share, how a point is named, and how its overrides are passed to DVC."""
 
 import hashlib
 import re
@@ -11,40 +11,53 @@ from typing import Any
 import yaml
 
 from stages.common.errors import UserError
-from stages.common.git import clean_commit, dvc, identity
-from stages.sweep.places import visible_gpus
+from stages.common.git import clean_commit, dvc_command, identity_options
+from stages.sweep.slots import visible_gpus
 
-SCRATCH = Path(".cache/sweep")
-NOT_OF_THE_POINT = ("hydra", "sweep")  # they steer the sweep and touch no artifact
+SWEEP_SCRATCH = Path(".cache/sweep")
+SWEEP_SECTIONS = ("hydra", "sweep")  # they steer the sweep and change no artifact
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Pinned once before the fan-out: what is edited or committed during the sweep changes nothing."""
+class SweepSpec:
+    """What is fixed before the first point starts: edits and commits during the sweep do not affect it."""
 
-    root: str  # the repository, absolute
-    commit: str  # what every point starts from
-    cache: str  # DVC's cache of the repository, absolute; all points share it
-    tracking_uri: str  # MLflow store, absolute
-    identity: tuple[str, ...]  # git's -c options
-    fixed: tuple[str, ...]  # overrides that all points have; they stay out of the points' names
+    # The repository, absolute
+    root: str
+    # What every point starts from
+    commit: str
+    # DVC's cache of the repository, absolute; all points share it
+    cache: str
+    # MLflow store, absolute
+    tracking_uri: str
+    # `-c` options that let a clone commit
+    git_identity: tuple[str, ...]
+    # Overrides that all points have; they stay out of the points' names
+    fixed: tuple[str, ...]
     name: str
-    objective: str  # metrics file, colon, dotted key
-    direction: str = "maximize"  # or minimize
-    points: int = 1  # that may run at the same time, if the launcher starts them so
-    at_once: int = 0  # the setting
-    gpus: tuple[str, ...] = ()  # of the machine where the sweep was started
-    study: bool = False  # points are thought up by a sweeper, not known before
-    run: str = ""  # MLflow's id of the sweep's run; empty where the store does not answer
+    # Metrics file, colon, dotted key
+    objective: str
+    # maximize | minimize
+    direction: str = "maximize"
+    # How many may run at the same time, if the launcher starts them so
+    points: int = 1
+    # The setting `sweep.at_once`
+    at_once: int = 0
+    # Of the machine where the sweep was started
+    gpus: tuple[str, ...] = ()
+    # Whether a sweeper chooses the points one after another; those of a grid are known from the start
+    study: bool = False
+    # MLflow's id of the sweep's run; empty if the store does not answer
+    run_id: str = ""
 
     @property
     def folder(self) -> Path:
-        """Logs and results of the points; while a point runs, its clone."""
-        return Path(self.root) / SCRATCH / self.name
+        """Logs and outcomes of the points; also a point's clone while it runs."""
+        return Path(self.root) / SWEEP_SCRATCH / self.name
 
 
-def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str, points: int) -> Plan:
-    """Pin the commit and the places that all points share.
+def pin_sweep(root: Path, overrides: Sequence[str], settings: Any, uri: str, points: int) -> SweepSpec:
+    """Fix the commit, DVC cache, MLflow store and GPUs that all points use.
 
     Args:
         root: the repository's root.
@@ -54,23 +67,23 @@ def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str, points: i
         points: how many may run at the same time, if the launcher starts them so.
 
     Raises:
-        UserError: the tree is dirty or no git repository with DVC.
+        UserError: the tree has uncommitted changes, or is not a git repository with DVC.
     """
     commit = clean_commit(root)
-    found = subprocess.run(dvc("cache", "dir"), cwd=root, capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise UserError(f"`dvc cache dir` failed: {found.stderr.strip()}")
-    own = [o for o in overrides if section(o) not in NOT_OF_THE_POINT]
-    study = sweeper(overrides) != "basic"
-    of_study = (settings.objective, settings.direction, "study") if study else ()
-    return Plan(
+    done = subprocess.run(dvc_command("cache", "dir"), cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`dvc cache dir` failed: {done.stderr.strip()}")
+    own = [o for o in overrides if override_section(o) not in SWEEP_SECTIONS]
+    study = chosen_sweeper(overrides) != "basic"
+    study_identity = (settings.objective, settings.direction, "study") if study else ()
+    return SweepSpec(
         root=str(root),
         commit=commit,
-        cache=str((root / found.stdout.strip()).resolve()),
+        cache=str((root / done.stdout.strip()).resolve()),
         tracking_uri=uri,
-        identity=tuple(identity(root, commit)),
-        fixed=tuple(as_hydra_says(o) for o in own if not is_swept(o)),
-        name=settings.name or f"{commit[:7]}-{short_hash(*sorted([*own, *of_study]))}",
+        git_identity=tuple(identity_options(root, commit)),
+        fixed=tuple(normalise_override(o) for o in own if not is_swept(o)),
+        name=settings.name or f"{commit[:7]}-{short_hash(*sorted([*own, *study_identity]))}",
         objective=settings.objective,
         direction=settings.direction,
         points=points,
@@ -80,28 +93,28 @@ def pin(root: Path, overrides: Sequence[str], settings: Any, uri: str, points: i
     )
 
 
-def section(override: str) -> str:
-    """`train` of `++train.lora.rank=8`; `hydra` of `hydra/launcher=joblib`."""
+def override_section(override: str) -> str:
+    """Return `train` for `++train.lora.rank=8`, `hydra` for `hydra/launcher=joblib`."""
     return re.split(r"[./=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
-def sweeper(overrides: Sequence[str]) -> str:
-    """Which of hydra/sweeper the command line asks for."""
-    chosen = [o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith("hydra/sweeper=")]
-    return chosen[-1] if chosen else "basic"
+def chosen_sweeper(overrides: Sequence[str]) -> str:
+    """Return the command line's choice of hydra/sweeper."""
+    choices = [o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith("hydra/sweeper=")]
+    return choices[-1] if choices else "basic"
 
 
 def is_swept(override: str) -> bool:
-    return bool(parsed(override).is_sweep_override())
+    return bool(parse_override(override).is_sweep_override())
 
 
-def as_hydra_says(override: str) -> str:
-    """An override as a job has it: `a=0.0001` for `a=1e-4`."""
-    found = parsed(override)
-    return f"{found.get_key_element()}={found.get_value_element_as_str()}"
+def normalise_override(override: str) -> str:
+    """Return an override as Hydra writes it for a job: `a=0.0001` for `a=1e-4`."""
+    parsed = parse_override(override)
+    return f"{parsed.get_key_element()}={parsed.get_value_element_as_str()}"
 
 
-def parsed(override: str) -> Any:
+def parse_override(override: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(override)
@@ -112,37 +125,37 @@ def short_hash(*parts: str) -> str:
 
 
 def point_overrides(overrides: Sequence[str]) -> list[str]:
-    """Of one job's overrides those that make its artifacts, in one order."""
-    return sorted(o for o in overrides if section(o) not in NOT_OF_THE_POINT)
+    """Return a job's overrides that affect its artifacts, sorted."""
+    return sorted(o for o in overrides if override_section(o) not in SWEEP_SECTIONS)
 
 
-def point_name(plan: Plan, overrides: Sequence[str]) -> str:
-    """Name of a point's DVC experiment: what is swept, and a hash of commit and overrides.
+def point_name(spec: SweepSpec, overrides: Sequence[str]) -> str:
+    """Name a point's DVC experiment: its swept values, and a hash of the commit and all overrides.
 
-    >>> point_name(plan, ["++train.lora.rank=8"])
+    >>> point_name(spec, ["++train.lora.rank=8"])
     'rank-8-0f3a51c2'
     """
-    told = [o for o in overrides if o not in plan.fixed] or list(overrides)
-    words = [o.lstrip("+~").split("=", 1) for o in told]
-    text = "-".join("-".join([pair[0].split(".")[-1], *pair[1:]]) for pair in words)
+    named = [o for o in overrides if o not in spec.fixed] or list(overrides)
+    pairs = [o.lstrip("+~").split("=", 1) for o in named]
+    text = "-".join("-".join([pair[0].split(".")[-1], *pair[1:]]) for pair in pairs)
     text = re.sub(r"\.{2,}|-{2,}", "-", re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)).strip("-.")[:60]
-    return f"{text or 'point'}-{short_hash(plan.commit, *overrides)}"
+    return f"{text or 'point'}-{short_hash(spec.commit, *overrides)}"
 
 
-def swept(plan: Plan, overrides: Sequence[str]) -> dict[str, str]:
-    """Key and value of what tells a point from the others: `{"train.lora.rank": "8"}`."""
-    told = [o for o in overrides if o not in plan.fixed] or overrides
-    parted = (o.lstrip("+~").partition("=") for o in told)
-    return {key: value for key, _, value in parted}
+def swept_values(spec: SweepSpec, overrides: Sequence[str]) -> dict[str, str]:
+    """Return the keys and values that distinguish a point from the others: `{"train.lora.rank": "8"}`."""
+    swept = [o for o in overrides if o not in spec.fixed] or overrides
+    pairs = (o.lstrip("+~").partition("=") for o in swept)
+    return {key: value for key, _, value in pairs}
 
 
 def dvc_params(overrides: Sequence[str], params: Path) -> list[str]:
-    """`-S` options that write a point's overrides into params.yaml.
+    """Return the `-S` options that write a point's overrides into params.yaml.
 
-    DVC sets keys and knows no groups, so that `base=other` becomes the key `defaults.0.base`.
+    DVC sets keys and does not know groups, so `base=other` becomes the key `defaults.0.base`.
 
     Raises:
-        UserError: a group that params.yaml does not list under `defaults`.
+        UserError: params.yaml does not list a group under `defaults`.
     """
     defaults = yaml.safe_load(params.read_text("utf-8"))["defaults"]
     groups = {key: i for i, item in enumerate(defaults) if isinstance(item, dict) for key in item}

@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep with hydra/sweeper=tpe: kept in a file, so that a killed one goes on."""
+"""The Optuna study of a sweep with hydra/sweeper=tpe, kept in a file so that it can be resumed."""
 
 import csv
 import math
@@ -8,23 +8,23 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import read_json, write_json
-from stages.sweep.spec import Plan
+from stages.sweep.spec import SweepSpec
 
-FILE, IDENTITY = "study.log", ".study"
-CURVES = ".cache/train/*/train.csv"  # of a clone, while its model trains
-FINAL_CURVE = "reports/train.csv"  # of a clone whose pipeline has ended; before, that of the commit
-PRUNED = "pruned"  # attribute of a trial
-AGAIN = "again"  # attribute of a study: numbers of trials that were put back into the queue
+STUDY_LOG, STUDY_IDENTITY = "study.log", ".study"
+LIVE_CURVES = ".cache/train/*/train.csv"  # in a clone, while its model trains
+FINAL_CURVE = "reports/train.csv"  # in a clone whose pipeline has ended; until then it is the commit's
+PRUNED_ATTRIBUTE = "pruned"  # of a trial
+REQUEUED_ATTRIBUTE = "again"  # of a study: numbers of the trials that were put back into the queue
 
 
 def open_study(folder: Path, name: str, direction: str, pruner: Any = None) -> Any:
-    """The optuna.Study of a sweep, made where it is missing. Several processes may have it open."""
+    """Open a sweep's optuna.Study, created if missing. Several processes may have it open."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(folder / FILE)))
+    storage = JournalStorage(JournalFileBackend(str(folder / STUDY_LOG)))
     return optuna.create_study(
         storage=storage,
         study_name=name,
@@ -34,35 +34,38 @@ def open_study(folder: Path, name: str, direction: str, pruner: Any = None) -> A
     )
 
 
-def goes_on(folder: Path, plan: Plan, space: Sequence[str]) -> bool:
-    """Whether the folder holds this very study; else it is made its folder.
+def claim_study_folder(folder: Path, spec: SweepSpec, space: Sequence[str]) -> bool:
+    """Return whether the folder already holds this study; otherwise mark it as this study's.
 
     Raises:
-        UserError: it holds another: of another commit, objective, direction, or with other things swept.
+        UserError: it holds a study of another commit, objective, direction or search space.
     """
-    own = {
-        "commit": plan.commit,
-        "objective": plan.objective,
-        "direction": plan.direction,
+    identity = {
+        "commit": spec.commit,
+        "objective": spec.objective,
+        "direction": spec.direction,
         "swept": sorted(space),
     }
-    path = folder / IDENTITY
-    there = read_json(path) if path.exists() else None
-    for key, value in own.items():
-        if there and there.get(key) != value:
+    path = folder / STUDY_IDENTITY
+    existing = read_json(path) if path.exists() else None
+    for key, value in identity.items():
+        if existing and existing.get(key) != value:
+            what = "search space" if key == "swept" else key
             raise UserError(
-                f"sweep.name: the study '{plan.name}' in {folder} has another {key}: {there.get(key)}, not {value}. "
-                "Give this one another name."
+                f"sweep.name: {folder} already holds a study '{spec.name}' with another {what}: "
+                f"{existing.get(key)}, not {value}. Give this study another sweep.name."
             )
-    write_json(path, own)
-    return there is not None
+    write_json(path, identity)
+    return existing is not None
 
 
 def median_pruner(startup: int, after: int) -> Any:
-    """Ends a point whose best validation loss so far is above the median of the others' at the same step.
+    """Return a pruner that ends a point whose best validation loss so far is above the others' median.
+
+    It compares with the others at the same step.
 
     Args:
-        startup: points that end before one is pruned.
+        startup: points that have to end before any is pruned.
         after: optimizer steps that every point may do.
     """
     from optuna.pruners import MedianPruner
@@ -70,43 +73,43 @@ def median_pruner(startup: int, after: int) -> Any:
     return MedianPruner(n_startup_trials=startup, n_warmup_steps=after)
 
 
-def watcher(plan: Plan, hydra: Any, trial: int) -> "Watcher | None":
-    """What looks at a point's validation losses while it trains; None where nothing is pruned."""
+def make_watcher(spec: SweepSpec, hydra: Any, trial: int) -> "Watcher | None":
+    """Return what watches a point's validation losses while it trains; None if the sweep does not prune."""
     sweeper = hydra.sweeper
     if hydra.runtime.choices["hydra/sweeper"] != "tpe" or not sweeper.prune or trial < 0:
         return None
     from optuna.trial import Trial
 
     pruner = median_pruner(sweeper.startup, sweeper.prune_after)
-    study = open_study(plan.folder, plan.name, plan.direction, pruner=pruner)
+    study = open_study(spec.folder, spec.name, spec.direction, pruner=pruner)
     running = next(t for t in study.get_trials(deepcopy=False) if t.number == trial)
-    return Watcher(Trial(study, running._trial_id), plan.direction)
+    return Watcher(Trial(study, running._trial_id), spec.direction)
 
 
 class Watcher:
-    """Reports each validation loss to the study once; words when the point is to be ended."""
+    """Reports each validation loss to the study once. A call returns why the point should end, or ''."""
 
     def __init__(self, trial: Any, direction: str) -> None:
         self.trial = trial
-        # a study has one direction, and a loss is the better the lower it is
+        # A study has one direction, and a lower loss is always better
         self.sign = 1.0 if direction == "minimize" else -1.0
         self.reported: set[int] = set()
 
     def __call__(self, clone: Path) -> str:
-        for step, loss in validation_losses(*clone.glob(CURVES)):
+        for step, loss in validation_losses(*clone.glob(LIVE_CURVES)):
             if self.report(step, loss) and self.trial.should_prune():
-                self.trial.set_user_attr(PRUNED, True)
+                self.trial.set_user_attr(PRUNED_ATTRIBUTE, True)
                 return f"at step {step}"
         return ""
 
     def end(self, clone: Path) -> None:
-        """Report what is left: a training that is quick, or came from the cache, was not seen at work."""
-        curves = [clone / FINAL_CURVE] if (clone / FINAL_CURVE).exists() else clone.glob(CURVES)
+        """Report the remaining losses: those of a training that was quick or came from the cache."""
+        curves = [clone / FINAL_CURVE] if (clone / FINAL_CURVE).exists() else clone.glob(LIVE_CURVES)
         for step, loss in validation_losses(*curves):
             self.report(step, loss)
 
     def report(self, step: int, loss: float) -> bool:
-        """Whether it was not reported before."""
+        """Report a loss unless the step was reported before; return whether it was new."""
         if step in self.reported:
             return False
         self.reported.add(step)
@@ -115,12 +118,14 @@ class Watcher:
 
 
 def validation_losses(*curves: Path) -> list[tuple[int, float]]:
-    """Step and validation loss of the rows of curves, as a training has made them so far."""
-    found = []
+    """Return the steps and validation losses in curves that a training may still be writing."""
+    losses = []
     for path in curves:
         try:
             rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
         except OSError:  # replaced or removed at this moment
             continue
-        found += [(int(row["step"]), float(row["validation_loss"])) for row in rows if row["validation_loss"]]
-    return [(step, loss) for step, loss in found if step > 0 and math.isfinite(loss)]
+        losses += [
+            (int(row["step"]), float(row["validation_loss"])) for row in rows if row["validation_loss"]
+        ]
+    return [(step, loss) for step, loss in losses if step > 0 and math.isfinite(loss)]

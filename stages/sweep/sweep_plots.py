@@ -14,13 +14,12 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from stages.common.curve import CurveCells, column
 from stages.common.page.plot_style import BASE, INK, SOURCE_COLOURS, TUNED, mark_weak_sandbox
 
-COLOURS = [SOURCE_COLOURS[place] for place in (0, 4, 5, 2, 7, 3, 6, 1)]  # neighbours differ
-MANY = len(COLOURS)  # lines above which colours stop telling them apart
-TICKS = 10  # values that an axis names each
+COLOURS = [SOURCE_COLOURS[position] for position in (0, 4, 5, 2, 7, 3, 6, 1)]  # neighbours differ
+MANY = len(COLOURS)  # more lines than this cannot be told apart by colour
+TICKS = 10  # an axis labels each value up to this number
 NOT_BEST = "#b6bfcd"
-WARM = LinearSegmentedColormap.from_list(
-    "warm", matplotlib.colormaps["plasma"](range(0, 226, 5))
-)  # less its yellow
+# plasma without its yellow
+WARM = LinearSegmentedColormap.from_list("warm", matplotlib.colormaps["plasma"](range(0, 226, 5)))
 Colour = tuple[float, float, float, float] | str
 
 
@@ -28,7 +27,8 @@ Colour = tuple[float, float, float, float] | str
 class Dot:
     """A point over one of its swept keys."""
 
-    place: float  # on the axis
+    # On the axis
+    position: float
     value: float
     low: float | None
     high: float | None
@@ -38,17 +38,20 @@ class Dot:
 class Scale:
     """The axis of a swept key."""
 
-    places: dict[str, float]  # of the values as they were given
+    # By the value as it was given
+    positions: dict[str, float]
     log: bool
     numeric: bool
 
 
 def scale_of(values: Sequence[str]) -> Scale:
-    """An axis for a key's values: by number where all are numbers, by logarithm where they are spaced like powers."""
+    """Return the axis of a key's values: numeric if all are numbers, logarithmic if spaced like powers."""
     numbers = {value: as_number(value) for value in values}
     found = {value: number for value, number in numbers.items() if number is not None}
     if len(found) < len(numbers):
-        return Scale({value: float(place) for place, value in enumerate(dict.fromkeys(values))}, False, False)
+        return Scale(
+            {value: float(position) for position, value in enumerate(dict.fromkeys(values))}, False, False
+        )
     return Scale(found, like_powers(sorted(set(found.values()))), True)
 
 
@@ -61,7 +64,7 @@ def as_number(value: str) -> float | None:
 
 
 def like_powers(values: Sequence[float]) -> bool:
-    """Whether ascending numbers are spaced more evenly by their logarithms; two numbers, from a factor of 10 on.
+    """Whether ascending numbers are spaced more evenly on a logarithmic axis; two numbers: a factor of 10 apart.
 
     >>> like_powers([4, 8, 16, 32]), like_powers([10, 20, 30])
     (True, False)
@@ -78,7 +81,7 @@ def unevenness(values: Sequence[float]) -> float:
     return max(gaps) / min(gaps)
 
 
-def over_key(
+def plot_over_key(
     axes: Axes,
     key: str,
     scale: Scale,
@@ -88,7 +91,7 @@ def over_key(
     base: float | None = None,
     weak: bool = False,
 ) -> None:
-    """The objective over one swept key.
+    """Plot the objective over one swept key.
 
     Args:
         axes: to draw on.
@@ -109,7 +112,7 @@ def over_key(
         colour = COLOURS[number % MANY]
         if many:
             colour = TUNED if name == best else NOT_BEST
-        line(
+        plot_line(
             axes,
             scale,
             dots,
@@ -129,24 +132,24 @@ def over_key(
 
 
 def mean(axes: Axes, dots: Sequence[Dot]) -> None:
-    """The mean of all points with one value, where values have several."""
-    places: dict[float, list[float]] = {}
+    """Plot the mean of the points of each value, if there are several points per value."""
+    positions: dict[float, list[float]] = {}
     for dot in dots:
-        places.setdefault(dot.place, []).append(dot.value)
-    if 1 < len(places) <= len(dots) / 2:
-        means = [sum(values) / len(values) for _, values in sorted(places.items())]
-        axes.plot(sorted(places), means, "--", color=INK, linewidth=1.4, label="mean of all", zorder=4)
+        positions.setdefault(dot.position, []).append(dot.value)
+    if 1 < len(positions) <= len(dots) / 2:
+        means = [sum(values) / len(values) for _, values in sorted(positions.items())]
+        axes.plot(sorted(positions), means, "--", color=INK, linewidth=1.4, label="mean of all", zorder=4)
 
 
-def line(
+def plot_line(
     axes: Axes, scale: Scale, dots: Sequence[Dot], shift: float, colour: str, name: str, strong: bool
 ) -> None:
-    """Points of one line with their intervals, moved aside by `shift` so that intervals do not cover each other."""
-    dots = sorted(dots, key=lambda dot: dot.place)
-    places = [moved(scale, dot.place, shift) for dot in dots]
+    """Plot the points of one line with their intervals, shifted so that intervals do not overlap."""
+    dots = sorted(dots, key=lambda dot: dot.position)
+    positions = [shifted(scale, dot.position, shift) for dot in dots]
     form = "o-" if scale.numeric else "o"
     axes.plot(
-        places,
+        positions,
         [dot.value for dot in dots],
         form,
         color=colour,
@@ -155,11 +158,11 @@ def line(
         label=name or None,
         zorder=3 if strong else 2,
     )
-    ends = [(place, dot.value, dot.low, dot.high) for place, dot in zip(places, dots, strict=True)]
-    for place, value, low, high in ends:
+    ends = [(position, dot.value, dot.low, dot.high) for position, dot in zip(positions, dots, strict=True)]
+    for position, value, low, high in ends:
         if strong and low is not None and high is not None:
             axes.errorbar(
-                place,
+                position,
                 value,
                 yerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
                 color=colour,
@@ -169,38 +172,38 @@ def line(
             )
 
 
-def moved(scale: Scale, place: float, shift: float) -> float:
-    """A place on the axis, moved by `shift` fiftieths of the axis' length."""
-    low, high = min(scale.places.values()), max(scale.places.values())
+def shifted(scale: Scale, position: float, shift: float) -> float:
+    """Return a position on the axis, shifted by `shift` fiftieths of the axis' length."""
+    low, high = min(scale.positions.values()), max(scale.positions.values())
     if scale.log:
-        return place * (high / low) ** (shift / 50)
-    return place + shift * ((high - low) or 1.0) / 50
+        return position * (high / low) ** (shift / 50)
+    return position + shift * ((high - low) or 1.0) / 50
 
 
 def axis(axes: Axes, scale: Scale) -> None:
     """Name the values that were tried, as they were given, where there is room."""
     if scale.log:
         axes.set_xscale("log")
-    places = sorted(scale.places.items(), key=lambda item: item[1])
-    if len(places) <= TICKS or not scale.numeric:
+    positions = sorted(scale.positions.items(), key=lambda item: item[1])
+    if len(positions) <= TICKS or not scale.numeric:
         axes.xaxis.set_major_locator(NullLocator())
         axes.xaxis.set_minor_locator(NullLocator())
-        long = sum(len(shortened(value)) for value, _ in places) > 60
+        long = sum(len(shortened(value)) for value, _ in positions) > 60
         axes.set_xticks(
-            [place for _, place in places],
-            [shortened(value) for value, _ in places],
+            [position for _, position in positions],
+            [shortened(value) for value, _ in positions],
             rotation=30 if long else 0,
             ha="right" if long else "center",
         )
         axes.xaxis.set_minor_locator(NullLocator())
-    if len(places) == 1:
-        axes.set_xlim(places[0][1] - 1, places[0][1] + 1)
+    if len(positions) == 1:
+        axes.set_xlim(positions[0][1] - 1, positions[0][1] + 1)
     else:
         axes.margins(x=0.08)
 
 
 def shortened(value: str, length: int = 24) -> str:
-    """Text for a picture: short, and never read as a formula."""
+    """Return text for a picture: shortened, and escaped so that it is not read as a formula."""
     value = value if len(value) <= length else f"{value[: length - 1]}…"
     return value.replace("$", r"\$")
 
@@ -222,19 +225,19 @@ def legend(axes: Axes) -> None:
 
 
 def columns(longest: int) -> int:
-    """Columns of a legend whose longest name has so many letters."""
+    """Return the number of columns of a legend whose longest name has `longest` letters."""
     return max(1, min(5, 92 // (longest + 8)))
 
 
 def legend_height(names: Sequence[str]) -> float:
-    """Inches that the legend takes below the axes."""
+    """Return the height of the legend below the axes, in inches."""
     return 0.17 * math.ceil(len(names) / columns(max(map(len, names)))) if names else 0.0
 
 
-def losses(
+def plot_losses(
     axes: Axes, curves: Mapping[str, Sequence[CurveCells]], best: str, values: Mapping[str, float], what: str
 ) -> None:
-    """Loss curves: training thin, validation with markers; the best point on top.
+    """Plot loss curves: training thin, validation with markers; the best point on top.
 
     Args:
         axes: to draw on.
@@ -269,7 +272,7 @@ def losses(
 
 
 def by_value(axes: Axes, values: Mapping[str, float], what: str) -> dict[str, Colour]:
-    """A colour for each point by its objective, with the scale beside the axes."""
+    """Return a colour for each point by its objective, and draw the colour scale beside the axes."""
     low, high = min(values.values()), max(values.values())
     scale = Normalize(low, high if high > low else low + 1)
     figure = axes.get_figure(root=True)

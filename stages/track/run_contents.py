@@ -4,7 +4,6 @@ import csv
 import math
 import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from stages.common.curve import CURVE_FILE
 from stages.common.errors import UserError
 from stages.common.files import read_json, sha256_file, sha256_folder
+from stages.common.git import git
 from stages.common.stage import COMPOSED_CONFIG
 from stages.track.store import MetricPoint, RunIdentity, row_points, sweep_tags
 
@@ -194,17 +194,13 @@ def require_path(path: str) -> Path:
 def git_tags() -> dict[str, str]:
     """Return the commit, and which files other than outputs differ from it; empty outside git."""
     try:
-        commit = git_output("rev-parse", "HEAD").strip()
-        changed = [line[3:].strip() for line in git_output("status", "--porcelain").splitlines()]
-    except (OSError, subprocess.CalledProcessError):
+        commit = git("rev-parse", "HEAD", folder=Path())
+        changed = [line[3:].strip() for line in git("status", "--porcelain", folder=Path()).splitlines()]
+    except (OSError, UserError):
         return {}
     changed = [path for path in changed if not PIPELINE_OUTPUTS.match(path)]
     tags = {"mlflow.source.git.commit": commit, "codetune.git_dirty": str(bool(changed)).lower()}
     return {**tags, "codetune.git_changed": ", ".join(sorted(changed))[:500] or "nothing"}
-
-
-def git_output(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def experiment_tag() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The MLflow store: where it is, its errors, and the run in it that belongs to a trained model."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from stages.common.errors import UserError
+from stages.common.files import file_lock
 from stages.common.stage import COMPOSED_CONFIG
 from stages.track.server_errors import NO_DRIVER, PERMANENT_DATABASE_ERROR, REFUSED, http_status, with_driver
 from stages.track.settings import TrackSettings
@@ -107,7 +107,8 @@ def open_store(settings: TrackSettings) -> Store:
     file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-    with lock_sqlite(file) if file else nullcontext(), translate_errors(uri):
+    # Two processes that create the tables of a sqlite file at the same time would fail
+    with file_lock(Path(f"{file}.lock")) if file else nullcontext(), translate_errors(uri):
         client = connect(uri)
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
@@ -196,14 +197,6 @@ def configure_mlflow(timeout: float) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("alembic", "urllib3", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@contextmanager
-def lock_sqlite(file: Path) -> Iterator[None]:
-    """Hold the lock of a sqlite store: two processes that create its tables at the same time would fail."""
-    with open(f"{file}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def find_runs(store: Store, identity: RunIdentity) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A made-up sweep: a git repository whose refs hold experiments with the files that the stages write."""
+"""A made-up sweep: a git repository with experiments that hold the files of the stages."""
 
 import csv
 import hashlib
@@ -6,7 +6,7 @@ import io
 import json
 import math
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 
 from stages.common.git import experiment_ref
 from stages.common.statistics import mcnemar_test, wilson_interval
-from stages.sweep.results import Tried
+from stages.sweep.results import Attempt
 
 PROBLEMS = 40
 BASE = frozenset(range(4))  # problems that the base solves
@@ -28,8 +28,8 @@ def git(root: Path, *arguments: str, given: str | None = None) -> str:
     return done.stdout.strip()
 
 
-def commit(root: Path, files: Mapping[str, str]) -> str:
-    """A commit of these files alone; the working tree stays empty."""
+def make_commit(root: Path, files: Mapping[str, str]) -> str:
+    """Commit these files alone and return the commit; the working tree stays empty."""
     git(root, "read-tree", "--empty")
     for path, text in files.items():
         blob = git(root, "hash-object", "-w", "--stdin", given=text)
@@ -38,7 +38,7 @@ def commit(root: Path, files: Mapping[str, str]) -> str:
     return git(root, "commit-tree", tree, "-m", "made up")
 
 
-def scored(passed: frozenset[int], level: str = "A") -> dict[str, Any]:
+def evaluation_metrics(passed: frozenset[int], level: str = "A") -> dict[str, Any]:
     low, high = wilson_interval(len(passed), PROBLEMS)
     return {
         "benchmark": "humaneval",
@@ -52,15 +52,15 @@ def scored(passed: frozenset[int], level: str = "A") -> dict[str, Any]:
     }
 
 
-def samples(passed: frozenset[int]) -> str:
+def samples_jsonl(passed: frozenset[int]) -> str:
     rows = [
         {"task_id": f"Made/{i}", "verdict": "passed" if i in passed else "wrong"} for i in range(PROBLEMS)
     ]
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def store(cache: Path, text: str) -> str:
-    """Put a file into DVC's cache; its md5."""
+def store_file(cache: Path, text: str) -> str:
+    """Put a file into DVC's cache; return its md5."""
     md5 = hashlib.md5(text.encode()).hexdigest()
     path = cache / "files/md5" / md5[:2] / md5[2:]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,8 +69,8 @@ def store(cache: Path, text: str) -> str:
 
 
 def store_folder(cache: Path, files: Mapping[str, str]) -> str:
-    """Put a folder into DVC's cache; the md5 that dvc.lock names it by."""
-    listing = [{"md5": store(cache, text), "relpath": path} for path, text in files.items()]
+    """Put a folder into DVC's cache; return the md5 that dvc.lock has for it."""
+    listing = [{"md5": store_file(cache, text), "relpath": path} for path, text in files.items()]
     text = json.dumps(listing)
     md5 = hashlib.md5(text.encode()).hexdigest()
     path = cache / "files/md5" / md5[:2] / f"{md5[2:]}.dir"
@@ -79,8 +79,8 @@ def store_folder(cache: Path, files: Mapping[str, str]) -> str:
     return f"{md5}.dir"
 
 
-def curve(last: float, steps: int = 30) -> str:
-    """A train.csv that ends near a validation loss."""
+def curve_csv(last: float, steps: int = 30) -> str:
+    """Return a train.csv whose validation loss ends near `last`."""
     file = io.StringIO()
     writer = csv.DictWriter(file, ["step", "loss", "validation_loss"], lineterminator="\n")
     writer.writeheader()
@@ -96,8 +96,8 @@ def curve(last: float, steps: int = 30) -> str:
     return file.getvalue()
 
 
-def experiment(cache: Path, passed: frozenset[int], loss: float, level: str = "A") -> Files:
-    """Files of an experiment whose tuned model solves the problems of `passed`."""
+def experiment_files(cache: Path, passed: frozenset[int], loss: float, level: str = "A") -> Files:
+    """Return the files of an experiment whose tuned model solves the problems in `passed`."""
     won, lost = len(passed - BASE), len(BASE - passed)
     metrics: dict[str, dict[str, Any]] = {
         "train": {
@@ -107,8 +107,8 @@ def experiment(cache: Path, passed: frozenset[int], loss: float, level: str = "A
             "peak_memory_mib": 3270,
         },
         "merge": {"seconds": 20.0 + loss},
-        "evaluate/base": scored(BASE),
-        "evaluate/tuned": scored(passed, level),
+        "evaluate/base": evaluation_metrics(BASE),
+        "evaluate/tuned": evaluation_metrics(passed, level),
         "report": {
             "p": mcnemar_test(won, lost),
             "difference": (won - lost) / PROBLEMS,
@@ -131,45 +131,41 @@ def experiment(cache: Path, passed: frozenset[int], loss: float, level: str = "A
     folder = {
         "path": "reports/evaluate/tuned",
         "hash": "md5",
-        "md5": store_folder(cache, {"samples.jsonl": samples(passed)}),
+        "md5": store_folder(cache, {"samples.jsonl": samples_jsonl(passed)}),
     }
     lock["evaluate@tuned"]["outs"].append(folder)
     return {
         **files,
-        "reports/train.csv": curve(loss),
+        "reports/train.csv": curve_csv(loss),
         "dvc.lock": yaml.safe_dump({"schema": "2.0", "stages": lock}),
     }
 
 
-def repository(root: Path, files: Mapping[str, str] | None = None) -> str:
-    """An empty repository with one commit of `files`, from which points start; that commit."""
+def make_repository(root: Path, files: Mapping[str, str] | None = None) -> str:
+    """Make a repository and return its only commit, which has `files` and from which points start."""
     root.mkdir(parents=True, exist_ok=True)
     git(root, "init", "--quiet", "--initial-branch", "main")
-    made = commit(root, files or {"params.yaml": "defaults: []\n"})
+    made = make_commit(root, files or {"params.yaml": "defaults: []\n"})
     git(root, "update-ref", "refs/heads/main", made)
     return made
 
 
-def finished(
+def finished_attempt(
     root: Path,
     start: str,
     overrides: Mapping[str, str],
     files: Mapping[str, str],
     objective: float,
     status: str = "ran 5 stages",
-) -> Tried:
-    """A point with an experiment of these files."""
+) -> Attempt:
+    """Return a finished point with an experiment of these files."""
     name = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in overrides.items()) or "point"
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in name) + "-0f3a51c2"
     ref = experiment_ref(start, name)
-    git(root, "update-ref", ref, commit(root, files))
-    return Tried(name, dict(overrides), status, objective, 390.5, ref=ref)
+    git(root, "update-ref", ref, make_commit(root, files))
+    return Attempt(name, dict(overrides), status, objective, 390.5, ref=ref)
 
 
-def unfinished(overrides: Mapping[str, str], status: str, error: str) -> Tried:
+def unfinished_attempt(overrides: Mapping[str, str], status: str, error: str) -> Attempt:
     name = "-".join([*overrides.values(), "77777777"])
-    return Tried(name, dict(overrides), status, None, 12.25, error)
-
-
-def solved(numbers: Sequence[int] | range) -> frozenset[int]:
-    return frozenset(numbers)
+    return Attempt(name, dict(overrides), status, None, 12.25, error)

@@ -1,4 +1,4 @@
-"""A small sweep's runs in an MLflow store, made from made-up reports by the stages report and track: seconds, not minutes."""
+"""A small sweep's runs in an MLflow store, made in seconds from made-up reports."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from stages.common.statistics import wilson_interval
 from stages.report import __main__ as report
 from stages.report.settings import ReportSettings
 from stages.sweep.mlflow_runs import open_run
-from stages.sweep.spec import Plan
+from stages.sweep.spec import SweepSpec
 from stages.track import __main__ as track
 from stages.track.settings import TrackSettings
 from stages.track.store import SWEEP_RUN_VARIABLE, SWEEP_VARIABLE, open_store
@@ -25,15 +25,15 @@ NAME = "ranks"
 PROBLEMS = 60
 PASSED = {4: 11, 8: 14, 16: 19}  # problems that the tuned model solves, by rank; the base model solves 5
 CURVE_STEPS = 48
-EVERY = 6  # steps from one look at the validation split to the next
+EVERY = 6  # steps between two validation losses
 
 
 def make_sweep(folder: Path, patch: pytest.MonkeyPatch) -> dict[int, str]:
-    """A sweep over ranks in the store of `folder`: a parent run, and below it a run a rank; their names by rank."""
+    """Make a sweep over ranks, a parent run with a nested run per rank; return their names by rank."""
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     store = open_store(TrackSettings())
     patch.setenv(SWEEP_VARIABLE, NAME)
-    patch.setenv(SWEEP_RUN_VARIABLE, parent := open_run(TrackSettings(), the_plan(folder)))
+    patch.setenv(SWEEP_RUN_VARIABLE, parent := open_run(TrackSettings(), ranks_spec(folder)))
     names = {rank: f"rank-{rank}-0f3a51c2" for rank in PASSED}
     for rank, name in names.items():
         patch.chdir(make_point(folder / f".cache/sweep/{NAME}/{name}", rank))
@@ -45,13 +45,13 @@ def make_sweep(folder: Path, patch: pytest.MonkeyPatch) -> dict[int, str]:
     return names
 
 
-def the_plan(folder: Path) -> Plan:
-    return Plan(
+def ranks_spec(folder: Path) -> SweepSpec:
+    return SweepSpec(
         root=str(folder),
         commit="c" * 40,
         cache="",
         tracking_uri="",
-        identity=(),
+        git_identity=(),
         fixed=(),
         name=NAME,
         objective="reports/evaluate/tuned.json:pass_at_1",
@@ -59,23 +59,23 @@ def the_plan(folder: Path) -> Plan:
 
 
 def make_point(folder: Path, rank: int) -> Path:
-    """Files of a finished pipeline whose adapter has this rank; the more ranks, the lower the loss."""
+    """Write the files of a finished pipeline with this rank; the higher the rank, the lower the loss."""
     folder.mkdir(parents=True)
     reports = make_reports(folder) / "reports"
     config = yaml.safe_load((reports / "config.yaml").read_text("utf-8"))
     config["train"]["lora"]["rank"] = rank
     (reports / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
-    rows = curve(rank)
+    rows = curve_rows(rank)
     with (reports / "train.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    looks = [row["validation_loss"] for row in rows if row["validation_loss"] != ""]
+    validation_losses = [row["validation_loss"] for row in rows if row["validation_loss"] != ""]
     trained = {**metrics()["train"], "training_key": f"{rank:016x}", "steps": CURVE_STEPS}
     trained |= {
-        "validation_loss_first": looks[0],
-        "validation_loss_kept": min(looks),
-        "validation_loss_last": looks[-1],
+        "validation_loss_first": validation_losses[0],
+        "validation_loss_kept": min(validation_losses),
+        "validation_loss_last": validation_losses[-1],
     }
     (reports / "train.json").write_text(json.dumps(trained), "utf-8")
     for target, solved in (("base", 5), ("tuned", PASSED[rank])):
@@ -92,8 +92,8 @@ def make_point(folder: Path, rank: int) -> Path:
     return folder
 
 
-def curve(rank: int) -> list[dict[str, Any]]:
-    """Rows of train.csv: warm-up, a cosine, a loss that falls and shakes."""
+def curve_rows(rank: int) -> list[dict[str, Any]]:
+    """Return rows of train.csv: a warm-up and cosine schedule, and a noisy falling loss."""
     noise = random.Random(rank)
     floor = 1.05 - 0.08 * math.log2(rank)
     rows = []

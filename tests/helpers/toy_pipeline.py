@@ -1,4 +1,4 @@
-"""A toy pipeline for sweeps: config, and a stage that scores a rank in no time, waits where it is told to, and fails at 13."""
+"""A toy pipeline for sweeps: config, and a quick stage that can be made to wait, and fails at rank 13."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ from pathlib import Path
 config = yaml.safe_load(open("reports/config.yaml"))
 rank = config["train"]["lora"]["rank"]
 if rank == 13:
-    sys.exit("thirteen is no rank")
+    sys.exit("rank 13 fails")
 begun = Path(".cache/score/begun")
 begun.parent.mkdir(parents=True, exist_ok=True)
 with begun.open("a") as file:
@@ -44,14 +44,17 @@ Path("reports/evaluate/tuned.json").write_text(json.dumps(made))
 compared = {"p": 0.2 / rank, "difference": 0.03, "weak_sandbox": False}
 Path("reports/report.json").write_text(json.dumps(compared))
 """
-# What git, DVC and sqlite say where two get in each other's way
-LOCKED = re.compile(r"acquire lock|is locked|rwlock|LockError|\.lock'?: File exists", re.IGNORECASE)
-WAIT = "TOY_WAIT"  # a folder: a point waits while it holds a file of its rank's name
-WRITTEN = ("reports/sweeps/", "mlartifacts/")  # by a sweep, and in no commit
+# Messages of git, DVC and sqlite when two processes want the same lock
+LOCK_ERROR = re.compile(r"acquire lock|is locked|rwlock|LockError|\.lock'?: File exists", re.IGNORECASE)
+WAIT_VARIABLE = "TOY_WAIT"  # a folder: a point waits while a file there is named after its rank
+SWEEP_OUTPUTS = (
+    "reports/sweeps/",
+    "mlartifacts/",
+)  # what a sweep leaves in the working tree, never committed
 
 
 def make_toy(fresh: Project, root: Path) -> Project:
-    """The repository with a pipeline of two quick stages, committed, nothing run."""
+    """Copy the project and commit a pipeline of two quick stages, without running it."""
     project = fresh.copy(root)
     (project.root / "dvc.yaml").write_text(PIPELINE, "utf-8")
     (project.root / "score.py").write_text(SCORE, "utf-8")
@@ -61,36 +64,36 @@ def make_toy(fresh: Project, root: Path) -> Project:
     return project
 
 
-def sweep(project: Project, *arguments: str, env: dict[str, str] | None = None) -> Done:
+def run_sweep(project: Project, *arguments: str, env: dict[str, str] | None = None) -> Done:
     return project.run(sys.executable, "-m", "stages.sweep", *arguments, env=env)
 
 
-def experiments(project: Project) -> list[str]:
-    """Names of the experiments on top of the commit that is checked out."""
+def experiment_names(project: Project) -> list[str]:
+    """Return the names of the experiments on top of the checked-out commit."""
     refs = project.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
     head = project.git("rev-parse", "HEAD")
     return sorted(ref.split("/")[-1] for ref in refs if ref.split("/")[2] + ref.split("/")[3] == head)
 
 
-def short(names: list[str]) -> list[str]:
-    """Without their hashes."""
+def without_hashes(names: list[str]) -> list[str]:
+    """Return the names of points without their hashes."""
     return [name.rsplit("-", 1)[0] for name in names]
 
 
-def made(project: Project, name: str, path: str = "reports/evaluate/tuned.json") -> str:
-    """A file of the experiment whose name begins so."""
+def read_experiment(project: Project, name: str, path: str = "reports/evaluate/tuned.json") -> str:
+    """Return a file of the experiment whose name starts with `name`."""
     head = project.git("rev-parse", "HEAD")
-    [whole] = [found for found in experiments(project) if found.startswith(f"{name}-")]
+    [whole] = [found for found in experiment_names(project) if found.startswith(f"{name}-")]
     return project.git("show", f"{experiment_ref(head, whole)}:{path}")
 
 
-def rows(done: Done) -> dict[str, list[str]]:
-    """The table at the end: cells by the point's name without its hash."""
+def summary_rows(done: Done) -> dict[str, list[str]]:
+    """Return the cells of the table that ends a sweep, by the point's name without its hash."""
     table = done.out.rsplit("\nsweep ", 1)[1].split("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in re.split(r"  +", line) if cell.strip()] for line in table]
     return {row[0].rsplit("-", 1)[0]: row[1:] for row in cells}
 
 
-def tree(project: Project) -> dict[str, str]:
-    """sha256 of the user's files: everything but what a sweep leaves for the user, and in no commit."""
-    return {name: digest for name, digest in project.files().items() if not name.startswith(WRITTEN)}
+def user_files(project: Project) -> dict[str, str]:
+    """Return the sha256 of the user's files: all except what a sweep leaves for the user."""
+    return {name: digest for name, digest in project.files().items() if not name.startswith(SWEEP_OUTPUTS)}

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.sweep.point import stages_run
+from stages.sweep.point import parse_ran_stages
 from tests.helpers.tiny_project import STAGES, Project, environment
-from tests.helpers.toy_pipeline import experiments, rows, short, sweep, tree
+from tests.helpers.toy_pipeline import experiment_names, run_sweep, summary_rows, user_files, without_hashes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -95,17 +95,17 @@ def a_rank_its_revert_and_its_experiment(project: Project) -> None:
 
 def a_sweep_over_two_ranks(project: Project) -> None:
     """Of the two ranks the first is what params.yaml says, and has been run."""
-    before = tree(project)
+    before = user_files(project)
     assert runs_by_rank(project) == {"4": 1}
-    done = sweep(project, "-m", "train.lora.rank=4,6", "sweep.name=ranks")
+    done = run_sweep(project, "-m", "train.lora.rank=4,6", "sweep.name=ranks")
     assert done.status == 0, done.text
-    assert rows(done)["rank-4"][1] == "from the cache"
-    assert rows(done)["rank-6"][1] == "ran 6 stages"
+    assert summary_rows(done)["rank-4"][1] == "from the cache"
+    assert summary_rows(done)["rank-6"][1] == "ran 6 stages"
     log = next((project.root / ".cache/sweep").rglob("rank-6-*.log")).read_text("utf-8")
-    assert sorted(stages_run(log)) == sorted(["config", "train", *AFTER_TRAINING])
-    assert short(experiments(project)) == ["rank-4", "rank-6"]
+    assert sorted(parse_ran_stages(log)) == sorted(["config", "train", *AFTER_TRAINING])
+    assert without_hashes(experiment_names(project)) == ["rank-4", "rank-6"]
     assert runs_by_rank(project) == {"4": 1, "6": 1}
-    assert tree(project) == before
+    assert user_files(project) == before
     the_sweep_in_mlflow(project)
     with (project.root / "reports/sweeps/ranks/sweep.csv").open(encoding="utf-8", newline="") as file:
         table = {row["train.lora.rank"]: row for row in csv.DictReader(file)}
@@ -115,7 +115,7 @@ def a_sweep_over_two_ranks(project: Project) -> None:
     )
     assert project.git("status", "--porcelain") == ""
 
-    project.dvc("exp", "apply", experiments(project)[1])
+    project.dvc("exp", "apply", experiment_names(project)[1])
     assert project.repro().ran == []
     adapter = json.loads((project.root / "models/adapter/adapter_config.json").read_text("utf-8"))
     assert adapter["r"] == 6

@@ -1,4 +1,4 @@
-"""`python -m stages.promote`: champion moves only to what is not worse beyond noise, and the reason is kept."""
+"""`python -m stages.promote`: `champion` moves unless the candidate is worse by more than noise, with a reason."""
 
 import os
 import shutil
@@ -76,27 +76,27 @@ def test_a_refusal_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidate", "said"),
+    ("candidate", "reason"),
     [
         (scored("2", EVERY, benchmark="mbpp"), "evaluate.benchmark is humaneval and mbpp"),
         (scored("2", EVERY, temperature="0.8"), "evaluate.temperature is 0.0 and 0.8"),
         (scored("2", EVERY, max_new_tokens="9"), "evaluate.max_new_tokens is None and 9"),
-        (scored("2", EVERY, weak=True), r"weak sandbox \(level B and C\)"),
+        (scored("2", EVERY, weak=True), r"weak sandbox \(levels B and C\)"),
         (
             Scored("2", PARAMS, "B", False, problem_samples(EVERY, 39)),
             "their problems of humaneval differ",
         ),
     ],
 )
-def test_models_that_were_not_scored_alike_are_not_compared(candidate: Scored, said: str) -> None:
-    with pytest.raises(UserError, match=f"not comparable: .*{said}"):
+def test_models_scored_with_different_settings_are_not_compared(candidate: Scored, reason: str) -> None:
+    with pytest.raises(UserError, match=f"not comparable: .*{reason}"):
         decide(scored("1", set()), candidate)
 
 
-def test_what_else_differs_is_said() -> None:
-    told = decide(scored("1", {1}), scored("2", {1}, dtype="bfloat16", workers="8")).sentence
-    assert "They were scored with different evaluate.dtype (auto and bfloat16)." in told
-    assert "workers" not in told
+def test_other_differences_are_mentioned() -> None:
+    sentence = decide(scored("1", {1}), scored("2", {1}, dtype="bfloat16", workers="8")).sentence
+    assert "They were scored with different evaluate.dtype (auto and bfloat16)." in sentence
+    assert "workers" not in sentence
     both = decide(scored("1", {1}, weak=True), scored("2", {1}, weak=True)).sentence
     assert "Both were judged in a weak sandbox (level C)." in both
 
@@ -144,9 +144,9 @@ def test_the_alias_moves_and_the_reason_is_in_the_version(
     assert main([]) == 0
     assert champion(store) == second
     version = store.client.get_model_version(NAME, second)
-    said = capsys.readouterr().out.removeprefix("'codetune': ").strip()
-    assert said.startswith(f"Version {second} becomes champion in place of version {first}: ")
-    assert version.description == f"A model.\n\nPromotion: {said}"
+    printed = capsys.readouterr().out.removeprefix("'codetune': ").strip()
+    assert printed.startswith(f"Version {second} becomes champion in place of version {first}: ")
+    assert version.description == f"A model.\n\nPromotion: {printed}"
     promotion = {k.rpartition(".")[2]: v for k, v in version.tags.items() if "promotion" in k}
     assert promotion == {
         "promotion": "promoted",
@@ -161,9 +161,7 @@ def test_the_alias_moves_and_the_reason_is_in_the_version(
     assert version.last_updated_timestamp > made.last_updated_timestamp  # when: MLflow's own time
 
 
-def test_a_worse_candidate_is_refused_and_may_be_asked_again(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_worse_candidate_is_refused_each_time(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     first = register(store, set(range(10)))
     main([])
     second = register(store, {0, 1})
@@ -183,7 +181,7 @@ def test_a_champion_that_is_the_candidate_stays(store: Store, capsys: pytest.Cap
     before = dict(store.client.get_model_version(NAME, "1"))
     capsys.readouterr()
     assert main([]) == 0
-    assert capsys.readouterr().out == "'codetune': version 1, the candidate, is the champion already.\n"
+    assert capsys.readouterr().out == "'codetune': version 1, the candidate, is already the champion.\n"
     assert dict(store.client.get_model_version(NAME, "1")) == before
 
 
@@ -208,21 +206,21 @@ def test_samples_of_a_deleted_run_are_still_read_and_missing_ones_are_named(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "uri", "said"),
+    ("arguments", "uri", "message"),
     [
-        ([], None, "no version of 'codetune' is the candidate"),
-        (["track.registered_model=other"], None, "no version of 'other' is the candidate"),
-        ([], "http://127.0.0.1:9", "does not answer. The champion is as it was"),
+        ([], None, "no version of 'codetune' has the alias 'candidate'"),
+        (["track.registered_model=other"], None, "no version of 'other' has the alias 'candidate'"),
+        ([], "http://127.0.0.1:9", "does not answer. The champion is unchanged"),
         (["track.regstered_model=x"], None, "Did you mean 'track.registered_model'?"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_message(
+def test_errors_are_one_message(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     uri: str | None,
-    said: str,
+    message: str,
 ) -> None:
     if uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -231,11 +229,11 @@ def test_what_cannot_be_done_is_said_in_one_message(
     assert ended.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error in stage promote: ")
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
-def test_the_command_ends_with_the_status(store: Store) -> None:
+def test_the_exit_status_of_the_command(store: Store) -> None:
     register(store, set(range(10)))
     main([])
     register(store, set())

@@ -1,4 +1,4 @@
-"""Experiments and plots as people see them: every parameter and every curve once, in what a terminal is wide."""
+"""Experiments and plots as users see them: each parameter and curve once, within the width of a terminal."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.sweep.compare import read, table
+from stages.sweep.compare import format_experiments, parse_experiments
 from tests.helpers.tiny_project import REPOSITORY, Project
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ POINTS = {(8, 2e-4): 0.05, (16, 2e-4): 0.25, (8, 4e-4): 0.125}  # rank and learn
 
 
 def name(rank: int, rate: float) -> str:
-    """As a sweep names them."""
+    """Return the name that a sweep gives the point."""
     return f"rank-{rank}-learning_rate-{rate}-0f3a51c2"
 
 
@@ -47,15 +47,15 @@ def edit(path: Path, values: dict[str, Any]) -> None:
     node = yaml.safe_load(path.read_text("utf-8"))
     for key, value in values.items():
         *parents, last = key.split(".")
-        place = node
+        parent = node
         for part in parents:
-            place = place[part]
-        place[last] = value
+            parent = parent[part]
+        parent[last] = value
     text = json.dumps(node, indent=2) if path.suffix == ".json" else yaml.safe_dump(node, sort_keys=False)
     path.write_text(text, "utf-8")
 
 
-def test_the_table_has_what_one_decides_by_and_fits(sweep: Project) -> None:
+def test_the_table_has_scores_losses_and_swept_values_and_fits(sweep: Project) -> None:
     done = sweep.stage("sweep.compare")
     assert done.status == 0, done.text
     head, main, *points = done.out.splitlines()
@@ -69,13 +69,13 @@ def test_the_table_has_what_one_decides_by_and_fits(sweep: Project) -> None:
 
 
 def test_make_compare_prints_it() -> None:
-    told = subprocess.run(
+    shown = subprocess.run(
         ["make", "-n", "compare", "COMPARE=-A"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    assert "python -m stages.sweep.compare -A" in told.stdout
+    assert "python -m stages.sweep.compare -A" in shown.stdout
 
 
-def test_what_dvc_exp_show_cannot_do_is_an_error_in_its_words(sweep: Project) -> None:
+def test_errors_of_dvc_exp_show_are_passed_on(sweep: Project) -> None:
     done = sweep.stage("sweep.compare", "--nonsense")
     assert done.status == 1
     assert done.err.startswith("error: `dvc exp show` failed: ERROR: unrecognized arguments: --nonsense")
@@ -93,26 +93,26 @@ def test_dvc_exp_show_as_documented_has_every_parameter_once(sweep: Project) -> 
 
 
 def documented(path: str, start: str) -> str:
-    """The one command of a document that begins so."""
+    """Return the only command of a document that starts with `start`."""
     lines = [line.strip() for line in (REPOSITORY / path).read_text("utf-8").splitlines()]
     [command] = [line.partition("  #")[0] for line in lines if line.startswith(start)]
     return command
 
 
 def test_plots_show_each_curve_and_each_picture_once(sweep: Project) -> None:
-    told = json.loads(sweep.dvc("plots", "show", "--json").out)
-    assert "errors" not in told
-    curves = [p["content"] for plots in told["data"].values() for p in plots if p["type"] == "vega"]  # fmt: skip
+    shown = json.loads(sweep.dvc("plots", "show", "--json").out)
+    assert "errors" not in shown
+    curves = [p["content"] for plots in shown["data"].values() for p in plots if p["type"] == "vega"]  # fmt: skip
     drawn = {curve["title"]: fields(curve) for curve in curves}
     assert drawn == {"loss": {"loss", "validation_loss"}, "learning rate": {"learning_rate"}}
     assert len(curves) == len(drawn)
-    pictures = [path for path, plots in told["data"].items() if plots[0]["type"] == "image"]
+    pictures = [path for path, plots in shown["data"].items() if plots[0]["type"] == "image"]
     assert {Path(path).stem for path in pictures} >= {"pass_at_1", "verdicts", "lengths", "packs"}
     assert not {Path(path).stem for path in pictures} & {"loss", "learning_rate"}, "DVC draws them"
 
 
 def fields(curve: dict[str, Any]) -> set[str]:
-    """Columns of the file that a curve shows; its axes have names, and empty cells are no points (of a loss of 0)."""
+    """Return the columns that a curve shows; check its axes, and that empty cells are not drawn as 0."""
     axes = curve["encoding"]
     assert axes["x"]["title"] == "optimizer step"
     assert axes["y"]["title"] in ("nats a token", "learning rate")
@@ -123,16 +123,18 @@ def fields(curve: dict[str, Any]) -> set[str]:
     return {row["field"] for row in points} if field == "dvc_inferred_y_value" else {field}
 
 
-def test_plots_of_two_experiments_lie_over_each_other(sweep: Project) -> None:
+def test_plots_of_two_experiments_are_overlaid(sweep: Project) -> None:
     first, second, _ = (name(*point) for point in POINTS)
-    told = json.loads(sweep.dvc("plots", "diff", first, second, "--json").out)
-    for plots in told["data"].values():
+    shown = json.loads(sweep.dvc("plots", "diff", first, second, "--json").out)
+    for plots in shown["data"].values():
         revisions = Counter(revision for plot in plots for revision in plot["revisions"])
         assert revisions == {first: 1, second: 1}
 
 
-def told(name: str | None, rev: str, rank: int | None, score: float | None, **more: Any) -> dict[str, Any]:
-    """An entry of `dvc exp show --json`."""
+def show_entry(
+    name: str | None, rev: str, rank: int | None, score: float | None, **more: Any
+) -> dict[str, Any]:
+    """Return an entry of `dvc exp show --json`."""
     params = {"reports/config.yaml": {"data": {"train": {"lora": {"rank": rank}, "seed": 0}}}}
     metrics = {"reports/evaluate/tuned.json": {"data": {} if score is None else {"pass_at_1": score}}}
     data = {"params": params if rank else {}, "metrics": metrics}
@@ -145,36 +147,40 @@ def test_rows_without_results_come_last_and_a_changed_workspace_is_shown() -> No
             "revs": [{"rev": "b" * 40, "name": None, "data": None, "error": {"msg": "broken"}}],
             "name": "failed",
         },
-        {"revs": [told(None, "c" * 40, 8, 0.25)], "name": "good"},
+        {"revs": [show_entry(None, "c" * 40, 8, 0.25)], "name": "good"},
     ]
-    head = told("main", "a" * 40, 4, 0.5, experiments=point)
-    old = told(None, "0123456789", None, None, experiments=None)
-    same = told(None, "workspace", 4, 0.5, experiments=None)
-    lines = [line.split() for line in table(read([same, head, old]), OBJECTIVE)]
+    head = show_entry("main", "a" * 40, 4, 0.5, experiments=point)
+    old = show_entry(None, "0123456789", None, None, experiments=None)
+    same = show_entry(None, "workspace", 4, 0.5, experiments=None)
+    lines = [line.split() for line in format_experiments(parse_experiments([same, head, old]), OBJECTIVE)]
     assert [line[0] for line in lines] == ["experiment", "main", "good", "failed", "0123456"]
     assert [line[-1] for line in lines] == ["rank", "4", "8", "-", "-"]
-    changed = told(None, "workspace", 16, 0.5, experiments=None)
-    assert table(read([changed, head]), OBJECTIVE)[1].split()[0] == "workspace"
+    changed = show_entry(None, "workspace", 16, 0.5, experiments=None)
+    assert format_experiments(parse_experiments([changed, head]), OBJECTIVE)[1].split()[0] == "workspace"
 
 
-def test_of_a_loss_the_least_is_best() -> None:
+def test_the_lowest_loss_is_best() -> None:
     key = "reports/train.json:validation_loss_kept"
     points = []
     for name, loss in (("high", 2.0), ("low", 1.0)):
-        one = told(None, name, 4, None)
+        one = show_entry(None, name, 4, None)
         one["data"]["metrics"]["reports/train.json"] = {"data": {"validation_loss_kept": loss}}
         points.append({"revs": [one], "name": name})
-    head = told("main", "a" * 40, 4, None, experiments=points)
-    assert [line.split()[0] for line in table(read([head]), key, "minimize")[2:]] == ["low", "high"]
+    head = show_entry("main", "a" * 40, 4, None, experiments=points)
+    assert [
+        line.split()[0] for line in format_experiments(parse_experiments([head]), key, "minimize")[2:]
+    ] == ["low", "high"]
 
 
-def test_parameters_that_end_alike_keep_their_names_and_long_values_are_cut() -> None:
+def test_ambiguous_parameters_keep_their_full_names_and_long_values_are_cut() -> None:
     def entry(seed: int, sources: list[str]) -> dict[str, Any]:
         config = {"train": {"seed": seed}, "pack": {"seed": seed}, "fetch": {"sources": sources}}
         data = {"params": {"reports/config.yaml": {"data": config}}, "metrics": {}}
         return {"rev": str(seed) * 40, "name": None, "data": data, "experiments": None}
 
-    head, first, second = table(read([entry(1, ["x" * 90]), entry(2, ["y"])]), OBJECTIVE)
+    head, first, second = format_experiments(
+        parse_experiments([entry(1, ["x" * 90]), entry(2, ["y"])]), OBJECTIVE
+    )
     assert head.split()[-3:] == ["train.seed", "pack.seed", "sources"]
     assert first.endswith(f"['{'x' * 21}…")
     assert second.endswith("['y']")

@@ -1,4 +1,4 @@
-"""A sweep, or one of its points, killed with signal 9: the same command does only what is missing."""
+"""Kill a sweep, or one of its points, with signal 9, and resume it with the same command."""
 
 import signal
 import subprocess
@@ -10,11 +10,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stages.sweep.clone import POINT
+from stages.sweep.clone import POINT_VARIABLE
 from stages.train.checkpoints import CHECKPOINTS_FOLDER as CHECKPOINTS
 from tests.helpers.judge_samples import wait_for
 from tests.helpers.tiny_project import Project, environment
-from tests.helpers.toy_pipeline import WAIT, experiments, made, rows, short, sweep
+from tests.helpers.toy_pipeline import (
+    WAIT_VARIABLE,
+    experiment_names,
+    read_experiment,
+    run_sweep,
+    summary_rows,
+    without_hashes,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -23,14 +30,14 @@ DEADLINE = 120.0  # seconds
 
 @contextmanager
 def waiting_at(project: Project, rank: int, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A sweep whose point of this rank is at work, and its log."""
+    """Start a sweep and yield it while its point of this rank runs, with the point's log."""
     hold = project.root.parent / "hold"
     hold.mkdir()
     (hold / str(rank)).touch()
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.sweep", *arguments],
         cwd=project.root,
-        env={**environment(project.root), WAIT: str(hold)},
+        env={**environment(project.root), WAIT_VARIABLE: str(hold)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -44,69 +51,71 @@ def waiting_at(project: Project, rank: int, *arguments: str) -> Iterator[tuple[s
         process.communicate()
 
 
-def at_work(project: Project) -> list[psutil.Process]:
-    """Processes of the project's points, whoever started them."""
+def running_processes(project: Project) -> list[psutil.Process]:
+    """Return the processes of the project's points, whoever started them."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(POINT, "").startswith(str(project.root)):
+            if process.environ().get(POINT_VARIABLE, "").startswith(str(project.root)):
                 found.append(process)
         except (psutil.Error, OSError):
             continue
     return found
 
 
-def test_a_killed_sweep_goes_on_with_what_is_missing(toy: Project, tmp_path: Path) -> None:
+def test_a_killed_sweep_resumes_with_its_missing_points(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
     with waiting_at(project, 8, "-m", "train.lora.rank=4,8") as (process, log):
         process.kill()
         process.wait()
-        left = at_work(project)
-        assert left, "DVC and its stage outlive the sweep"
-        assert short(experiments(project)) == ["rank-4"]
-        # what Hydra users type first is the same sweep
+        left = running_processes(project)
+        assert left, "DVC and its stage should outlive the sweep"
+        assert without_hashes(experiment_names(project)) == ["rank-4"]
+        # the command that Hydra users try first runs the same sweep
         again = project.run(sys.executable, "-m", "stages.train", "-m", "train.lora.rank=4,8")
     assert again.status == 0, again.text
-    assert {name: row[1] for name, row in rows(again).items()} == {
-        "rank-4": "there already",
+    assert {name: row[1] for name, row in summary_rows(again).items()} == {
+        "rank-4": "already done",
         "rank-8": "ran 2 stages",
     }
-    assert "begun 2 times" in log.read_text("utf-8"), "the stage found what it left off at"
+    assert "begun 2 times" in log.read_text("utf-8"), "the stage did not find what its first run left"
     assert not [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    assert at_work(project) == []
+    assert running_processes(project) == []
     assert not list(log.parent.glob("*.kept"))
 
 
-def test_a_killed_point_ends_no_other(toy: Project, tmp_path: Path) -> None:
+def test_a_killed_point_leaves_the_others_running(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
     with waiting_at(project, 4, "-m", "train.lora.rank=4,8") as (process, _):
-        for point in at_work(project):
+        for point in running_processes(project):
             if "dvc" in point.cmdline():
                 point.kill()
         out, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 1
-    assert "`dvc exp run` ended with status -9" in err
+    assert "`dvc exp run` failed with status -9" in err
     assert "rank-8" in out
-    assert short(experiments(project)) == ["rank-8"]
-    assert at_work(project) == []
-    again = sweep(project, "-m", "train.lora.rank=4,8")
-    assert {name: row[1] for name, row in rows(again).items()} == {
+    assert without_hashes(experiment_names(project)) == ["rank-8"]
+    assert running_processes(project) == []
+    again = run_sweep(project, "-m", "train.lora.rank=4,8")
+    assert {name: row[1] for name, row in summary_rows(again).items()} == {
         "rank-4": "ran 2 stages",
-        "rank-8": "there already",
+        "rank-8": "already done",
     }
-    assert '"pass_at_1": 0.04' in made(project, "rank-4")
+    assert '"pass_at_1": 0.04' in read_experiment(project, "rank-4")
 
 
-def test_an_interrupted_sweep_leaves_nothing_at_work(toy: Project, tmp_path: Path) -> None:
+def test_an_interrupted_sweep_leaves_no_process_running(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
     with waiting_at(project, 8, "-m", "train.lora.rank=8") as (process, log):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
-    assert err == "sweep: interrupted. The same command does what is missing.\n"
-    assert at_work(project) == []
-    assert [p.name for p in log.parent.glob("*.kept/score/begun")] == ["begun"], "what it can go on from"
-    assert not (log.parent / log.stem).exists(), "its clone is gone"
+    assert err == "sweep: interrupted. Rerun the same command to resume it.\n"
+    assert running_processes(project) == []
+    assert [p.name for p in log.parent.glob("*.kept/score/begun")] == ["begun"], (
+        "the stage's files are not kept"
+    )
+    assert not (log.parent / log.stem).exists(), "its clone was left behind"
 
 
 def test_a_stage_keeps_its_checkpoints_where_a_clone_s_are_kept() -> None:

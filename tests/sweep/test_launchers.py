@@ -1,4 +1,4 @@
-"""Points at the same time, over the toy pipeline: each launcher, the places on a machine, and no lock in the way."""
+"""Points that run at the same time, over the toy pipeline: launchers, slots on a machine, no lock errors."""
 
 import csv
 import json
@@ -10,27 +10,35 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.sweep.__main__ import scheduled
-from stages.sweep.places import place, places_for, share, visible_gpus
+from stages.sweep.__main__ import has_scheduler
+from stages.sweep.slots import count_slots, hold_slot, slot_share, visible_gpus
 from tests.helpers.tiny_project import Done, Project
-from tests.helpers.toy_pipeline import LOCKED, experiments, made, rows, short, sweep, tree
+from tests.helpers.toy_pipeline import (
+    LOCK_ERROR,
+    experiment_names,
+    read_experiment,
+    run_sweep,
+    summary_rows,
+    user_files,
+    without_hashes,
+)
 
 pytestmark = pytest.mark.slow
 
 FOUR = ["rank-4", "rank-5", "rank-6", "rank-7"]
 
 
-def stands(project: Project, done: Done, names: list[str], before: dict[str, str]) -> None:
-    """Every point is an experiment, in the table and in sweep.csv; the tree is as it was, and nothing was locked out."""
+def check_sweep(project: Project, done: Done, names: list[str], before: dict[str, str]) -> None:
+    """Check that every point is an experiment, in the table and in sweep.csv; no lock errors, same tree."""
     assert done.status == 0, done.text
-    assert not LOCKED.search(done.text)
-    assert short(experiments(project)) == names
-    assert sorted(rows(done)) == names
+    assert not LOCK_ERROR.search(done.text)
+    assert without_hashes(experiment_names(project)) == names
+    assert sorted(summary_rows(done)) == names
     [table] = project.root.glob("reports/sweeps/*/sweep.csv")
     with table.open(encoding="utf-8", newline="") as file:
         found = {row["train.lora.rank"]: float(row["objective"]) for row in csv.DictReader(file)}
     assert found == {name.removeprefix("rank-"): int(name.removeprefix("rank-")) / 100 for name in names}
-    assert tree(project) == before
+    assert user_files(project) == before
     assert project.git("status", "--porcelain") == ""
     assert not [
         p
@@ -41,25 +49,25 @@ def stands(project: Project, done: Done, names: list[str], before: dict[str, str
 
 def test_four_at_once(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
-    before = tree(project)
+    before = user_files(project)
     joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=4", "sweep.at_once=4")
-    done = sweep(project, "-m", "train.lora.rank=4,5,6,7", *joblib)
-    stands(project, done, FOUR, before)
-    own = [json.loads(made(project, name))["threads"] for name in FOUR]
+    done = run_sweep(project, "-m", "train.lora.rank=4,5,6,7", *joblib)
+    check_sweep(project, done, FOUR, before)
+    own = [json.loads(read_experiment(project, name))["threads"] for name in FOUR]
     here = sorted(os.sched_getaffinity(0))
-    assert set(own) <= {len(share(here, number, 4)) for number in range(4)}, "the points share the cores"
+    assert set(own) <= {len(slot_share(here, number, 4)) for number in range(4)}, "the points share the cores"
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
 def test_a_launcher_of_the_command_line(toy: Project, tmp_path: Path, launcher: str) -> None:
     project = toy.copy(tmp_path / "project")
-    before = tree(project)
-    done = sweep(project, "-m", "train.lora.rank=4,5", f"hydra/launcher={launcher}")
-    stands(project, done, FOUR[:2], before)
+    before = user_files(project)
+    done = run_sweep(project, "-m", "train.lora.rank=4,5", f"hydra/launcher={launcher}")
+    check_sweep(project, done, FOUR[:2], before)
 
 
-def test_slurm_gets_a_job_a_point(toy: Project, tmp_path: Path) -> None:
-    """As far as it goes without Slurm: what is handed to sbatch."""
+def test_slurm_gets_one_job_per_point(toy: Project, tmp_path: Path) -> None:
+    """Without Slurm: only what is passed to sbatch."""
     project = toy.copy(tmp_path / "project")
     commands = tmp_path / "commands"
     commands.mkdir()
@@ -75,16 +83,16 @@ def test_slurm_gets_a_job_a_point(toy: Project, tmp_path: Path) -> None:
         "hydra.launcher.gpus_per_node=1",
     )
     path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = sweep(project, "-m", "train.lora.rank=4,5", *options, env={"PATH": path})
+    done = run_sweep(project, "-m", "train.lora.rank=4,5", *options, env={"PATH": path})
     assert done.status == 1
     assert "no Slurm here" in done.err
     submitted = (tmp_path / "submitted").read_text("utf-8")
     for line in ("--array=0-1", "--partition=gpu", "--gpus-per-node=1"):
         assert line in submitted
-    assert experiments(project) == []
+    assert experiment_names(project) == []
 
 
-def test_a_launcher_that_is_not_installed_says_how_it_is(toy: Project) -> None:
+def test_a_launcher_that_is_not_installed_names_the_install_command(toy: Project) -> None:
     code = (
         "import importlib.util as u; found = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if 'joblib_launcher' in name else found(name, *a)\n"
@@ -94,7 +102,8 @@ def test_a_launcher_that_is_not_installed_says_how_it_is(toy: Project) -> None:
     done = toy.run(sys.executable, "-c", code)
     assert done.status == 1
     assert done.err == (
-        "error in stage sweep: hydra/launcher=joblib wants hydra_plugins.hydra_joblib_launcher, which is not installed: .venv/bin/pip install -e '.[joblib]'\n"
+        "error in stage sweep: hydra/launcher=joblib needs hydra_plugins.hydra_joblib_launcher, "
+        "which is not installed. Install it: .venv/bin/pip install -e '.[joblib]'\n"
     )
 
 
@@ -105,21 +114,21 @@ def test_a_launcher_that_is_not_installed_says_how_it_is(toy: Project) -> None:
         (4, 8, 0, 0, 16, 4),  # joblib
         (4, 2, 0, 0, 16, 2),
         (0, 8, 0, 0, 4, 4),  # submitit_local starts all at once
-        (0, 8, 0, 2, 16, 2),  # a GPU each
-        (4, 8, 6, 2, 16, 6),  # as asked for
+        (0, 8, 0, 2, 16, 2),  # one GPU per point
+        (4, 8, 6, 2, 16, 6),  # sweep.at_once
     ],
 )
-def test_places(launched: int, points: int, at_once: int, gpus: int, cores: int, expected: int) -> None:
-    assert places_for(launched, points, at_once, gpus, cores) == expected
+def test_slots(launched: int, points: int, at_once: int, gpus: int, cores: int, expected: int) -> None:
+    assert count_slots(launched, points, at_once, gpus, cores) == expected
 
 
 def test_cores_are_shared_without_overlap() -> None:
-    assert [share(range(5), number, 2) for number in range(2)] == [[0, 2, 4], [1, 3]]
-    assert [share([3, 7], number, 3) for number in range(3)] == [[3], [7], [3]]
-    assert share([], 0, 2) == []
+    assert [slot_share(range(5), number, 2) for number in range(2)] == [[0, 2, 4], [1, 3]]
+    assert [slot_share([3, 7], number, 3) for number in range(3)] == [[3], [7], [3]]
+    assert slot_share([], 0, 2) == []
 
 
-def test_a_place_is_one_s_own_until_it_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_is_held_until_it_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     cores = os.sched_getaffinity(0)
     code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], len(os.sched_getaffinity(0)))"
@@ -129,32 +138,32 @@ def test_a_place_is_one_s_own_until_it_is_given_back(tmp_path: Path, monkeypatch
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         ).stdout.split()
 
-    with place(tmp_path, 2, ("GPU-a", "GPU-b")):
+    with hold_slot(tmp_path, 2, ("GPU-a", "GPU-b")):
         first = child()
-        with place(tmp_path, 2, ("GPU-a", "GPU-b")):
+        with hold_slot(tmp_path, 2, ("GPU-a", "GPU-b")):
             second = child()
     assert [first[0], second[0]] == ["GPU-a", "GPU-b"]
     assert int(first[1]) == max(1, len(cores) - len(cores) // 2)
     assert os.sched_getaffinity(0) == cores
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
-    with place(tmp_path, 2, ("GPU-a", "GPU-b")):
-        assert child()[0] == "GPU-a", "given back"
+    with hold_slot(tmp_path, 2, ("GPU-a", "GPU-b")):
+        assert child()[0] == "GPU-a", "the slot was not freed"
 
 
-def test_one_place_has_everything(tmp_path: Path) -> None:
-    with place(tmp_path, 1, ("GPU-a", "GPU-b")):
+def test_a_single_slot_has_all_gpus(tmp_path: Path) -> None:
+    with hold_slot(tmp_path, 1, ("GPU-a", "GPU-b")):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
 
 
-def test_who_waits_for_a_place_says_so(
+def test_waiting_for_a_slot_is_announced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = place(tmp_path, 1, ())
+    other = hold_slot(tmp_path, 1, ())
     other.__enter__()
-    monkeypatch.setattr("stages.sweep.places.time.sleep", lambda _: other.__exit__(None, None, None))
-    with place(tmp_path, 1, ()):
+    monkeypatch.setattr("stages.sweep.slots.time.sleep", lambda _: other.__exit__(None, None, None))
+    with hold_slot(tmp_path, 1, ()):
         pass
-    assert capsys.readouterr().out == "sweep: another point works on this machine; waiting until it ends\n"
+    assert capsys.readouterr().out == "sweep: other points occupy this machine; waiting for one to finish\n"
 
 
 @pytest.mark.parametrize(
@@ -162,13 +171,13 @@ def test_who_waits_for_a_place_says_so(
     [("basic", None, False), ("joblib", None, False), ("submitit_local", None, False), ("submitit_slurm", None, True),
      ("ray", None, False), ("ray", "auto", True)],
 )  # fmt: skip
-def test_who_gives_gpus_and_cores(launcher: str, address: str | None, expected: bool) -> None:
+def test_a_scheduler_assigns_gpus_and_cores(launcher: str, address: str | None, expected: bool) -> None:
     choices = SimpleNamespace(choices={"hydra/launcher": launcher})
     hydra = SimpleNamespace(runtime=choices, launcher=SimpleNamespace(address=address))
-    assert scheduled(hydra) is expected
+    assert has_scheduler(hydra) is expected
 
 
-def test_gpus_are_those_that_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3")
     assert visible_gpus() == ("2", "3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from stages.common.git import experiment_ref
-from stages.sweep.mlflow_runs import best_of, close_run, open_run
-from stages.sweep.point import Result
-from stages.sweep.spec import Plan
+from stages.sweep.mlflow_runs import best_outcome, close_run, open_run
+from stages.sweep.point import PointOutcome
+from stages.sweep.spec import SweepSpec
 from stages.track.settings import TrackSettings
 from stages.track.store import RunIdentity, create_run, find_runs, open_store
-from tests.helpers.sweep_points import commit, git, repository
+from tests.helpers.sweep_points import git, make_commit, make_repository
 
 CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens
 
@@ -21,29 +21,32 @@ IDENTITY = RunIdentity("0123456789abcdef", hashlib.sha256(CONFIG.encode()).hexdi
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
     """Of a repository with one experiment, rank-8; the current folder is the repository."""
     root = tmp_path / "project"
-    head = repository(root)
-    made = commit(root, {"reports/train.json": TRAIN, "reports/config.yaml": CONFIG})
+    head = make_repository(root)
+    made = make_commit(root, {"reports/train.json": TRAIN, "reports/config.yaml": CONFIG})
     git(root, "update-ref", experiment_ref(head, "rank-8"), made)
     (root / "reports").mkdir()
     (root / "reports/config.yaml").write_text(CONFIG, "utf-8")
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Plan(
+    return SweepSpec(
         root=str(root),
         commit=head,
         cache="",
         tracking_uri="",
-        identity=(),
+        git_identity=(),
         fixed=(),
         name="ranks",
         objective="reports/evaluate/tuned.json:pass_at_1",
     )
 
 
-POINTS = [Result(0, "rank-8", "from the cache", 0.25, 1.0), Result(1, "rank-9", "failed", None, 1.0, "no")]
+POINTS = [
+    PointOutcome(0, "rank-8", "from the cache", 0.25, 1.0),
+    PointOutcome(1, "rank-9", "failed", None, 1.0, "no"),
+]
 
 
 def report(folder: Path) -> Path:
@@ -52,12 +55,12 @@ def report(folder: Path) -> Path:
     return folder / "page"
 
 
-def test_a_point_s_run_that_another_made_is_nested(plan: Plan, tmp_path: Path) -> None:
+def test_a_run_that_another_sweep_made_is_nested(spec: SweepSpec, tmp_path: Path) -> None:
     store = open_store(TrackSettings())
     point = create_run(store, IDENTITY)
-    run = open_run(TrackSettings(), plan)
-    assert open_run(TrackSettings(), plan) == run, "the same command finds the same run"
-    close_run(TrackSettings(), plan, POINTS, report(tmp_path))
+    run = open_run(TrackSettings(), spec)
+    assert open_run(TrackSettings(), spec) == run, "the same command made another run"
+    close_run(TrackSettings(), spec, POINTS, report(tmp_path))
     tags = store.client.get_run(point.info.run_id).data.tags
     assert (tags["mlflow.parentRunId"], tags["codetune.sweep"]) == (run, "ranks")
     assert tags["codetune.dvc_experiment"] == "rank-8"
@@ -66,55 +69,56 @@ def test_a_point_s_run_that_another_made_is_nested(plan: Plan, tmp_path: Path) -
     assert closed.data.metrics == {"best/pass_at_1": 0.25, "points": 1.0}
     assert closed.data.tags["mlflow.note.content"].startswith("Best: rank-8, ")
     assert [item.path for item in store.client.list_artifacts(run)] == ["index.html"]
-    close_run(TrackSettings(), plan, POINTS[:1], tmp_path / "page")
+    close_run(TrackSettings(), spec, POINTS[:1], tmp_path / "page")
     assert store.client.get_run(run).info.status == "FINISHED"
 
 
-def test_a_point_without_a_run_is_named_with_what_sends_it(
-    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_point_without_a_run_is_named_with_the_commands_that_send_it(
+    spec: SweepSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    open_run(TrackSettings(), plan)
-    close_run(TrackSettings(), plan, POINTS, report(tmp_path))
-    said = capsys.readouterr().out
+    open_run(TrackSettings(), spec)
+    close_run(TrackSettings(), spec, POINTS, report(tmp_path))
+    printed = capsys.readouterr().out
     assert (
-        said == "MLflow: no run of rank-8. `dvc exp apply rank-8`, then `dvc repro -f -s track`, sends it.\n"
+        printed
+        == "MLflow: no run of rank-8. To send it: `dvc exp apply rank-8`, then `dvc repro -f -s track`.\n"
     )
     assert find_runs(open_store(TrackSettings()), IDENTITY) == []
 
 
-def test_a_store_that_does_not_answer_is_said_and_no_more(
-    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_does_not_answer_is_one_line(
+    spec: SweepSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert open_run(TrackSettings(timeout=1), plan) == ""
-    close_run(TrackSettings(timeout=1), plan, POINTS, report(tmp_path))
+    assert open_run(TrackSettings(timeout=1), spec) == ""
+    close_run(TrackSettings(timeout=1), spec, POINTS, report(tmp_path))
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"MLflow: {CLOSED} does not answer: the sweep's run is not complete. ")
-    assert second.endswith("The same command completes it.")
+    assert first.startswith(f"MLflow: {CLOSED} does not answer. The sweep's run is incomplete. ")
+    assert second.endswith("Rerun the same command to complete it.")
 
 
 def test_a_store_that_comes_back_gets_the_sweep_s_run_at_the_end(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert open_run(TrackSettings(timeout=1), plan) == ""
+    assert open_run(TrackSettings(timeout=1), spec) == ""
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     store = open_store(TrackSettings())
     point = create_run(store, IDENTITY)
-    close_run(TrackSettings(), plan, POINTS, report(tmp_path))
+    close_run(TrackSettings(), spec, POINTS, report(tmp_path))
     parent = store.client.get_run(point.info.run_id).data.tags["mlflow.parentRunId"]
     assert store.client.get_run(parent).info.run_name == "sweep ranks"
 
 
 @pytest.mark.parametrize(("direction", "expected"), [("maximize", "b"), ("minimize", "a")])
-def test_the_best_is_the_first_of_the_best(plan: Plan, direction: str, expected: str) -> None:
+def test_of_equally_good_points_the_first_is_best(spec: SweepSpec, direction: str, expected: str) -> None:
     from dataclasses import replace
 
     values = {"a": 0.1, "b": 0.3, "c": 0.3, "d": None, "e": 0.1}
-    results = [Result(i, name, "", value, 0.0) for i, (name, value) in enumerate(values.items())]
-    best = best_of(replace(plan, direction=direction), results)
+    results = [PointOutcome(i, name, "", value, 0.0) for i, (name, value) in enumerate(values.items())]
+    best = best_outcome(replace(spec, direction=direction), results)
     assert best is not None
     assert best.name == expected
-    assert best_of(plan, results[3:4]) is None
+    assert best_outcome(spec, results[3:4]) is None

@@ -1,6 +1,6 @@
 """Sweeps: each point a DVC experiment and an MLflow run, the user's tree untouched.
 
-Here over a toy pipeline (config, and a stage that takes no time); tests/pipeline/test_reruns.py sweeps over the real stages.
+Over a toy pipeline of config and a quick stage; tests/pipeline/test_reruns.py sweeps over the real stages.
 """
 
 import re
@@ -12,28 +12,35 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.common.git import clean_commit
-from stages.sweep.point import Result, objective, stages_run
+from stages.sweep.point import PointOutcome, parse_objective, parse_ran_stages
 from stages.sweep.spec import (
-    Plan,
-    as_hydra_says,
+    SweepSpec,
+    chosen_sweeper,
     dvc_params,
+    normalise_override,
     point_name,
     point_overrides,
-    sweeper,
-    swept,
+    swept_values,
 )
-from stages.sweep.summary_table import table, words
+from stages.sweep.summary_table import describe_outcomes, format_outcomes
 from tests.helpers.tiny_project import Project
-from tests.helpers.toy_pipeline import experiments, made, rows, short, sweep, tree
+from tests.helpers.toy_pipeline import (
+    experiment_names,
+    read_experiment,
+    run_sweep,
+    summary_rows,
+    user_files,
+    without_hashes,
+)
 
 pytestmark = pytest.mark.slow
 
-PLAN = Plan(
+SPEC = SweepSpec(
     root="/repository",
     commit="c" * 40,
     cache="/cache",
     tracking_uri="sqlite:////repository/mlflow.db",
-    identity=(),
+    git_identity=(),
     fixed=("++train.epochs=1",),
     name="sweep",
     objective="reports/evaluate/tuned.json:pass_at_1",
@@ -42,36 +49,38 @@ PLAN = Plan(
 
 def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
-    before, head = tree(project), project.git("rev-parse", "HEAD")
-    done = sweep(project, "-m", "train.lora.rank=4,8")
+    before, head = user_files(project), project.git("rev-parse", "HEAD")
+    done = run_sweep(project, "-m", "train.lora.rank=4,8")
     assert done.status == 0, done.text
-    assert {name: row[:2] for name, row in rows(done).items()} == {
+    assert {name: row[:2] for name, row in summary_rows(done).items()} == {
         "rank-4": ["0.04", "ran 2 stages"],
         "rank-8": ["0.08", "ran 2 stages"],
     }
-    assert short(experiments(project)) == ["rank-4", "rank-8"]
-    assert tree(project) == before
+    assert without_hashes(experiment_names(project)) == ["rank-4", "rank-8"]
+    assert user_files(project) == before
     assert project.git("status", "--porcelain") == ""
     assert (project.git("rev-parse", "HEAD"), project.git("branch", "--list")) == (head, "* main")
     assert list((project.root / ".cache/sweep").rglob("params.yaml")) == [], "a clone was left behind"
-    assert f"sqlite:///{project.root}/mlflow.db" in made(project, "rank-4"), "not the store of the clone"
+    assert f"sqlite:///{project.root}/mlflow.db" in read_experiment(project, "rank-4"), (
+        "not the store of the clone"
+    )
 
-    again = sweep(project, "train.lora.rank=8,4")  # -m is not needed: a sweep is always one
-    assert {row[1] for row in rows(again).values()} == {"there already"}
-    assert rows(again)["rank-8"][0] == "0.08"
-    assert rows(again)["rank-8"][2:5] == ["+3.0", "0.025", "0.050"]
-    assert rows(done)["rank-4"][2:5] == ["+3.0", "0.050", "0.050"]
-    told = "more than noise, Holm's correction over 2 points: no point."
-    assert told in done.out  # 0.025 alone would be more
-    assert told in again.out
+    again = run_sweep(project, "train.lora.rank=8,4")  # -m is not needed: a sweep is always one
+    assert {row[1] for row in summary_rows(again).values()} == {"already done"}
+    assert summary_rows(again)["rank-8"][0] == "0.08"
+    assert summary_rows(again)["rank-8"][2:5] == ["+3.0", "0.025", "0.050"]
+    assert summary_rows(done)["rank-4"][2:5] == ["+3.0", "0.050", "0.050"]
+    nothing_differs = "more than noise, after Holm's correction for 2 points: none."
+    assert nothing_differs in done.out  # 0.025 alone would be more than noise
+    assert nothing_differs in again.out
 
     (project.root / "notes.txt").write_text("a new commit\n", "utf-8")
     project.commit()
-    moved = sweep(project, "-m", "train.lora.rank=8")
-    assert rows(moved)["rank-8"][:5] == ["0.08", "from the cache", "+3.0", "0.025", "0.025"]
-    assert "Holm's correction over 1 point: rank-8-" in moved.out
+    moved = run_sweep(project, "-m", "train.lora.rank=8")
+    assert summary_rows(moved)["rank-8"][:5] == ["0.08", "from the cache", "+3.0", "0.025", "0.025"]
+    assert "Holm's correction for 1 point: rank-8-" in moved.out
 
-    project.dvc("exp", "apply", experiments(project)[0])
+    project.dvc("exp", "apply", experiment_names(project)[0])
     applied = project.repro()
     assert applied.ran == []
     assert "rank: 8" in (project.root / "params.yaml").read_text("utf-8")
@@ -79,20 +88,20 @@ def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_p
 
 def test_a_failed_point_does_not_end_the_others_and_groups_can_be_swept(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
-    done = sweep(project, "-m", "base=other", "train.lora.rank=13,6", "sweep.name=mine")
+    done = run_sweep(project, "-m", "base=other", "train.lora.rank=13,6", "sweep.name=mine")
     assert done.status == 1
-    assert rows(done)["rank-13"] == ["-", "failed", "-", "-", "-"]
-    assert rows(done)["rank-6"][:2] == ["0.06", "ran 2 stages"]
-    assert "thirteen is no rank" in done.err
-    assert short(experiments(project)) == ["rank-6"]
+    assert summary_rows(done)["rank-13"] == ["-", "failed", "-", "-", "-"]
+    assert summary_rows(done)["rank-6"][:2] == ["0.06", "ran 2 stages"]
+    assert "rank 13 fails" in done.err
+    assert without_hashes(experiment_names(project)) == ["rank-6"]
     logs = sorted(p.suffix for p in (project.root / ".cache/sweep/mine").iterdir() if "rank-13" in p.name)
     assert logs == [".json", ".lock", ".log"]
-    assert '"base": "other"' in made(project, "rank-6")
-    assert "- base: other" in made(project, "rank-6", "params.yaml")
+    assert '"base": "other"' in read_experiment(project, "rank-6")
+    assert "- base: other" in read_experiment(project, "rank-6", "params.yaml")
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("train.lora.rnak=4,8", "Did you mean 'train.lora.rank'?"),
         ("train.lora.rank=4,0", "train.lora.rank is 0: expected at least 1"),
@@ -100,12 +109,12 @@ def test_a_failed_point_does_not_end_the_others_and_groups_can_be_swept(toy: Pro
         ("base=tiny,nothing", "nothing"),
     ],
 )
-def test_every_point_is_checked_before_anything_runs(toy: Project, override: str, told: str) -> None:
-    done = sweep(toy, "-m", override)
+def test_every_point_is_checked_before_anything_runs(toy: Project, override: str, message: str) -> None:
+    done = run_sweep(toy, "-m", override)
     assert done.status == 1
-    assert told in done.err
+    assert message in done.err
     assert "Traceback" not in done.text
-    assert experiments(toy) == []
+    assert experiment_names(toy) == []
     assert not (toy.root / ".cache/sweep").exists()
 
 
@@ -113,11 +122,11 @@ def test_a_dirty_tree_is_refused_with_its_files(toy: Project, tmp_path: Path) ->
     project = toy.copy(tmp_path / "project")
     (project.root / "notes.txt").write_text("not committed\n", "utf-8")
     project.edit("score.py", "/ 100", "/ 10")
-    done = sweep(project, "-m", "train.lora.rank=4,8")
+    done = run_sweep(project, "-m", "train.lora.rank=4,8")
     assert done.status == 1
-    for told in ("notes.txt", "score.py", "git add -A && git commit"):
-        assert told in done.err
-    assert experiments(project) == []
+    for expected in ("notes.txt", "score.py", "git add -A && git commit"):
+        assert expected in done.err
+    assert experiment_names(project) == []
 
 
 def test_without_a_commit_there_is_no_sweep(tmp_path: Path) -> None:
@@ -126,41 +135,41 @@ def test_without_a_commit_there_is_no_sweep(tmp_path: Path) -> None:
         clean_commit(tmp_path)
 
 
-def test_names_tell_what_is_swept() -> None:
-    swept = point_overrides(["++train.lora.rank=8", "++train.epochs=1", "sweep.name=x"])
-    assert swept == ["++train.epochs=1", "++train.lora.rank=8"]
-    name = point_name(PLAN, swept)
+def test_a_point_is_named_after_its_swept_values() -> None:
+    overrides = point_overrides(["++train.lora.rank=8", "++train.epochs=1", "sweep.name=x"])
+    assert overrides == ["++train.epochs=1", "++train.lora.rank=8"]
+    name = point_name(SPEC, overrides)
     assert name.startswith("rank-8-")
-    assert name == point_name(PLAN, swept)
-    assert name != point_name(PLAN, ["++train.epochs=1", "++train.lora.rank=16"])
-    assert point_name(PLAN, ["++train.learning_rate=4e-4"]).startswith("learning_rate-4e-4-")
-    assert point_name(PLAN, ["++pack.validation_share=0.1"]).startswith("validation_share-0.1-")
-    assert point_name(PLAN, ["++train.lora.target_modules=[q_proj, v_proj]"]).startswith(
+    assert name == point_name(SPEC, overrides)
+    assert name != point_name(SPEC, ["++train.epochs=1", "++train.lora.rank=16"])
+    assert point_name(SPEC, ["++train.learning_rate=4e-4"]).startswith("learning_rate-4e-4-")
+    assert point_name(SPEC, ["++pack.validation_share=0.1"]).startswith("validation_share-0.1-")
+    assert point_name(SPEC, ["++train.lora.target_modules=[q_proj, v_proj]"]).startswith(
         "target_modules-q_proj-v_proj-"
     )
-    assert point_name(PLAN, []).startswith("point-")
+    assert point_name(SPEC, []).startswith("point-")
 
 
-def test_what_all_points_have_is_known_however_it_is_typed() -> None:
-    """A job has its overrides as Hydra says them."""
-    fixed = as_hydra_says("++train.learning_rate=1e-4")
+def test_overrides_of_all_points_are_recognised_however_they_are_typed() -> None:
+    """Hydra rewrites the overrides that it passes to a job."""
+    fixed = normalise_override("++train.learning_rate=1e-4")
     assert fixed == "++train.learning_rate=0.0001"
-    plan = replace(PLAN, fixed=(fixed, as_hydra_says("++train.lora.target_modules=[q_proj, v_proj]")))
+    spec = replace(SPEC, fixed=(fixed, normalise_override("++train.lora.target_modules=[q_proj, v_proj]")))
     job = [
         "++train.learning_rate=0.0001",
         "++train.lora.rank=8",
         "++train.lora.target_modules=[q_proj,v_proj]",
     ]
-    assert point_name(plan, job).startswith("rank-8-")
-    assert swept(plan, job) == {"train.lora.rank": "8"}
+    assert point_name(spec, job).startswith("rank-8-")
+    assert swept_values(spec, job) == {"train.lora.rank": "8"}
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [([], "basic"), (["a=1", "hydra/sweeper=tpe"], "tpe"), (["hydra/sweeper=basic"], "basic")],
 )
-def test_which_sweeper_is_asked_for(overrides: list[str], expected: str) -> None:
-    assert sweeper(overrides) == expected
+def test_the_sweeper_is_read_from_the_command_line(overrides: list[str], expected: str) -> None:
+    assert chosen_sweeper(overrides) == expected
 
 
 def test_a_group_becomes_the_key_that_dvc_can_set(tmp_path: Path) -> None:
@@ -177,7 +186,7 @@ def test_a_group_becomes_the_key_that_dvc_can_set(tmp_path: Path) -> None:
 
 
 def test_the_objective_is_a_number_in_a_metrics_file() -> None:
-    assert objective('{"pass_at_1": 0.25}', PLAN) == 0.25
+    assert parse_objective('{"pass_at_1": 0.25}', SPEC) == 0.25
     for text in (
         '{"pass_at_1": null}',
         "{}",
@@ -186,42 +195,45 @@ def test_the_objective_is_a_number_in_a_metrics_file() -> None:
         '{"pass_at_1": NaN}',
     ):
         with pytest.raises(UserError, match=r"'pass_at_1' in reports/evaluate/tuned\.json is"):
-            objective(text, PLAN)
+            parse_objective(text, SPEC)
 
 
 def test_stages_are_read_out_of_a_log() -> None:
     log = "Running stage 'config':\n> python\nStage 'base' is cached - skipping run\nRunning stage 'evaluate@tuned':\n"
-    assert stages_run(log) == ["config", "evaluate@tuned"]
+    assert parse_ran_stages(log) == ["config", "evaluate@tuned"]
 
 
-def result(number: int, p: float | None, difference: float | None = 0.05, weak: bool = False) -> Result:
+def outcome(
+    number: int, p: float | None, difference: float | None = 0.05, weak: bool = False
+) -> PointOutcome:
     objective = None if p is None and difference is None else 0.5
-    return Result(number, f"rank-{number}", "ran 3 stages", objective, 1.0, "", p, difference, weak)
+    return PointOutcome(number, f"rank-{number}", "ran 3 stages", objective, 1.0, "", p, difference, weak)
 
 
-def test_points_are_corrected_for_their_number() -> None:
-    found = [result(1, 0.02), result(2, 0.012, -0.05), result(3, 0.9), result(4, None, None)]
-    lines = [re.split(r"  +", line.strip()) for line in table(found, "pass_at_1")]
-    assert lines[0] == ["point", "pass_at_1", "status", "points over base", "p", "p (Holm)", "take it over"]
+def test_p_is_corrected_for_the_number_of_points() -> None:
+    found = [outcome(1, 0.02), outcome(2, 0.012, -0.05), outcome(3, 0.9), outcome(4, None, None)]
+    lines = [re.split(r"  +", line.strip()) for line in format_outcomes(found, "pass_at_1")]
+    assert lines[0] == ["point", "pass_at_1", "status", "over base (pp)", "p", "p (Holm)", "adopt with"]
     assert [line[3:6] for line in lines[1:]] == [
         ["+5.0", "0.020", "0.040"],
         ["-5.0", "0.012", "0.036"],
         ["+5.0", "0.900", "0.900"],
         ["-", "-", "-"],
     ]
-    assert words(found) == [
-        "Differs from the base by more than noise, Holm's correction over 3 points: rank-1 (better), rank-2 (worse)."
+    assert describe_outcomes(found) == [
+        "Different from the base by more than noise, after Holm's correction for 3 points: "
+        "rank-1 (better), rank-2 (worse)."
     ]
-    assert words([result(1, 0.03), result(2, 0.04, weak=True)]) == [
-        "Differs from the base by more than noise, Holm's correction over 2 points: no point.",
+    assert describe_outcomes([outcome(1, 0.03), outcome(2, 0.04, weak=True)]) == [
+        "Different from the base by more than noise, after Holm's correction for 2 points: none.",
         "Judged in a weak sandbox (level C): rank-2.",
     ]
 
 
-def test_without_a_comparison_the_table_has_none() -> None:
-    found = [Result(0, "lr-1", "from the cache", 0.5, 1.0)]
-    assert [re.split(r"  +", line) for line in table(found, "loss")] == [
-        ["point", "loss", "status", "take it over"],
+def test_without_p_the_table_has_no_comparison_columns() -> None:
+    found = [PointOutcome(0, "lr-1", "from the cache", 0.5, 1.0)]
+    assert [re.split(r"  +", line) for line in format_outcomes(found, "loss")] == [
+        ["point", "loss", "status", "adopt with"],
         ["lr-1", "0.5", "from the cache", "dvc exp apply lr-1"],
     ]
-    assert words(found) == []
+    assert describe_outcomes(found) == []

@@ -1,4 +1,4 @@
-"""hydra/sweeper=tpe: points that are thought up, pruned, and gone on with after a kill."""
+"""hydra/sweeper=tpe: points that Optuna chooses, pruning, and resuming after a kill."""
 
 import json
 import math
@@ -11,12 +11,20 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hydra_plugins.codetune.tpe import TpeConf, TpeSweeper, assigned, distribution, stale
+from hydra_plugins.codetune.tpe import TpeConf, TpeSweeper, distribution, out_of_patience, trial_overrides
 from stages.common.errors import UserError
-from stages.sweep.spec import Plan
-from stages.sweep.study import CURVES, FILE, Watcher, goes_on, median_pruner, open_study, validation_losses
+from stages.sweep.spec import SweepSpec
+from stages.sweep.study import (
+    LIVE_CURVES,
+    STUDY_LOG,
+    Watcher,
+    claim_study_folder,
+    median_pruner,
+    open_study,
+    validation_losses,
+)
 from tests.helpers.tiny_project import Project
-from tests.helpers.toy_pipeline import experiments, rows, short, sweep
+from tests.helpers.toy_pipeline import experiment_names, run_sweep, summary_rows, without_hashes
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +36,7 @@ class Killed(Exception):
 
 
 class Launcher:
-    """In place of Hydra's: a point's value falls with its distance from rank 16 and a rate of 1e-4."""
+    """Stands in for Hydra's launcher: a value falls with the distance from rank 16 and a rate of 1e-4."""
 
     def __init__(self, die_at: int = 10**9) -> None:
         self.points: list[dict[str, str]] = []
@@ -67,7 +75,7 @@ def without_numbers(points: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{k: v for k, v in point.items() if k != "sweep.trial"} for point in points]
 
 
-def test_a_killed_study_thinks_up_what_one_that_was_not_would(tmp_path: Path) -> None:
+def test_a_resumed_study_chooses_the_points_of_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, first, second = Launcher(), Launcher(die_at=5), Launcher()
     tpe(tmp_path / "whole", whole, trials=9, startup=3).sweep(SPACE)
     with pytest.raises(Killed):
@@ -76,27 +84,25 @@ def test_a_killed_study_thinks_up_what_one_that_was_not_would(tmp_path: Path) ->
     assert len(whole.points) == 9
     assert {point["train.epochs"] for point in whole.points} == {"2"}
     assert without_numbers(first.points + second.points) == without_numbers(whole.points)
-    assert len(first.points + second.points) == 9, (
-        "the one that was interrupted is done once more, none twice"
-    )
+    assert len(first.points + second.points) == 9, "the interrupted point runs again, the others once"
     more = Launcher()
     tpe(tmp_path / "cut", more, trials=9, startup=3).sweep(SPACE)
     assert more.points == []
-    assert (tmp_path / "cut/sweep/name" / FILE).exists()
+    assert (tmp_path / "cut/sweep/name" / STUDY_LOG).exists()
 
 
-def test_it_finds_what_is_good(tmp_path: Path) -> None:
+def test_points_improve_over_random_ones(tmp_path: Path) -> None:
     launcher = Launcher()
     tpe(tmp_path, launcher, trials=40, startup=8).sweep(SPACE)
-    assert (
-        sum(launcher.values[-15:]) / 15 > sum(launcher.values[:8]) / 8 + 0.4
-    )  # the first eight are at random
+    assert sum(launcher.values[-15:]) / 15 > sum(launcher.values[:8]) / 8 + 0.4  # the first eight are random
     rates = [math.log10(float(point["train.learning_rate"])) for point in launcher.points]
     assert abs(sum(rates[-15:]) / 15 + 4) < 0.25
-    assert all(len(point["train.learning_rate"]) <= 9 for point in launcher.points), "a name stays readable"
+    assert all(len(point["train.learning_rate"]) <= 9 for point in launcher.points), (
+        "too many digits for a readable name"
+    )
 
 
-def test_a_batch_is_as_large_as_asked_for_and_the_end_is_early_without_anything_better(
+def test_batches_have_the_size_at_once_and_patience_ends_the_study(
     tmp_path: Path,
 ) -> None:
     sizes: list[int] = []
@@ -107,10 +113,10 @@ def test_a_batch_is_as_large_as_asked_for_and_the_end_is_early_without_anything_
             return [SimpleNamespace(return_value=0.5) for _ in points]
 
     tpe(tmp_path, Flat(), trials=30, at_once=4, patience=6).sweep(SPACE)
-    assert sizes == [4, 4]  # the first point is the best, seven were no better
+    assert sizes == [4, 4]  # the first point is the best, and none of the next seven is better
 
 
-def test_a_direction_is_that_of_the_sweep(tmp_path: Path) -> None:
+def test_a_study_has_the_sweep_s_direction(tmp_path: Path) -> None:
     launcher = Launcher()
     tpe(tmp_path, launcher, trials=1).sweep([*SPACE, "sweep.direction=minimize"])
     study = open_study(tmp_path / "sweep/name", "name", "minimize")
@@ -129,7 +135,7 @@ def test_a_direction_is_that_of_the_sweep(tmp_path: Path) -> None:
         ("base=one,two", "CategoricalDistribution(choices=('one', 'two'))"),
     ],
 )  # fmt: skip
-def test_what_a_value_is_drawn_from(override: str, expected: str) -> None:
+def test_distributions(override: str, expected: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     assert repr(distribution(OverridesParser.create().parse_override(override))) == expected
@@ -148,17 +154,17 @@ def test_decimals_are_cut_within_their_interval() -> None:
     }
     values = {"a": 0.000123456, "b": 8, "c": "x", "d": 0.00123448, "e": 0.00123459}
     trial = create_trial(params=values, distributions=space, value=0)
-    assert assigned(trial) == ["a=0.0001235", "b=8", "c=x", "d=0.001234", "e=0.0012346"]
+    assert trial_overrides(trial) == ["a=0.0001235", "b=8", "c=x", "d=0.001234", "e=0.0012346"]
 
 
-def test_what_cannot_be_drawn_from_is_an_error() -> None:
+def test_a_sweep_that_optuna_cannot_draw_from_is_an_error() -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    with pytest.raises(UserError, match=r"base=glob\(\*\): choices"):
+    with pytest.raises(UserError, match=r"base=glob\(\*\): expected choices"):
         distribution(OverridesParser.create().parse_override("base=glob(*)"))
 
 
-def test_what_failed_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
+def test_the_next_run_retries_failed_points(tmp_path: Path) -> None:
     class Failing(Launcher):
         def launch(self, points: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
             super().launch(points, initial_job_idx)
@@ -174,29 +180,33 @@ def test_what_failed_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
 
 
 def test_a_folder_holds_one_study(tmp_path: Path) -> None:
-    plan = Plan(
-        root="", commit="c1", cache="", tracking_uri="", identity=(), fixed=(), name="s", objective="a:b"
+    spec = SweepSpec(
+        root="", commit="c1", cache="", tracking_uri="", git_identity=(), fixed=(), name="s", objective="a:b"
     )
-    assert not goes_on(tmp_path, plan, ["x=1,2"])
-    assert goes_on(tmp_path, plan, ["x=1,2"])
-    for other, space, told in (
-        (replace(plan, commit="c2"), ["x=1,2"], "another commit: c1, not c2"),
-        (replace(plan, objective="a:c"), ["x=1,2"], "another objective"),
-        (replace(plan, direction="minimize"), ["x=1,2"], "another direction"),
-        (plan, ["x=1,2,3"], "another swept"),
+    assert not claim_study_folder(tmp_path, spec, ["x=1,2"])
+    assert claim_study_folder(tmp_path, spec, ["x=1,2"])
+    for other, space, message in (
+        (replace(spec, commit="c2"), ["x=1,2"], "another commit: c1, not c2"),
+        (replace(spec, objective="a:c"), ["x=1,2"], "another objective"),
+        (replace(spec, direction="minimize"), ["x=1,2"], "another direction"),
+        (spec, ["x=1,2,3"], "another search space"),
     ):
-        with pytest.raises(UserError, match=told):
-            goes_on(tmp_path, other, space)
+        with pytest.raises(UserError, match=message):
+            claim_study_folder(tmp_path, other, space)
 
 
 def test_patience_counts_points_after_the_best(tmp_path: Path) -> None:
     study = open_study(tmp_path, "s", "maximize")
-    assert not stale(study, 1)
+    assert not out_of_patience(study, 1)
     for value in (0.1, 0.3, 0.2):
         study.tell(study.ask(), value)
-    assert (stale(study, 1), stale(study, 2), stale(study, 0)) == (True, False, False)
+    assert (out_of_patience(study, 1), out_of_patience(study, 2), out_of_patience(study, 0)) == (
+        True,
+        False,
+        False,
+    )
     study.tell(study.ask(), state=TrialState.PRUNED)
-    assert stale(study, 2)
+    assert out_of_patience(study, 2)
 
 
 def write_curve(clone: Path, losses: Sequence[float]) -> None:
@@ -217,19 +227,19 @@ def test_a_loss_above_the_median_ends_a_point(tmp_path: Path, direction: str) ->
         study.tell(trial, 0.5)
     bad = Watcher(study.ask(), direction)
     write_curve(tmp_path / "bad", [2.0, 1.9])
-    assert bad(tmp_path / "bad") == "", "not before step 15"
+    assert bad(tmp_path / "bad") == "", "pruned before step 15"
     write_curve(tmp_path / "bad", [2.0, 1.9, 1.8])
     assert bad(tmp_path / "bad") == "at step 20"
     assert bad.trial.user_attrs == {"pruned": True}
 
 
-def test_a_curve_that_is_not_there_yet_says_nothing(tmp_path: Path) -> None:
+def test_a_missing_curve_has_no_losses(tmp_path: Path) -> None:
     assert validation_losses(tmp_path / "none.csv") == []
     write_curve(tmp_path, [2.0, math.nan, 1.5])
-    assert validation_losses(*tmp_path.glob(CURVES)) == [(20, 1.5)]
+    assert validation_losses(*tmp_path.glob(LIVE_CURVES)) == [(20, 1.5)]
 
 
-def test_what_was_not_seen_at_work_is_reported_at_the_end(tmp_path: Path) -> None:
+def test_remaining_losses_are_reported_at_the_end(tmp_path: Path) -> None:
     study = open_study(tmp_path, "s", "minimize")
     watch = Watcher(study.ask(), "minimize")
     write_curve(tmp_path, [2.0, 1.5])
@@ -240,7 +250,7 @@ def test_what_was_not_seen_at_work_is_reported_at_the_end(tmp_path: Path) -> Non
     assert study.trials[0].intermediate_values == {10: 1.5, 20: 1.2}
 
 
-def test_a_study_of_real_points_prunes_and_goes_on(toy: Project, tmp_path: Path) -> None:
+def test_a_study_of_real_points_prunes_and_resumes(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
     project.edit(
         "score.py",
@@ -251,7 +261,7 @@ def test_a_study_of_real_points_prunes_and_goes_on(toy: Project, tmp_path: Path)
         "if rank == 5: time.sleep(60)\n"
         "while Path(",
     )
-    project.commit("a curve, and no end at rank 5")
+    project.commit("a curve, and rank 5 does not end")
     study = (
         "-m",
         "train.lora.rank=5,8",
@@ -259,14 +269,14 @@ def test_a_study_of_real_points_prunes_and_goes_on(toy: Project, tmp_path: Path)
         "hydra.sweeper.startup=1",
         "hydra.sweeper.seed=0",
     )
-    done = sweep(project, *study, "hydra.sweeper.trials=1")
+    done = run_sweep(project, *study, "hydra.sweeper.trials=1")
     assert done.status == 0, done.text
-    assert {name: row[:2] for name, row in rows(done).items()} == {"rank-8": ["0.08", "ran 2 stages"]}
-    more = sweep(project, *study, "hydra.sweeper.trials=3")  # the second is rank 8 once more
+    assert {name: row[:2] for name, row in summary_rows(done).items()} == {"rank-8": ["0.08", "ran 2 stages"]}
+    more = run_sweep(project, *study, "hydra.sweeper.trials=3")  # the second is rank 8 once more
     assert more.status == 0, more.text
-    found = {name: row[:2] for name, row in rows(more).items()}
-    assert found == {"rank-8": ["0.08", "there already"], "rank-5": ["-", "pruned at step 10"]}
-    assert short(experiments(project)) == ["rank-8"]
+    found = {name: row[:2] for name, row in summary_rows(more).items()}
+    assert found == {"rank-8": ["0.08", "already done"], "rank-5": ["-", "pruned at step 10"]}
+    assert without_hashes(experiment_names(project)) == ["rank-8"]
     results = [json.loads(p.read_text("utf-8")) for p in project.root.glob(".cache/sweep/*/rank-*.json")]
     assert sorted(result["number"] for result in results) == [1, 2]
 

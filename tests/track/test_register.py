@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from stages.common.stage import Settings
-from stages.sweep.point import environment
-from stages.sweep.spec import Plan
+from stages.sweep.point import point_environment
+from stages.sweep.spec import SweepSpec
 from stages.track import served
 from stages.track.__main__ import main
 from stages.track.settings import TrackSettings
@@ -231,8 +231,10 @@ def test_an_alias_that_was_not_set_is_set_by_the_next_call(folder: Path) -> None
 def test_points_of_a_sweep_are_not_registered_until_one_is_adopted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(str(folder), "0" * 40, "", "sqlite:///mlflow.db", (), (), "ranks", "reports/report.json:p")
-    monkeypatch.setenv("CODETUNE_SWEEP", environment(plan, folder)["CODETUNE_SWEEP"])
+    spec = SweepSpec(
+        str(folder), "0" * 40, "", "sqlite:///mlflow.db", (), (), "ranks", "reports/report.json:p"
+    )
+    monkeypatch.setenv("CODETUNE_SWEEP", point_environment(spec, folder)["CODETUNE_SWEEP"])
     track()
     assert versions() == []
     assert weights(folder) == []
