@@ -143,7 +143,7 @@ def test_no_rows_left(project: Project) -> None:
         "length",
     )
     refused(
-        project, lambda: project.stage("pack", "pack.max_length=8"), "data/clean/rows.parquet", "no rows left"
+        project, lambda: project.stage("pack", "pack.max_length=8"), "data/clean/rows.parquet", "left to pack"
     )
 
 
