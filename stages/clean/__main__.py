@@ -1,13 +1,15 @@
-"""Clean the rows of data/raw: filter, decontaminate against data/benchmarks, remove duplicates.
+"""Clean the rows of data/raw: filter them, decontaminate against data/benchmarks, remove duplicates.
 
     python -m stages.clean                                       # what `dvc repro clean` runs
     python -m stages.clean clean.near_duplicates.threshold=0.8   # with another value
-    python -m stages.clean engine.workers=1                      # in one process; the same bytes
+    python -m stages.clean engine.workers=1                      # in one process; writes the same bytes
 
-Writes data/clean: rows.parquet (with `component`, the id that related rows share, and `validated` where their tests were
-run), dropped.parquet (with the rule that dropped each row and its evidence) and near.jsonl (the benchmark problems that
-kept rows come near, and how). Rows stream: a row group at a time is screened into part files, a few numbers a row come
-back, duplicates are told by these, and a second pass over the parts writes the result.
+Writes three files to data/clean. rows.parquet adds `component`, an id shared by related rows, and, where
+tests were run, `validated`. dropped.parquet adds the rule that dropped each row and its evidence. near.jsonl
+lists the benchmark problems that kept rows come near, and how.
+
+Rows stream through twice. The first pass screens each row group into a part file and returns a few numbers
+per row. Duplicates are found from these numbers. The second pass reads the parts and writes the result.
 """
 
 import shutil
@@ -16,115 +18,126 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from stages.clean.contamination.benchmark_proximity import Summary
-from stages.clean.contamination.decontaminate import CHECKS, per_benchmark, read_problems
-from stages.clean.duplicates.deduplicate import deduplicate, ranks_of
+from stages.clean.contamination.benchmark_proximity import ProximitySummary
+from stages.clean.contamination.decontaminate import (
+    CONTAMINATION_CHECKS,
+    count_by_benchmark,
+    read_problems,
+)
+from stages.clean.duplicates.deduplicate import deduplicate, rank_rows
 from stages.clean.duplicates.near_duplicates import sorted_unique
-from stages.clean.funnel import Funnel, require_rows, table_of
-from stages.clean.parts import make_part, tasks_of
+from stages.clean.funnel import Funnel, funnel_table, require_kept_rows
+from stages.clean.parts import make_part, row_group_tasks
 from stages.clean.raw import open_raw
-from stages.clean.row_table import PASSED, Survey, survey, validate
+from stages.clean.row_table import FAILED, PASSED, RowTable, build_row_table, validate_rows
 from stages.clean.settings import CleanSettings
-from stages.clean.validate import isolation
-from stages.clean.write import fate_of, write_rows
+from stages.clean.validate import sandbox_level
+from stages.clean.write import resolve_outcomes, write_rows
 from stages.common.engine import Engine, open_engine
 from stages.common.files import atomic_write, remove, unreadable_parquet, write_jsonl
 from stages.common.stage import Settings, run
 
-RAW = "data/raw/rows.parquet"
-BENCHMARKS = "data/benchmarks"
-CLEAN = "data/clean"
-SCRATCH = ".cache/clean"
+RAW_ROWS = "data/raw/rows.parquet"
+BENCHMARK_FOLDER = "data/benchmarks"
+CLEAN_FOLDER = "data/clean"
+PART_FOLDER = ".cache/clean"
 
 
 def main(settings: Settings) -> dict[str, Any]:
-    """Clean data/raw into data/clean; returns the funnel."""
+    """Clean data/raw into data/clean; return the funnel."""
     clean = settings.clean
-    problems = read_problems(BENCHMARKS)
-    open_raw(RAW)
-    with scratch_folder() as scratch, open_engine(settings.engine) as engine:
-        found = screen(engine, scratch, clean)
-        metrics, near = finish(found, clean)
-    checks = [name for name in clean.rules if name in CHECKS]
+    problems = read_problems(BENCHMARK_FOLDER)
+    open_raw(RAW_ROWS)
+    with part_folder() as folder, open_engine(settings.engine) as engine:
+        row_table = screen_rows(engine, folder, clean)
+        metrics, proximities = deduplicate_and_write(row_table, clean)
     return {
         **metrics,
-        "decontaminated_by": checks,
-        "contaminated": per_benchmark(problems, found.benchmarks.elements()),
-        "problems_near": per_benchmark(problems, [benchmark for benchmark, _ in near.rows]),
+        "decontaminated_by": [name for name in clean.rules if name in CONTAMINATION_CHECKS],
+        "contaminated": count_by_benchmark(problems, row_table.benchmarks.elements()),
+        "problems_near": count_by_benchmark(problems, [benchmark for benchmark, _ in proximities.rows]),
     }
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """An empty folder for part files, removed at the end; what a killed run left is removed first."""
-    scratch = Path(SCRATCH)
-    remove(scratch)
-    scratch.mkdir(parents=True)
+def part_folder() -> Iterator[Path]:
+    """Open an empty folder for part files, first removing what a killed run left; remove it at the end."""
+    folder = Path(PART_FOLDER)
+    remove(folder)
+    folder.mkdir(parents=True)
     try:
-        yield scratch
+        yield folder
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def screen(engine: Engine, scratch: Path, settings: CleanSettings) -> Survey:
-    """The first pass: the rules on single rows."""
-    file = open_raw(RAW)
+def screen_rows(engine: Engine, folder: Path, settings: CleanSettings) -> RowTable:
+    """Run the first pass: apply the rules on single rows and write part files."""
+    file = open_raw(RAW_ROWS)
     try:
-        parts = engine.map(make_part, tasks_of(file, RAW, BENCHMARKS, scratch, settings))
-        return survey(parts, file.metadata.num_rows, scratch, RAW)
+        parts = engine.map(make_part, row_group_tasks(file, RAW_ROWS, BENCHMARK_FOLDER, folder, settings))
+        return build_row_table(parts, file.metadata.num_rows, folder, RAW_ROWS)
     except pa.ArrowInvalid as error:
-        raise unreadable_parquet(RAW, error) from None
+        raise unreadable_parquet(RAW_ROWS, error) from None
 
 
-def finish(found: Survey, settings: CleanSettings) -> tuple[dict[str, Any], Summary]:
-    """Validation, duplicates and the second pass, which replaces data/clean as a whole; figures, and what is near."""
-    state, rejected = validate(found, settings) if settings.validate != "none" else (None, {})
-    passed = found.rules < 0
-    passed[list(rejected)] = False
-    ranks = ranks_of(found.tests if state is None else state == PASSED, found.sizes)
-    result = deduplicate(
-        settings.duplicates, passed, ranks, found.keys, found.signatures, settings.near_duplicates
+def deduplicate_and_write(
+    row_table: RowTable, settings: CleanSettings
+) -> tuple[dict[str, Any], ProximitySummary]:
+    """Run tests, remove duplicates and write the second pass, which replaces data/clean as a whole.
+
+    Returns:
+        Metrics, and the problems that kept rows come near.
+    """
+    runs_tests = settings.validate != "none"
+    validated, rejections = validate_rows(row_table, settings) if runs_tests else (None, {})
+    passed = row_table.dropped_by < 0
+    passed[list(rejections)] = False
+    ranks = rank_rows(row_table.has_tests if validated is None else validated == PASSED, row_table.sizes)
+    duplicates = deduplicate(
+        settings.duplicates, passed, ranks, row_table.keys, row_table.signatures, settings.near_duplicates
     )
-    found.keys.clear()
-    fate = fate_of(found, result, state, rejected, settings)
-    funnel = Funnel(fate.rules)
-    with atomic_write(CLEAN) as folder:
+    row_table.keys.clear()
+    outcomes = resolve_outcomes(row_table, duplicates, validated, rejections, settings)
+    funnel = Funnel(outcomes.rules)
+    with atomic_write(CLEAN_FOLDER) as folder:
         folder.mkdir()
-        near = write_rows(found, fate, settings, folder, funnel)
-        write_jsonl(folder / "near.jsonl", near.lines())
-        counts = funnel.counts(len(found.rules))
-        print(table_of(counts))
-        tell_decontamination(settings)
-        require_rows(counts)
-    figures = {
+        proximities = write_rows(row_table, outcomes, settings, folder, funnel)
+        write_jsonl(folder / "near.jsonl", proximities.lines())
+        counts = funnel.counts(len(row_table.dropped_by))
+        print(funnel_table(counts))
+        print_skipped_checks(settings)
+        require_kept_rows(counts)
+    metrics = {
         **counts,
-        "changed": dict(sorted(found.changed.items())),
-        "clusters": result.clusters,
-        "largest_cluster": result.largest,
-        "cluster_sizes": result.sizes,
-        "components": len(sorted_unique(result.component[fate.rule < 0])),
-        "near": result.near,
-        **({} if state is None else {"validated": validation(state, settings)}),
+        "changed": dict(sorted(row_table.changed.items())),
+        "clusters": duplicates.clusters,
+        "largest_cluster": duplicates.largest,
+        "cluster_sizes": duplicates.sizes,
+        "components": len(sorted_unique(duplicates.component[outcomes.dropped_by < 0])),
+        "near": duplicates.near,
+        **({} if validated is None else {"validated": validation_counts(validated, settings)}),
     }
-    return figures, near
+    return metrics, proximities
 
 
-def tell_decontamination(settings: CleanSettings) -> None:
-    missing = [name for name in CHECKS if name not in settings.rules]
-    if missing:
-        print(f"note: not decontaminated by {', '.join(missing)} (clean.rules leaves it out)")
+def print_skipped_checks(settings: CleanSettings) -> None:
+    skipped = [name for name in CONTAMINATION_CHECKS if name not in settings.rules]
+    if skipped:
+        print(f"note: not decontaminated by {', '.join(skipped)} (clean.rules leaves it out)")
 
 
-def validation(state: Any, settings: CleanSettings) -> dict[str, Any]:
-    """Rows whose checks passed, failed, or could not be run, and where they ran."""
-    passed, failed = int((state == PASSED).sum()), int((state == 0).sum())
+def validation_counts(validated: np.ndarray, settings: CleanSettings) -> dict[str, Any]:
+    """Count rows whose checks passed, failed, or could not run, and name the sandbox level."""
+    passed, failed = int((validated == PASSED).sum()), int((validated == FAILED).sum())
     return {
         "passed": passed,
         "failed": failed,
-        "not_run": len(state) - passed - failed,
-        **isolation(settings),
+        "not_run": len(validated) - passed - failed,
+        **sandbox_level(settings),
     }
 
 

@@ -1,7 +1,7 @@
-"""Runs the tests and doctests of a row. Its text is sent into the sandbox: nothing of ours can be imported there.
+"""Run the tests and doctests of a row inside the sandbox, where nothing else of ours can be imported.
 
-It ends with an AssertionError that begins with FAILED or CANNOT_RUN, or without one where all passed. Words must be
-the same in every run, so none shows what a program printed or the address of an object.
+It raises an AssertionError whose message begins with FAILED or CANNOT_RUN, or nothing if all passed. A
+message must be the same in every run, so it never shows a program's output or an object's address.
 """
 
 import io
@@ -18,18 +18,18 @@ ONLY_AST = 0x400  # ast.PyCF_ONLY_AST: importing ast takes longer than most rows
 
 
 class Failed(Exception):
-    """A check says that the row is wrong."""
+    """A check shows that the row is wrong."""
 
 
 class CannotRun(Exception):
-    """What a check needs is not in the row, and not in the sandbox."""
+    """A check needs something that neither the row nor the sandbox has."""
 
 
-def run(program: str, tests: str, documents: list[list[tuple[Any, ...]]], flags: list[str]) -> None:
+def run_row(program: str, tests: str, documents: list[list[tuple[Any, ...]]], flags: list[str]) -> None:
     """Run a row's code, then its tests, then the examples of each docstring."""
     reasons = []
     try:
-        module = load(program)
+        module = load_solution(program)
         checks: list[Callable[[], None]] = []
         if tests:
             checks.append(partial(run_tests, tests, program, module))
@@ -47,36 +47,36 @@ def run(program: str, tests: str, documents: list[list[tuple[Any, ...]]], flags:
         raise AssertionError(CANNOT_RUN + reasons[0])
 
 
-def load(program: str) -> types.ModuleType:
+def load_solution(program: str) -> types.ModuleType:
     module = types.ModuleType("solution")
-    sys.modules["solution"] = module  # dataclasses look it up, and tests import from it
+    sys.modules["solution"] = module  # dataclasses look it up, tests import from it
     sys.stdout = io.StringIO()
     attempt(lambda: exec(compile(program, "<row>", "exec", dont_inherit=True), module.__dict__), "the code")
     return module
 
 
 def attempt(action: Callable[[], Any], what: str) -> Any:
-    """Do it; an exception says whose fault it is."""
+    """Run `action`; turn an exception into Failed or CannotRun."""
     try:
         return action()
     except BaseException as error:
-        blame(error, what)
+        raise_failure(error, what)
 
 
-def blame(error: BaseException, what: str) -> NoReturn:
-    """Raise Failed, or CannotRun where the sandbox lacks what the row needs."""
+def raise_failure(error: BaseException, what: str) -> NoReturn:
+    """Raise CannotRun if the sandbox lacks what the row needs, otherwise Failed."""
     if isinstance(error, Failed | CannotRun):
         raise error
-    reason = missing(error)
+    reason = missing_from_sandbox(error)
     if reason:
         raise CannotRun(reason) from None
     raise Failed(f"{what} raised {type(error).__name__}") from None
 
 
-def missing(error: BaseException) -> str:
-    """What a row needs and the sandbox does not have, "" where the error is the row's own.
+def missing_from_sandbox(error: BaseException) -> str:
+    """Name what a row needs and the sandbox lacks; "" if the error is the row's own.
 
-    The sandbox has Python's own library alone: no packages, files, network, threads, programs, input.
+    The sandbox has only Python's standard library: no packages, files, network, threads, programs or input.
     """
     if (
         isinstance(error, ModuleNotFoundError)
@@ -95,7 +95,7 @@ def missing(error: BaseException) -> str:
 
 
 def is_import_of_the_row(statement: Any, names: dict[str, Any]) -> bool:
-    """`from anywhere import f` where the row itself defines f."""
+    """Whether the statement is `from anywhere import f` and the row itself defines f."""
     return type(statement).__name__ == "ImportFrom" and all(a.name in names for a in statement.names)
 
 
@@ -108,7 +108,7 @@ def take_from_the_row(statement: Any, names: dict[str, Any]) -> None:
 
 
 def run_tests(tests: str, program: str, module: types.ModuleType) -> None:
-    """Statements in order; then `check(candidate)`, functions test_*, classes Test* and unittest's."""
+    """Run statements in order, then `check(candidate)`, functions test_*, classes Test*, unittest cases."""
     names = module.__dict__
     before = set(names)
     statements = attempt(lambda: compile(tests, "<tests>", "exec", ONLY_AST, True).body, "reading the tests")
@@ -134,10 +134,10 @@ def run_statement(statement: Any, names: dict[str, Any], lines: list[str]) -> No
         exec(compile(module, "<tests>", "exec", dont_inherit=True), names)
     except ModuleNotFoundError as error:
         if not is_import_of_the_row(statement, names):
-            blame(error, line)
+            raise_failure(error, line)
         take_from_the_row(statement, names)
     except BaseException as error:
-        blame(error, line)
+        raise_failure(error, line)
 
 
 def is_call_of(statement: Any, name: str) -> bool:
@@ -178,7 +178,7 @@ def run_class(kind: type, name: str) -> None:
 
 
 def run_document(examples: list[tuple[Any, ...]], names: dict[str, Any], flags: list[str]) -> None:
-    """Examples of one docstring, which share names; up to the first that is not as it says."""
+    """Run the examples of one docstring, which share names, up to the first that fails."""
     for source, want, exception, line, directives in examples:
         active = {*flags, *(name for name, on in directives if on)} - {
             name for name, on in directives if not on
@@ -203,7 +203,7 @@ def run_example(
     if raised is None:
         if exception is not None:
             raise Failed(f"{where}: no exception, expected {exception.splitlines()[0][:100]}")
-        if not matches(want, got, flags):
+        if not output_matches(want, got, flags):
             raise Failed(f"{where}: expected {' '.join(want.split())[:100] or 'nothing'}")
     elif exception is None or not same_exception(exception, raised, flags):
         if isinstance(raised, ModuleNotFoundError):
@@ -214,22 +214,22 @@ def run_example(
         own = raised.__traceback__ and raised.__traceback__.tb_next  # the example's frame
         if isinstance(raised, NameError) and own and not own.tb_next:
             raise CannotRun(f"{where}: {raised.name} is not in the row")
-        blame(raised, where)
+        raise_failure(raised, where)
 
 
 def same_exception(want: str, raised: BaseException, flags: set[str]) -> bool:
-    """Whether an exception is the one that a docstring shows; the module that its name begins with is not compared."""
-    words = str(raised)
+    """Whether an exception is the one that a docstring shows, apart from the module in its name."""
+    message = str(raised)
     name = type(raised).__qualname__
-    got = f"{name}: {words}\n" if words else f"{name}\n"
+    got = f"{name}: {message}\n" if message else f"{name}\n"
     kind, colon, rest = want.partition(":")
     want = kind.rpartition(".")[2] + colon + rest
-    if matches(want, got, flags):
+    if output_matches(want, got, flags):
         return True
     return "IGNORE_EXCEPTION_DETAIL" in flags and want.partition(":")[0].strip() == name
 
 
-def matches(want: str, got: str, flags: set[str]) -> bool:
+def output_matches(want: str, got: str, flags: set[str]) -> bool:
     """As `doctest.OutputChecker.check_output`, whose import would take longer than most rows."""
     if got == want or (
         (got, want) in (("True\n", "1\n"), ("False\n", "0\n")) and "DONT_ACCEPT_TRUE_FOR_1" not in flags

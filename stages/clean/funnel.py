@@ -1,4 +1,4 @@
-"""The funnel: how many rows came in, were dropped by which rule, and were kept. It adds up or it raises."""
+"""The funnel: rows in, rows dropped by each rule, rows kept. It raises if the counts do not add up."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,39 +9,40 @@ from stages.common.errors import UserError
 
 
 class Funnel:
-    """Counts rows batch by batch, by source and by what became of them."""
+    """Counts rows batch by batch, by source and outcome."""
 
     def __init__(self, rules: Sequence[str]) -> None:
         self.rules = list(rules)
         self.by_source: dict[str, np.ndarray] = {}  # int64 [1 + rules]: kept, then dropped by each rule
         self.written = 0
 
-    def add(self, sources: Sequence[str], codes: np.ndarray, rules: np.ndarray) -> None:
-        """Count some rows.
+    def add(self, sources: Sequence[str], codes: np.ndarray, dropped_by: np.ndarray) -> None:
+        """Count the rows of a batch.
 
         Args:
             sources: names of sources.
-            codes: int [n], place of each row's source in `sources`.
-            rules: int [n], place in the rules of the one that dropped the row, -1 for a kept row.
+            codes: int [n], index of each row's source in `sources`.
+            dropped_by: int [n], index of the rule that dropped the row, -1 for a kept row.
 
         Raises:
-            RuntimeError: a rule that is not configured.
+            RuntimeError: an index is out of range, or the arrays differ in length.
         """
         width = len(self.rules) + 1
-        if len(codes) != len(rules) or (len(rules) and not -1 <= rules.min() <= rules.max() < width - 1):
+        rows = len(dropped_by)
+        if len(codes) != rows or (rows and not -1 <= dropped_by.min() <= dropped_by.max() < width - 1):
             raise RuntimeError(
-                f"the funnel does not add up: rows dropped by a rule that is none of {self.rules}"
+                f"the funnel does not add up: a row was dropped by a rule that is not one of {self.rules}"
             )
-        table = np.bincount(codes.astype(np.int64) * width + rules + 1, minlength=len(sources) * width)
+        table = np.bincount(codes.astype(np.int64) * width + dropped_by + 1, minlength=len(sources) * width)
         for source, counts in zip(sources, table.reshape(-1, width), strict=True):
             self.by_source[source] = self.by_source.get(source, np.zeros(width, np.int64)) + counts
 
     def write(self, rows: int) -> None:
-        """Note that rows were written, kept or dropped."""
+        """Count `rows` as written, whether kept or dropped."""
         self.written += rows
 
     def counts(self, rows_in: int) -> dict[str, Any]:
-        """Rows in, kept and dropped, for each rule and for each source; zero where a rule dropped none.
+        """Return rows in, kept, and dropped by each rule, in total and by source.
 
         Raises:
             RuntimeError: a row was lost or counted twice.
@@ -67,23 +68,24 @@ class Funnel:
         }
 
 
-def require_rows(counts: dict[str, Any]) -> None:
-    """Refuse an empty result.
+def require_kept_rows(counts: dict[str, Any]) -> None:
+    """Reject an empty result.
 
     Raises:
-        UserError: no row is left; names the rule that dropped most.
+        UserError: no row is left; names the rule that dropped the most.
     """
     if not counts["rows_kept"]:
         dropped = counts["dropped"]
-        worst = max(dropped, key=lambda rule: dropped[rule])
+        strictest = max(dropped, key=lambda rule: dropped[rule])
         raise UserError(
-            f"clean dropped all {counts['rows_in']} rows of data/raw/rows.parquet, {dropped[worst]} of them by the "
-            f"rule '{worst}'. Relax its threshold in conf/clean or take the rule out of clean.rules or clean.duplicates."
+            f"clean dropped all {counts['rows_in']} rows of data/raw/rows.parquet, {dropped[strictest]} of them "
+            f"by the rule '{strictest}'. Relax its threshold in conf/clean, or remove the rule from clean.rules or "
+            "clean.duplicates."
         )
 
 
-def table_of(counts: dict[str, Any]) -> str:
-    """The funnel as lines for the terminal; rules that dropped nothing are left out."""
+def funnel_table(counts: dict[str, Any]) -> str:
+    """Return the funnel as lines for the terminal, without rules that dropped nothing."""
     lines = [f"{counts['rows_in']:>8} rows in"]
     lines += [f"{-count:>8} {rule}" for rule, count in counts["dropped"].items() if count]
     return "\n".join([*lines, f"{counts['rows_kept']:>8} rows kept"])

@@ -1,73 +1,75 @@
-"""Rows of data/raw as the rules see them."""
+"""A row of data/raw as the rules see it."""
 
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from stages.clean.code.syntax import FENCE, Code, read_fences, read_module
+from stages.clean.code.syntax import FENCED_BLOCK, Code, read_fenced_code, read_module_code
 
-WORD = re.compile(r"\w+")
+WORD_PATTERN = re.compile(r"\w+")
+TextRecord = dict[str, Any]  # prompt, completion, tests and messages of a row
 
 
 @dataclass
-class Row:
-    """One row; what is derived from its text is worked out once, when a rule asks for it."""
+class RowView:
+    """One row. What derives from its text is computed on first use and cached."""
 
     id: str
     source: str
-    prompt: str  # all that is not trained on; for a conversation the turns of the others
-    answer: str  # completion, or the assistant's turns
-    text: str  # the whole of it
+    prompt: str  # what is not trained on; of a conversation, every turn but the assistant's
+    answer: str  # the completion, or the assistant's turns
+    text: str  # the whole row
     layout: str  # where its code is: whole | fenced
     has_tests: bool = False
-    # Checks of decontamination that can find something in the row (`decontaminate.mark`); None: any of them may.
-    suspected: frozenset[str] | None = None
+    # Contamination checks that may match the row, set by `prefilter_rows`. None: not prefiltered, any check
+    # may match.
+    prefilter_hits: frozenset[str] | None = None
     licence: str = ""  # SPDX id or expression
-    tests: str = ""  # Python source that checks the row's code
+    tests: str = ""  # Python source that tests the row's code
 
     @cached_property
     def code(self) -> Code:
-        return read_module(self.text) if self.layout == "whole" else read_fences(self.answer)
+        return read_module_code(self.text) if self.layout == "whole" else read_fenced_code(self.answer)
 
     @cached_property
     def functions(self) -> list[tuple[str, str]]:
-        """Functions, methods too, and their canonical texts, wherever in the row they are: decontamination does not trust `layout`."""
+        """Names and canonical texts of functions anywhere in the row: decontamination ignores `layout`."""
         if self.code.functions or "def" not in self.text:
             return self.code.functions
-        elsewhere = read_fences(self.answer) if self.layout == "whole" else read_module(self.text)
-        return elsewhere.functions or read_module(self.answer).functions
+        elsewhere = read_fenced_code(self.answer) if self.layout == "whole" else read_module_code(self.text)
+        return elsewhere.functions or read_module_code(self.answer).functions
 
     @cached_property
-    def judged(self) -> str:
-        """What rules about text look at: the module, or the answer alone, for nobody learns a user's turn."""
+    def checked_text(self) -> str:
+        """What text rules check: the module, or the answer alone, since a user's turn is not trained on."""
         return self.text if self.layout == "whole" else self.answer
 
     @cached_property
     def lines(self) -> list[str]:
-        """Lines of the answer that are not blank, stripped."""
+        """Non-blank lines of the answer, stripped."""
         return [line for line in map(str.strip, self.answer.splitlines()) if line]
 
     @cached_property
     def fences(self) -> list[tuple[str, str]]:
-        """Language in lower case ("" for none) and text of each fenced block of the answer; none for a module."""
+        """Lower-case language ("" if unmarked) and text of each fenced block of the answer."""
         if self.layout == "whole" or not ("```" in self.answer or "~~~" in self.answer):
             return []
-        return [(language.lower(), block) for _, language, block in FENCE.findall(self.answer)]
+        return [(language.lower(), block) for _, language, block in FENCED_BLOCK.findall(self.answer)]
 
     @cached_property
     def prose(self) -> str:
-        """The answer without its fenced blocks; for a module the whole answer."""
-        return FENCE.sub("", self.answer) if self.fences else self.answer
+        """The answer without its fenced blocks; the whole answer for a module."""
+        return FENCED_BLOCK.sub("", self.answer) if self.fences else self.answer
 
     @cached_property
     def words(self) -> list[str]:
-        """Lower-cased words of the whole row, punctuation dropped."""
-        return WORD.findall(self.text.lower())
+        """Lower-case words of the whole row, without punctuation."""
+        return WORD_PATTERN.findall(self.text.lower())
 
 
-def make_row(record: dict[str, Any], layout: str) -> Row:
-    """Row of one record of `row_schema()`. A conversation's code is always in fences."""
+def make_row(record: dict[str, Any], layout: str) -> RowView:
+    """Return the view of a record of `row_schema()`. A conversation is always read as fenced."""
     messages = record["messages"]
     if messages is None:
         prompt, answer = record["prompt"] or "", record["completion"] or ""
@@ -78,7 +80,7 @@ def make_row(record: dict[str, Any], layout: str) -> Row:
         answer = "\n".join(content for role, content in turns if role == "assistant")
         text = "\n".join(content for _, content in turns)
         layout = "fenced"
-    return Row(
+    return RowView(
         record["id"],
         record["source"],
         prompt,

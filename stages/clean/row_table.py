@@ -1,4 +1,4 @@
-"""What the driver knows of all rows: a few hundred bytes a row, whatever the length of texts."""
+"""What the driver knows of every row: a few hundred bytes each, however long the texts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,45 +9,45 @@ import numpy as np
 import pyarrow as pa
 
 from stages.clean.duplicates.near_duplicates import Signatures
-from stages.clean.parts import Part, read_checks
+from stages.clean.parts import CleanedPart, read_checks
 from stages.clean.raw import require_sorted
 from stages.clean.settings import CleanSettings
-from stages.clean.validate import rejected, run_checks
+from stages.clean.validate import rejection_evidence, run_checks
 
 NOT_RUN, FAILED, PASSED = -1, 0, 1
 
 
 @dataclass
-class Survey:
-    """Rows of all parts, in the order of the file."""
+class RowTable:
+    """Columns of all rows, parts concatenated in file order. See `CleanedPart` for the columns."""
 
-    scratch: Path
+    folder: Path  # of the part files
     ids: pa.LargeStringArray
     sources: list[pa.DictionaryArray]  # by part
-    rules: np.ndarray  # int16 [n], place in `clean.rules` of the rule that dropped it; -1: it passed
-    tests: np.ndarray  # bool [n]
+    dropped_by: np.ndarray  # int16 [n], index in `clean.rules` of the dropping rule, -1 if it passed
+    has_tests: np.ndarray  # bool [n]
     sizes: np.ndarray  # int32 [n, 2]
-    keys: dict[str, np.ndarray]  # of the rules over all rows, uint64 [n, 2]
+    keys: dict[str, np.ndarray]  # duplicate rule -> uint64 [n, 2]: `exact` digests, `ast` fingerprints
     signatures: Signatures
     changed: Counter[str] = field(default_factory=Counter)
     benchmarks: Counter[str] = field(default_factory=Counter)
 
     @property
     def parts(self) -> Iterator[tuple[int, slice]]:
-        """Number and rows of each part."""
+        """Number and row range of each part."""
         bounds = self.signatures.bounds.tolist()
         return ((number, slice(*bounds[number : number + 2])) for number in range(len(bounds) - 1))
 
 
-def survey(parts: Iterable[Part], rows: int, scratch: Path, path: str) -> Survey:
-    """Put the parts of a file of `rows` rows together as they come: each figure is held once.
+def build_row_table(parts: Iterable[CleanedPart], rows: int, folder: Path, path: str) -> RowTable:
+    """Collect the parts of a file of `rows` rows as they arrive, holding each value once.
 
     Raises:
-        UserError: ids do not ascend from part to part.
+        UserError: ids do not ascend from one part to the next.
     """
-    rules, tests = np.empty(rows, np.int16), np.empty(rows, bool)
+    dropped_by, has_tests = np.empty(rows, np.int16), np.empty(rows, bool)
     sizes = np.empty((rows, 2), np.int32)
-    exact, ast = np.empty((rows, 2), np.uint64), np.empty((rows, 2), np.uint64)
+    digests, fingerprints = np.empty((rows, 2), np.uint64), np.empty((rows, 2), np.uint64)
     ids: list[pa.Array] = []
     sources, shingles = [], []
     changed: Counter[str] = Counter()
@@ -56,46 +56,48 @@ def survey(parts: Iterable[Part], rows: int, scratch: Path, path: str) -> Survey
     for part in parts:
         if ids:
             require_sorted(pa.concat_arrays([ids[-1][-1:], part.ids[:1]]), path, first - 1)
-        place = slice(first, first + len(part.rules))
-        rules[place], tests[place], sizes[place] = part.rules, part.tests, part.sizes
-        exact[place], ast[place] = part.digests, part.fingerprints
+        part_rows = slice(first, first + len(part.dropped_by))
+        dropped_by[part_rows], has_tests[part_rows] = part.dropped_by, part.has_tests
+        sizes[part_rows] = part.sizes
+        digests[part_rows], fingerprints[part_rows] = part.digests, part.fingerprints
         ids.append(part.ids)
         sources.append(part.sources)
         shingles.append(part.shingles)
         changed += part.changed
         benchmarks += part.benchmarks
-        first = place.stop
-    return Survey(
-        scratch,
+        first = part_rows.stop
+    return RowTable(
+        folder,
         pa.concat_arrays(ids) if ids else pa.array([], pa.large_string()),
         sources,
-        rules,
-        tests,
+        dropped_by,
+        has_tests,
         sizes,
-        {"exact": exact, "ast": ast},
-        Signatures(scratch, shingles),
+        {"exact": digests, "ast": fingerprints},
+        Signatures(folder, shingles),
         changed,
         benchmarks,
     )
 
 
-def validate(found: Survey, settings: CleanSettings) -> tuple[np.ndarray, dict[int, str]]:
-    """Run what rows that passed bring with them.
+def validate_rows(row_table: RowTable, settings: CleanSettings) -> tuple[np.ndarray, dict[int, str]]:
+    """Run the tests and doctests of the rows that passed the rules.
 
     Returns:
-        int8 [n]: NOT_RUN, FAILED or PASSED, and the evidence for each row that is to be dropped for it.
+        int8 [n]: NOT_RUN, FAILED or PASSED; and the evidence for each row that `clean.validate` drops, by row
+        number.
     """
-    state = np.full(len(found.rules), NOT_RUN, np.int8)
-    evidence: dict[int, str] = {}
-    for number, rows in found.parts:
-        waiting = read_checks(found.scratch, number)
-        places = {rows.start + place: i for i, (place, _) in enumerate(waiting)}
-        outcomes = run_checks([check for _, check in waiting], settings)
-        for row in (rows.start + np.flatnonzero(found.rules[rows] < 0)).tolist():
-            outcome = outcomes[places[row]] if row in places else None
+    validated = np.full(len(row_table.dropped_by), NOT_RUN, np.int8)
+    rejections: dict[int, str] = {}
+    for number, rows in row_table.parts:
+        checks = read_checks(row_table.folder, number)
+        check_of_row = {rows.start + place: i for i, (place, _) in enumerate(checks)}
+        outcomes = run_checks([check for _, check in checks], settings)
+        for row in (rows.start + np.flatnonzero(row_table.dropped_by[rows] < 0)).tolist():
+            outcome = outcomes[check_of_row[row]] if row in check_of_row else None
             if outcome is not None and outcome.passed is not None:
-                state[row] = PASSED if outcome.passed else FAILED
-            reason = rejected(outcome, settings)
-            if reason:
-                evidence[row] = reason
-    return state, evidence
+                validated[row] = PASSED if outcome.passed else FAILED
+            evidence = rejection_evidence(outcome, settings)
+            if evidence:
+                rejections[row] = evidence
+    return validated, rejections

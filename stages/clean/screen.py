@@ -1,32 +1,34 @@
-"""The rules on single rows, in their order."""
+"""Apply the rules on single rows in their configured order."""
 
 from dataclasses import dataclass
 
-from stages.clean.contamination.decontaminate import CHECKS, Index
-from stages.clean.row import Row
-from stages.clean.rules.row_rules import RULES
+from stages.clean.contamination.decontaminate import CONTAMINATION_CHECKS, ProblemIndex
+from stages.clean.row import RowView
+from stages.clean.rules.row_rules import RULE_FUNCTIONS
 from stages.clean.settings import CleanSettings
 
 
 @dataclass(frozen=True)
-class Drop:
+class RowDrop:
+    """Why a rule drops a row."""
+
     rule: str
     evidence: str
-    benchmarks: tuple[str, ...] = ()  # all whose problems the rule found in a contaminated row
+    benchmarks: tuple[str, ...] = ()  # every benchmark with a problem that the rule found in the row
 
 
-def first_failure(row: Row, settings: CleanSettings, index: Index) -> Drop | None:
-    """The first rule of `settings.rules` that a row fails."""
+def first_failed_rule(row: RowView, settings: CleanSettings, index: ProblemIndex) -> RowDrop | None:
+    """Return the drop of the first rule of `settings.rules` that the row fails, None if it passes all."""
     for name in settings.rules:
-        if name in CHECKS:
-            matches = CHECKS[name](row, index)
+        if name in CONTAMINATION_CHECKS:
+            matches = CONTAMINATION_CHECKS[name](row, index)
             first = next(matches, None)
             if first:
                 others = {match.benchmark for match in matches} - {first.benchmark}
                 also = f"; also {', '.join(sorted(others))}" if others else ""
-                return Drop(name, f"{first}{also}", (first.benchmark, *sorted(others)))
+                return RowDrop(name, f"{first}{also}", (first.benchmark, *sorted(others)))
         else:
-            evidence = RULES[name](row, settings)
+            evidence = RULE_FUNCTIONS[name](row, settings)
             if evidence:
-                return Drop(name, evidence)
+                return RowDrop(name, evidence)
     return None

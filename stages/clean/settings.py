@@ -1,4 +1,4 @@
-"""Settings of the clean stage: which rules run, and in which order; thresholds of row rules in rules_settings.py."""
+"""Settings of the clean stage: rules and their order. Thresholds of the row rules: rules/settings.py."""
 
 from dataclasses import dataclass, field
 
@@ -43,14 +43,14 @@ ROW_RULES = (
     "contaminated_ast",
 )
 DUPLICATE_RULES = ("exact", "ast", "near")
-LAYOUTS = ("whole", "fenced")
-PERSONAL = ("email", "ip", "phone", "iban", "card")
-VALIDATE = ("none", "tag", "require")
-ISOLATION = ("auto", "A", "B", "C")
+CODE_LAYOUTS = ("whole", "fenced")
+PERSONAL_KINDS = ("email", "ip", "phone", "iban", "card")
+VALIDATE_MODES = ("none", "tag", "require")
+SANDBOX_LEVELS = ("auto", "A", "B", "C")
 DOCTEST_FLAGS = ("ELLIPSIS", "NORMALIZE_WHITESPACE", "IGNORE_EXCEPTION_DETAIL")
-# Plugins of detect-secrets that redact. Left out, as noise in code: the keyword and the two entropy plugins, and
-# IPPublicDetector, whose work `personal: [ip]` does (docs/decisions.md).
-PLUGINS = (
+# Plugins of detect-secrets that redact. Left out: the keyword and the two entropy plugins, which are noise on
+# code, and IPPublicDetector, which `personal: [ip]` replaces (docs/decisions.md).
+SECRET_PLUGINS = (
     "ArtifactoryDetector",
     "AWSKeyDetector",
     "AzureStorageKeyDetector",
@@ -81,19 +81,21 @@ GUESSING_PLUGINS = ("KeywordDetector", "Base64HighEntropyString", "HexHighEntrop
 @dataclass
 class Contamination:
     docstring_words: int = 8  # a benchmark docstring with fewer words is too common to prove anything, from 1
-    solution_characters: int = (
-        60  # length of a piece of a solution that counts, white space collapsed, from 2
+    # Least characters shared with a solution, white space collapsed, from 2
+    solution_characters: int = 60
+    ngram_words: int = 10  # words per n-gram, from 1
+    ngram_coverage: float = (
+        0.5  # a row with more than this share of a problem's n-grams is dropped, in (0, 1]
     )
-    ngram_words: int = 10  # words an n-gram, from 1
-    ngram_coverage: float = 0.5  # share of a problem's n-grams found in a row above which the row is dropped
-    # A solution of fewer words (syntax nodes, names, constants of its canonical text; `return a + b` has 11) is an idiom
-    # whose equal is kept and listed as near, from 1: none is.
+    # A solution of fewer words (syntax nodes, names and constants of its canonical text; `return a + b` has
+    # 11) is an idiom: rows that equal it are kept and listed as near. From 1, which exempts none.
     ast_words: int = 1
-    # A row that is kept comes near a problem, and the problem leaves the clean subset of the report, above this share
-    # of the problem's n-grams, from 0 to `ngram_coverage` ...
+    # A kept row comes near a problem, and the problem leaves the report's clean subset, above this share of
+    # the problem's n-grams, from 0 to `ngram_coverage`; ...
     near_ngram_coverage: float = 0.02
-    # ... or from this Jaccard similarity of a function's code to the solution's, names numbered, in (0, 1] ...
-    near_code_similarity: float = 0.5  # ... or by a function named like the problem's entry point.
+    # ... or from this Jaccard similarity of a function's code to the solution, names numbered, in (0, 1]; or
+    # with a function named like the problem's entry point.
+    near_code_similarity: float = 0.5
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -126,12 +128,12 @@ class Contamination:
 
 @dataclass
 class NearDuplicates:
-    permutations: int = 256  # MinHash values a row, 1 to 1024
-    shingle_words: int = 5  # words a shingle, from 1
-    threshold: float = 0.7  # Jaccard similarity from which all but one of the rows are dropped, in (0, 1]
-    # Jaccard similarity from which kept rows share a `component`, in (0, 1]; at most `threshold` is used
+    permutations: int = 256  # MinHash values per row, 1 to 1024
+    shingle_words: int = 5  # words per shingle, from 1
+    threshold: float = 0.7  # Jaccard similarity from which all but one row are dropped, in (0, 1]
+    # Jaccard similarity from which kept rows share a `component`, in (0, 1]; capped at `threshold`
     related: float = 0.5
-    recall: float = 0.98  # least chance that that a pair at `related` is looked at; sets the bands, in (0, 1)
+    recall: float = 0.98  # least chance that a pair at `related` is compared, in (0, 1); sets the bands
 
     def __post_init__(self) -> None:
         key = "clean.near_duplicates"
@@ -145,35 +147,38 @@ class NearDuplicates:
 @dataclass
 class Redaction:
     secrets: bool = True  # replace what detect-secrets finds by <KEY>, passwords in URLs by <PASSWORD>
-    # Replace personal data by <EMAIL>, <IP_ADDRESS>, <PHONE_NUMBER>, <IBAN>, <CREDIT_CARD>. Any of email, ip, phone,
-    # iban, card. Names of people are not looked for.
-    personal: list[str] = field(default_factory=lambda: list(PERSONAL))
-    plugins: list[str] = field(default_factory=lambda: list(PLUGINS))  # of detect-secrets, by class
+    # Kinds of personal data (email, ip, phone, iban, card) to replace by <EMAIL>, <IP_ADDRESS>,
+    # <PHONE_NUMBER>, <IBAN>, <CREDIT_CARD>. Names of people are not searched for.
+    personal: list[str] = field(default_factory=lambda: list(PERSONAL_KINDS))
+    # Class names of detect-secrets plugins
+    plugins: list[str] = field(default_factory=lambda: list(SECRET_PLUGINS))
 
     def __post_init__(self) -> None:
         for kind in self.personal:
-            require(kind in PERSONAL, "clean.redact.personal", kind, "one of " + ", ".join(PERSONAL))
+            require(
+                kind in PERSONAL_KINDS, "clean.redact.personal", kind, "one of " + ", ".join(PERSONAL_KINDS)
+            )
         for name in self.plugins:
-            known = (*PLUGINS, *GUESSING_PLUGINS)
+            known = (*SECRET_PLUGINS, *GUESSING_PLUGINS)
             require(name in known, "clean.redact.plugins", name, "one of " + ", ".join(known))
 
 
 @dataclass
 class Validation:
-    """How the tests and doctests of rows are run; whether they are is `clean.validate`."""
+    """How the tests and doctests of rows run; `clean.validate` says whether they do."""
 
-    # What `require` does with a row that has nothing to run, or nothing that runs without packages, files or network.
-    unchecked: str = "keep"  # keep | drop
-    doctest_flags: list[str] = field(  # held for every example, beside its own directives
-        default_factory=lambda: ["ELLIPSIS", "NORMALIZE_WHITESPACE"]
-    )
-    cpu_seconds: float = (
-        3.0  # CPU time of a row's checks together; the limit that decides. Wall time: ten times that
-    )
+    # What `require` does with a row that has nothing to run, or nothing that runs without packages, files or
+    # network: keep | drop
+    unchecked: str = "keep"
+    # Doctest flags set for every example, besides its own directives
+    doctest_flags: list[str] = field(default_factory=lambda: ["ELLIPSIS", "NORMALIZE_WHITESPACE"])
+    # CPU seconds for all of a row's checks, the deciding limit; the wall time limit is ten times that
+    cpu_seconds: float = 3.0
     memory_mib: int = 1024  # address space of a row's checks, MiB
-    isolation: str = "auto"  # auto: the highest level this machine gives | A | B | C (docs/evaluate.md)
-    allow_weak_sandbox: bool = False  # run the code of rows at level C where nothing better is there
-    # Written by the config stage: sha256 of stages/judge where rows are run, so that a change of it runs them again
+    isolation: str = "auto"  # auto: the highest level this machine offers | A | B | C (docs/evaluate.md)
+    allow_weak_sandbox: bool = False  # run the code of rows even at level C, if nothing better is available
+    # Set by the config stage, not by users: sha256 of stages/judge if rows are run ("" if not), so that an
+    # edit of the judge runs them again
     judge: str = ""
 
     def __post_init__(self) -> None:
@@ -184,18 +189,20 @@ class Validation:
         require(self.cpu_seconds > 0, f"{key}.cpu_seconds", self.cpu_seconds, "seconds above 0")
         require(self.memory_mib >= 128, f"{key}.memory_mib", self.memory_mib, "at least 128 MiB")
         require(
-            self.isolation in ISOLATION, f"{key}.isolation", self.isolation, "one of " + ", ".join(ISOLATION)
+            self.isolation in SANDBOX_LEVELS,
+            f"{key}.isolation",
+            self.isolation,
+            "one of " + ", ".join(SANDBOX_LEVELS),
         )
 
 
 @dataclass
 class CleanSettings:
-    layout: str = (
-        "whole"  # where a row's code is. whole: prompt + completion | fenced: ``` blocks of the answer
-    )
-    # Rules on single rows, in this order; the first that fails names the drop.
+    # Where a row's code is. whole: prompt + completion | fenced: ``` blocks of the answer
+    layout: str = "whole"
+    # Rules on single rows, in this order; the first that a row fails drops it.
     rules: list[str] = field(default_factory=lambda: list(ROW_RULES))
-    # Rules over all rows that are left, in this order: exact, ast, near.
+    # Rules over all remaining rows, in this order: exact, ast, near.
     duplicates: list[str] = field(default_factory=lambda: list(DUPLICATE_RULES))
     length: Length = field(default_factory=Length)
     long_lines: LongLines = field(default_factory=LongLines)
@@ -214,14 +221,19 @@ class CleanSettings:
     contamination: Contamination = field(default_factory=Contamination)
     near_duplicates: NearDuplicates = field(default_factory=NearDuplicates)
     redact: Redaction = field(default_factory=Redaction)
-    # none: nothing of a row is run | tag: the column `validated` says whether its tests and doctests pass, and of
-    # duplicates a row that passes is kept | require: rows that fail are dropped too
+    # none: no row is run | tag: the column `validated` says whether a row's tests and doctests pass, and a
+    # passing row is kept before its duplicates | require: failing rows are dropped too
     validate: str = "none"
     validation: Validation = field(default_factory=Validation)
 
     def __post_init__(self) -> None:
-        require(self.validate in VALIDATE, "clean.validate", self.validate, "one of " + ", ".join(VALIDATE))
-        require(self.layout in LAYOUTS, "clean.layout", self.layout, "one of " + ", ".join(LAYOUTS))
+        require(
+            self.validate in VALIDATE_MODES,
+            "clean.validate",
+            self.validate,
+            "one of " + ", ".join(VALIDATE_MODES),
+        )
+        require(self.layout in CODE_LAYOUTS, "clean.layout", self.layout, "one of " + ", ".join(CODE_LAYOUTS))
         for key, known in (("rules", ROW_RULES), ("duplicates", DUPLICATE_RULES)):
             names = getattr(self, key)
             require(len(set(names)) == len(names), f"clean.{key}", names, "each rule once")

@@ -13,7 +13,7 @@ from benchmarks.corpora import text_column
 from benchmarks.corpus import LEVELS, SHARES, Plan, near_copy, original, rows_of, write_corpus
 from benchmarks.jaccard import jaccard, pairs_at_least, shingle_sets
 from benchmarks.near import agreement
-from stages.clean.code.syntax import read_module
+from stages.clean.code.syntax import read_module_code
 from stages.clean.raw import open_raw, require_sorted
 from stages.common.schema import Problem
 
@@ -76,7 +76,8 @@ def test_planted_rows_are_what_they_say(rows: list[dict]) -> None:
         elif row["planted"] == "renamed" and row["turns"] is None:
             assert row["text"] != first["text"]
     same = [
-        read_module(row["text"]).fingerprint == read_module(plain[row["family"]]["text"]).fingerprint
+        read_module_code(row["text"]).fingerprint
+        == read_module_code(plain[row["family"]]["text"]).fingerprint
         for row in rows
         if row["planted"] == "renamed" and row["turns"] is None
     ]

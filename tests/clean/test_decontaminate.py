@@ -14,16 +14,21 @@ import yaml
 from stages.clean.__main__ import main
 from stages.clean.code.fingerprint import CODE_WORD
 from stages.clean.contamination import decontaminate
-from stages.clean.contamination.benchmark_proximity import STRONGEST, Near, Summary, near_problems
+from stages.clean.contamination.benchmark_proximity import (
+    STRONGEST_ROWS,
+    Proximity,
+    ProximitySummary,
+    find_proximities,
+)
 from stages.clean.contamination.decontaminate import (
-    CHECKS,
-    Index,
-    Match,
+    CONTAMINATION_CHECKS,
+    ProblemIndex,
+    ProblemMatch,
     build_index,
-    index_of,
+    load_index,
     read_problems,
 )
-from stages.clean.row import Row
+from stages.clean.row import RowView
 from stages.clean.settings import CleanSettings, Contamination
 from stages.common.engine import EngineSettings
 from stages.common.errors import UserError
@@ -39,31 +44,31 @@ FILLER = "".join(f"    step_{i} = call_{i}(step, {i})\n" for i in range(60))
 
 
 @pytest.fixture(scope="module")
-def index() -> Index:
+def index() -> ProblemIndex:
     return build_index([("tiny", Problem(**p)) for p in (RUNS, CLAMP)], Contamination())
 
 
-def failing(made: Row, index: Index) -> list[str]:
-    return [name for name in CHECKS if first(name, made, index)]
+def failing(made: RowView, index: ProblemIndex) -> list[str]:
+    return [name for name in CONTAMINATION_CHECKS if first(name, made, index)]
 
 
-def first(rule: str, made: Row, index: Index) -> Match | None:
-    return next(CHECKS[f"contaminated_{rule.removeprefix('contaminated_')}"](made, index), None)
+def first(rule: str, made: RowView, index: ProblemIndex) -> ProblemMatch | None:
+    return next(CONTAMINATION_CHECKS[f"contaminated_{rule.removeprefix('contaminated_')}"](made, index), None)
 
 
-def near(made: Row, index: Index, *rules: str) -> list[tuple[str, str]]:
+def near(made: RowView, index: ProblemIndex, *rules: str) -> list[tuple[str, str]]:
     """Reason and problem of everything that the row comes near."""
-    return [(found.reason, found.task_id) for found in near_problems(made, index, rules)]
+    return [(found.reason, found.task_id) for found in find_proximities(made, index, rules)]
 
 
-def test_an_unrelated_row_passes(index: Index) -> None:
+def test_an_unrelated_row_passes(index: ProblemIndex) -> None:
     made = row(
         "    return sorted(words, key=len)\n", 'def by_length(words):\n    """Sort words by length."""\n'
     )
     assert failing(made, index) == []
 
 
-def test_docstring_without_its_examples_in_other_layout(index: Index) -> None:
+def test_docstring_without_its_examples_in_other_layout(index: ProblemIndex) -> None:
     words = "RETURN the length of the\n  longest run, of equal neighbours: in a list of (whole) numbers"
     made = row(FILLER, f'def f(x):\n    """{words} and so on."""\n')
     assert str(first("docstring", made, index)) == (
@@ -76,7 +81,7 @@ def test_docstring_without_its_examples_in_other_layout(index: Index) -> None:
     assert first("docstring", chat, index)
 
 
-def test_short_docstrings_prove_nothing(index: Index) -> None:
+def test_short_docstrings_prove_nothing(index: ProblemIndex) -> None:
     made = row("    return x\n", 'def f(x):\n    """Clamp x."""\n')
     assert not first("docstring", made, index)
 
@@ -95,8 +100,8 @@ def test_a_docstring_at_module_level_counts() -> None:
 @pytest.mark.parametrize(("length", "found"), [(59, False), (60, True), (90, True)])
 @pytest.mark.parametrize("start", [0, 1, 17, 30])
 @pytest.mark.parametrize("shift", [0, 7, 29, 30])
-def test_pieces_of_a_solution(index: Index, length: int, found: bool, start: int, shift: int) -> None:
-    solution = decontaminate.squeeze(RUNS["canonical_solution"])
+def test_pieces_of_a_solution(index: ProblemIndex, length: int, found: bool, start: int, shift: int) -> None:
+    solution = decontaminate.collapse_whitespace(RUNS["canonical_solution"])
     piece = solution[start : start + length]
     made = row("#" * shift + "@" + piece.replace(" ", "\n   ") + "@" + FILLER)
     match = first("solution", made, index)
@@ -105,13 +110,13 @@ def test_pieces_of_a_solution(index: Index, length: int, found: bool, start: int
         assert str(match) == f"tiny Tiny/0: {decontaminate.quote(piece)}"
 
 
-def test_a_whole_solution_in_a_fenced_answer(index: Index) -> None:
+def test_a_whole_solution_in_a_fenced_answer(index: ProblemIndex) -> None:
     answer = f"Sure:\n```python\n{RUNS['prompt']}{RUNS['canonical_solution']}```\n"
     made = conversation(("user", "Longest run?"), ("assistant", answer))
-    assert failing(made, index) == list(CHECKS)
+    assert failing(made, index) == list(CONTAMINATION_CHECKS)
 
 
-def test_imports_of_a_solution_are_no_evidence() -> None:
+def test_imports_of_a_solution_are_not_evidence() -> None:
     imports = "from collections import Counter, OrderedDict, defaultdict, deque\nimport itertools\n"
     problem = {
         **RUNS,
@@ -122,8 +127,8 @@ def test_imports_of_a_solution_are_no_evidence() -> None:
     assert not first("solution", row(FILLER, imports + "\n\ndef other(x):\n"), made)
 
 
-def test_ngram_coverage(index: Index) -> None:
-    words = decontaminate.words(RUNS["prompt"] + RUNS["canonical_solution"])
+def test_ngram_coverage(index: ProblemIndex) -> None:
+    words = decontaminate.split_words(RUNS["prompt"] + RUNS["canonical_solution"])
     grams = len(words) - 9
     enough, short = grams // 2 + 1, grams // 2
     made = row(" ".join(words[: enough + 9]))
@@ -137,7 +142,7 @@ def test_ngram_coverage(index: Index) -> None:
     assert not first("ngrams", row(" ".join(words[: short + 9])), index)
 
 
-def test_renamed_solution(index: Index) -> None:
+def test_renamed_solution(index: ProblemIndex) -> None:
     made = row(
         "    return max(lo, min(value, hi))\n", 'def bound(value: int, lo, hi):\n    """Keep in bounds."""\n'
     )
@@ -147,7 +152,7 @@ def test_renamed_solution(index: Index) -> None:
     assert failing(swapped, index) == []
 
 
-def test_renamed_solution_among_others_and_where_layout_does_not_look(index: Index) -> None:
+def test_renamed_solution_among_others_and_where_layout_does_not_look(index: ProblemIndex) -> None:
     code = "def one(x):\n    return 1\n\n\ndef bound(v, lo, hi):\n    return max(lo, min(v, hi))\n"
     for made in (
         row(code),
@@ -158,8 +163,8 @@ def test_renamed_solution_among_others_and_where_layout_does_not_look(index: Ind
 
 
 def method(source: str) -> str:
-    """Functions of a module as methods of a class that call one another through it; imports and docstrings stay behind."""
-    tree = decontaminate.parse(source)
+    """Functions of a module as methods of a class that call one another through it; without imports and docstrings."""
+    tree = decontaminate.parse_python(source)
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     names = {node.name for node in functions}
     for node in functions:
@@ -199,10 +204,14 @@ def test_a_solution_as_a_method_or_inside_a_function_is_found(task_id: str) -> N
         assert (
             str(first("ast", wrapped, made)) == f"humaneval {task_id}: {path} is its solution but for names"
         )
-        assert {("near_code", task_id), ("same_name", task_id)} <= {*near(wrapped, made, *CHECKS)}
+        assert {("near_code", task_id), ("same_name", task_id)} <= {
+            *near(wrapped, made, *CONTAMINATION_CHECKS)
+        }
         changed = row(wrap(head + "    print(1)\n" + body))
         assert not first("ast", changed, made)
-        assert {("near_code", task_id), ("same_name", task_id)} <= {*near(changed, made, *CHECKS)}
+        assert {("near_code", task_id), ("same_name", task_id)} <= {
+            *near(changed, made, *CONTAMINATION_CHECKS)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -221,33 +230,37 @@ def test_every_solution_of_the_benchmarks_is_found_as_a_method_and_inside_a_func
     whole = build_index(shipped, Contamination())
     for _, found in shipped:
         wrapped = row(wrap(found.prompt + found.canonical_solution))
-        assert found.task_id in [match.task_id for match in CHECKS["contaminated_ast"](wrapped, whole)]
+        assert found.task_id in [
+            match.task_id for match in CONTAMINATION_CHECKS["contaminated_ast"](wrapped, whole)
+        ]
 
 
-def test_a_short_solution_is_near_and_not_dropped_where_so_set(index: Index) -> None:
+def test_a_solution_below_ast_words_is_near_and_not_dropped(index: ProblemIndex) -> None:
     made = row("    return max(lo, min(value, hi))\n", "def bound(value, lo, hi):\n")
     words = len(CODE_WORD.findall(made.functions[0][1]))
     for least, dropped in ((1, True), (words, True), (words + 1, False)):
         lenient = build_index(index.problems, Contamination(ast_words=least))
         assert (failing(made, lenient) == ["contaminated_ast"]) is dropped
-        assert ("near_code", "Tiny/1") in near(made, lenient, *CHECKS)
+        assert ("near_code", "Tiny/1") in near(made, lenient, *CONTAMINATION_CHECKS)
 
 
-def test_problems_with_inputs_count_as_all_others(index: Index) -> None:
+def test_problems_with_inputs_count_as_all_others(index: ProblemIndex) -> None:
     """HumanEval+ and MBPP+ have inputs in place of asserts."""
     problems = [
         Problem(**{**p, "test": "", "inputs": "[[[1, 1, 2]]]", "expected": "[2]"}) for p in (RUNS, CLAMP)
     ]
     plus = build_index([("plus", made) for made in problems], Contamination())
     copy = row(RUNS["canonical_solution"], RUNS["prompt"])
-    assert failing(copy, plus) == failing(copy, index) == list(CHECKS)
-    assert first("ast", copy, plus) == Match("plus", "Tiny/0", "longest_run is its solution but for names")
+    assert failing(copy, plus) == failing(copy, index) == list(CONTAMINATION_CHECKS)
+    assert first("ast", copy, plus) == ProblemMatch(
+        "plus", "Tiny/0", "longest_run is its solution but for names"
+    )
 
 
-def test_a_function_of_that_name_comes_near(index: Index) -> None:
+def test_a_function_of_that_name_comes_near(index: ProblemIndex) -> None:
     made = row("    return x\n", "def clamp(x):\n")
     assert failing(made, index) == []
-    (found,) = near_problems(made, index)
+    (found,) = find_proximities(made, index)
     assert found == ("tiny", "Tiny/1", "same_name", 1.0, "has a function clamp", "r", "made")
     assert near(row("    return x\n", "def longestRun(x):\n"), index) == [("same_name", "Tiny/0")]
     assert near(row("    return clamp(x)\n", "def other(x):\n"), index) == []
@@ -256,7 +269,9 @@ def test_a_function_of_that_name_comes_near(index: Index) -> None:
 @pytest.mark.parametrize(
     ("rule", "text"), [("docstring", "docstring"), ("solution", "solution"), ("ngrams", "all")]
 )
-def test_what_a_rule_would_drop_is_near_where_the_rule_is_off(index: Index, rule: str, text: str) -> None:
+def test_what_a_rule_would_drop_is_near_where_the_rule_is_off(
+    index: ProblemIndex, rule: str, text: str
+) -> None:
     words = "Return the length of the longest run of equal neighbours in a list of whole numbers"
     texts = {
         "docstring": words,
@@ -265,23 +280,23 @@ def test_what_a_rule_would_drop_is_near_where_the_rule_is_off(index: Index, rule
     }
     made = row(texts[text], "# ")
     assert (f"contaminated_{rule}", "Tiny/0") in near(made, index)
-    assert f"contaminated_{rule}" not in [reason for reason, _ in near(made, index, *CHECKS)]
+    assert f"contaminated_{rule}" not in [reason for reason, _ in near(made, index, *CONTAMINATION_CHECKS)]
 
 
-def test_a_few_shared_ngrams_come_near(index: Index) -> None:
-    words = decontaminate.words(RUNS["prompt"] + RUNS["canonical_solution"])
+def test_a_few_shared_ngrams_come_near(index: ProblemIndex) -> None:
+    words = decontaminate.split_words(RUNS["prompt"] + RUNS["canonical_solution"])
     made = row(FILLER + "# " + " ".join(words[10:21]))  # two 10-grams of it
-    assert near(made, index, *CHECKS) == [("near_ngrams", "Tiny/0")]
-    (found,) = near_problems(made, index)
+    assert near(made, index, *CONTAMINATION_CHECKS) == [("near_ngrams", "Tiny/0")]
+    (found,) = find_proximities(made, index)
     assert found.evidence.startswith(f"{2 / (len(words) - 9):.2f} of its 10-grams, first ")
     strict = build_index(index.problems, Contamination(near_ngram_coverage=0.1))
     assert near(made, strict) == []
 
 
-def test_code_that_is_written_alike_comes_near(index: Index) -> None:
+def test_similar_code_comes_near(index: ProblemIndex) -> None:
     made = row("    return max(lower, min(value + 1, upper))\n", "def bound(value, lower, upper):\n")
     assert failing(made, index) == []
-    (found,) = near_problems(made, index)
+    (found,) = find_proximities(made, index)
     assert (found.reason, found.task_id) == ("near_code", "Tiny/1")
     assert re.fullmatch(r"bound is 0\.\d\d like its solution", found.evidence)
     assert 0.5 <= found.measure < 1
@@ -295,7 +310,7 @@ def test_a_problem_of_two_benchmarks_is_near_in_both() -> None:
     """HumanEval+ holds HumanEval's problems: a row near one is near the other."""
     both = build_index([("one", Problem(**CLAMP)), ("two", Problem(**CLAMP))], Contamination())
     made = row("    return max(lo, min(value, hi))\n", "def clamp(value, lo, hi):\n")
-    found = near_problems(made, both)
+    found = find_proximities(made, both)
     assert sorted((n.reason, n.benchmark) for n in found) == [
         (reason, benchmark)
         for reason in ("contaminated_ast", "near_code", "same_name")
@@ -316,11 +331,11 @@ def test_a_dropped_row_counts_for_every_benchmark_that_holds_its_problem(
         write_jsonl(tmp_path / f"data/benchmarks/{name}.jsonl", [{**RUNS, "task_id": f"{name}/7"}])
     write_jsonl(tmp_path / "data/benchmarks/none.jsonl", [{**CLAMP, "canonical_solution": "    return 1\n"}])
     monkeypatch.chdir(tmp_path)
-    chosen = CleanSettings(rules=[*CHECKS])
+    chosen = CleanSettings(rules=[*CONTAMINATION_CHECKS])
     metrics = main(SimpleNamespace(clean=chosen, engine=EngineSettings(workers=1)))  # type: ignore[arg-type]
     assert metrics["contaminated"] == {"extra": 1, "none": 0, "plus": 1, "tiny": 2}
     assert metrics["dropped"] == {
-        **dict.fromkeys(CHECKS, 0),
+        **dict.fromkeys(CONTAMINATION_CHECKS, 0),
         "contaminated_docstring": 1,
         "contaminated_ast": 1,
         **dict.fromkeys(("exact", "ast", "near"), 0),
@@ -333,23 +348,23 @@ def test_a_dropped_row_counts_for_every_benchmark_that_holds_its_problem(
     assert evidence["one"] == "tiny Tiny/1: bound is its solution but for names"
 
 
-def test_a_copy_in_a_chat_is_near(index: Index) -> None:
+def test_a_copy_in_a_chat_is_near(index: ProblemIndex) -> None:
     answer = "It is\n```python\ndef clamp(v, lo, hi):\n    return max(lo, min(v, hi))\n```"
     chat = conversation(("user", "How?"), ("assistant", answer))
     assert ("contaminated_ast", "Tiny/1") in near(chat, index)
 
 
-def test_what_is_near_is_told_by_problem_whatever_the_number_and_order_of_rows() -> None:
+def test_near_lines_are_bounded_by_problems_and_independent_of_row_order() -> None:
     nears = [
         [
-            Near("b", f"T/{problem}", reason, measure, f"as row {row}", f"{row:03}", "made")
+            Proximity("b", f"T/{problem}", reason, measure, f"as row {row}", f"{row:03}", "made")
             for problem in (0, 1)
             for reason, measure in (("near_code", (row % 50) / 50), ("same_name", 1.0))
             if problem == 0 or row < 2
         ]
         for row in range(200)
     ]
-    summary, reverse = Summary(), Summary()
+    summary, reverse = ProximitySummary(), ProximitySummary()
     for found in nears:
         summary.add(found)
     reverse.add(near for found in nears[::-1] for near in found)
@@ -370,7 +385,7 @@ def test_what_is_near_is_told_by_problem_whatever_the_number_and_order_of_rows()
         (0.98, "149"),
     ]
     assert code["strongest"][0] == {"measure": 0.98, "evidence": "as row 49", "id": "049", "source": "made"}
-    assert max(map(len, summary.strongest.values())) == STRONGEST
+    assert max(map(len, summary.strongest.values())) == STRONGEST_ROWS
 
 
 def test_every_benchmark_is_read_in_order_of_name(tmp_path: Path) -> None:
@@ -380,16 +395,16 @@ def test_every_benchmark_is_read_in_order_of_name(tmp_path: Path) -> None:
     assert names == [("a", "Tiny/1"), ("a", "Tiny/0"), ("b", "Tiny/0")]
 
 
-def test_a_process_makes_an_index_once_and_anew_when_a_benchmark_changes(tmp_path: Path) -> None:
+def test_a_process_builds_an_index_once_and_again_when_a_benchmark_changes(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [CLAMP])
-    first_index = index_of(tmp_path, Contamination())
-    assert index_of(tmp_path, Contamination()) is first_index
-    assert index_of(tmp_path, Contamination(docstring_words=3)).settings.docstring_words == 3
+    first_index = load_index(tmp_path, Contamination())
+    assert load_index(tmp_path, Contamination()) is first_index
+    assert load_index(tmp_path, Contamination(docstring_words=3)).settings.docstring_words == 3
     write_jsonl(tmp_path / "a.jsonl", [CLAMP, RUNS])
-    assert len(index_of(tmp_path, Contamination()).problems) == 2
+    assert len(load_index(tmp_path, Contamination()).problems) == 2
 
 
-def test_a_line_that_is_no_problem_names_file_and_line(tmp_path: Path) -> None:
+def test_a_line_that_is_not_a_problem_names_file_and_line(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [CLAMP, {"task_id": "x"}])
     with pytest.raises(UserError, match=r"a\.jsonl, line 2: not a problem \(.*missing"):
         read_problems(tmp_path)
@@ -398,7 +413,7 @@ def test_a_line_that_is_no_problem_names_file_and_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("near_ngram_coverage", 0.6, r"is 0\.6: expected a number from 0 to ngram_coverage \(0\.5\)"),
         ("near_ngram_coverage", -0.1, r"is -0\.1"),
@@ -407,6 +422,6 @@ def test_a_line_that_is_no_problem_names_file_and_line(tmp_path: Path) -> None:
         ("ast_words", 0, r"is 0: expected 1 or more"),
     ],
 )
-def test_thresholds_out_of_range_are_named(key: str, value: float, told: str) -> None:
-    with pytest.raises(ValueError, match=rf"clean\.contamination\.{key} {told}"):
+def test_thresholds_out_of_range_are_named(key: str, value: float, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"clean\.contamination\.{key} {message}"):
         Contamination(**{key: value})

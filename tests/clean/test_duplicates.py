@@ -14,17 +14,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.clean.duplicates.deduplicate import equal_groups, histogram, normalized, ranks_of, text_digest
+from stages.clean.duplicates.deduplicate import (
+    cluster_size_counts,
+    normalize_text,
+    rank_rows,
+    representatives_by_key,
+    text_digest,
+)
 from stages.clean.duplicates.near_duplicates import (
     LEADERS,
     Components,
-    Near,
+    NearDuplicateGraph,
     Signatures,
     band_shape,
-    crowded,
+    drop_unique_keys,
     near_components,
     near_duplicates,
-    representatives,
+    representatives_by_label,
     write_signatures,
 )
 from stages.clean.duplicates.shingles import band_keys, minhash, shared_shares, shingle_hashes
@@ -86,7 +92,7 @@ def brute_components(size: int, truth: dict[tuple[int, int], float], threshold: 
 
 def near_of(
     texts: Sequence[str], near: NearDuplicates, part: int = 50, alive: np.ndarray | None = None
-) -> Near:
+) -> NearDuplicateGraph:
     with TemporaryDirectory() as folder:
         starts = range(0, len(texts), part)
         counts = [
@@ -104,18 +110,18 @@ def test_components_are_those_of_all_pairs(seed: int) -> None:
     truth = oracle(texts)
     near = near_of(texts, SURE)
     expected = brute_components(len(texts), truth, NEAR.threshold)
-    assert partition(near.same.of) == expected
-    assert partition(near.related.of) == brute_components(len(texts), truth, NEAR.related)
+    assert partition(near.duplicates.labels) == expected
+    assert partition(near.related.labels) == brute_components(len(texts), truth, NEAR.related)
     assert 12 < len(expected) < len(texts)  # some were joined, some were not
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6))
-def test_what_banding_misses_is_all_that_is_missed(seed: int) -> None:
+def test_only_banding_misses_pairs(seed: int) -> None:
     """With few bands components are finer than the truth, never coarser."""
     texts = corpus(seed, families=6)
     truth = oracle(texts)
-    labels = near_of(texts, NearDuplicates(permutations=8, recall=0.5)).same.of
+    labels = near_of(texts, NearDuplicates(permutations=8, recall=0.5)).duplicates.labels
     for (i, j), similarity in truth.items():
         if similarity == 1:
             assert labels[i] == labels[j]
@@ -126,7 +132,7 @@ def test_what_banding_misses_is_all_that_is_missed(seed: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(alphabet="ab c+.\n\u00e9\u2014\u00a0\U0001f600_1", max_size=40), max_size=8))
 def test_small_texts_of_every_shape(texts: list[str]) -> None:
-    labels = near_of(texts, SURE, part=3).same.of if texts else np.zeros(0, int)
+    labels = near_of(texts, SURE, part=3).duplicates.labels if texts else np.zeros(0, int)
     truth = oracle(texts)
     assert partition(labels) == brute_components(len(texts), truth, NEAR.threshold)
 
@@ -150,16 +156,16 @@ def test_what_else_is_hashed_with_a_text_does_not_matter(text: str, size: int) -
 
 
 @given(st.lists(st.integers(0, 40)), st.integers(0, 2**64 - 41))
-def test_no_key_that_two_rows_have_is_left_out(numbers: list[int], base: int) -> None:
+def test_no_shared_key_is_dropped(numbers: list[int], base: int) -> None:
     keys, rows = np.array(numbers, np.uint64) + np.uint64(base), np.arange(len(numbers), dtype=np.int32)
-    kept, its_rows = crowded(keys, rows)
+    kept, its_rows = drop_unique_keys(keys, rows)
     assert kept.tolist() == keys[its_rows].tolist()
     assert {row for row in rows.tolist() if numbers.count(numbers[row]) > 1} <= set(its_rows.tolist())
 
 
-def test_most_keys_that_one_row_has_are_left_out() -> None:
+def test_most_unique_keys_are_dropped() -> None:
     keys = np.random.default_rng(0).integers(0, 2**64, 10_000, dtype=np.uint64)
-    assert len(crowded(keys, np.arange(10_000))[0]) < 2500
+    assert len(drop_unique_keys(keys, np.arange(10_000))[0]) < 2500
 
 
 @settings(deadline=None)
@@ -207,14 +213,14 @@ def test_words_keep_operators() -> None:
 def test_a_threshold_below_related_is_the_least() -> None:
     texts = ["a b c d e f g h", "a b c d e f x y", "p q r s t u"]
     assert oracle(texts)[0, 1] == pytest.approx(1 / 3)
-    assert near_of(texts, SURE).related.of.tolist() == [0, 1, 2]
-    assert near_of(texts, NearDuplicates(threshold=0.3)).same.of.tolist() == [0, 0, 2]
+    assert near_of(texts, SURE).related.labels.tolist() == [0, 1, 2]
+    assert near_of(texts, NearDuplicates(threshold=0.3)).duplicates.labels.tolist() == [0, 0, 2]
 
 
-def test_rows_that_are_gone_join_nothing() -> None:
+def test_dropped_rows_join_no_component() -> None:
     texts = ["a b c d e f g h"] * 3 + ["p q r"]
     near = near_of(texts, NEAR, part=2, alive=np.array([True, False, True, True]))
-    assert near.same.of.tolist() == [0, 1, 0, 3]
+    assert near.duplicates.labels.tolist() == [0, 1, 0, 3]
 
 
 @pytest.mark.parametrize("keys", [1, 2000, 1 << 20])
@@ -223,8 +229,8 @@ def test_bands_a_pass_do_not_matter(keys: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("stages.clean.duplicates.near_duplicates.PASS_KEYS", keys)
     few = near_of(texts, NEAR)
     monkeypatch.undo()
-    assert few.same.of.tolist() == near_of(texts, NEAR).same.of.tolist()
-    assert few.related.of.tolist() == near_of(texts, NEAR).related.of.tolist()
+    assert few.duplicates.labels.tolist() == near_of(texts, NEAR).duplicates.labels.tolist()
+    assert few.related.labels.tolist() == near_of(texts, NEAR).related.labels.tolist()
 
 
 @pytest.mark.parametrize(
@@ -249,18 +255,18 @@ def test_bands_are_the_longest_that_find_a_pair(permutations: int, similarity: f
 
 
 @pytest.mark.parametrize(("shared", "size"), [(20, 100), (50, 100), (80, 100), (5, 8)])
-def test_minhash_values_agree_as_often_as_sets_are_alike(shared: int, size: int) -> None:
+def test_minhash_values_agree_as_often_as_the_jaccard_similarity(shared: int, size: int) -> None:
     """Over 400 pairs of sets: within four standard deviations, were the values independent."""
     rng = np.random.default_rng(shared)
-    alike = []
+    agreement = []
     for _ in range(400):
         numbers = rng.integers(0, 2**63, 2 * size - shared, dtype=np.uint64)
         both = np.r_[numbers[:size], numbers[-size:]]
         values = minhash(both, np.array([size, size]), 128)
-        alike.append((values[:, 0] == values[:, 1]).mean())
+        agreement.append((values[:, 0] == values[:, 1]).mean())
     truth = shared / (2 * size - shared)
     deviation = (truth * (1 - truth) / (128 * 400)) ** 0.5
-    assert abs(np.mean(alike) - truth) < 4 * deviation
+    assert abs(np.mean(agreement) - truth) < 4 * deviation
 
 
 def test_bands_collide_with_the_stated_chance() -> None:
@@ -273,7 +279,7 @@ def test_bands_collide_with_the_stated_chance() -> None:
     assert abs(np.mean(found) - (1 - (1 - (1 / 3) ** 4) ** 16)) < 0.07
 
 
-def test_band_keys_tell_bands_and_values_apart() -> None:
+def test_band_keys_differ_between_bands_and_values() -> None:
     signatures = np.random.default_rng(0).integers(0, 2**32, (50, 256), dtype=np.uint32)
     signatures[1] = signatures[0]
     signatures[2, 4:] = signatures[0, 4:]
@@ -285,7 +291,7 @@ def test_band_keys_tell_bands_and_values_apart() -> None:
 
 
 def test_a_large_cluster_costs_no_more_than_as_many_single_rows() -> None:
-    """20,000 rows, each pair of them alike by 0.9 or more: 200 million pairs, of which few are looked at."""
+    """20,000 rows, each pair at 0.9 or more: 200 million pairs, few of them compared."""
     rng = random.Random(0)
     base = [f"w{i}" for i in range(120)]
     rows = 20_000
@@ -293,20 +299,20 @@ def test_a_large_cluster_costs_no_more_than_as_many_single_rows() -> None:
     started = time.process_time()
     near = near_of(texts, NearDuplicates(), part=4096)
     seconds = time.process_time() - started
-    assert (near.same.of == 0).all()
-    assert near.looked_at < 2 * rows
-    assert len(near.seen) < rows
+    assert (near.duplicates.labels == 0).all()
+    assert near.compared < 2 * rows
+    assert len(near.seen_pairs) < rows
     assert seconds < 30
 
 
-def test_rows_that_are_alike_but_no_duplicates_are_compared_with_leaders() -> None:
+def test_similar_rows_that_are_not_duplicates_are_compared_with_leaders_only() -> None:
     """Half of each row is the same: every pair is at 0.33, and collides in many bands."""
     rng = random.Random(1)
     head = [f"w{i}" for i in range(50)]
     texts = [" ".join([*head, *(f"x{rng.randrange(10**9)}" for _ in range(50))]) for _ in range(600)]
     near = near_of(texts, NEAR)
-    assert (near.same.of == np.arange(600)).all()
-    assert near.looked_at < 600 * LEADERS * 64 / 10
+    assert (near.duplicates.labels == np.arange(600)).all()
+    assert near.compared < 600 * LEADERS * 64 / 10
 
 
 def test_one_function_over_a_file_of_texts(tmp_path: Path) -> None:
@@ -320,7 +326,7 @@ def test_one_function_over_a_file_of_texts(tmp_path: Path) -> None:
 
 
 def test_normalized_text() -> None:
-    assert normalized("a  \r\n\n  b\t\n") == "a\n  b"
+    assert normalize_text("a  \r\n\n  b\t\n") == "a\n  b"
     assert text_digest("caf\u00e9\n") == text_digest("cafe\u0301")
     assert text_digest("a\n b") != text_digest("a\nb")  # indentation is meaning
     assert len(text_digest("")) == 16
@@ -331,7 +337,7 @@ def test_the_lowest_rank_stands_for_its_group(halves: list[int], rng: random.Ran
     keys = np.array([[half, half >> 1] for half in halves], np.uint64).reshape(-1, 2)
     ranks = list(range(len(halves)))
     rng.shuffle(ranks)
-    for place, chosen in enumerate(equal_groups(keys, np.array(ranks, np.int64)).tolist()):
+    for place, chosen in enumerate(representatives_by_key(keys, np.array(ranks, np.int64)).tolist()):
         group = (
             [other for other, half in enumerate(halves) if half == halves[place]]
             if halves[place]
@@ -342,13 +348,13 @@ def test_the_lowest_rank_stands_for_its_group(halves: list[int], rng: random.Ran
 
 def test_ranks_put_validated_rows_first_then_longer_ones() -> None:
     sizes = np.array([[5, 9], [7, 9], [5, 9], [5, 10], [1, 1]])
-    assert ranks_of(np.array([False] * 4 + [True]), sizes).tolist() == [3, 1, 4, 2, 0]
+    assert rank_rows(np.array([False] * 4 + [True]), sizes).tolist() == [3, 1, 4, 2, 0]
 
 
 def test_representatives_of_labels() -> None:
     ranks = np.array([3, 0, 2, 1, 4])
-    assert representatives(np.array([7, 7, 5, 5, 7]), ranks).tolist() == [1, 1, 3, 3, 1]
-    assert representatives(np.array([], dtype=int), np.array([], dtype=int)).tolist() == []
+    assert representatives_by_label(np.array([7, 7, 5, 5, 7]), ranks).tolist() == [1, 1, 3, 3, 1]
+    assert representatives_by_label(np.array([], dtype=int), np.array([], dtype=int)).tolist() == []
 
 
 @settings(max_examples=50, deadline=None)
@@ -359,10 +365,10 @@ def test_components_are_joined_incrementally(batches: list[list[tuple[int, int]]
         edges = np.array(batch, np.int64).reshape(-1, 2)
         found.join(edges[:, 0], edges[:, 1])
     truth = {(min(e), max(e)): 1.0 for batch in batches for e in batch if e[0] != e[1]}
-    assert partition(found.of) == brute_components(10, truth, 1)
-    assert all(found.of[label] == label for label in found.of)
+    assert partition(found.labels) == brute_components(10, truth, 1)
+    assert all(found.labels[label] == label for label in found.labels)
 
 
 def test_sizes_of_clusters_are_counted_in_classes() -> None:
     sizes = np.array([0, 1, 2, 2, 7, 9, 10, 99_999, 100_000, 10**6])
-    assert histogram(sizes) == {"2": 2, "5-9": 2, "10-19": 1, "10000-99999": 1, "100000-": 2}
+    assert cluster_size_counts(sizes) == {"2": 2, "5-9": 2, "10-19": 1, "10000-99999": 1, "100000-": 2}

@@ -121,7 +121,7 @@ def validated(how: str, unchecked: str = "keep") -> tuple[dict[str, Any], pa.Tab
     return metrics, *(pq.read_table(f"data/clean/{name}.parquet") for name in ("rows", "dropped"))
 
 
-def test_a_row_whose_tests_pass_stands_for_its_copies(documented: Path) -> None:
+def test_a_row_whose_tests_pass_is_kept_before_its_copies(documented: Path) -> None:
     metrics, rows, dropped = validated("tag")
     states = dict(zip(rows["id"].to_pylist(), rows["validated"].to_pylist(), strict=True))
     assert states.pop("b-right") is True, "its copy a-wrong has the lower id"
@@ -131,7 +131,7 @@ def test_a_row_whose_tests_pass_stands_for_its_copies(documented: Path) -> None:
     assert metrics["validated"]["not_run"] == len(states)
 
 
-def test_require_drops_what_fails_and_may_drop_what_brings_no_tests(documented: Path) -> None:
+def test_require_drops_failing_rows_and_optionally_rows_without_tests(documented: Path) -> None:
     metrics, rows, dropped = validated("require")
     assert metrics["dropped"]["validate"] == 1
     assert dropped["rule"].to_pylist() == ["validate"]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from stages.clean import row as row_module
 from stages.clean.code import fingerprint, syntax
-from stages.clean.code.fingerprint import MAX_DEPTH, Canonical, binds, fingerprints
-from stages.clean.code.syntax import MAX_CHARACTERS, TOO_DEEP, read_fences, read_module
+from stages.clean.code.fingerprint import MAX_TREE_DEPTH, CanonicalWriter, bound_names, fingerprints
+from stages.clean.code.syntax import MAX_PARSED_CHARACTERS, TOO_DEEP, read_fenced_code, read_module_code
 from stages.clean.contamination import benchmark_proximity, decontaminate
 from stages.clean.duplicates import deduplicate
 from stages.clean.rules import row_rules
@@ -109,7 +109,7 @@ def test_another_operator_constant_attribute_keyword_or_free_name_alters_it(part
         ("def f(a): return a", "async def f(a): return a", False),
     ],
 )
-def test_names_of_one_scope_are_told_apart(one: str, other: str, equal: bool) -> None:
+def test_names_of_one_scope_stay_distinct(one: str, other: str, equal: bool) -> None:
     assert (digest(one) == digest(other)) is equal
 
 
@@ -151,7 +151,7 @@ def test_names_of_one_scope_are_told_apart(one: str, other: str, equal: bool) ->
     ],
 )
 def test_canonical_text(source: str, text: str) -> None:
-    assert Canonical().module(ast.parse(textwrap.dedent(source)).body) == text
+    assert CanonicalWriter().module(ast.parse(textwrap.dedent(source)).body) == text
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def test_canonical_text(source: str, text: str) -> None:
         row_rules,
     ],
 )
-def test_names_are_collected_alike_with_and_without_walrus(module: ModuleType) -> None:
+def test_names_are_collected_the_same_with_and_without_walrus(module: ModuleType) -> None:
     source = inspect.getsource(module)
     tree = ast.parse(source.replace("(found := ", "(").replace(":=", "=="))
     assert fingerprints(tree, walrus=False) == fingerprints(tree, walrus=True)
 
 
-def test_names_of_every_statement_are_collected_alike_without_walrus() -> None:
+def test_names_of_every_statement_are_collected_the_same_without_walrus() -> None:
     tree = ast.parse(program().replace("SEEN := ", "SEEN + "))
     assert fingerprints(tree, walrus=False) == fingerprints(tree, walrus=True)
     assert digest(program()) == fingerprints(ast.parse(program()), walrus=True)[0]
@@ -193,8 +193,8 @@ INNER = {
 
 @pytest.mark.parametrize(("name", "source"), INNER.items(), ids=INNER)
 def test_a_function_inside_reads_as_it_would_outside(name: str, source: str) -> None:
-    texts = dict(read_module(source).functions)
-    plain = dict(read_module(PLAIN).functions)["f"]
+    texts = dict(read_module_code(source).functions)
+    plain = dict(read_module_code(PLAIN).functions)["f"]
     assert texts[name] == (plain.replace("]|[$1,$2]|", "$1]|[$2]|") if "/" in source else plain)
 
 
@@ -206,8 +206,8 @@ def test_a_function_inside_reads_as_it_would_outside(name: str, source: str) -> 
         "class A:\n    @cache\n    def f(self, n, k):\n        return n if n < k else self.f(n - 1, k) + self.g(n)\n",
     ],
 )
-def test_a_method_that_is_another_function_is_told_apart(source: str) -> None:
-    assert dict(read_module(source).functions)["A.f"] != dict(read_module(PLAIN).functions)["f"]
+def test_a_method_that_is_another_function_has_another_text(source: str) -> None:
+    assert dict(read_module_code(source).functions)["A.f"] != dict(read_module_code(PLAIN).functions)["f"]
 
 
 def test_functions_inside_change_no_fingerprint_and_no_tree() -> None:
@@ -215,24 +215,24 @@ def test_functions_inside_change_no_fingerprint_and_no_tree() -> None:
         tree = ast.parse(source)
         before = ast.dump(tree)
         digests = {fingerprints(tree, inner=inner)[0] for inner in (False, True)}
-        assert digests == {read_module(source).fingerprint}
+        assert digests == {read_module_code(source).fingerprint}
         assert ast.dump(tree) == before
 
 
-def test_functions_in_too_many_others_are_left_out_and_equal_ones_told_once() -> None:
+def test_functions_nested_too_deeply_are_left_out_and_equal_ones_listed_once() -> None:
     nested = "".join(f"{' ' * n}def f{n}():\n" for n in range(9)) + " " * 9 + "pass\n"
-    assert [name.count(".") for name, _ in read_module(nested).functions] == [0, 1, 2, 3, 4, 5]
-    assert len(read_module("def f():\n    pass\n" * 9).functions) == 1
-    assert len(read_module("def f():\n    pass\ndef f():\n    return 1\n").functions) == 2
+    assert [name.count(".") for name, _ in read_module_code(nested).functions] == [0, 1, 2, 3, 4, 5]
+    assert len(read_module_code("def f():\n    pass\n" * 9).functions) == 1
+    assert len(read_module_code("def f():\n    pass\ndef f():\n    return 1\n").functions) == 2
 
 
 def test_walrus_binds_around_comprehensions() -> None:
     tree = ast.parse("a = [(b := c) for c in d if (e := c)]\nf((g := 1))")
-    assert binds(tree.body) == ["a", "b", "e", "g"]
-    assert read_module("x = (y := 1)").fingerprint == read_module("a = (b := 1)").fingerprint
+    assert bound_names(tree.body) == ["a", "b", "e", "g"]
+    assert read_module_code("x = (y := 1)").fingerprint == read_module_code("a = (b := 1)").fingerprint
 
 
-def test_imports_are_sorted_and_told_apart() -> None:
+def test_imports_are_sorted_and_stay_distinct() -> None:
     sources = ["import a, b", "import a as b", "import a", "from a import b", "from .a import b", "from . import b",
                "from .. import b", "from a import b as c", "from a import *"]  # fmt: skip
     assert len({digest(source) for source in sources}) == len(sources)
@@ -254,21 +254,21 @@ DEEP = {
 
 
 @pytest.mark.parametrize("shape", DEEP)
-def test_code_is_too_deep_whoever_asks(shape: str) -> None:
+def test_code_is_too_deep_at_any_call_depth(shape: str) -> None:
     """The same rows are dropped on every engine, however much of the stack is used before."""
 
-    def asked(levels: int, source: str) -> str:
-        return asked(levels - 1, source) if levels else read_module(source).error
+    def error_at_depth(levels: int, source: str) -> str:
+        return error_at_depth(levels - 1, source) if levels else read_module_code(source).error
 
-    for depth in (90, MAX_DEPTH + 10, 2000, 30_000):
+    for depth in (90, MAX_TREE_DEPTH + 10, 2000, 30_000):
         source = DEEP[shape](depth)
-        assert asked(0, source) == asked(400, source)
-        if depth > MAX_DEPTH:
-            assert read_module(source).error
+        assert error_at_depth(0, source) == error_at_depth(400, source)
+        if depth > MAX_TREE_DEPTH:
+            assert read_module_code(source).error
     assert sys.getrecursionlimit() == 1000
     if shape in ("operators", "attributes", "elifs"):
-        assert not read_module(DEEP[shape](MAX_DEPTH - 10)).error
-        assert read_module(DEEP[shape](MAX_DEPTH + 10)).error == TOO_DEEP
+        assert not read_module_code(DEEP[shape](MAX_TREE_DEPTH - 10)).error
+        assert read_module_code(DEEP[shape](MAX_TREE_DEPTH + 10)).error == TOO_DEEP
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_code_is_too_deep_whoever_asks(shape: str) -> None:
         ("x = '\ud800'", "UnicodeEncodeError"),
         ("x = " + "9" * 5000, "integer string conversion"),
         ("x = 0x" + "f" * 50_000, "integer string conversion"),
-        ("x = 1\n" * (MAX_CHARACTERS // 5), "too long to parse"),
+        ("x = 1\n" * (MAX_PARSED_CHARACTERS // 5), "too long to parse"),
         ("def f(:", "SyntaxError"),
         ("(" * 1000, "SyntaxError"),
         ("\\" * 1000, "SyntaxError"),
@@ -287,7 +287,7 @@ def test_code_is_too_deep_whoever_asks(shape: str) -> None:
     ],
 )
 def test_what_python_cannot_read_is_an_error_of_the_row(source: str, error: str) -> None:
-    code = read_module(source)
+    code = read_module_code(source)
     assert error in code.error
     assert (code.fingerprint, code.functions, code.tree) == ("", [], None)
 
@@ -319,8 +319,8 @@ HOSTILE = {
 def test_a_long_text_of_anything_is_read_in_seconds(text: str) -> None:
     """Quadratic time would be many minutes for each."""
     made = row(text, layout="fenced")
-    assert isinstance(read_fences(text).error, str)
-    assert isinstance(read_module(text).error, str)
+    assert isinstance(read_fenced_code(text).error, str)
+    assert isinstance(read_module_code(text).error, str)
     assert isinstance(made.functions, list)
 
 
@@ -328,4 +328,4 @@ def test_a_long_text_of_anything_is_read_in_seconds(text: str) -> None:
 @given(st.text(st.sampled_from("`~ \n\tpython#")))
 def test_fences_are_found_as_by_the_plain_pattern(text: str) -> None:
     plain = r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)"
-    assert syntax.FENCE.findall(text) == re.findall(plain, text, syntax.FENCE.flags)
+    assert syntax.FENCED_BLOCK.findall(text) == re.findall(plain, text, syntax.FENCED_BLOCK.flags)

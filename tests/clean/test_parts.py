@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.clean import parts
-from stages.clean.parts import make_part, tasks_of
+from stages.clean.parts import make_part, row_group_tasks
 from stages.clean.settings import CleanSettings
 from stages.common.errors import UserError
 from tests.helpers.clean_rows import CLAMP, record, write_inputs
@@ -18,11 +18,11 @@ from tests.helpers.tiny_project import generated_functions
 FILE = "data/raw/rows.parquet"
 
 
-def part_of(records: list[dict[str, Any]], folder: Path) -> parts.Part:
+def part_of(records: list[dict[str, Any]], folder: Path) -> parts.CleanedPart:
     write_inputs(folder, records, [CLAMP])
     (folder / "scratch").mkdir()
     path = folder / FILE
-    tasks = tasks_of(
+    tasks = row_group_tasks(
         pq.ParquetFile(path), str(path), str(folder / "data/benchmarks"), folder / "scratch", CleanSettings()
     )
     return make_part(next(tasks))
@@ -48,6 +48,6 @@ def test_a_row_takes_its_syntax_tree_with_it(tmp_path: Path, monkeypatch: pytest
 
 def test_the_collector_runs_again_after_an_error(tmp_path: Path) -> None:
     twice = [record("same", "def f():\n", "    return 1\n")] * 2
-    with pytest.raises(UserError, match="stands twice"):
+    with pytest.raises(UserError, match="appears twice"):
         part_of(twice, tmp_path)
     assert gc.isenabled()

@@ -11,10 +11,20 @@ from hypothesis import strategies as st
 
 from stages.clean.code.fingerprint import code_shingles
 from stages.clean.contamination import word_runs
-from stages.clean.contamination.benchmark_proximity import alike, near_code, near_problems
-from stages.clean.contamination.decontaminate import CHECKS, Index, build_index, descriptions, mark
-from stages.clean.contamination.word_runs import Runs, Words
-from stages.clean.row import Row
+from stages.clean.contamination.benchmark_proximity import (
+    candidate_problems,
+    find_proximities,
+    similar_solutions,
+)
+from stages.clean.contamination.decontaminate import (
+    CONTAMINATION_CHECKS,
+    ProblemIndex,
+    build_index,
+    descriptions,
+    prefilter_rows,
+)
+from stages.clean.contamination.word_runs import WordHashes, WordRunSet
+from stages.clean.row import RowView
 from stages.clean.settings import Contamination
 from stages.common.schema import Problem
 from tests.helpers.clean_rows import CLAMP, RUNS, problem, row
@@ -63,8 +73,10 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-def found(made: Row, index: Index) -> list[object]:
-    return [[*check(made, index)] for check in CHECKS.values()] + [near_problems(made, index)]
+def found(made: RowView, index: ProblemIndex) -> list[object]:
+    return [[*check(made, index)] for check in CONTAMINATION_CHECKS.values()] + [
+        find_proximities(made, index)
+    ]
 
 
 def words(text: str) -> list[str]:
@@ -78,11 +90,11 @@ def runs(text: str, size: int) -> set[tuple[str, ...]]:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=6), st.sampled_from([60, 400, 1 << 20]))
-def test_checks_find_the_same_with_and_without_marks(texts: list[str], room: int) -> None:
-    plain, marked = [row(text) for text in texts], [row(text) for text in texts]
-    with patch.object(word_runs, "BATCH_BYTES", room):
-        mark(marked, INDEX)
-    for one, other in zip(plain, marked, strict=True):
+def test_checks_find_the_same_with_and_without_the_prefilter(texts: list[str], room: int) -> None:
+    plain, prefiltered = [row(text) for text in texts], [row(text) for text in texts]
+    with patch.object(word_runs, "HASH_BATCH_BYTES", room):
+        prefilter_rows(prefiltered, INDEX)
+    for one, other in zip(plain, prefiltered, strict=True):
         assert found(one, INDEX) == found(other, INDEX)
 
 
@@ -90,28 +102,28 @@ def test_checks_find_the_same_with_and_without_marks(texts: list[str], room: int
 @given(TEXTS)
 def test_words_in_common_are_those_of_plain_sets(text: str) -> None:
     made = row(text)
-    mark([made], INDEX)
+    prefilter_rows([made], INDEX)
     size = LIMITS.ngram_words
     coverage = {
         p.task_id: len(runs(text, size) & whole) / len(whole)
         for _, p in PROBLEMS
         if (whole := runs(p.prompt + "\n" + p.canonical_solution, size))
     }
-    matches = [*CHECKS["contaminated_ngrams"](made, INDEX)]
+    matches = [*CONTAMINATION_CHECKS["contaminated_ngrams"](made, INDEX)]
     assert {match.task_id: match.measure for match in matches} == {
         task: share for task, share in coverage.items() if share > LIMITS.ngram_coverage
     }
     spaced = f" {' '.join(words(text))} "
-    told = {
+    holding = {
         p.task_id
         for _, p in PROBLEMS
         for description in descriptions(p)
         if len(words(description)) >= LIMITS.docstring_words and f" {' '.join(words(description))} " in spaced
     }
-    assert {match.task_id for match in CHECKS["contaminated_docstring"](made, INDEX)} == told
+    assert {match.task_id for match in CONTAMINATION_CHECKS["contaminated_docstring"](made, INDEX)} == holding
 
 
-def test_marks_leave_most_rows_out_and_no_copy() -> None:
+def test_the_prefilter_skips_most_rows_and_no_copy() -> None:
     unrelated = [
         row(f"def f{i}(a):\n    return a + {i}  # step {i} of many, each unlike the last\n")
         for i in range(50)
@@ -127,45 +139,45 @@ def test_marks_leave_most_rows_out_and_no_copy() -> None:
         + unrelated[4:]
         + chinese
     )
-    mark(rows, INDEX)
-    assert all(made.suspected == frozenset() for made in [*unrelated, *chinese])
-    assert all(made.suspected and "contaminated_ngrams" in made.suspected for made in copies)
+    prefilter_rows(rows, INDEX)
+    assert all(made.prefilter_hits == frozenset() for made in [*unrelated, *chinese])
+    assert all(made.prefilter_hits and "contaminated_ngrams" in made.prefilter_hits for made in copies)
     assert "words" not in vars(unrelated[0])
-    assert not list(CHECKS["contaminated_ngrams"](unrelated[0], INDEX))
-    assert "words" not in vars(unrelated[0])  # not even looked at
+    assert not list(CONTAMINATION_CHECKS["contaminated_ngrams"](unrelated[0], INDEX))
+    assert "words" not in vars(unrelated[0])  # not even computed
 
 
-def test_a_row_longer_than_a_batch_is_looked_at_by_every_check() -> None:
+def test_a_row_longer_than_a_batch_is_checked_by_every_check() -> None:
     made = [row("short"), row("x " * 100), row("short")]
-    with patch.object(word_runs, "BATCH_BYTES", 100):
-        mark(made, INDEX)
-    assert [r.suspected for r in made] == [frozenset(), None, frozenset()]
+    with patch.object(word_runs, "HASH_BATCH_BYTES", 100):
+        prefilter_rows(made, INDEX)
+    assert [r.prefilter_hits for r in made] == [frozenset(), None, frozenset()]
 
 
 def test_texts_of_other_alphabets_fit_into_a_batch() -> None:
     texts = ["é" * 900_000, "一二 " * 300_000, "İ" * 500_000, "\U00020000 b" * 200_000]
     made = [row(text) for text in texts] + [row(RUNS["prompt"])]
-    mark(made, INDEX)
-    assert [r.suspected for r in made[:-1]] == [None] * len(texts)  # too long for one: never cut
+    prefilter_rows(made, INDEX)
+    assert [r.prefilter_hits for r in made[:-1]] == [None] * len(texts)  # too long for one: never cut
     short = [row(text[:200_000]) for text in texts] + [row(RUNS["prompt"])]
-    mark(short, INDEX)
-    assert [r.suspected for r in short] == [frozenset()] * len(texts) + [made[-1].suspected]
+    prefilter_rows(short, INDEX)
+    assert [r.prefilter_hits for r in short] == [frozenset()] * len(texts) + [made[-1].prefilter_hits]
 
 
 def test_runs_do_not_cross_texts_and_a_shared_hash_is_not_enough() -> None:
     texts = ["", "a b", "c d", "A_b c2 D", "d", ""]
-    hashes, places = Words(texts).runs(2)
+    hashes, places = WordHashes(texts).runs(2)
     assert places.tolist() == [1, 2, 3, 3]
     assert len(np.unique(hashes)) == 4
-    assert Words(texts).runs(4)[1].tolist() == []
-    looked_for = Runs(["b c", "c2 d"], 2)
-    assert looked_for.texts(Words(texts)) == {3}
-    assert looked_for.texts(Words(["b c", "c b", "bc", "C2 D"])) == {0, 3}
-    assert Runs([], 2).texts(Words(texts)) == set()
-    with patch.object(Runs, "texts", lambda self, words: set(range(100))):  # every hash is shared
+    assert WordHashes(texts).runs(4)[1].tolist() == []
+    run_set = WordRunSet(["b c", "c2 d"], 2)
+    assert run_set.texts(WordHashes(texts)) == {3}
+    assert run_set.texts(WordHashes(["b c", "c b", "bc", "C2 D"])) == {0, 3}
+    assert WordRunSet([], 2).texts(WordHashes(texts)) == set()
+    with patch.object(WordRunSet, "texts", lambda self, words: set(range(100))):  # every hash is shared
         copy, other = row(RUNS["prompt"]), row("nothing in common")
-        mark([copy, other], INDEX)
-    assert other.suspected == frozenset(INDEX.runs)
+        prefilter_rows([copy, other], INDEX)
+    assert other.prefilter_hits == frozenset(INDEX.prefilters)
     assert found(other, INDEX) == found(row("nothing in common"), INDEX)
 
 
@@ -185,7 +197,7 @@ EXPRESSIONS = st.recursive(
     EXPRESSIONS,
     st.sampled_from([0.1, 0.3, 0.5, 0.55, 0.7, 1.0]),
 )
-def test_solutions_written_alike_are_those_of_plain_jaccard(
+def test_similar_solutions_are_those_of_plain_jaccard(
     solutions: list[str], expression: str, least: float
 ) -> None:
     index = build_index(
@@ -208,7 +220,7 @@ def test_solutions_written_alike_are_those_of_plain_jaccard(
         similarity = len(own & code_shingles(source)) / len(own | code_shingles(source))
         if similarity >= least:
             plain[f"M/{number}"] = similarity
-    assert {match.task_id: match.measure for match in near_code(made, index)} == plain
+    assert {match.task_id: match.measure for match in similar_solutions(made, index)} == plain
 
 
 SETS = st.sets(st.integers(0, 11), min_size=1)
@@ -217,21 +229,21 @@ SETS = st.sets(st.integers(0, 11), min_size=1)
 @settings(max_examples=500, deadline=None)
 @given(SETS, st.lists(SETS, max_size=12), st.sampled_from([0.05, 0.3, 0.5, 0.55, 0.7, 1.0]))
 def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int]], least: float) -> None:
-    index = Index(Contamination(near_code_similarity=least), [])
+    index = ProblemIndex(Contamination(near_code_similarity=least), [])
     for number, other in enumerate(others):
         for item in other:
             index.shingles.setdefault((str(item),), []).append(number)
     wanted = {n for n, other in enumerate(others) if len(own & other) / len(own | other) >= least}
-    assert wanted <= alike({(str(item),) for item in own}, index)
+    assert wanted <= candidate_problems({(str(item),) for item in own}, index)
 
 
 def test_shingles_put_aside_are_not_looked_up() -> None:
-    index = Index(Contamination(near_code_similarity=0.5), [])
+    index = ProblemIndex(Contamination(near_code_similarity=0.5), [])
     index.shingles = {("rare",): [0], ("common",): [0, *range(100)], ("usual",): list(range(50))}
-    assert alike({("rare",), ("common",), ("usual",)}, index) == set(
+    assert candidate_problems({("rare",), ("common",), ("usual",)}, index) == set(
         range(50)
     )  # two of three are shared at least
-    assert alike({("rare",), ("common",), ("new",), ("newer",), ("newest",)}, index) == set()
+    assert candidate_problems({("rare",), ("common",), ("new",), ("newer",), ("newest",)}, index) == set()
 
 
 def test_shingles_are_runs_of_three_words_and_a_short_text_is_one() -> None:
@@ -265,10 +277,10 @@ def test_a_megabyte_that_holds_a_problem_many_times_takes_seconds(text: str) -> 
     bars = problem("Bar/0", "def bars(x):\n", "bars", f"    return '{'=' * 300}' + x\n")
     index = build_index([*PROBLEMS, ("bars", Problem(**bars))], Contamination())
     made = row(text)
-    mark([made], index)
-    for check in CHECKS.values():
+    prefilter_rows([made], index)
+    for check in CONTAMINATION_CHECKS.values():
         matches = Counter(
             match.task_id for match in check(made, index) if "is its solution" not in match.text
         )
         assert max(matches.values(), default=0) <= 2  # a docstring is one whole and one up to its examples
-    assert len(near_problems(made, index)) <= 4 * 7
+    assert len(find_proximities(made, index)) <= 4 * 7

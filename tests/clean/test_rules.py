@@ -3,11 +3,11 @@
 import pytest
 from omegaconf import OmegaConf
 
-from stages.clean.code.syntax import read_fences, read_module
+from stages.clean.code.syntax import read_fenced_code, read_module_code
 from stages.clean.contamination.decontaminate import build_index
-from stages.clean.row import WORD, Row
+from stages.clean.row import WORD_PATTERN, RowView
 from stages.clean.rules import quotes, row_rules
-from stages.clean.screen import first_failure
+from stages.clean.screen import first_failed_rule
 from stages.clean.settings import (
     ROW_RULES,
     CleanSettings,
@@ -26,14 +26,14 @@ GOOD = row("    return a + b\n", 'def add(a, b):\n    """Add."""\n')
 
 
 def test_a_good_row_passes_every_rule() -> None:
-    for name, rule in row_rules.RULES.items():
+    for name, rule in row_rules.RULE_FUNCTIONS.items():
         assert rule(GOOD, CleanSettings()) is None, name
 
 
 def test_every_configured_rule_is_a_rule_or_a_check() -> None:
-    from stages.clean.contamination.decontaminate import CHECKS
+    from stages.clean.contamination.decontaminate import CONTAMINATION_CHECKS
 
-    assert set(ROW_RULES) == set(row_rules.RULES) | set(CHECKS)
+    assert set(ROW_RULES) == set(row_rules.RULE_FUNCTIONS) | set(CONTAMINATION_CHECKS)
 
 
 @pytest.mark.parametrize("completion", ["", " \n\t\n"])
@@ -66,8 +66,8 @@ def test_long_lines_of_prompt_and_completion() -> None:
 
 
 def test_parse_reads_prompt_and_completion_as_one_module() -> None:
-    assert row_rules.parse(row("    return a\n", "def f(a):\n")) is None
-    assert row_rules.parse(row("return a\n", "def f(a):\n")) == (
+    assert row_rules.unparsable(row("    return a\n", "def f(a):\n")) is None
+    assert row_rules.unparsable(row("return a\n", "def f(a):\n")) == (
         "IndentationError: expected an indented block after function definition on line 1 (line 2)"
     )
 
@@ -86,8 +86,8 @@ def test_parse_reads_prompt_and_completion_as_one_module() -> None:
         ("x = '\ud800'", "Error"),
     ],
 )
-def test_hostile_text_is_a_reason_and_no_crash(text: str, reason: str) -> None:
-    assert reason in (row_rules.parse(row(text)) or "")
+def test_hostile_text_is_dropped_with_a_reason(text: str, reason: str) -> None:
+    assert reason in (row_rules.unparsable(row(text)) or "")
 
 
 @pytest.mark.parametrize(
@@ -101,27 +101,30 @@ def test_hostile_text_is_a_reason_and_no_crash(text: str, reason: str) -> None:
 def test_a_return_that_lost_its_function_does_not_parse(completion: str, line: int) -> None:
     """`ast.parse` takes it; the compiler does not."""
     prompt = 'def tell(name):\n    """Tell."""\n'
-    assert row_rules.parse(row(completion, prompt)) == f"SyntaxError: 'return' outside function (line {line})"
-    assert [name for name, _ in read_module(prompt + completion).functions] == ["tell"]
-    assert row_rules.parse(row("    def inner():\n        return 1\n    return inner\n", prompt)) is None
-    assert row_rules.parse(row("if name:\n    def inner():\n        return 1\n", prompt)) is None
+    assert (
+        row_rules.unparsable(row(completion, prompt))
+        == f"SyntaxError: 'return' outside function (line {line})"
+    )
+    assert [name for name, _ in read_module_code(prompt + completion).functions] == ["tell"]
+    assert row_rules.unparsable(row("    def inner():\n        return 1\n    return inner\n", prompt)) is None
+    assert row_rules.unparsable(row("if name:\n    def inner():\n        return 1\n", prompt)) is None
 
 
 def test_fenced_python_must_parse_and_other_languages_need_not() -> None:
     bad = "Here:\n```python\ndef f(:\n```\n"
-    assert (row_rules.parse(row(bad, layout="fenced")) or "").startswith(
+    assert (row_rules.unparsable(row(bad, layout="fenced")) or "").startswith(
         "SyntaxError: invalid syntax (line 1)"
     )
-    assert row_rules.parse(conversation(("user", "f?"), ("assistant", bad)))
+    assert row_rules.unparsable(conversation(("user", "f?"), ("assistant", bad)))
     for fine in ("No code.", "```js\nfunction f( {\n```", "```\n$ ls\n```", "```python\nx = 1\n```"):
-        assert row_rules.parse(row(fine, layout="fenced")) is None
+        assert row_rules.unparsable(row(fine, layout="fenced")) is None
 
 
 def test_code_of_fences() -> None:
     text = "A\n```py\ndef f(x):\n    return x\n```\nB\n  ```\n  def g(x):\n      return 2 * x\n  ```\n```sh\nls\n```\n"
-    assert [name for name, _ in read_fences(text).functions] == ["f", "g"]
-    assert read_fences("def f(x): return x").functions == []
-    assert dict(read_fences("```python\ndef cut(x):\n    return x").functions).keys() == {"cut"}
+    assert [name for name, _ in read_fenced_code(text).functions] == ["f", "g"]
+    assert read_fenced_code("def f(x): return x").functions == []
+    assert dict(read_fenced_code("```python\ndef cut(x):\n    return x").functions).keys() == {"cut"}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_placeholder_quotes_the_line(line: str) -> None:
     assert row_rules.placeholder(found, Placeholder(patterns=[])) is None
 
 
-def test_a_todo_list_is_no_placeholder() -> None:
+def test_a_todo_list_is_not_a_placeholder() -> None:
     fine = row(
         "    todo = [a]  # what is left\n    return todo\n", "def todo_list(a):\n    # TODO in the prompt\n"
     )
@@ -183,14 +186,14 @@ def test_repeated_ngrams() -> None:
 
 
 def test_evidence_fits_into_a_table() -> None:
-    quoted = row_rules.quote("a\n  b\t" + "c" * 500)
+    quoted = quotes.quote("a\n  b\t" + "c" * 500)
     assert "\n" not in quoted
     assert quoted.startswith("'a b ccc")
-    assert len(quoted) <= quotes.SHOWN + 2
+    assert len(quoted) <= quotes.QUOTED_CHARACTERS + 2
 
 
 def whole(text: str) -> str:
-    code = read_module(text)
+    code = read_module_code(text)
     assert not code.error
     return code.fingerprint
 
@@ -279,14 +282,14 @@ def test_scopes(first: str, second: str, same: bool) -> None:
 
 
 def test_a_function_is_fingerprinted_alone_too() -> None:
-    alone = read_module("def f(x):\n    return x + 1\n")
-    among = read_module("import os\n\n\ndef helper(y):\n    return y\n\n\ndef g(z):\n    return z + 1\n")
+    alone = read_module_code("def f(x):\n    return x + 1\n")
+    among = read_module_code("import os\n\n\ndef helper(y):\n    return y\n\n\ndef g(z):\n    return z + 1\n")
     assert dict(among.functions)["g"] == dict(alone.functions)["f"]
     assert dict(among.functions)["helper"] != dict(alone.functions)["f"]
 
 
 def test_words_of_a_row_are_lower_case_and_without_punctuation() -> None:
-    made: Row = row("return A_b(1)", "Def F:")
+    made: RowView = row("return A_b(1)", "Def F:")
     assert made.words == ["def", "f", "return", "a_b", "1"]
 
 
@@ -313,7 +316,7 @@ PLANTED = {  # prompt, completion, and the preset in which a row of this kind is
         FUNCTION, RUNS["canonical_solution"].replace("return best", "return 1").replace("\n    for", ";\n    for"),
         "instruct",
     ),
-    "contaminated_ngrams": ("", " ".join(WORD.findall(RUNS["prompt"] + RUNS["canonical_solution"])[12:]), "instruct"),
+    "contaminated_ngrams": ("", " ".join(WORD_PATTERN.findall(RUNS["prompt"] + RUNS["canonical_solution"])[12:]), "instruct"),
     "contaminated_ast": (FUNCTION.replace("name)", "a, b, c)"), "    return max(b, min(a, c))\n", "functions"),
 }  # fmt: skip
 
@@ -326,9 +329,9 @@ def test_a_row_of_each_kind_is_dropped_by_its_rule_in_a_preset(rule: str) -> Non
         section = OmegaConf.load(REPOSITORY / f"conf/clean/{name}.yaml")
         chosen = load_sections({"clean": section}, ["clean"])["clean"]
         fine = row("    return name.upper()\n", FUNCTION, layout=chosen.layout)
-        assert first_failure(fine, chosen, index) is None
+        assert first_failed_rule(fine, chosen, index) is None
         if name == preset:
-            drop = first_failure(row(completion, prompt, layout=chosen.layout), chosen, index)
+            drop = first_failed_rule(row(completion, prompt, layout=chosen.layout), chosen, index)
             assert drop is not None
             assert drop.rule == rule
             assert drop.evidence

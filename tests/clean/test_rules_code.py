@@ -4,11 +4,11 @@ import pyarrow as pa
 import pytest
 from omegaconf import OmegaConf
 
-from stages.clean.row import Row
+from stages.clean.row import RowView
 from stages.clean.rules.code import comments, docstring, language, licence, placeholder, system
 from stages.clean.rules.prose import boilerplate, refusal
 from stages.clean.rules.quotes import quote
-from stages.clean.rules.row_rules import RULES
+from stages.clean.rules.row_rules import RULE_FUNCTIONS
 from stages.clean.rules.settings import (
     Boilerplate,
     Comments,
@@ -20,7 +20,7 @@ from stages.clean.rules.settings import (
     System,
 )
 from stages.clean.settings import CleanSettings
-from stages.clean.transform import transformed
+from stages.clean.transform import transform_batch
 from stages.common.schema import row_schema
 from stages.common.stage import load_sections
 from tests.helpers.clean_rows import conversation, record, row
@@ -30,7 +30,7 @@ JS = "```javascript\nconsole.log(a, b)\n```\n"
 PYTHON = "```python\nprint(a, b)\n```\n"
 
 
-def fenced(answer: str) -> Row:
+def fenced(answer: str) -> RowView:
     return row(answer, "Do it.", layout="fenced")
 
 
@@ -58,7 +58,7 @@ def test_unmarked_code_of_other_languages() -> None:
 
 
 @pytest.mark.parametrize("text", ["hello", "{'a': [1, -2]}", '"""Only words."""', "a, b"])
-def test_a_module_that_only_names_values_is_no_python(text: str) -> None:
+def test_a_module_that_only_names_values_is_not_python(text: str) -> None:
     assert (language(row(text), Language(python=True)) or "").startswith("no Python in it: ")
     assert language(row(text), Language()) is None
 
@@ -124,7 +124,7 @@ def test_more_placeholders(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["# the rest of the list", "# ... and so on", "goes = here"])
-def test_comments_that_are_no_placeholders(line: str) -> None:
+def test_comments_that_are_not_placeholders(line: str) -> None:
     assert placeholder(row(f"    {line}\n    return 1\n", "def f():\n"), Placeholder()) is None
 
 
@@ -142,7 +142,7 @@ def test_patterns_are_lower_case_regular_expressions() -> None:
 def test_spaces_do_not_make_a_pattern_slow() -> None:
     text = "#" + " " * 50_000 + "x" + "ff " + " " * 50_000
     for name in ("placeholder", "blobs", "licence"):
-        RULES[name](row(text), typed("functions"))
+        RULE_FUNCTIONS[name](row(text), typed("functions"))
 
 
 def test_classes_of_nothing_but_stubs() -> None:
@@ -154,7 +154,7 @@ def test_classes_of_nothing_but_stubs() -> None:
     assert placeholder(row("class Wrong(Exception):\n    pass\n"), Placeholder()) is None
 
 
-def documented(text: str) -> Row:
+def documented(text: str) -> RowView:
     return row("    return 1\n", f'def helper():\n    return 2\n\n\ndef merge_sort(xs):\n    """{text}"""\n')
 
 
@@ -330,18 +330,18 @@ def typed(preset: str) -> CleanSettings:
 
 def test_what_the_presets_choose() -> None:
     chosen = {
-        preset: {rule for rule in typed(preset).rules if rule in RULES}
+        preset: {rule for rule in typed(preset).rules if rule in RULE_FUNCTIONS}
         for preset in ("functions", "instruct", "off")
     }
-    assert set(RULES) - chosen["functions"] == {"refusal", "boilerplate"}
-    assert set(RULES) - chosen["instruct"] == {"docstring", "system"}
+    assert set(RULE_FUNCTIONS) - chosen["functions"] == {"refusal", "boilerplate"}
+    assert set(RULE_FUNCTIONS) - chosen["instruct"] == {"docstring", "system"}
     assert chosen["off"] == {"empty"}
 
 
 def test_only_the_preset_off_leaves_secrets_and_personal_data() -> None:
     text = "def owner():\n    return 'jane.roe@corp.io', 'AKIAIOSFODNN7REALKEY'\n"
     batch = pa.RecordBatch.from_pylist([record("r", "", text + "\r\n")], schema=row_schema())
-    found = {preset: transformed(batch, typed(preset)) for preset in ("functions", "instruct", "off")}
+    found = {preset: transform_batch(batch, typed(preset)) for preset in ("functions", "instruct", "off")}
     texts = {preset: new.column("completion")[0].as_py() for preset, (new, _) in found.items()}
     assert texts["off"] == text + "\n"
     assert found["off"][1] == {"line_ends": 1}

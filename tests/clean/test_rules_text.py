@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.clean.row import Row
-from stages.clean.rules.row_rules import RULES
+from stages.clean.row import RowView
+from stages.clean.rules.row_rules import RULE_FUNCTIONS
 from stages.clean.rules.settings import Alphanumeric, Blobs, Encoding, Length, LongLines, Repetition
 from stages.clean.rules.text import alphanumeric, blobs, encoding, length, long_lines, repetition
 from stages.clean.settings import CleanSettings, Docstring, Language, Licence
@@ -69,8 +69,8 @@ def test_mean_length_of_lines() -> None:
     assert (long_lines(row(("a" * 30 + "\n") * 3), limits) or "").startswith(
         "lines of 23 characters on average"
     )
-    asked = conversation(("user", "a" * 500), ("assistant", "short"))
-    assert long_lines(asked, limits) is None
+    chat = conversation(("user", "a" * 500), ("assistant", "short"))
+    assert long_lines(chat, limits) is None
 
 
 def test_share_of_letters_and_digits() -> None:
@@ -116,7 +116,7 @@ def test_data_written_as_text(text: str, kind: str) -> None:
         "",
     ],
 )
-def test_code_is_no_data(text: str) -> None:
+def test_code_is_not_data(text: str) -> None:
     assert blobs(row(text), Blobs()) is None
 
 
@@ -162,7 +162,7 @@ PIECES = st.sampled_from(
      "    def m(self): ...\n", '    """Say."""\n', "# GPL licence\n", "SPDX-License-Identifier: (MIT OR X)\n", "Ã©", "\\x00" * 9,
      "As an AI language model", "lorem ipsum", "İ# TODO", "\ud800", "0x00," * 9, "(" * 300, "x.y.z()\n", "\n", "'"]
 )  # fmt: skip
-MAKERS: list[Callable[[str], Row]] = [
+MAKERS: list[Callable[[str], RowView]] = [
     row,
     partial(row, layout="fenced"),
     lambda text: row(text, text),
@@ -180,7 +180,7 @@ def test_no_rule_raises_on_any_text_and_every_rule_is_pure(text: str) -> None:
     for make in MAKERS:
         for chosen in (CleanSettings(), STRICT):
             shared = make(text)
-            for name, rule in RULES.items():
+            for name, rule in RULE_FUNCTIONS.items():
                 first = rule(shared, chosen)
                 assert first is None or first
                 assert rule(make(text), chosen) == first == rule(shared, chosen), name
@@ -188,6 +188,6 @@ def test_no_rule_raises_on_any_text_and_every_rule_is_pure(text: str) -> None:
 
 def test_every_rule_has_a_meaning_in_the_report() -> None:
     from stages.clean.settings import DUPLICATE_RULES, ROW_RULES
-    from stages.clean.write import VALIDATE
+    from stages.clean.write import VALIDATE_RULE
 
-    assert set(RULE_MEANINGS) == {*ROW_RULES, VALIDATE, *DUPLICATE_RULES}
+    assert set(RULE_MEANINGS) == {*ROW_RULES, VALIDATE_RULE, *DUPLICATE_RULES}

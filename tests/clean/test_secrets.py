@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.clean.redact import personal, prefilter, redact, secrets
-from stages.clean.settings import GUESSING_PLUGINS, PERSONAL, PLUGINS, CleanSettings, Redaction
-from stages.clean.transform import transformed
+from stages.clean.settings import GUESSING_PLUGINS, PERSONAL_KINDS, SECRET_PLUGINS, CleanSettings, Redaction
+from stages.clean.transform import transform_batch
 from stages.common.schema import row_schema
 from tests.helpers.clean_rows import record
 
-ALL = (*PLUGINS, *GUESSING_PLUGINS)
+ALL = (*SECRET_PLUGINS, *GUESSING_PLUGINS)
 A = "x7Kq9Zp2Lm4Vt8Rb1Nc6Hw3Jd5Fg0SyTuEaQoXiP"  # letters and digits in no order; 40 characters
 HEX = "9f3b7c1e5a8d2046b0e4f6a1c3d5978e"
 # One line for each plugin, put together here so that no scanner of repositories takes them for real
@@ -60,7 +60,7 @@ def redacted_rows(
     records: list[dict[str, Any]], layout: str = "whole", **others: Any
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     batch = pa.RecordBatch.from_pylist(records, schema=row_schema())
-    new, counts = transformed(batch, CleanSettings(layout=layout, redact=Redaction(**others)))
+    new, counts = transform_batch(batch, CleanSettings(layout=layout, redact=Redaction(**others)))
     return new.to_pylist(), counts
 
 
@@ -71,12 +71,12 @@ def test_each_plugin_alone_replaces_its_secret_and_the_line_still_parses(name: s
     assert ("<PASSWORD>" if name == "BasicAuthDetector" else "<KEY>") in new
     assert not re.search(r"[A-Za-z0-9]{16}", new.replace("secret_access_key", "")), new
     ast.parse(new)
-    assert redacted(line, plugins=[p for p in PLUGINS if p != name][:1], personal=[]) == line
+    assert redacted(line, plugins=[p for p in SECRET_PLUGINS if p != name][:1], personal=[]) == line
     assert redacted(line, secrets=False, personal=[]) == line
 
 
 def test_there_is_a_line_for_each_plugin_that_is_on() -> None:
-    assert set(LINES) | {"PrivateKeyDetector"} == set(PLUGINS)
+    assert set(LINES) | {"PrivateKeyDetector"} == set(SECRET_PLUGINS)
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     known = {cls.__name__ for cls in get_mapping_from_secret_type_to_class().values()}
@@ -102,11 +102,15 @@ def matching(pattern: re.Pattern[str]) -> st.SearchStrategy[str]:
     return st.from_regex(pattern).filter(lambda text: "\n" not in text)
 
 
-@pytest.mark.parametrize("name", [*ALL, *PERSONAL])
+@pytest.mark.parametrize("name", [*ALL, *PERSONAL_KINDS])
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_the_prefilter_passes_every_line_in_which_a_pattern_matches(name: str, data: st.DataObject) -> None:
-    patterns = list(personal.PATTERNS[name]) if name in PERSONAL else secrets.patterns((name,))
+    patterns = (
+        list(personal.PERSONAL_PATTERNS[name])
+        if name in PERSONAL_KINDS
+        else secrets.detector_patterns((name,))
+    )
     pattern = data.draw(st.sampled_from(patterns))
     line = data.draw(st.text(max_size=5)) + data.draw(matching(pattern)) + data.draw(st.text(max_size=5))
     for part in line.split("\n"):
@@ -115,7 +119,7 @@ def test_the_prefilter_passes_every_line_in_which_a_pattern_matches(name: str, d
             wide = prefilter.widened(pattern)
             assert pc.match_substring_regex(column, wide)[0].as_py(), (pattern.pattern, part)
             text = pa.array([f"a\n{column[0]}\nb"])
-            everything = redact.wide_patterns(Redaction(plugins=list(ALL)))
+            everything = redact.redaction_patterns(Redaction(plugins=list(ALL)))
             assert any(pc.match_substring_regex(text, p)[0].as_py() for p in everything)
 
 
@@ -127,7 +131,10 @@ def test_the_prefilter_passes_every_line_of_real_code_in_which_a_pattern_matches
     files += [Path(__file__), Path(personal.__file__)]
     lines = [line for file in files for line in file.read_text("utf-8").split("\n")] + list(LINES.values())
     column = pa.array(lines)
-    patterns = [*secrets.patterns(ALL), *(p for found in personal.PATTERNS.values() for p in found)]
+    patterns = [
+        *secrets.detector_patterns(ALL),
+        *(p for found in personal.PERSONAL_PATTERNS.values() for p in found),
+    ]
     hits = 0
     for pattern in patterns:
         passed = pc.match_substring_regex(column, prefilter.widened(pattern)).to_pylist()
@@ -141,7 +148,7 @@ def test_letters_that_ignored_case_takes_for_ascii_are_all_known() -> None:
     everything = "".join(chr(code) for code in range(128, sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
     for letter in "abcdefghijklmnopqrstuvwxyz":
         found = "".join(re.findall(letter, everything, re.IGNORECASE))
-        assert set(found) == set(prefilter.FOLDED.get(letter, ""))
+        assert set(found) == set(prefilter.FOLDED_LETTERS.get(letter, ""))
 
 
 def test_a_pattern_with_a_part_that_is_not_known_is_refused() -> None:
@@ -313,9 +320,9 @@ def test_detect_secrets_is_imported_only_where_redaction_is_on() -> None:
     code = (
         "import sys, pyarrow as pa\n"
         "from stages.clean.settings import CleanSettings, Redaction\n"
-        "from stages.clean.transform import transformed\n"
+        "from stages.clean.transform import transform_batch\n"
         "from stages.common.schema import row_schema\n"
-        "transformed(pa.RecordBatch.from_pylist([], schema=row_schema()), CleanSettings(redact=Redaction(False, [])))\n"
+        "transform_batch(pa.RecordBatch.from_pylist([], schema=row_schema()), CleanSettings(redact=Redaction(False, [])))\n"
         "print(any(name.startswith('detect_secrets') for name in sys.modules))"
     )
     done = subprocess.run(

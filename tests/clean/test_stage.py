@@ -230,7 +230,7 @@ def test_contaminated_rows_that_are_kept_come_near(folder: Path, monkeypatch: py
 def test_related_rows_share_a_component(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clean(folder, monkeypatch)
     kept = rows_of(folder)
-    first, second = f"row-{24:03}", f"row-{25:03}"  # alike by half: both kept
+    first, second = f"row-{24:03}", f"row-{25:03}"  # similar by half: both kept
     assert kept[first]["component"] == kept[second]["component"] == second  # the longer completion
     assert all(row["component"] in kept for row in kept.values())
     clean(folder, monkeypatch, near_duplicates=NearDuplicates(threshold=0.3))
@@ -323,7 +323,7 @@ def test_conversations_and_prose_pass_the_fenced_layout(
     clean(tmp_path, monkeypatch, layout="fenced")
     assert set(rows_of(tmp_path)) == {"fine", "prose", "plain"}
     clean(tmp_path, monkeypatch)
-    assert set(rows_of(tmp_path)) == {"fine", "prose"}  # `plain` is no module
+    assert set(rows_of(tmp_path)) == {"fine", "prose"}  # `plain` is not a module
 
 
 def test_no_rows_left_names_the_worst_rule_and_writes_nothing(
@@ -365,8 +365,8 @@ def break_rows(folder: Path, how: str, rows: int) -> None:
         ("no column", "the column 'licence' is missing"),
         ("type", "the column 'prompt' is int64, expected string"),
         ("null", "row 3: 'source' is null"),
-        ("twice", "row 6: the id 'exact-copy' stands twice"),
-        ("order", "row 3: the id 'contaminated_docstring' comes after 'contaminated_solution'"),
+        ("twice", "row 6: the id 'exact-copy' appears twice"),
+        ("order", "row 3: the id 'contaminated_docstring' follows 'contaminated_solution'"),
         ("no rows", "holds no rows"),
     ],
 )

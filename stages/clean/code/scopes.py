@@ -1,24 +1,26 @@
-"""Which names Python statements bind in their own scope, and in which order; where the functions of a module are."""
+"""Find the names that Python statements bind in their scope, and functions below a module's top level."""
 
 import ast
 import copy
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-IMPORTS = (ast.Import, ast.ImportFrom)
-# Not entered when names are collected: scopes of their own, and nodes without children that bind.
-SCOPES = {*FUNCTIONS, ast.ClassDef}
-BLOCKS = ("cases", "finalbody", "orelse", "handlers", "body")  # of statements, the last of a node first
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+FUNCTION_NODES = (ast.FunctionDef, ast.AsyncFunctionDef)
+IMPORT_NODES = (ast.Import, ast.ImportFrom)
+# Scopes of their own
+SCOPES = {*FUNCTION_NODES, ast.ClassDef}
+# Fields that hold statements, the last of a node first
+BLOCKS = ("cases", "finalbody", "orelse", "handlers", "body")
 INSTANCES = ("self", "cls")
 DECORATORS = ("staticmethod", "classmethod")
-MAX_SCOPES = 5  # scopes around a function that is looked at: each writes it once more
-LEAVES = {*FUNCTIONS, ast.Lambda, ast.ClassDef, ast.Name, ast.Constant}
-NAMED = {*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar}
+MAX_SCOPES = 5  # scopes around a function to read: each of them writes it once more
+# Not entered when names are collected: scopes of their own, and nodes without children that bind
+LEAVES = {*FUNCTION_NODES, ast.Lambda, ast.ClassDef, ast.Name, ast.Constant}
+NAMED = {*FUNCTION_NODES, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar}
 COMPREHENSIONS = {ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp}
 
-# Where code without `:=` binds names, in source order. Nothing else has to be looked at, which is most of the tree.
+# Where code without `:=` binds names, in source order. The rest, most of the tree, need not be visited.
 BINDING_FIELDS: dict[type, tuple[str, ...]] = {
     ast.Assign: ("targets",),
     ast.AugAssign: ("target",),
@@ -47,24 +49,24 @@ BINDING_FIELDS: dict[type, tuple[str, ...]] = {
 }
 
 
-def arguments(args: ast.arguments) -> list[str]:
-    """Argument names in the order of the signature."""
+def argument_names(args: ast.arguments) -> list[str]:
+    """Return argument names in signature order."""
     plain = [*args.posonlyargs, *args.args, *([args.vararg] if args.vararg else [])]
     return [arg.arg for arg in [*plain, *args.kwonlyargs, *([args.kwarg] if args.kwarg else [])]]
 
 
-def imported(node: ast.AST) -> list[str]:
-    """Names that an import statement binds."""
-    if isinstance(node, IMPORTS):
+def imported_names(node: ast.AST) -> list[str]:
+    """Return the names that an import statement binds."""
+    if isinstance(node, IMPORT_NODES):
         return [alias.asname or alias.name.split(".")[0] for alias in node.names]
     return []
 
 
-def binds(nodes: Iterable[ast.AST], walrus: bool = True) -> list[str]:
-    """Names that statements bind in their own scope, in order; not imports, not what is declared global.
+def bound_names(nodes: Iterable[ast.AST], walrus: bool = True) -> list[str]:
+    """Return the names that statements bind in their own scope, in order, without imports and globals.
 
     Args:
-        walrus: whether `:=` may stand in them.
+        walrus: whether the statements may hold `:=`.
     """
     outside: set[str] = set()
     found: dict[str, None] = {}
@@ -82,12 +84,12 @@ def binds(nodes: Iterable[ast.AST], walrus: bool = True) -> list[str]:
         elif kind is ast.Global or kind is ast.Nonlocal:
             outside.update(node.names)
         elif kind is ast.Import or kind is ast.ImportFrom:
-            outside.update(imported(node))
+            outside.update(imported_names(node))
     return [name for name in found if name not in outside] if outside else [*found]
 
 
 def own_nodes(nodes: Iterable[ast.AST], walrus: bool) -> Iterator[Any]:
-    """Nodes in source order that can bind in the scope of `nodes`: nested scopes are named, not entered."""
+    """Yield nodes that can bind in the scope of `nodes`, in source order; nested scopes are not entered."""
     waiting = [*nodes][::-1]
     while waiting:
         node = waiting.pop()
@@ -100,7 +102,7 @@ def own_nodes(nodes: Iterable[ast.AST], walrus: bool) -> Iterator[Any]:
                     waiting += value[::-1]
                 elif value is not None:
                     waiting.append(value)
-        elif kind in COMPREHENSIONS:  # only `:=` reaches out of a comprehension
+        elif kind in COMPREHENSIONS:  # only `:=` binds outside a comprehension
             waiting += [inner.target for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)][::-1]
         else:
             yield node
@@ -109,18 +111,18 @@ def own_nodes(nodes: Iterable[ast.AST], walrus: bool) -> Iterator[Any]:
 
 
 class Method(NamedTuple):
-    """A method, and the names through which it reaches its class."""
+    """A method and the names through which it reaches its class."""
 
     name: str
     receivers: frozenset[str]
 
 
-def inner_functions(tree: ast.Module) -> Iterator[tuple[str, Function, Method | None]]:
-    """Functions that are no statement of the module, in at most `MAX_SCOPES` functions and classes.
+def inner_functions(tree: ast.Module) -> Iterator[tuple[str, FunctionNode, Method | None]]:
+    """Find functions below the module's top level, inside at most `MAX_SCOPES` functions and classes.
 
     Yields:
-        Dotted name, definition, and for a method how it reaches its class: its definition is that of a function, without
-        the instance that it is called on.
+        Dotted name, definition, and for a method how it reaches its class. A method's definition is that of a
+        function, without the instance argument.
     """
     statements = {id(node) for node in tree.body}
     waiting: list[tuple[Any, str, ast.ClassDef | None, int]] = [(n, "", None, 0) for n in tree.body[::-1]]
@@ -139,8 +141,8 @@ def inner_functions(tree: ast.Module) -> Iterator[tuple[str, Function, Method | 
             waiting += [(inner, prefix, owner, scopes) for inner in getattr(node, block, ())[::-1]]
 
 
-def as_function(node: Function, owner: ast.ClassDef) -> tuple[Function, Method]:
-    """A method of a class as a function, and how it reaches the class. The tree is left alone."""
+def as_function(node: FunctionNode, owner: ast.ClassDef) -> tuple[FunctionNode, Method]:
+    """Return a method as a function, and how it reaches its class, without changing the tree."""
     named = {d.id: d for d in node.decorator_list if isinstance(d, ast.Name) and d.id in DECORATORS}
     receivers = {owner.name}
     made, args = copy.copy(node), copy.copy(node.args)

@@ -1,7 +1,7 @@
-"""Problems that a kept row comes near: the report scores the models on the others beside all of them.
+"""Find the benchmark problems that a kept row comes near: the report also scores models without them.
 
-What a rule of decontamination would drop counts whether or not the rule runs (with conf/clean/off.yaml it may not);
-what none would drop counts from lower thresholds. A problem too many is left out sooner than one too few.
+A row counts where a decontamination rule would drop it, whether or not the rule runs (conf/clean/off.yaml may
+leave it out), and, from lower thresholds, where none would. In doubt a problem counts as near.
 """
 
 import math
@@ -11,114 +11,124 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from stages.clean.code.fingerprint import code_shingles
-from stages.clean.contamination.decontaminate import CHECKS, Index, Match, covered, plain_name
-from stages.clean.row import Row
+from stages.clean.contamination.decontaminate import (
+    CONTAMINATION_CHECKS,
+    ProblemIndex,
+    ProblemMatch,
+    ngram_overlaps,
+    normalized_name,
+)
+from stages.clean.row import RowView
 
-STRONGEST = 3  # rows that near.jsonl names for each way to come near a problem
+STRONGEST_ROWS = 3  # rows that near.jsonl names for each problem and reason
 
 
-class Near(NamedTuple):
-    """A problem, how a row comes near it, and the row."""
+class Proximity(NamedTuple):
+    """One reason why a row comes near a problem."""
 
     benchmark: str
     task_id: str
-    reason: str  # a rule of CHECKS that did not run, near_ngrams, near_code or same_name
-    measure: float  # share of the problem's n-grams, or similarity of the code; else 1
+    reason: str  # a contamination check that did not run, near_ngrams, near_code or same_name
+    measure: float  # share of the problem's n-grams, or similarity of the code; otherwise 1
     evidence: str
-    id: str
-    source: str
+    id: str  # of the row
+    source: str  # of the row
 
 
 @dataclass
-class Summary:
-    """What near.jsonl tells of all kept rows: its size is bounded by the problems, whatever the number of rows."""
+class ProximitySummary:
+    """What near.jsonl says of all kept rows. Its size depends on the number of problems, not of rows."""
 
     rows: Counter[tuple[str, str]] = field(default_factory=Counter)  # by problem
     reasons: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # rows by problem and reason
-    strongest: dict[tuple[str, str, str], list[Near]] = field(default_factory=dict)  # by the same
+    # Strongest rows by problem and reason
+    strongest: dict[tuple[str, str, str], list[Proximity]] = field(default_factory=dict)
 
-    def add(self, nears: Iterable[Near]) -> None:
+    def add(self, proximities: Iterable[Proximity]) -> None:
         """Count what kept rows come near, all of a row in one call. The order of rows does not matter."""
         rows = set()
-        for near in nears:
-            rows.add((near.benchmark, near.task_id, near.id))
-            key = (near.benchmark, near.task_id, near.reason)
+        for proximity in proximities:
+            rows.add((proximity.benchmark, proximity.task_id, proximity.id))
+            key = (proximity.benchmark, proximity.task_id, proximity.reason)
             self.reasons[key] += 1
-            best = self.strongest.setdefault(key, [])
-            best.append(near)
-            best.sort(key=lambda found: (-found.measure, found.id))
-            del best[STRONGEST:]
+            strongest = self.strongest.setdefault(key, [])
+            strongest.append(proximity)
+            strongest.sort(key=lambda other: (-other.measure, other.id))
+            del strongest[STRONGEST_ROWS:]
         self.rows.update(row[:2] for row in rows)
 
     def lines(self) -> list[dict[str, Any]]:
-        """A line for each problem: how many rows come near, and for each reason how many and the strongest few."""
-        found: dict[tuple[str, str], dict[str, Any]] = {}
+        """Return a line per problem: rows that come near, in all and by reason, and the strongest of each."""
+        lines: dict[tuple[str, str], dict[str, Any]] = {}
         for benchmark, task_id, reason in sorted(self.reasons):
             problem = (benchmark, task_id)
             line = {"benchmark": benchmark, "task_id": task_id, "rows": self.rows[problem], "reasons": {}}
             key = (*problem, reason)
-            best = [
-                {"measure": near.measure, "evidence": near.evidence, "id": near.id, "source": near.source}
-                for near in self.strongest[key]
+            strongest = [
+                {"measure": p.measure, "evidence": p.evidence, "id": p.id, "source": p.source}
+                for p in self.strongest[key]
             ]
-            found.setdefault(problem, line)["reasons"][reason] = {
+            lines.setdefault(problem, line)["reasons"][reason] = {
                 "rows": self.reasons[key],
-                "strongest": best,
+                "strongest": strongest,
             }
-        return list(found.values())
+        return list(lines.values())
 
 
-def near_problems(row: Row, index: Index, rules: Collection[str] = ()) -> list[Near]:
-    """Every problem that the row comes near, once for each reason, with the largest measure.
+def find_proximities(row: RowView, index: ProblemIndex, rules: Collection[str] = ()) -> list[Proximity]:
+    """Return every problem that the row comes near, once per reason, with the largest measure.
 
     Args:
         row: a row that the rules kept.
         index: of all problems.
-        rules: those that ran; the row is known to pass them.
+        rules: the rules that ran and that the row passed.
     """
-    found: dict[tuple[str, str, str], Near] = {}
-    for reason, match in matches(row, index, rules):
+    largest: dict[tuple[str, str, str], Proximity] = {}
+    for reason, match in proximity_matches(row, index, rules):
         key = (match.benchmark, match.task_id, reason)
-        near = Near(*key, round(match.measure, 4), match.text, row.id, row.source)
-        found[key] = max(found.get(key, near), near)
-    return list(found.values())
+        proximity = Proximity(*key, round(match.measure, 4), match.text, row.id, row.source)
+        largest[key] = max(largest.get(key, proximity), proximity)
+    return list(largest.values())
 
 
-def matches(row: Row, index: Index, rules: Collection[str]) -> Iterator[tuple[str, Match]]:
-    for name, check in CHECKS.items():
+def proximity_matches(
+    row: RowView, index: ProblemIndex, rules: Collection[str]
+) -> Iterator[tuple[str, ProblemMatch]]:
+    for name, check in CONTAMINATION_CHECKS.items():
         if name not in rules:
             yield from ((name, match) for match in check(row, index))
-    for match in covered(row, index):
+    for match in ngram_overlaps(row, index):
         if index.settings.near_ngram_coverage < match.measure <= index.settings.ngram_coverage:
             yield "near_ngrams", match
-    yield from (("near_code", match) for match in near_code(row, index))
+    yield from (("near_code", match) for match in similar_solutions(row, index))
     for name, _ in row.functions:
-        for number in index.names.get(plain_name(name), ()):
+        for number in index.names.get(normalized_name(name), ()):
             yield "same_name", index.match(number, f"has a function {name}")
 
 
-def near_code(row: Row, index: Index) -> Iterator[Match]:
-    """Solutions that a function of the row is written like: Jaccard similarity of `code_shingles`."""
+def similar_solutions(row: RowView, index: ProblemIndex) -> Iterator[ProblemMatch]:
+    """Find solutions similar to a function of the row, by Jaccard similarity of `code_shingles`."""
     for name, text in row.functions:
-        own = code_shingles(text)
-        for number in sorted(alike(own, index)):
-            other = index.solution_shingles[number]
-            shared = len(own & other)
-            similarity = shared / (len(own) + len(other) - shared)
+        shingles = code_shingles(text)
+        for number in sorted(candidate_problems(shingles, index)):
+            solution = index.solution_shingles[number]
+            shared = len(shingles & solution)
+            similarity = shared / (len(shingles) + len(solution) - shared)
             if similarity >= index.settings.near_code_similarity:
                 yield index.match(number, f"{name} is {similarity:.2f} like its solution", similarity)
 
 
-def alike(own: set[tuple[str, ...]], index: Index) -> set[int]:
-    """Problems whose solutions can reach the similarity; no other does.
+def candidate_problems(shingles: set[tuple[str, ...]], index: ProblemIndex) -> set[int]:
+    """Return the problems whose solutions can reach `near_code_similarity`; no other can.
 
-    One that does shares at least `least` of the row's shingles. So it holds one of any that are left when `least - 1`
-    are put aside: the most frequent ones (prefix filtering; Chaudhuri, Ganti, Kaushik 2006).
+    A solution that reaches it shares at least `least` of the function's shingles. So it holds at least one of
+    those that remain when the `least - 1` most frequent are put aside (prefix filtering; Chaudhuri, Ganti,
+    Kaushik 2006).
     """
-    least = max(1, math.ceil(index.settings.near_code_similarity * len(own) - 1e-9))
-    found = own & index.known_shingles
-    if len(found) < least:
+    least = max(1, math.ceil(index.settings.near_code_similarity * len(shingles) - 1e-9))
+    known = shingles & index.known_shingles
+    if len(known) < least:
         return set()
-    places = index.shingles
-    known = sorted(found, key=lambda shingle: len(places[shingle]))
-    return {number for shingle in known[: len(known) - least + 1] for number in places[shingle]}
+    problems = index.shingles
+    by_frequency = sorted(known, key=lambda shingle: len(problems[shingle]))
+    return {number for shingle in by_frequency[: len(known) - least + 1] for number in problems[shingle]}

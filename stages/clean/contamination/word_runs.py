@@ -1,36 +1,36 @@
-"""Hashes of runs of words over many texts at once: which of them hold a run that is looked for.
+"""Hash runs of words over many texts at once, to find the texts that may hold one of a set of runs.
 
-A run's hash is a polynomial modulo 2^64 (Karp and Rabin 1987), read off prefix sums: a few operations of numpy a byte,
-where the same in Python costs a string a word. Two runs may share a hash, so what is found is still to be compared; what
-is not found is not there.
+A run's hash is a polynomial modulo 2^64 (Karp and Rabin 1987), read off prefix sums. That is a few numpy
+operations per byte, where plain Python would build a string per word. Two runs may share a hash, so a hit
+must still be compared; a miss is certain.
 """
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from stages.clean.row import WORD
+from stages.clean.row import WORD_PATTERN
 
-BATCH_BYTES = 1 << 20  # of text at a time: memory is some forty bytes for each
+HASH_BATCH_BYTES = 1 << 20  # of text at a time; each takes some forty bytes of memory
 WORD_BYTES = np.zeros(256, dtype=bool)  # ASCII letters and digits, underscores, and bytes of other characters
 WORD_BYTES[[*b"0123456789_abcdefghijklmnopqrstuvwxyz", *range(128, 256)]] = True
-BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse
+SPAN_BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse
 FILTER_BITS = 21
 
 
-def powers(base: int, size: int) -> np.ndarray:
-    """uint64 [size]: 1, base, base^2, ... modulo 2^64."""
+def modular_powers(base: int, size: int) -> np.ndarray:
+    """Return 1, base, base^2, ... modulo 2^64; uint64 [size]."""
     values = np.full(size, base, dtype=np.uint64)
     values[:1] = 1
     return np.cumprod(values, dtype=np.uint64)
 
 
-BASE_POWERS = powers(BASE, BATCH_BYTES + 2)
-INVERSE_POWERS = powers(pow(BASE, -1, 1 << 64), BATCH_BYTES + 2)
+BASE_POWERS = modular_powers(SPAN_BASE, HASH_BATCH_BYTES + 2)
+INVERSE_POWERS = modular_powers(pow(SPAN_BASE, -1, 1 << 64), HASH_BATCH_BYTES + 2)
 
 
-def run_hashes(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """uint64 hashes of `values[start:end]`, for each start and end."""
+def span_hashes(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return the uint64 hash of `values[start:end]` for each start and end."""
     sums = np.zeros(len(values) + 1, dtype=np.uint64)
     np.cumsum(values * BASE_POWERS[: len(values)], out=sums[1:])
     hashes = (sums[ends] - sums[starts]) * INVERSE_POWERS[starts]
@@ -39,66 +39,67 @@ def run_hashes(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.n
     return hashes ^ (hashes >> np.uint64(29))
 
 
-class Words:
-    """Hashes of the lower-cased words of texts, a word a run of letters, digits and underscores of any alphabet."""
+class WordHashes:
+    """Hashes of the lower-cased words of texts: runs of letters, digits and underscores of any alphabet."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        """`texts` hold at most `BATCH_BYTES` bytes together, see `batches`."""
-        plain = [word_bytes(text) for text in texts]
-        data = np.frombuffer(b" ".join([b"", *plain, b""]), dtype=np.uint8)
+        """`texts` hold at most `HASH_BATCH_BYTES` bytes together, see `text_batches`."""
+        encoded = [word_bytes(text) for text in texts]
+        data = np.frombuffer(b" ".join([b"", *encoded, b""]), dtype=np.uint8)
         is_word = WORD_BYTES[data].view(np.int8)
         edges = np.flatnonzero(np.diff(is_word)) + 1
         starts, ends = edges[::2], edges[1::2]
-        self.hashes = run_hashes(data.astype(np.uint64), starts, ends)  # uint64 [words]
-        text_ends = np.cumsum([len(text) + 1 for text in plain])
-        self.texts = np.searchsorted(
-            text_ends, starts, side="right"
-        )  # int64 [words]: place of each word's text
+        self.hashes = span_hashes(data.astype(np.uint64), starts, ends)  # uint64 [words]
+        text_ends = np.cumsum([len(text) + 1 for text in encoded])
+        # int64 [words]: index of each word's text
+        self.texts = np.searchsorted(text_ends, starts, side="right")
 
     def runs(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """(hashes of all runs of `size` words of one text, places of their texts)."""
+        """Return (hashes of all runs of `size` words within a text, indexes of their texts)."""
         starts = np.arange(max(0, len(self.hashes) - size + 1))
         starts = starts[self.texts[starts] == self.texts[starts + size - 1]]
-        return run_hashes(self.hashes, starts, starts + size), self.texts[starts]
+        return span_hashes(self.hashes, starts, starts + size), self.texts[starts]
 
 
 def word_bytes(text: str) -> bytes:
-    """`text` in lower case, where all that is no byte of a word is ASCII."""
+    """Encode `text` in lower case such that every byte outside a word is ASCII."""
     if text.isascii():
         return text.encode().lower()
-    return " ".join(WORD.findall(text.lower())).encode("utf-8", "surrogatepass")
+    return " ".join(WORD_PATTERN.findall(text.lower())).encode("utf-8", "surrogatepass")
 
 
-def batches(texts: Sequence[str]) -> Iterator[list[int]]:
-    """Places of texts that are few enough for `Words`; a text that is too long alone is in none."""
-    chosen: list[int] = []
-    room = BATCH_BYTES
+def text_batches(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield indexes of texts in batches that fit `WordHashes`; a text too long for any batch is in none."""
+    batch: list[int] = []
+    room = HASH_BATCH_BYTES
     for place, text in enumerate(texts):
         size = (1 if text.isascii() else 4) * len(text) + 1
-        if size > BATCH_BYTES:
+        if size > HASH_BATCH_BYTES:
             continue
         if size > room:
-            yield chosen
-            chosen, room = [], BATCH_BYTES
-        chosen.append(place)
+            yield batch
+            batch, room = [], HASH_BATCH_BYTES
+        batch.append(place)
         room -= size
-    if chosen:
-        yield chosen
+    if batch:
+        yield batch
 
 
-class Runs:
+class WordRunSet:
     """A set of runs of `size` words, looked up by hash."""
 
     def __init__(self, runs: Sequence[str], size: int) -> None:
-        """`runs`: of exactly `size` words each, with spaces between."""
+        """`runs`: each of exactly `size` words, separated by spaces."""
         self.size = size
-        found = [Words([runs[place] for place in places]).runs(size)[0] for places in batches(runs)]
-        self.hashes = np.unique(np.concatenate([*found, np.empty(0, dtype=np.uint64)]))
-        self.filter = np.zeros(1 << FILTER_BITS, dtype=bool)  # most runs are told to be absent by this alone
+        hashes = [
+            WordHashes([runs[place] for place in places]).runs(size)[0] for places in text_batches(runs)
+        ]
+        self.hashes = np.unique(np.concatenate([*hashes, np.empty(0, dtype=np.uint64)]))
+        self.filter = np.zeros(1 << FILTER_BITS, dtype=bool)  # alone rules out most runs
         self.filter[self.hashes >> np.uint64(64 - FILTER_BITS)] = True
 
-    def texts(self, words: Words) -> set[int]:
-        """Places of the texts that may hold a run of this set."""
+    def texts(self, words: WordHashes) -> set[int]:
+        """Return the indexes of texts that may hold a run of this set."""
         hashes, texts = words.runs(self.size)
         places = np.flatnonzero(self.filter[hashes >> np.uint64(64 - FILTER_BITS)])
         hashes, texts = hashes[places], texts[places]

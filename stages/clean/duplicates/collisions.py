@@ -1,6 +1,6 @@
-"""All that is asked of Daft: the rows whose band keys collide. It runs on the native runner, and on Ray's under engine.kind=ray.
+"""Find the rows whose band keys collide, with Daft: on its native runner, or on Ray's where engine.kind=ray.
 
-Daft returns rows in any order, so the keys come back sorted, and equal keys by row.
+Daft returns rows in any order, so the result is sorted by key, then by row.
 """
 
 import daft
@@ -10,7 +10,7 @@ from daft import col
 
 
 def collisions(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that share a key with another row.
+    """Return the rows that share a key with another row.
 
     Args:
         keys: uint64 [n], band keys.

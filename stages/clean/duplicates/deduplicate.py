@@ -1,4 +1,4 @@
-"""Rules over all rows: exact copies, alpha-renamed copies, near duplicates; and which rows belong together."""
+"""Apply the rules over all rows (exact copies, renamed copies, near duplicates) and group related rows."""
 
 import hashlib
 import unicodedata
@@ -11,85 +11,72 @@ import numpy as np
 
 from stages.clean.duplicates.near_duplicates import (
     Components,
-    Near,
+    NearDuplicateGraph,
     Signatures,
-    bands_of,
+    configured_bands,
     near_components,
-    representatives,
+    representatives_by_label,
 )
 from stages.clean.settings import NearDuplicates
 
-SIZES = (
-    2,
-    3,
-    4,
-    5,
-    10,
-    20,
-    50,
-    100,
-    1000,
-    10_000,
-    100_000,
-)  # cluster sizes counted together: from each to the next
+# Lower bounds of the cluster size classes that are counted
+CLUSTER_SIZES = (2, 3, 4, 5, 10, 20, 50, 100, 1000, 10_000, 100_000)
 
 
-def normalized(text: str) -> str:
-    """Text in which exact copies are equal: NFC, no blank lines, no white space at the end of lines."""
+def normalize_text(text: str) -> str:
+    """Return text that is equal for exact copies: NFC, without blank lines and trailing white space."""
     lines = unicodedata.normalize("NFC", text).splitlines()
     return "\n".join([line.rstrip() for line in lines if not line.isspace() and line])
 
 
 def text_digest(text: str) -> bytes:
-    """128 bits of the normalized text."""
-    return hashlib.sha256(normalized(text).encode("utf-8", "surrogatepass")).digest()[:16]
+    """Return a 128-bit digest of the normalized text."""
+    return hashlib.sha256(normalize_text(text).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def equal_groups(keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Position of the row that stands for each row: of those with the same key the one with the lowest rank.
+def representatives_by_key(keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Return the position of each row's representative: the lowest-ranked row with the same key.
 
     Args:
-        keys: uint64 [n, 2]; a key of zeros stands for itself alone.
-        ranks: int [n], all different; the best row of a group has the lowest.
+        keys: uint64 [n, 2]; a row with an all-zero key represents itself.
+        ranks: int [n], all different; the best row has the lowest.
     """
     order = np.lexsort((ranks, keys[:, 1], keys[:, 0]))
     keys = keys[order]
-    new = np.ones(len(order), bool)
-    new[1:] = (keys[1:] != keys[:-1]).any(axis=1) | ~keys[1:].any(axis=1)
-    chosen = np.empty(len(order), np.int32)
-    chosen[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
-    return chosen
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (keys[1:] != keys[:-1]).any(axis=1) | ~keys[1:].any(axis=1)
+    representative = np.empty(len(order), np.int32)
+    representative[order] = order[np.flatnonzero(is_first)][np.cumsum(is_first) - 1]
+    return representative
 
 
-def ranks_of(validated: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """int [n]: 0 for the row that is kept before all others: validated, then longer, then lower id.
+def rank_rows(is_tested: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return int [n], the order in which rows are preferred (0 is best): tested, then longer, then lower id.
 
-    The completion's length goes first: a one-line wrapper whose prompt holds the function it calls is the
-    longer text, but the function itself is what there is to learn.
+    The completion's length counts before that of the whole text. A one-line wrapper whose prompt holds the
+    function it calls is the longer text, but the function itself is what there is to learn.
 
     Args:
-        validated: bool [n]: its tests passed, or, where none were run, it has some.
-        sizes: int [n, 2]: characters of the completion and of the whole text. Rows come sorted by id.
+        is_tested: bool [n]: the row's tests passed or, where no tests were run, it has some.
+        sizes: int [n, 2]: characters of the completion and of the whole text. Rows are sorted by id.
     """
-    order = np.lexsort((-sizes[:, 1], -sizes[:, 0], ~validated))  # stable: ids ascend
+    order = np.lexsort((-sizes[:, 1], -sizes[:, 0], ~is_tested))  # stable: ids ascend
     ranks = np.empty(len(order), np.int32)
     ranks[order] = np.arange(len(order), dtype=np.int32)
     return ranks
 
 
 @dataclass
-class Deduplicated:
-    """What became of rows; all arrays by row number."""
+class Deduplication:
+    """Result of the duplicate rules; arrays are indexed by row number."""
 
-    stands_for: np.ndarray  # int32, the row that is kept for a dropped one; itself for the others
-    rule: np.ndarray  # int16, place in the rules over all rows of the one that dropped it; -1: none
+    representative: np.ndarray  # int32, the row kept in place of a dropped one; otherwise the row itself
+    dropped_by: np.ndarray  # int16, index in `clean.duplicates` of the dropping rule, -1 if none
     component: np.ndarray  # int32, the representative of a kept row's component
-    clusters: dict[str, int] = field(default_factory=dict)  # rule -> groups of more than one row
-    largest: dict[str, int] = field(default_factory=dict)  # rule -> rows of its largest group
-    sizes: dict[str, dict[str, int]] = field(
-        default_factory=dict
-    )  # rule -> groups by the number of their rows
-    near: dict[str, Any] = field(default_factory=dict)  # bands, comparisons
+    clusters: dict[str, int] = field(default_factory=dict)  # rule -> clusters of more than one row
+    largest: dict[str, int] = field(default_factory=dict)  # rule -> rows of its largest cluster
+    sizes: dict[str, dict[str, int]] = field(default_factory=dict)  # rule -> size class -> clusters
+    near: dict[str, Any] = field(default_factory=dict)  # metrics of bands and comparisons
 
 
 def deduplicate(
@@ -99,74 +86,81 @@ def deduplicate(
     keys: dict[str, np.ndarray],
     signatures: Signatures,
     settings: NearDuplicates,
-) -> Deduplicated:
-    """Apply the rules over all rows, in order. Components are worked out whether or not near duplicates are dropped.
+) -> Deduplication:
+    """Apply the rules over all rows, in order, and find components, even if near duplicates are kept.
 
     Args:
-        passed: bool [n], rows that no rule on single rows dropped.
-        ranks: int [n], as of `ranks_of`.
-        keys: uint64 [n, 2] of `exact` and `ast`.
+        passed: bool [n], rows that passed the rules on single rows.
+        ranks: int [n], from `rank_rows`.
+        keys: rule (`exact`, `ast`) -> uint64 [n, 2].
     """
     size = len(passed)
     own = np.arange(size, dtype=np.int32)
-    result = Deduplicated(own, np.full(size, -1, np.int16), own.copy())
+    result = Deduplication(own, np.full(size, -1, np.int16), own.copy())
     alive = passed.copy()
-    near: Near | None = None
+    near: NearDuplicateGraph | None = None
     related = Components(size)
     for place, rule in enumerate(rules):
         rows = np.flatnonzero(alive).astype(np.int32)
         if rule == "near":
             near = near_components(signatures, alive, settings)
-            chosen = representatives(near.same.of[rows], ranks[rows])
+            representative = representatives_by_label(near.duplicates.labels[rows], ranks[rows])
         else:
-            chosen = equal_groups(keys[rule][rows], ranks[rows])
-        sizes = np.bincount(chosen, minlength=len(rows))
+            representative = representatives_by_key(keys[rule][rows], ranks[rows])
+        sizes = np.bincount(representative, minlength=len(rows))
         result.clusters[rule] = int((sizes > 1).sum())
         result.largest[rule] = int(sizes.max(initial=0))
-        result.sizes[rule] = histogram(sizes)
-        gone = chosen != np.arange(len(rows))
-        result.stands_for[rows[gone]] = rows[chosen[gone]]
-        result.rule[rows[gone]] = place
-        related.join(rows[gone], rows[chosen[gone]])
-        alive[rows[gone]] = False
+        result.sizes[rule] = cluster_size_counts(sizes)
+        is_copy = representative != np.arange(len(rows))
+        copies, originals = rows[is_copy], rows[representative[is_copy]]
+        result.representative[copies] = originals
+        result.dropped_by[copies] = place
+        related.join(copies, originals)
+        alive[copies] = False
     if near is None:
         near = near_components(signatures, alive, settings)
-    result.near = described(settings, near)
+    result.near = near_metrics(settings, near)
     assign_components(result, related, near, alive, keys["ast"], ranks)
     return result
 
 
 def assign_components(
-    result: Deduplicated,
+    result: Deduplication,
     related: Components,
-    near: Near,
+    near: NearDuplicateGraph,
     alive: np.ndarray,
     fingerprints: np.ndarray,
     ranks: np.ndarray,
 ) -> None:
-    """Name each kept row's component: related texts, and equal code where that is not dropped."""
+    """Set each kept row's component, which joins related texts, and equal code where it is not dropped."""
     rows = np.flatnonzero(alive).astype(np.int32)
-    related.join(np.arange(len(alive), dtype=np.int32), near.related.of)
-    related.join(rows, rows[equal_groups(fingerprints[rows], ranks[rows])])
-    result.component[rows] = rows[representatives(related.of[rows], ranks[rows])]
+    related.join(np.arange(len(alive), dtype=np.int32), near.related.labels)
+    related.join(rows, rows[representatives_by_key(fingerprints[rows], ranks[rows])])
+    result.component[rows] = rows[representatives_by_label(related.labels[rows], ranks[rows])]
 
 
-def histogram(sizes: np.ndarray) -> dict[str, int]:
-    """Clusters by the number of their rows: "2", "5-9", "100000-"."""
-    counts, _ = np.histogram(sizes, [*SIZES, np.inf])
-    names = [str(least) if most == least + 1 else f"{least}-{most - 1}" for least, most in pairwise(SIZES)]
-    return {name: int(count) for name, count in zip([*names, f"{SIZES[-1]}-"], counts, strict=True) if count}
+def cluster_size_counts(sizes: np.ndarray) -> dict[str, int]:
+    """Count clusters by size class: "2", "5-9", "100000-"."""
+    counts, _ = np.histogram(sizes, [*CLUSTER_SIZES, np.inf])
+    names = [
+        str(least) if most == least + 1 else f"{least}-{most - 1}" for least, most in pairwise(CLUSTER_SIZES)
+    ]
+    return {
+        name: int(count)
+        for name, count in zip([*names, f"{CLUSTER_SIZES[-1]}-"], counts, strict=True)
+        if count
+    }
 
 
-def described(settings: NearDuplicates, near: Near) -> dict[str, Any]:
-    """What the report needs for the S-curve of the bands, and what was compared."""
-    bands, rows = bands_of(settings)
+def near_metrics(settings: NearDuplicates, near: NearDuplicateGraph) -> dict[str, Any]:
+    """Return what the report needs for the S-curve of the bands, and the number of comparisons."""
+    bands, rows = configured_bands(settings)
     return {
         "permutations": bands * rows,
         "bands": bands,
         "rows_a_band": rows,
         "threshold": settings.threshold,
         "related": min(settings.related, settings.threshold),
-        "pairs_looked_at": near.looked_at,
-        "pairs_kept": near.pairs,
+        "pairs_looked_at": near.compared,
+        "pairs_kept": near.close_pairs,
     }

@@ -1,7 +1,8 @@
-"""Shingles of texts as 64-bit hashes, and their MinHash: numpy over whole batches, no Python loop per row.
+"""Hash the shingles of texts to 64 bits and compute their MinHash, with numpy over whole batches.
 
-Words are runs of letters, digits and underscores, and runs of punctuation: `a + b` and `a - b` differ. A shingle is
-`shingle_words` words in a row; a text with fewer words is one shingle, one without words has none.
+Words are runs of letters, digits and underscores, and runs of punctuation, so `a + b` and `a - b` differ. A
+shingle is `shingle_words` consecutive words; a text with fewer words is one shingle, a text without words has
+none.
 """
 
 from collections.abc import Sequence
@@ -9,20 +10,20 @@ from functools import lru_cache
 
 import numpy as np
 
-CHUNK_ROWS = 256  # texts to hash at a time: what is worked on stays in the processor's cache
+CHUNK_ROWS = 256  # texts hashed at a time, so that the data stays in the processor's cache
 SPACE, WORD, PUNCTUATION = 0, 1, 2
 BASE, WORD_BASE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 FNV_PRIME = np.uint64(0x100000001B3)
-TABLE_SHINGLES = 1 << 18  # of pairs compared at a time, unless one pair has more
-NONE = np.uint64(0xFFFFFFFFFFFFFFFF)  # no shingle: sorts behind all
+TABLE_SHINGLES = 1 << 18  # shingles of the pairs compared at a time, unless a single pair has more
+NO_SHINGLE = np.uint64(0xFFFFFFFFFFFFFFFF)  # no shingle: sorts last
 
 
 def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the shingles of each text, in the order of the text.
+    """Hash the shingles of each text, in text order.
 
     Returns:
-        uint64 [shingles of all texts], and int64 [n]: how many belong to each text. Different shingles have different
-        hashes but for a chance of 2^-64 a pair.
+        uint64 [shingles of all texts], and int64 [n]: how many belong to each text. Two different shingles
+        share a hash with a chance of 2^-64.
     """
     if not texts:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
@@ -36,14 +37,14 @@ def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndar
     words = hashed_words(values, starts)
     ends = np.searchsorted(starts, bounds)
     counts = np.diff(ends, prepend=0)
-    return run_hashes(words, counts, ends, size)
+    return shingle_run_hashes(words, counts, ends, size)
 
 
 def characters(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """(kind, value) of each character: small integers that differ between kinds, and unsigned ones that differ between
-    characters, 0 for white space.
+    """Return (kind, value) of each character: a small integer for its kind, and an unsigned integer that
+    differs between characters and is 0 for white space.
     """
-    if text.isascii():  # told by a table of bytes, ten times as fast
+    if text.isascii():  # a table of bytes is ten times as fast
         values = np.frombuffer(text.encode().translate(ascii_values()), np.uint8)
         return (values >> np.uint8(7)) + (values > 0), values
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -51,10 +52,10 @@ def characters(text: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hashed_words(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """A polynomial hash of each word, from sums over all characters up to its end and up to the last one's."""
+    """Return a polynomial hash of each word: prefix sum at its end minus that at the previous word's end."""
     if not len(starts):
         return np.zeros(0, np.uint64)
-    power, inverse = powers(len(values))
+    power, inverse = base_powers(len(values))
     sums = np.multiply(values, power[: len(values)], dtype=np.uint64)
     np.cumsum(sums, out=sums)
     words = np.diff(sums[np.append(starts[1:], len(values)) - 1], prepend=np.uint64(0))
@@ -62,10 +63,10 @@ def hashed_words(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return words
 
 
-def run_hashes(
+def shingle_run_hashes(
     words: np.ndarray, counts: np.ndarray, ends: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hash of each run of `size` words within a text of `counts` words that ends before word `ends`."""
+    """Hash each run of `size` words within a text; text i has `counts[i]` words, ending before `ends[i]`."""
     shingles = np.where(counts > 0, np.maximum(counts - size + 1, 1), 0)
     padded = np.concatenate([words, np.zeros(size, np.uint64)])
     runs = words.copy()
@@ -73,7 +74,7 @@ def run_hashes(
         runs *= WORD_BASE
         runs += padded[place : place + len(words)]
     first = ends - counts
-    for text in np.flatnonzero((counts > 0) & (counts < size)):  # short texts: nothing of the next one
+    for text in np.flatnonzero((counts > 0) & (counts < size)):  # short texts must not reach into the next
         run = np.uint64(0)
         with np.errstate(over="ignore"):
             for place in range(size):
@@ -81,12 +82,12 @@ def run_hashes(
         runs[first[text]] = run
     offsets = np.cumsum(shingles) - shingles
     places = np.arange(int(shingles.sum())) + np.repeat(first - offsets, shingles)
-    return mixed(runs[places]), shingles
+    return mix_bits(runs[places]), shingles
 
 
 @lru_cache(maxsize=1)
 def kinds_of_all() -> np.ndarray:
-    """The kind of each character, as `\\w` and `\\s` of Python's `re` have it; uint8 [0x110000]."""
+    """Return the kind of each character, as `\\w` and `\\s` of Python's `re` define it; uint8 [0x110000]."""
     letters = np.arange(0x110000, dtype=np.uint32).view("U1")
     kinds = np.full(len(letters), PUNCTUATION, np.uint8)
     kinds[np.char.isspace(letters)] = SPACE
@@ -97,8 +98,8 @@ def kinds_of_all() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def values_of_all() -> np.ndarray:
-    """A number for each character, uint32 [0x110000]: 0 for white space, below 128 for the letters and digits of ASCII, from
-    128 on for its punctuation, from 256 on for all else.
+    """Return a number for each character, uint32 [0x110000]: 0 for white space, below 128 for ASCII letters
+    and digits, from 128 for ASCII punctuation, from 256 for the rest.
     """
     kinds = kinds_of_all()
     values = np.arange(len(kinds), dtype=np.uint32)
@@ -112,13 +113,17 @@ def ascii_values() -> bytes:
     return values_of_all()[:256].astype(np.uint8).tobytes()
 
 
-def powers(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of BASE and of its inverse modulo 2^64, at least `size` of each."""
-    return powers_of(1 << max(16, (size - 1).bit_length())) if size < 1 << 24 else powers_of.__wrapped__(size)
+def base_powers(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return at least `size` powers of BASE and of its inverse, modulo 2^64."""
+    return (
+        cached_base_powers(1 << max(16, (size - 1).bit_length()))
+        if size < 1 << 24
+        else cached_base_powers.__wrapped__(size)
+    )
 
 
 @lru_cache(maxsize=4)
-def powers_of(size: int) -> tuple[np.ndarray, np.ndarray]:
+def cached_base_powers(size: int) -> tuple[np.ndarray, np.ndarray]:
     inverse = np.uint64(pow(int(BASE), -1, 1 << 64))
     both = []
     for base in (BASE, inverse):
@@ -128,8 +133,8 @@ def powers_of(size: int) -> tuple[np.ndarray, np.ndarray]:
     return both[0], both[1]
 
 
-def mixed(values: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): each bit depends on all."""
+def mix_bits(values: np.ndarray) -> np.ndarray:
+    """Apply splitmix64's finaliser (Steele, Lea, Flood 2014): each output bit depends on all input bits."""
     values = values ^ (values >> np.uint64(30))
     values *= np.uint64(0xBF58476D1CE4E5B9)
     values ^= values >> np.uint64(27)
@@ -140,20 +145,21 @@ def mixed(values: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def permutation_numbers(permutations: int) -> tuple[np.ndarray, np.ndarray]:
-    numbers = mixed(np.arange(1, 2 * permutations + 1, dtype=np.uint64)) >> np.uint64(32)
+    numbers = mix_bits(np.arange(1, 2 * permutations + 1, dtype=np.uint64)) >> np.uint64(32)
     both = numbers.astype(np.uint32)
     return both[:permutations] | np.uint32(1), both[permutations:]
 
 
 def minhash(hashes: np.ndarray, counts: np.ndarray, permutations: int) -> np.ndarray:
-    """MinHash values (Broder 1997): the least of `(hash ^ r) * a` over a row's shingles, for each pair of r and odd a.
+    """Compute MinHash values (Broder 1997): the least `(hash ^ r) * a` of a row's shingles, for each (r, odd
+    a).
 
     Args:
         hashes: uint64, the shingles of all rows.
-        counts: int64 [n], shingles of each row, none of them 0.
+        counts: int64 [n], number of shingles of each row, all above 0.
 
     Returns:
-        uint32 [permutations, n]: two rows agree in each value with the chance of their Jaccard similarity.
+        uint32 [permutations, n]: two rows agree in a value with a chance equal to their Jaccard similarity.
     """
     short = (hashes >> np.uint64(32)).astype(np.uint32)
     ends = np.cumsum(counts)
@@ -168,14 +174,14 @@ def minhash(hashes: np.ndarray, counts: np.ndarray, permutations: int) -> np.nda
 
 
 def band_keys(values: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """One 64-bit key for each band of each row.
+    """Compute a 64-bit key for each band of each row.
 
     Args:
         values: uint32 [permutations, n], with permutations >= bands * rows.
 
     Returns:
-        uint64 [bands, n]; equal keys within a band mean equal MinHash values (up to a 64-bit hash). The band's number
-        is part of the key: keys of two bands never meet on purpose.
+        uint64 [bands, n]; equal keys within a band mean equal MinHash values (up to a 64-bit hash). The
+        band's number is part of the key, so keys of different bands collide only by chance.
     """
     values = values[: bands * rows].reshape(bands, rows, values.shape[1])
     keys = np.repeat(np.arange(1, bands + 1, dtype=np.uint64)[:, None], values.shape[2], axis=1)
@@ -187,17 +193,18 @@ def band_keys(values: np.ndarray, bands: int, rows: int) -> np.ndarray:
 
 
 def shared_shares(hashes: np.ndarray, counts: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Exact Jaccard similarity of pairs of rows.
+    """Compute the exact Jaccard similarity of pairs of rows.
 
-    The shingles of a pair are a row of a table, the last bit of each telling its side. Sorted, neighbours that differ in
-    that bit alone are shared, and equal ones stand twice in one text. Many short sorts take a tenth of a long one.
+    The shingles of a pair fill a row of a table; the last bit of each marks its side. In a sorted row,
+    neighbours that differ only in that bit are shared, and equal neighbours are repeats within one text. Many
+    short sorts take a tenth of the time of one long sort.
 
     Args:
-        hashes, counts: shingles of some rows, as of `shingle_hashes`.
+        hashes, counts: shingles of some rows, as from `shingle_hashes`.
         left, right: int64 [pairs], positions of rows in `counts`.
 
     Returns:
-        float64 [pairs]; 0 where both have no shingle.
+        float64 [pairs]; 0 where neither row has a shingle.
     """
     sizes = counts[left] + counts[right]
     longest = np.argsort(-sizes, kind="stable")
@@ -207,9 +214,9 @@ def shared_shares(hashes: np.ndarray, counts: np.ndarray, left: np.ndarray, righ
         width = int(sizes[longest[start]])
         pairs = longest[start : start + max(1, TABLE_SHINGLES // width)]
         start += len(pairs)
-        table = np.full((len(pairs), width), NONE)
-        place(table, 0, hashes, counts, left[pairs], np.zeros(len(pairs), np.int64))
-        place(table, 1, hashes, counts, right[pairs], counts[left[pairs]])
+        table = np.full((len(pairs), width), NO_SHINGLE)
+        fill_side(table, 0, hashes, counts, left[pairs], np.zeros(len(pairs), np.int64))
+        fill_side(table, 1, hashes, counts, right[pairs], counts[left[pairs]])
         table.sort(axis=1)
         steps = table[:, 1:] ^ table[:, :-1]
         shared = np.count_nonzero(steps == 1, axis=1)
@@ -218,7 +225,7 @@ def shared_shares(hashes: np.ndarray, counts: np.ndarray, left: np.ndarray, righ
     return similarity
 
 
-def place(
+def fill_side(
     table: np.ndarray,
     side: int,
     hashes: np.ndarray,
@@ -226,7 +233,7 @@ def place(
     rows: np.ndarray,
     columns: np.ndarray,
 ) -> None:
-    """Write the shingles of each of `rows` into its row of `table`, from its column on."""
+    """Write the shingles of each of `rows` into its row of `table`, starting at its column."""
     sizes = counts[rows]
     before = np.cumsum(sizes) - sizes
     each = np.arange(int(sizes.sum()))

@@ -1,7 +1,7 @@
-"""Where personal data are in a text: addresses of mail and network, telephone, account and card numbers.
+"""Find personal data in a text: email and IP addresses, phone, account and card numbers.
 
-Names of people are not looked for: without a model no rule tells `April` from April. Left alone is what stands for no
-one: example.com, private and documentation addresses, 555 numbers, test cards, version numbers.
+Names of people are not searched for: without a model no rule can tell `April` from April. Values that belong
+to nobody are left alone: example.com, private and documentation addresses, 555 numbers, test cards, versions.
 """
 
 import ipaddress
@@ -22,8 +22,8 @@ PHONE = re.compile(
 IBAN = re.compile(r"(?<!\w)[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
 CARD = re.compile(r"(?<![\w.+-])[2-6](?:[ -]?[0-9]){12,18}(?![\w.-]?[0-9A-Za-z])")
 
-# Tops of domains that mail comes from; two letters are a country. `x@w.shape` and python@2.7 are none
-TOPS = frozenset(
+# Top-level domains of email addresses besides country codes. `x@w.shape` and python@2.7 are not addresses
+TOP_DOMAINS = frozenset(
     [
         "com",
         "org",
@@ -51,7 +51,7 @@ TOPS = frozenset(
         "live",
     ]
 )
-STAND_INS = frozenset(
+PLACEHOLDER_DOMAINS = frozenset(
     [
         "example",
         "test",
@@ -80,7 +80,7 @@ STAND_INS = frozenset(
         "website",
     ]
 )
-ROLES = frozenset(["git", "noreply", "no-reply", "hg", "svn"])
+ROLE_ACCOUNTS = frozenset(["git", "noreply", "no-reply", "hg", "svn"])
 TEST_CARDS = frozenset(
     [
         "4111111111111111",
@@ -105,21 +105,25 @@ TEST_IBANS = frozenset(
         "FR1420041010050500013M02606",
     ]
 )
-LARGEST_OF_A_VERSION = 30  # 1.2.3.4 with no number above this is taken for a version
+LARGEST_VERSION_NUMBER = 30  # 1.2.3.4 with no number above this counts as a version
 VERSION = re.compile(r"(?:version|ver|release|section|[=<>~!]=|[A-Za-z]/|\bv)[ \"':=]*$", re.IGNORECASE)
 
 
-def email(text: str) -> Iterator[Span]:
+def find_emails(text: str) -> Iterator[Span]:
     for match in EMAIL.finditer(text):
         labels = match[1].lower().split(".")
         role = match[0].partition("@")[0].lower()
-        stands_in = bool(STAND_INS & {*labels[-2:]}) or "example" in labels
-        if (labels[-1] in TOPS or len(labels[-1]) == 2) and role not in ROLES and not stands_in:
+        stands_in = bool(PLACEHOLDER_DOMAINS & {*labels[-2:]}) or "example" in labels
+        if (
+            (labels[-1] in TOP_DOMAINS or len(labels[-1]) == 2)
+            and role not in ROLE_ACCOUNTS
+            and not stands_in
+        ):
             yield Span(match.start(), match.end(), "email")
 
 
-def ip(text: str) -> Iterator[Span]:
-    """Addresses of the public network that are no versions and no name servers everyone knows."""
+def find_ips(text: str) -> Iterator[Span]:
+    """Find public addresses that do not look like version numbers."""
     for pattern in (IP4, IP6):
         for match in pattern.finditer(text):
             try:
@@ -128,20 +132,20 @@ def ip(text: str) -> Iterator[Span]:
                 continue
             if not address.is_global or address.is_multicast:
                 continue
-            if address.version == 4 and max(address.packed) <= LARGEST_OF_A_VERSION:
+            if address.version == 4 and max(address.packed) <= LARGEST_VERSION_NUMBER:
                 continue
             if not VERSION.search(text, max(0, match.start() - 20), match.start()):
                 yield Span(match.start(), match.end(), "ip")
 
 
-def phone(text: str) -> Iterator[Span]:
+def find_phones(text: str) -> Iterator[Span]:
     for match in PHONE.finditer(text):
         digits = re.sub(r"[^0-9]", "", match[0])
         if 10 <= len(digits) <= 15 and "555" not in (digits[-7:-4], digits[-10:-7]) and len(set(digits)) > 3:
             yield Span(match.start(), match.end(), "phone")
 
 
-def iban(text: str) -> Iterator[Span]:
+def find_ibans(text: str) -> Iterator[Span]:
     for match in IBAN.finditer(text):
         plain = match[0].replace(" ", "")
         number = "".join(str(int(c, 36)) for c in plain[4:] + plain[:4])
@@ -149,15 +153,15 @@ def iban(text: str) -> Iterator[Span]:
             yield Span(match.start(), match.end(), "iban")
 
 
-def card(text: str) -> Iterator[Span]:
-    """Numbers of the length and first digits of a card company whose check digit is right (Luhn)."""
+def find_cards(text: str) -> Iterator[Span]:
+    """Find numbers with the length and first digits of a card company and a correct check digit (Luhn)."""
     for match in CARD.finditer(text):
         digits = re.sub(r"[ -]", "", match[0])
-        if issued(digits) and luhn(digits) and digits not in TEST_CARDS:
+        if is_card_number(digits) and has_luhn_digit(digits) and digits not in TEST_CARDS:
             yield Span(match.start(), match.end(), "card")
 
 
-def issued(digits: str) -> bool:
+def is_card_number(digits: str) -> bool:
     lengths = {"4": (16, 19), "3": (14, 15, 16), "5": (16,), "2": (16,), "6": (16, 19)}
     if len(digits) not in lengths[digits[0]]:
         return False
@@ -170,7 +174,7 @@ def issued(digits: str) -> bool:
     )
 
 
-def luhn(digits: str) -> bool:
+def has_luhn_digit(digits: str) -> bool:
     total = 0
     for place, digit in enumerate(reversed(digits)):
         number = int(digit) * (1 + place % 2)
@@ -178,11 +182,11 @@ def luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-FINDERS: dict[str, Callable[[str], Iterator[Span]]] = {
-    "email": email,
-    "ip": ip,
-    "phone": phone,
-    "iban": iban,
-    "card": card,
+PERSONAL_FINDERS: dict[str, Callable[[str], Iterator[Span]]] = {
+    "email": find_emails,
+    "ip": find_ips,
+    "phone": find_phones,
+    "iban": find_ibans,
+    "card": find_cards,
 }
-PATTERNS = {"email": (EMAIL,), "ip": (IP4, IP6), "phone": (PHONE,), "iban": (IBAN,), "card": (CARD,)}
+PERSONAL_PATTERNS = {"email": (EMAIL,), "ip": (IP4, IP6), "phone": (PHONE,), "iban": (IBAN,), "card": (CARD,)}

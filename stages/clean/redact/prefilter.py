@@ -1,8 +1,9 @@
-"""One pattern for RE2 that matches wherever any of many Python patterns does, and is looked for in a whole column.
+"""Build RE2 patterns that match wherever any of many Python patterns does, to search a whole column at once.
 
-`re` tries thirty patterns one after another; RE2 runs their union as one automaton, in time linear in the text. It has
-no lookarounds and back references, and its classes are ASCII's; so each pattern is widened until RE2 can hold it. That a
-widened pattern misses nothing follows from each step: what asserts is dropped, what is a class grows.
+`re` tries thirty patterns one after another; RE2 runs their union as one automaton, in time linear in the
+text. RE2 has no lookarounds and back references, and its classes are ASCII, so each pattern is widened until
+RE2 can express it. A widened pattern misses nothing, because each step only widens: assertions are dropped,
+classes grow.
 """
 
 import re
@@ -12,7 +13,7 @@ from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 OTHERS = r"\x{80}-\x{10FFFF}"  # all that is not ASCII
-ANY = r"[^\n]"  # patterns are asked of single lines
+ANY = r"[^\n]"  # patterns run on single lines
 SPACES = r"\t\n\x0B\x0C\r "
 # Every character that a class of Python's holds, and some that it does not
 WIDE = {
@@ -23,11 +24,11 @@ WIDE = {
 # Some characters that a class of Python's holds, and no other: for classes that exclude them
 NARROW = {sre.CATEGORY_DIGIT: "0-9", sre.CATEGORY_WORD: "0-9A-Za-z_", sre.CATEGORY_SPACE: SPACES}
 # What `re.IGNORECASE` takes for an ASCII letter beside its other case; the test asks all of Unicode
-FOLDED = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}
+FOLDED_LETTERS = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}
 MOST_REPEATS = 32  # counting further makes automata that outgrow RE2's memory: 16 times slower
 
 
-def unions(patterns: Iterable[re.Pattern[str]], parts: int = 1) -> tuple[str, ...]:
+def pattern_unions(patterns: Iterable[re.Pattern[str]], parts: int = 1) -> tuple[str, ...]:
     """Patterns for RE2, one of which matches in every text in a line of which one of `patterns` matches."""
     wide = list(dict.fromkeys(widened(pattern) for pattern in patterns))
     return tuple("|".join(wide[part::parts]) for part in range(parts) if wide[part::parts])
@@ -51,7 +52,7 @@ def item(kind: Any, value: Any, folds: bool) -> str:
     if kind in (sre.AT, sre.ASSERT, sre.ASSERT_NOT):
         return ""
     if kind is sre.LITERAL:
-        return f"[{literal(value, folds)}]"
+        return f"[{literal_class(value, folds)}]"
     if kind in (sre.ANY, sre.NOT_LITERAL):
         return ANY
     if kind is sre.GROUPREF:
@@ -71,14 +72,14 @@ def item(kind: Any, value: Any, folds: bool) -> str:
     raise NotImplementedError(f"{kind} in a pattern of a detector")
 
 
-def literal(code: int, folds: bool) -> str:
+def literal_class(code: int, folds: bool) -> str:
     """One character, with those that it stands for where case is ignored, for the inside of a class."""
     if not folds:
         return rf"\x{{{code:X}}}"
     if code > 127:
         return OTHERS
     low = chr(code).lower()
-    return "".join(rf"\x{{{ord(c):X}}}" for c in {chr(code), low, low.upper(), *FOLDED.get(low, "")})
+    return "".join(rf"\x{{{ord(c):X}}}" for c in {chr(code), low, low.upper(), *FOLDED_LETTERS.get(low, "")})
 
 
 def char_class(members: list[tuple[Any, Any]], folds: bool) -> str:
@@ -86,12 +87,12 @@ def char_class(members: list[tuple[Any, Any]], folds: bool) -> str:
     parts = []
     for kind, value in members[excludes:]:
         if kind is sre.LITERAL:
-            parts.append(literal(value, folds and not excludes))
+            parts.append(literal_class(value, folds and not excludes))
         elif kind is sre.RANGE:
             first, last = value
             parts.append(rf"\x{{{first:X}}}-\x{{{last:X}}}")
             if folds and not excludes:
-                parts += [literal(code, True) for code in range(first, min(last, 127) + 1)]
+                parts += [literal_class(code, True) for code in range(first, min(last, 127) + 1)]
                 parts += [OTHERS] if last > 127 else []
         elif kind is sre.CATEGORY and value in WIDE:
             parts.append((NARROW if excludes else WIDE)[value])

@@ -1,6 +1,6 @@
-"""Replaces secrets and personal data in the texts of rows, so that code that parsed still does.
+"""Replace secrets and personal data in the texts of rows, such that code that parsed still parses.
 
-The placeholders are BigCode's where it has one (<KEY>, <PASSWORD>, <EMAIL>; bigcode-project/bigcode-dataset, pii).
+Placeholders are BigCode's where it has one (<KEY>, <PASSWORD>, <EMAIL>; in its dataset's `pii`).
 """
 
 import io
@@ -10,17 +10,17 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from itertools import accumulate
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.clean.code.syntax import FENCE, UnparsableError, parse
+from stages.clean.code.syntax import FENCED_BLOCK, UnparsableError, parse_python
 from stages.clean.redact import personal, prefilter, secrets
 from stages.clean.redact.secrets import Span
+from stages.clean.row import TextRecord
 from stages.clean.settings import Redaction
 
-PLACEHOLDERS = {
+REPLACEMENTS = {
     "key": "<KEY>",
     "password": "<PASSWORD>",
     "email": "<EMAIL>",
@@ -29,86 +29,86 @@ PLACEHOLDERS = {
     "iban": "<IBAN>",
     "card": "<CREDIT_CARD>",
 }
-SECRET = ("key", "password")
+SECRET_KINDS = ("key", "password")
 KEY_MARKS = ("PRIVATE KEY", "PuTTY-User-Key-File")
 
-Record = dict[str, Any]
 
-
-def wide_patterns(settings: Redaction) -> list[str]:
-    """Patterns for RE2: a text in which none matches holds nothing to redact."""
+def redaction_patterns(settings: Redaction) -> list[str]:
+    """Return patterns for RE2; a text that none of them matches holds nothing to redact."""
     names = tuple(settings.plugins) if settings.secrets else ()
-    return list(unions(names, tuple(settings.personal)))
+    return list(cached_patterns(names, tuple(settings.personal)))
 
 
 @cache
-def unions(plugins: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Three automata: one of all patterns is three times as slow as these together."""
-    secret = prefilter.unions(secrets.patterns(plugins), 2) if plugins else ()
-    own = [pattern for kind in kinds for pattern in personal.PATTERNS[kind]]
-    return (*secret, *prefilter.unions(own))
+def cached_patterns(plugins: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return three automata; a single one of all patterns is three times as slow as these together."""
+    secret = prefilter.pattern_unions(secrets.detector_patterns(plugins), 2) if plugins else ()
+    own = [pattern for kind in kinds for pattern in personal.PERSONAL_PATTERNS[kind]]
+    return (*secret, *prefilter.pattern_unions(own))
 
 
-def redacted(records: list[Record], settings: Redaction, layout: str) -> list[tuple[Record, Counter[str]]]:
-    """Records with placeholders, and how many of each kind each holds now.
+def redact_records(
+    records: list[TextRecord], settings: Redaction, layout: str
+) -> list[tuple[TextRecord, Counter[str]]]:
+    """Return each record with placeholders, and the number of replaced places by kind.
 
     Args:
-        records: prompt, completion, tests and messages of rows that `wide_patterns` match.
+        records: of rows that `redaction_patterns` match.
         layout: where a row's code is: whole | fenced.
     """
-    finder = Finder(
+    finder = SpanFinder(
         settings, [line for record in records for text in texts_of(record) for line in text.split("\n")]
     )
-    return [redacted_record(record, finder, layout) for record in records]
+    return [redact_record(record, finder, layout) for record in records]
 
 
-def texts_of(record: Record) -> Iterable[str]:
+def texts_of(record: TextRecord) -> Iterable[str]:
     yield from (record[name] for name in ("prompt", "completion", "tests") if record[name])
     yield from (m["content"] for m in record["messages"] or () if m and m["content"])
 
 
-class Finder:
-    """Finds what is to be replaced; secrets only in lines that the prefilter lets through, all of them at once."""
+class SpanFinder:
+    """Finds what to replace; secrets only in lines that pass the prefilter, run on all lines at once."""
 
     def __init__(self, settings: Redaction, lines: list[str]) -> None:
         self.names = tuple(settings.plugins) if settings.secrets else ()
-        self.finders = [personal.FINDERS[kind] for kind in settings.personal]
-        self.hot: set[str] = set()
+        self.finders = [personal.PERSONAL_FINDERS[kind] for kind in settings.personal]
+        self.suspicious: set[str] = set()  # lines that may hold a secret
         if self.names and lines:
             column = pa.array(lines, pa.large_string())
-            for pattern in unions(self.names, ()):
-                self.hot.update(column.filter(pc.match_substring_regex(column, pattern)).to_pylist())
+            for pattern in cached_patterns(self.names, ()):
+                self.suspicious.update(column.filter(pc.match_substring_regex(column, pattern)).to_pylist())
 
     def spans(self, text: str) -> list[Span]:
-        """Spans in order, none of which overlap: of two that would, a secret's, else the longer."""
+        """Return spans in order without overlaps: of two, a secret wins, otherwise the longer."""
         found = [span for finder in self.finders for span in finder(text)]
         lines = text.split("\n")
         starts = accumulate((len(line) + 1 for line in lines), initial=0)
         for start, line in zip(starts, lines, strict=False):
-            if line in self.hot:
-                for span in secrets.secrets_of(line, self.names):
+            if line in self.suspicious:
+                for span in secrets.find_secrets(line, self.names):
                     if any(mark in line[span.start : span.end] for mark in KEY_MARKS):
-                        found += secrets.key_body(text, start + span.end)
+                        found += secrets.key_body_spans(text, start + span.end)
                     else:
                         found.append(Span(start + span.start, start + span.end, span.kind))
         kept: list[Span] = []
-        for span in sorted(found, key=lambda s: (s.kind not in SECRET, s.start - s.end, s.start)):
+        for span in sorted(found, key=lambda s: (s.kind not in SECRET_KINDS, s.start - s.end, s.start)):
             if span.start < span.end and not any(span.start < k.end and k.start < span.end for k in kept):
                 kept.append(span)
         return sorted(kept)
 
 
-def redacted_record(record: Record, finder: Finder, layout: str) -> tuple[Record, Counter[str]]:
+def redact_record(record: TextRecord, finder: SpanFinder, layout: str) -> tuple[TextRecord, Counter[str]]:
     places: Counter[str] = Counter()
 
     def replaced(text: str | None, is_module: bool) -> str | None:
         spans = finder.spans(text) if text else []
         if not text or not spans:
             return text
-        blocks = [(0, len(text))] if is_module else [match.span(3) for match in FENCE.finditer(text)]
-        spans = harmless(text, spans, blocks)
+        blocks = [(0, len(text))] if is_module else [match.span(3) for match in FENCED_BLOCK.finditer(text)]
+        spans = safe_spans(text, spans, blocks)
         places.update(span.kind for span in spans)
-        return substituted(text, spans)
+        return substitute(text, spans)
 
     if record["messages"] is not None:
         messages = [m and {**m, "content": replaced(m["content"], False)} for m in record["messages"]]
@@ -120,39 +120,41 @@ def redacted_record(record: Record, finder: Finder, layout: str) -> tuple[Record
     )
     new["tests"] = replaced(record["tests"], True)
     if layout == "whole":
-        new |= dict(zip(("prompt", "completion"), halves(record, finder, places), strict=True))
+        new |= dict(zip(("prompt", "completion"), redact_module(record, finder, places), strict=True))
     return {**record, **new}, places
 
 
-def halves(record: Record, finder: Finder, places: Counter[str]) -> tuple[str | None, str | None]:
-    """Prompt and completion, which are one module together."""
+def redact_module(
+    record: TextRecord, finder: SpanFinder, places: Counter[str]
+) -> tuple[str | None, str | None]:
+    """Redact prompt and completion, which form one module."""
     prompt, completion = record["prompt"], record["completion"]
     cut = len(prompt or "")
-    behind = [Span(s.start + cut, s.end + cut, s.kind) for s in finder.spans(completion or "")]
-    spans = [*finder.spans(prompt or ""), *behind]
+    in_completion = [Span(s.start + cut, s.end + cut, s.kind) for s in finder.spans(completion or "")]
+    spans = [*finder.spans(prompt or ""), *in_completion]
     if not spans:
         return prompt, completion
     text = (prompt or "") + (completion or "")
-    spans = harmless(text, spans, [(0, len(text))])
+    spans = safe_spans(text, spans, [(0, len(text))])
     places.update(span.kind for span in spans)
     first = [s for s in spans if s.end <= cut]
     second = [Span(s.start - cut, s.end - cut, s.kind) for s in spans if s.start >= cut]
-    return prompt and substituted(prompt, first), completion and substituted(completion, second)
+    return prompt and substitute(prompt, first), completion and substitute(completion, second)
 
 
-def substituted(text: str, spans: list[Span]) -> str:
+def substitute(text: str, spans: list[Span]) -> str:
     parts, last = [], 0
     for start, end, kind in spans:
-        parts += [text[last:start], PLACEHOLDERS[kind]]
+        parts += [text[last:start], REPLACEMENTS[kind]]
         last = end
     return "".join(parts) + text[last:]
 
 
-def harmless(text: str, spans: list[Span], blocks: list[tuple[int, int]]) -> list[Span]:
-    """The spans whose replacement breaks no code.
+def safe_spans(text: str, spans: list[Span], blocks: list[tuple[int, int]]) -> list[Span]:
+    """Return the spans that can be replaced without breaking code.
 
-    A block that parses before and not after keeps what is replaced in its strings and comments: a number that is not
-    in quotes computes something. One that still does not parse is left as it is.
+    If a block parses before and not after, only spans in its strings and comments are replaced: an unquoted
+    number computes something. If it still does not parse, the block is left alone.
 
     Args:
         blocks: start and end of each piece of Python in the text.
@@ -162,10 +164,10 @@ def harmless(text: str, spans: list[Span], blocks: list[tuple[int, int]]) -> lis
             Span(s.start - start, s.end - start, s.kind) for s in spans if start <= s.start and s.end <= end
         ]
         block = text[start:end]
-        if not inside or not parses(block) or parses(substituted(block, inside)):
+        if not inside or not parses(block) or parses(substitute(block, inside)):
             continue
-        quoted = in_strings(block, inside)
-        if not parses(substituted(block, quoted)):
+        quoted = spans_in_strings(block, inside)
+        if not parses(substitute(block, quoted)):
             quoted = []
         left = {(s.start + start, s.end + start) for s in inside if s not in quoted}
         spans = [s for s in spans if (s.start, s.end) not in left]
@@ -174,14 +176,14 @@ def harmless(text: str, spans: list[Span], blocks: list[tuple[int, int]]) -> lis
 
 def parses(block: str) -> bool:
     try:
-        parse(textwrap.dedent(block))
+        parse_python(textwrap.dedent(block))
     except UnparsableError:
         return False
     return True
 
 
-def in_strings(block: str, spans: list[Span]) -> list[Span]:
-    """Spans that lie in a string or a comment."""
+def spans_in_strings(block: str, spans: list[Span]) -> list[Span]:
+    """Return the spans that lie in a string or a comment."""
     starts = list(accumulate((len(line) for line in block.splitlines(keepends=True)), initial=0))
     quoted = []
     try:

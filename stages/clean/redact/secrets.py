@@ -1,7 +1,8 @@
-"""Where secrets are in a text, told by the plugins of detect-secrets.
+"""Find secrets in a text with the plugins of detect-secrets.
 
-Their patterns alone are used, on single lines as there: nothing is verified over the network. Where a plugin's pattern
-has a group that is the secret, only that is replaced; GitHub's and GitLab's groups are prefixes.
+Only their patterns are used, on single lines as in detect-secrets: nothing is verified over the network.
+Where a pattern has a group for the secret, only the group is replaced; the groups of GitHub and GitLab are
+prefixes, so there the whole match is.
 """
 
 import re
@@ -14,7 +15,8 @@ from stages.clean.redact.prefilter import widened
 
 WHOLE_MATCH = {"GitHubTokenDetector", "GitLabTokenDetector"}
 PASSWORDS = {"BasicAuthDetector", "KeywordDetector"}
-GUESSES = {"KeywordDetector", "Base64HighEntropyString", "HexHighEntropyString"}  # no form of their own
+# Plugins whose secrets have no form of their own
+GUESSES = {"KeywordDetector", "Base64HighEntropyString", "HexHighEntropyString"}
 LONG_LINE = 2000  # characters
 EDGES = " \t\"'=:"
 KEY_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY|\Z")
@@ -22,7 +24,7 @@ KEY_BYTES = re.compile(r"\\[nrt]|([A-Za-z0-9+/=]{16,}(?:(?:\\n|\n[ \t]*)[A-Za-z0
 
 
 class Span(NamedTuple):
-    """A part of a text that is to be replaced."""
+    """A part of a text to replace."""
 
     start: int
     end: int
@@ -35,7 +37,8 @@ class Detector:
 
     name: str
     plugin: Any
-    patterns: tuple[tuple[re.Pattern[str], int], ...]  # and the group that is the secret, 0: all of the match
+    # Each pattern with the group that holds the secret, 0 for the whole match
+    patterns: tuple[tuple[re.Pattern[str], int], ...]
 
     @property
     def kind(self) -> str:
@@ -43,8 +46,8 @@ class Detector:
 
 
 @cache
-def detectors(names: tuple[str, ...]) -> tuple[Detector, ...]:
-    """The plugins of these names. Importing detect-secrets takes a quarter of a second: only where it is asked for."""
+def load_detectors(names: tuple[str, ...]) -> tuple[Detector, ...]:
+    """Load plugins by name. Importing detect-secrets takes a quarter of a second, so it happens only here."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
     from detect_secrets.plugins.keyword import QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP
 
@@ -63,17 +66,17 @@ def detectors(names: tuple[str, ...]) -> tuple[Detector, ...]:
     return tuple(found)
 
 
-def patterns(names: tuple[str, ...]) -> list[re.Pattern[str]]:
-    """Every pattern of the plugins of these names."""
-    return [pattern for detector in detectors(names) for pattern, _ in detector.patterns]
+def detector_patterns(names: tuple[str, ...]) -> list[re.Pattern[str]]:
+    """Return every pattern of the named plugins."""
+    return [pattern for detector in load_detectors(names) for pattern, _ in detector.patterns]
 
 
-def secrets_of(line: str, names: tuple[str, ...]) -> Iterator[Span]:
-    """Secrets of one line.
+def find_secrets(line: str, names: tuple[str, ...]) -> Iterator[Span]:
+    """Find the secrets in one line.
 
-    A comment that allows a secret (`pragma: allowlist secret`) is no reason to learn it.
+    A comment that allows a secret (`pragma: allowlist secret`) is ignored: the model must not learn it.
     """
-    for detector in detectors(names):
+    for detector in load_detectors(names):
         found = [
             (match, group)
             for pattern, group in detector.patterns
@@ -86,19 +89,19 @@ def secrets_of(line: str, names: tuple[str, ...]) -> Iterator[Span]:
         for match, group in found:
             values = [value for value in (match.groups() or (match[0],)) if value]
             if any(value in yielded and is_secret(value, line, detector) for value in values):
-                yield trimmed(match, group, detector.kind)
+                yield trimmed_span(match, group, detector.kind)
 
 
 def may_match(pattern: re.Pattern[str], line: str) -> bool:
-    """False where RE2, in linear time, sees that a pattern cannot match: some try each place to the end of the line."""
+    """Whether a pattern may match, by RE2 in linear time: with `re` some patterns take quadratic time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     return pc.match_substring_regex(pa.array([line]), widened(pattern))[0].as_py()
 
 
-def trimmed(match: re.Match[str], group: int, kind: str) -> Span:
-    """The span of a secret, without the quotes and signs that some patterns take along."""
+def trimmed_span(match: re.Match[str], group: int, kind: str) -> Span:
+    """Return the span of a secret without the quotes and signs that some patterns include."""
     group = group if match[group] else 0
     text = match[group]
     start = match.start(group) + len(text) - len(text.lstrip(EDGES))
@@ -106,10 +109,10 @@ def trimmed(match: re.Match[str], group: int, kind: str) -> Span:
 
 
 def is_secret(value: str, line: str, detector: Detector) -> bool:
-    """Whether detect-secrets's own heuristics let a value stand.
+    """Whether a value passes the heuristics of detect-secrets.
 
-    Its filter of indirect references (`x = f(...)`) is asked only about guesses: a key with a form of its own is one
-    wherever it is.
+    Its filter for indirect references (`x = f(...)`) applies only to guesses: a key with a form of its own is
+    a key wherever it stands.
     """
     from detect_secrets.filters import heuristic
 
@@ -131,8 +134,8 @@ def is_secret(value: str, line: str, detector: Detector) -> bool:
     )
 
 
-def key_body(text: str, start: int) -> Iterator[Span]:
-    """What stands between the lines that begin and end a private key, `start` being where the first is."""
+def key_body_spans(text: str, start: int) -> Iterator[Span]:
+    """Find the bytes of a private key between its first line, which ends at `start`, and its last."""
     end = KEY_END.search(text, start)
     for match in KEY_BYTES.finditer(text, start, end.start() if end else len(text)):
         if match[1]:

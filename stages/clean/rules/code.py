@@ -1,54 +1,55 @@
-"""Rules on code: is it Python, does it parse, is it written out, what does it say of itself, what does it touch."""
+"""Rules on code: language, syntax, comments, placeholders, docstrings, use of the system, licence."""
 
 import ast
 import re
 from collections.abc import Iterator
 
-from stages.clean.code.syntax import PYTHON, does_nothing
-from stages.clean.row import WORD, Row
+from stages.clean.code.scopes import FUNCTION_NODES
+from stages.clean.code.syntax import PYTHON_MARKS, does_nothing
+from stages.clean.row import WORD_PATTERN, RowView
 from stages.clean.rules.quotes import line_around, quote
 from stages.clean.rules.settings import Comments, Docstring, Language, Licence, Placeholder, System
 from stages.common.spdx import allows
 
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-# Expressions that only name values: a module of nothing else is data or prose that happens to parse.
+# Expressions that only name values: a module of nothing else is data, or prose that happens to parse.
 VALUES = (ast.Constant, ast.Name, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp)
 NAME_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 DOC_WORD = re.compile(r"[^\W_]+")
 FILLERS = frozenset(("a", "an", "the", "of", "for", "to", "this", "function", "method"))
-STOP_WORDS = frozenset(
-    ("the", "be", "to", "of", "and", "that", "have", "with", "a", "is", "in", "for")
-)  # eight are Gopher's
+# The first eight are Gopher's
+STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with", "a", "is", "in", "for"))
 SPDX_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([^\n*'\"]+)")
 
 
-def language(row: Row, settings: Language) -> str | None:
-    """Code in another language, no Python where there must be some, prose in another script or not in English."""
+def language(row: RowView, settings: Language) -> str | None:
+    """Drop code in another language, rows without required Python, prose in another script or not English."""
     if row.fences:
         others = [
-            (name, block) for name, block in row.fences if name not in settings.neutral and name not in PYTHON
+            (name, block)
+            for name, block in row.fences
+            if name not in settings.neutral and name not in PYTHON_MARKS
         ]
         other = sum(len(block) for _, block in others)
-        python = sum(len(block) for name, block in row.fences if name in PYTHON)
+        python = sum(len(block) for name, block in row.fences if name in PYTHON_MARKS)
         if other > settings.max_other_code_share * (other + python):
             name, block = max(others, key=lambda pair: len(pair[1]))
             return f"{other / (other + python):.2f} of its code is in another language, most of it {name}: {quote(block)}"
     tree = row.code.tree
     if settings.python and not row.code.error and (tree is None or not any(map(does_something, tree.body))):
-        return f"no Python in it: {quote(row.judged)}"
-    if tree is None and (found := markers(row.judged.lower(), settings)):
+        return f"no Python in it: {quote(row.checked_text)}"
+    if tree is None and (found := language_markers(row.checked_text.lower(), settings)):
         return f"looks like another language: {', '.join(map(repr, found))}"
     return prose_language(row, settings)
 
 
-def markers(text: str, settings: Language) -> list[str]:
-    """Markers of other languages in a text in lower case; one alone proves nothing."""
+def language_markers(text: str, settings: Language) -> list[str]:
+    """Return the markers of other languages in a lower-case text; a single one proves nothing."""
     found = [marker for marker in settings.markers if marker in text]
     return found if len(found) > 1 else []
 
 
-def prose_language(row: Row, settings: Language) -> str | None:
-    text = row.judged
+def prose_language(row: RowView, settings: Language) -> str | None:
+    text = row.checked_text
     if not text.isascii() and (runs := settings.other_letters.findall(text)):
         other, letters = sum(map(len, runs)), sum(map(str.isalpha, text))
         if other > settings.max_other_script_share * max(1, letters):
@@ -69,20 +70,20 @@ def does_something(statement: ast.stmt) -> bool:
     return not (isinstance(statement, ast.Expr) and isinstance(statement.value, VALUES))
 
 
-def parse(row: Row) -> str | None:
-    """The row's Python does not parse. A row without code passes."""
+def unparsable(row: RowView) -> str | None:
+    """Drop rows with Python that does not parse. A row without code passes."""
     return row.code.error or None
 
 
-def comments(row: Row, limits: Comments) -> str | None:
-    """Too many or too few of the lines of code are comments; lines within strings that begin with # count too."""
+def comments(row: RowView, limits: Comments) -> str | None:
+    """Drop code with too many or too few comment lines; lines in strings that begin with # count too."""
     if row.layout == "whole":
         lines = row.lines
     else:
         lines = [
             line
             for name, block in row.fences
-            if name in PYTHON
+            if name in PYTHON_MARKS
             for line in map(str.strip, block.splitlines())
             if line
         ]
@@ -97,16 +98,15 @@ def comments(row: Row, limits: Comments) -> str | None:
     return None
 
 
-def placeholder(row: Row, settings: Placeholder) -> str | None:
-    """Work left to the reader: a marker in the completion, or functions that do nothing."""
+def placeholder(row: RowView, settings: Placeholder) -> str | None:
+    """Drop work left to the reader: a marker in the completion, or functions that do nothing."""
     lowered = row.answer.lower()
     for pattern in settings.compiled:
         found = pattern.search(lowered)
         if found:
-            shown = (
-                row.answer if len(row.answer) == len(lowered) else lowered
-            )  # İ is two characters in lower case
-            return f"placeholder: {quote(line_around(shown, found.start()))}"
+            # Lower case can be longer: İ becomes two characters
+            quoted = row.answer if len(row.answer) == len(lowered) else lowered
+            return f"placeholder: {quote(line_around(quoted, found.start()))}"
     if settings.stubs and row.code.stub:
         return f"nothing but a stub in {quote(row.code.stub)}"
     if settings.stubs and row.code.tree and (stub := stub_class(row.code.tree)):
@@ -115,18 +115,22 @@ def placeholder(row: Row, settings: Placeholder) -> str | None:
 
 
 def stub_class(tree: ast.Module) -> str:
-    """Name of the last class if no method of any class does anything, and the module has no functions."""
+    """Return the last class's name if all methods are stubs and the module has no functions, otherwise ""."""
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    if not classes or any(isinstance(node, FUNCTIONS) for node in tree.body):
+    if not classes or any(isinstance(node, FUNCTION_NODES) for node in tree.body):
         return ""
-    methods = [node for owner in classes for node in owner.body if isinstance(node, FUNCTIONS)]
+    methods = [node for owner in classes for node in owner.body if isinstance(node, FUNCTION_NODES)]
     return classes[-1].name if methods and all(does_nothing(s) for m in methods for s in m.body) else ""
 
 
-def docstring(row: Row, limits: Docstring) -> str | None:
-    """The docstring of the last top-level function: there, neither too short nor too long, ASCII, with something to say."""
+def docstring(row: RowView, limits: Docstring) -> str | None:
+    """Drop rows whose last function has no docstring, or one too short, too long, not ASCII, or redundant."""
     tree = row.code.tree
-    last = next((node for node in reversed(tree.body) if isinstance(node, FUNCTIONS)), None) if tree else None
+    last = (
+        next((node for node in reversed(tree.body) if isinstance(node, FUNCTION_NODES)), None)
+        if tree
+        else None
+    )
     if last is None:
         return None
     text = ast.get_docstring(last, clean=False)
@@ -142,16 +146,16 @@ def docstring(row: Row, limits: Docstring) -> str | None:
         if share < limits.min_ascii_share:
             return f"{share:.2f} of its docstring is ASCII, less than {limits.min_ascii_share}: {quote(text)}"
     if limits.repeats_name:
-        said = {word.lower() for word in words} - FILLERS
-        if said <= {part.lower() for part in NAME_PART.findall(last.name)}:
+        telling = {word.lower() for word in words} - FILLERS
+        if telling <= {part.lower() for part in NAME_PART.findall(last.name)}:
             return f"the docstring of {last.name} only repeats its name: {quote(text)}"
     return None
 
 
-def system(row: Row, settings: System) -> str | None:
-    """Code that reaches for the system: imports of `modules`, uses of `calls` under whatever name they are imported."""
-    text = row.judged
-    if text.isascii() and not may_use(text, settings):  # Python folds letters of other alphabets into names
+def system(row: RowView, settings: System) -> str | None:
+    """Drop code that imports `modules` or uses `calls`, under whatever alias."""
+    text = row.checked_text
+    if text.isascii() and not may_use(text, settings):  # Python folds non-ASCII letters in names to ASCII
         return None
     tree = row.code.tree
     for node, name in used_names(tree) if tree else ():
@@ -163,18 +167,18 @@ def system(row: Row, settings: System) -> str | None:
 
 
 def may_use(text: str, settings: System) -> bool:
-    """Whether all parts of a forbidden name stand in a text."""
+    """Whether a text holds all parts of a forbidden name."""
     for clue in settings.clues:
         if clue in text:
-            words = set(WORD.findall(text))
+            words = set(WORD_PATTERN.findall(text))
             return any(parts <= words for parts in settings.parts)
     return False
 
 
 def used_names(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
-    """Modules imported, and dotted names with the aliases of imports resolved; bare names only where they are called."""
+    """Yield imported modules and dotted names with aliases resolved; bare names only where called."""
     aliases: dict[str, str] = {}
-    stars: list[str] = []  # modules whose names are all imported
+    stars: list[str] = []  # modules imported with *
     nodes = list(ast.walk(tree))
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -188,19 +192,19 @@ def used_names(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
                 aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 yield node, f"{node.module}.{alias.name}"
             stars += [node.module] * (node.names[0].name == "*")
-    defined = {node.name for node in nodes if isinstance(node, FUNCTIONS)}
+    defined = {node.name for node in nodes if isinstance(node, FUNCTION_NODES)}
     for node in nodes:
         target = node.func if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else node
         if isinstance(target, ast.Attribute) or (target is not node and isinstance(target, ast.Name)):
-            root, path = dotted(target)
+            root, path = dotted_path(target)
             if root in aliases or (not path and root and root not in defined):
                 yield target, ".".join([aliases.get(root, root), *path]).removeprefix("builtins.")
                 if root not in aliases:
                     yield from ((target, f"{module}.{root}") for module in stars)
 
 
-def dotted(node: ast.expr) -> tuple[str, list[str]]:
-    """`a` and `[b, c]` of the expressions `a.b.c` and `a.b(x).c`; an empty root where it does not begin with a name."""
+def dotted_path(node: ast.expr) -> tuple[str, list[str]]:
+    """Return `a` and `[b, c]` for `a.b.c` and `a.b(x).c`; the root is "" where no name comes first."""
     path: list[str] = []
     while isinstance(node, ast.Attribute | ast.Call):
         if isinstance(node, ast.Attribute):
@@ -209,14 +213,14 @@ def dotted(node: ast.expr) -> tuple[str, list[str]]:
     return (node.id if isinstance(node, ast.Name) else ""), path[::-1]
 
 
-def source_line(text: str, row: Row, number: int) -> str:
-    """A line of the module; fenced blocks are joined before they are parsed, so theirs are not found by number."""
+def source_line(text: str, row: RowView, number: int) -> str:
+    """Return a line of the module; for fenced code, numbered over joined blocks, the whole text."""
     lines = text.split("\n") if row.layout == "whole" else []
     return lines[number - 1] if number <= len(lines) else text
 
 
-def licence(row: Row, settings: Licence) -> str | None:
-    """The row's licence is not on the list, or a header in its code names another."""
+def licence(row: RowView, settings: Licence) -> str | None:
+    """Drop rows whose licence is not on the list, or whose code has a header that names another licence."""
     if settings.ids and not allows(settings.ids, row.licence):
         return f"licence {row.licence!r} is not one of clean.licence.allowed"
     code = row.text if row.layout == "whole" else "\n".join(block for _, block in row.fences)

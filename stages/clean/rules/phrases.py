@@ -1,11 +1,11 @@
-"""Phrases, names and letters that the rules on single rows look for by default; a preset can replace each list."""
+"""Default phrases, names and letters that the row rules search for; a preset can replace each list."""
 
-# Blocks in these languages stand beside Python without being an answer in another language: what it prints or reads.
+# Blocks in these languages may accompany Python (its output, its input) and do not count as another language.
 NEUTRAL = ("", "text", "txt", "plain", "plaintext", "output", "console", "shell", "bash", "sh", "json", "yaml", "toml",
            "csv", "markdown", "md", "diff", "pycon", "doctest", "none")  # fmt: skip
 MARKERS = ("#include <", "public static void", "system.out.print", "console.log(", "<?php", "<!doctype", "</div>",
            "using namespace", "using system;", "std::", "fmt.print", "func main()", "fn main()", "document.get")  # fmt: skip
-PLACEHOLDERS = (
+PLACEHOLDER_PATTERNS = (
     r"#\s*todo\b",
     r"(your|insert|add) (code|implementation|solution|logic) (goes )?here",
     r"(implement|fill) (this|me|in) (here|later)\b",

@@ -1,15 +1,15 @@
-"""Rules on what an assistant says about itself, and around its answer."""
+"""Rules on what an assistant says about itself and around its answer."""
 
 from collections.abc import Sequence
 
-from stages.clean.row import Row
+from stages.clean.row import RowView
 from stages.clean.rules.quotes import line_around, quote
 from stages.clean.rules.settings import Boilerplate, Refusal
 
 
-def refusal(row: Row, settings: Refusal) -> str | None:
-    """The assistant refuses, or speaks of itself as a model. A fenced program may print what it likes."""
-    text = plain(row.prose)
+def refusal(row: RowView, settings: Refusal) -> str | None:
+    """Drop answers that refuse or speak of the assistant as a model. A fenced program may print anything."""
+    text = fold_text(row.prose)
     for phrase in settings.phrases:
         place = text.find(phrase)
         if place >= 0:
@@ -19,21 +19,21 @@ def refusal(row: Row, settings: Refusal) -> str | None:
     return None
 
 
-def boilerplate(row: Row, settings: Boilerplate) -> str | None:
-    """Too many of the answer's lines are courtesies: what is left is not worth a row."""
-    if not first_of(plain(row.answer), settings.phrases):
+def boilerplate(row: RowView, settings: Boilerplate) -> str | None:
+    """Drop answers with too many lines of courtesies: the rest is not worth a row."""
+    if not first_phrase(fold_text(row.answer), settings.phrases):
         return None
-    found = [line for line in row.lines if first_of(plain(line), settings.phrases)]
+    found = [line for line in row.lines if first_phrase(fold_text(line), settings.phrases)]
     if len(found) > settings.max_line_share * len(row.lines):
         return f"{len(found)} of {len(row.lines)} lines are boilerplate: {quote(found[0])}"
     return None
 
 
-def first_of(text: str, phrases: Sequence[str]) -> str | None:
+def first_phrase(text: str, phrases: Sequence[str]) -> str | None:
     return next((phrase for phrase in phrases if phrase in text), None)
 
 
-def plain(text: str) -> str:
-    """Lower case, with straight apostrophes."""
+def fold_text(text: str) -> str:
+    """Return the text in lower case with straight apostrophes."""
     text = text.lower()
     return text if text.isascii() else text.replace("’", "'")

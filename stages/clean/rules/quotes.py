@@ -1,6 +1,6 @@
-"""How rules quote a row."""
+"""Quote parts of a row as evidence."""
 
-SHOWN = 160  # characters of a row that evidence quotes
+QUOTED_CHARACTERS = 160  # characters of a row that evidence quotes
 
 
 def line_around(text: str, place: int) -> str:
@@ -10,11 +10,11 @@ def line_around(text: str, place: int) -> str:
 
 
 def quote(text: str) -> str:
-    """`text` on one line, cut to what fits into a table."""
+    """Return `text` quoted on one line, cut to fit a table."""
     text = " ".join(text.split())
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
+    return repr(text if len(text) <= QUOTED_CHARACTERS else text[: QUOTED_CHARACTERS - 1] + "…")
 
 
-def around(text: str, place: int) -> str:
-    """A quote of the 40 characters on both sides of a place."""
+def quote_around(text: str, place: int) -> str:
+    """Quote the 40 characters on both sides of a place."""
     return quote(text[max(0, place - 40) : place + 40])

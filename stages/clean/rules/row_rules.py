@@ -1,19 +1,19 @@
-"""Rules on single rows: each returns the evidence why a row is dropped, or None. Thresholds: rules_settings.py.
+"""Rules on single rows by name: each returns the evidence for a drop, or None. Thresholds: rules/settings.py.
 
-A rule is a pure function of the row and its own settings. Rules about text see the module, or for conversations and
-fenced rows the assistant's answer (`Row.judged`); rules about length and repetition see the completion alone.
+A rule is a pure function of the row and its own settings. Rules about text see the module, or for
+conversations and fenced rows the assistant's answer (`RowView.checked_text`); rules about length and
+repetition see only the completion.
 """
 
 from collections.abc import Callable
 
-from stages.clean.row import Row
-from stages.clean.rules.code import comments, docstring, language, licence, parse, placeholder, system
+from stages.clean.row import RowView
+from stages.clean.rules.code import comments, docstring, language, licence, placeholder, system, unparsable
 from stages.clean.rules.prose import boilerplate, refusal
-from stages.clean.rules.quotes import quote as quote
 from stages.clean.rules.text import alphanumeric, blobs, empty, encoding, length, long_lines, repetition
 from stages.clean.settings import CleanSettings
 
-RULES: dict[str, Callable[[Row, CleanSettings], str | None]] = {
+RULE_FUNCTIONS: dict[str, Callable[[RowView, CleanSettings], str | None]] = {
     "empty": lambda row, _: empty(row),
     "length": lambda row, settings: length(row, settings.length),
     "long_lines": lambda row, settings: long_lines(row, settings.long_lines),
@@ -21,7 +21,7 @@ RULES: dict[str, Callable[[Row, CleanSettings], str | None]] = {
     "encoding": lambda row, settings: encoding(row, settings.encoding),
     "alphanumeric": lambda row, settings: alphanumeric(row, settings.alphanumeric),
     "blobs": lambda row, settings: blobs(row, settings.blobs),
-    "parse": lambda row, _: parse(row),
+    "parse": lambda row, _: unparsable(row),
     "language": lambda row, settings: language(row, settings.language),
     "comments": lambda row, settings: comments(row, settings.comments),
     "placeholder": lambda row, settings: placeholder(row, settings.placeholder),

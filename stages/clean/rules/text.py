@@ -1,4 +1,4 @@
-"""Rules on text as text: is there any, is it readable, is it long, does it repeat itself, is it data."""
+"""Rules on text as text: empty, unreadable, too long, repetitive, data."""
 
 import re
 from collections import Counter
@@ -6,55 +6,57 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from stages.clean.row import WORD, Row
-from stages.clean.rules.quotes import around, quote
+from stages.clean.row import WORD_PATTERN, RowView
+from stages.clean.rules.quotes import quote, quote_around
 from stages.clean.rules.settings import Alphanumeric, Blobs, Encoding, Length, LongLines, Repetition
 
-T = TypeVar("T")
-TOKEN = re.compile(r"\w+|[^\w\s]+")
-# Control characters but tab, line ends, vertical tab and form feed; U+FEFF inside a text; marks that show text in
-# another order than the one it is read in (Trojan Source, CVE-2021-42574); halves of surrogate pairs.
-CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-# What the continuation bytes 0x80 to 0xBF become in Latin-1, and in Windows-1252.
-TAIL = (
+Element = TypeVar("Element")
+LENGTH_TOKEN = re.compile(r"\w+|[^\w\s]+")
+# Control characters except tab, line ends, vertical tab and form feed; U+FEFF inside a text; marks that
+# display text in another order than it is read (Trojan Source, CVE-2021-42574); halves of surrogate pairs.
+INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# The continuation bytes 0x80 to 0xBF, read as Latin-1 or Windows-1252.
+CONTINUED = (
     "[\x80-\xbf"
     + bytes(b for b in range(0x80, 0xA0) if b not in b"\x81\x8d\x8f\x90\x9d").decode("cp1252")
     + "]"
 )
-# The characters that lead two, three and four bytes of UTF-8 so read. Ã, Â, â€, ðŸ and ï» say it at once; letters that
-# people write beside such signs must do so twice in a row (ftfy weighs them against each other for the same reason).
+# UTF-8 sequences of two, three and four bytes read that way. Ã, Â, â€, ðŸ and ï» are proof at once; letters
+# that people do write beside such signs must occur twice in a row (ftfy weighs them against each other for
+# the same reason).
 MOJIBAKE = re.compile(
-    f"[ÃÂ]{TAIL}|â€{TAIL}|ðŸ{TAIL}|ï»¿|ï¿½|(?:[ÐÑÎÏØÙ×]{TAIL}){{2,}}|(?:[ãäåæçèé]{TAIL}{TAIL}){{2,}}"
+    f"[ÃÂ]{CONTINUED}|â€{CONTINUED}|ðŸ{CONTINUED}|ï»¿|ï¿½"
+    f"|(?:[ÐÑÎÏØÙ×]{CONTINUED}){{2,}}|(?:[ãäåæçèé]{CONTINUED}{CONTINUED}){{2,}}"
 )
 NOT_ALPHANUMERIC = bytes(b for b in range(128) if not chr(b).isalnum())
-WHITE = b" \t\n\r\x0b\x0c"
-# StarCoder2 (arXiv 2402.19173, section on encoded data), but base64 goes over line ends only between whole lines of it.
+ASCII_WHITESPACE = b" \t\n\r\x0b\x0c"
+# StarCoder2 (arXiv 2402.19173, section on encoded data), but base64 crosses a line end only to a whole line.
 BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}={0,2}(?:\n[A-Za-z0-9+/]+={0,2})*")
-HEX = re.compile(r"(?:(?:0x|\\x)[0-9a-fA-F]{2}[,\s]*+){8,}")
-PAIRS = re.compile(r"[0-9a-fA-F]{2}(?:[ ,:]\s*+[0-9a-fA-F]{2}\b){7,}")  # ff 00 ff 00 ...
-UNICODE = re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}")
+HEX_BYTES = re.compile(r"(?:(?:0x|\\x)[0-9a-fA-F]{2}[,\s]*+){8,}")
+HEX_PAIRS = re.compile(r"[0-9a-fA-F]{2}(?:[ ,:]\s*+[0-9a-fA-F]{2}\b){7,}")  # ff 00 ff 00 ...
+UNICODE_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}")
 
 
-def empty(row: Row) -> str | None:
-    """Nothing to learn from: the completion (the assistant's turns) holds no letter, digit or operator."""
+def empty(row: RowView) -> str | None:
+    """Drop rows whose completion (the assistant's turns) is only white space."""
     return None if row.answer.strip() else "the completion is empty"
 
 
-def encoding(row: Row, limits: Encoding) -> str | None:
-    """Text that went through the wrong decoder, or that is no text at all."""
-    text = row.judged
-    if text.isascii() and not CONTROL.search(text):
+def encoding(row: RowView, limits: Encoding) -> str | None:
+    """Drop text that was decoded wrongly, or that is not text."""
+    text = row.checked_text
+    if text.isascii() and not INVISIBLE.search(text):
         return None
     for pattern, most, what in (
-        (CONTROL, limits.max_controls, "control characters"),
+        (INVISIBLE, limits.max_controls, "control characters"),
         (MOJIBAKE, limits.max_mojibake, "sequences of UTF-8 read as Latin-1"),
     ):
         found = list(pattern.finditer(text))
         if len(found) > most:
-            return f"{len(found)} {what}, more than {most}: {around(text, found[most].start())}"
+            return f"{len(found)} {what}, more than {most}: {quote_around(text, found[most].start())}"
     replacements = text.count("\ufffd")
     if replacements > limits.max_replacements:
-        place = around(text, text.index("\ufffd"))
+        place = quote_around(text, text.index("\ufffd"))
         return f"{replacements} replacement characters, more than {limits.max_replacements}: {place}"
     unprintable = sum(1 for character in text if not (character.isprintable() or character.isspace()))
     if unprintable > limits.max_unprintable_share * len(text):
@@ -62,8 +64,8 @@ def encoding(row: Row, limits: Encoding) -> str | None:
     return None
 
 
-def length(row: Row, limits: Length) -> str | None:
-    """Completion too short or too long, in characters, lines or tokens (`TOKEN`)."""
+def length(row: RowView, limits: Length) -> str | None:
+    """Drop completions too short or too long in characters, lines or tokens (`LENGTH_TOKEN`)."""
     characters = len(row.answer.strip())
     for value, unit, least, most in (
         (characters, "characters", limits.min_characters, limits.max_characters),
@@ -74,7 +76,7 @@ def length(row: Row, limits: Length) -> str | None:
         if value > most:
             return f"{value} {unit}, more than {most}"
     if limits.min_tokens or characters > limits.max_tokens:  # a token has at least one character
-        tokens = len(TOKEN.findall(row.answer))
+        tokens = len(LENGTH_TOKEN.findall(row.answer))
         if tokens < limits.min_tokens:
             return f"{tokens} tokens, fewer than {limits.min_tokens}"
         if tokens > limits.max_tokens:
@@ -82,9 +84,9 @@ def length(row: Row, limits: Length) -> str | None:
     return None
 
 
-def long_lines(row: Row, limits: LongLines) -> str | None:
-    """Lines that no person wrote: data, minified code."""
-    text = row.judged
+def long_lines(row: RowView, limits: LongLines) -> str | None:
+    """Drop rows with lines that no person wrote: data, minified code."""
+    text = row.checked_text
     mean = len(text) / (text.count("\n") + 1)
     if len(text) > limits.max_characters:
         longest = max(text.splitlines(), key=len, default="")
@@ -95,13 +97,13 @@ def long_lines(row: Row, limits: LongLines) -> str | None:
     return None
 
 
-def alphanumeric(row: Row, limits: Alphanumeric) -> str | None:
-    """Tables of signs, drawings, separators: few of its characters but white space are letters or digits."""
-    text = row.judged
+def alphanumeric(row: RowView, limits: Alphanumeric) -> str | None:
+    """Drop tables of signs, drawings and separators: few non-space characters are letters or digits."""
+    text = row.checked_text
     if text.isascii():
         data = text.encode("ascii")
         kept = len(data.translate(None, NOT_ALPHANUMERIC))
-        total = len(data.translate(None, WHITE))
+        total = len(data.translate(None, ASCII_WHITESPACE))
     else:
         kept = sum(map(str.isalnum, text))
         total = len(text) - sum(map(str.isspace, text))
@@ -110,14 +112,14 @@ def alphanumeric(row: Row, limits: Alphanumeric) -> str | None:
     return None
 
 
-def blobs(row: Row, limits: Blobs) -> str | None:
-    """Data written as text: base64, hexadecimal bytes, runs of \\u escapes."""
-    text, total = row.judged, 0
+def blobs(row: RowView, limits: Blobs) -> str | None:
+    """Drop data written as text: base64, hexadecimal bytes, runs of \\u escapes."""
+    text, total = row.checked_text, 0
     for pattern, kind, possible in (
         (BASE64, "base64", max(map(len, text.split()), default=0) >= 64),
-        (HEX, "hexadecimal", "0x" in text or "\\x" in text),
-        (PAIRS, "hexadecimal", True),
-        (UNICODE, "\\u escapes", "\\u" in text),
+        (HEX_BYTES, "hexadecimal", "0x" in text or "\\x" in text),
+        (HEX_PAIRS, "hexadecimal", True),
+        (UNICODE_ESCAPES, "\\u escapes", "\\u" in text),
     ):
         if not possible:
             continue
@@ -133,8 +135,8 @@ def blobs(row: Row, limits: Blobs) -> str | None:
     return None
 
 
-def repetition(row: Row, limits: Repetition) -> str | None:
-    """The same lines, or the same runs of words, again and again (duplicate lines and n-grams of Gopher)."""
+def repetition(row: RowView, limits: Repetition) -> str | None:
+    """Drop rows that repeat lines or runs of words (Gopher's duplicate lines and n-grams)."""
     lines = row.lines
     if len(lines) >= max(1, limits.min_lines):
         distinct = set(lines)
@@ -146,8 +148,8 @@ def repetition(row: Row, limits: Repetition) -> str | None:
             return f"{characters:.2f} of its characters stand in lines that repeat an earlier one: {quote(commonest(lines))}"
     if len(row.answer) < limits.min_words:
         return None
-    words, size = WORD.findall(row.answer.lower()), limits.ngram_words
-    if len(words) >= max(limits.min_words, size) and not varied(words, limits):
+    words, size = WORD_PATTERN.findall(row.answer.lower()), limits.ngram_words
+    if len(words) >= max(limits.min_words, size) and not rarely_repeats(words, limits):
         ngrams = list(zip(*(words[start:] for start in range(size)), strict=False))
         share = 1 - len(set(ngrams)) / len(ngrams)
         if share > limits.max_ngram_share:
@@ -157,14 +159,17 @@ def repetition(row: Row, limits: Repetition) -> str | None:
     return None
 
 
-def varied(words: list[str], limits: Repetition) -> bool:
-    """Whether pairs of words, which cost less, tell that few n-grams repeat: a pair's first place begins a new n-gram."""
+def rarely_repeats(words: list[str], limits: Repetition) -> bool:
+    """Whether word pairs, which are cheap, show that few n-grams repeat: a new pair begins a new n-gram.
+
+    The last `size - 2` pairs begin none.
+    """
     size = limits.ngram_words
     count, pairs = len(words) - size + 1, len(set(pairwise(words)))
-    return size > 1 and 1 - (pairs - (size - 2)) / count <= limits.max_ngram_share  # the last begin no n-gram
+    return size > 1 and 1 - (pairs - (size - 2)) / count <= limits.max_ngram_share
 
 
-def commonest(items: Sequence[T]) -> T:
-    """The most frequent item, the first of such."""
+def commonest(items: Sequence[Element]) -> Element:
+    """Return the most frequent item, the first on a tie."""
     counts = Counter(items)
     return max(counts, key=lambda item: counts[item])

@@ -1,0 +1,54 @@
+"""`clean.validation.judge`: the configuration records the judge's code exactly where clean runs the tests of rows."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stages.common.files import sha256_code
+from stages.common.stage import checked_overrides
+from stages.config.compose import composed
+from tests.helpers.tiny_project import REPOSITORY
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what the configuration is composed from, and of the folders it could depend on."""
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    for stage in ("judge", "evaluate"):
+        shutil.copytree(
+            REPOSITORY / "stages" / stage,
+            tmp_path / "stages" / stage,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def judge_hash(validate: str) -> str:
+    digest: str = composed(*checked_overrides([f"clean.validate={validate}"]))["clean"].validation.judge
+    return digest
+
+
+@pytest.mark.parametrize(("validate", "runs_rows"), [("none", False), ("tag", True), ("require", True)])
+def test_the_hash_of_the_judge_is_set_exactly_where_rows_are_run(
+    checkout: Path, validate: str, runs_rows: bool
+) -> None:
+    assert judge_hash(validate) == (sha256_code(REPOSITORY / "stages/judge") if runs_rows else "")
+
+
+@pytest.mark.parametrize("file", ["pool.py", "sandbox/supervisor.py", "extract/program.py"])
+def test_an_edit_of_the_judge_changes_the_hash(checkout: Path, file: str) -> None:
+    before = judge_hash("tag")
+    with (checkout / "stages/judge" / file).open("a") as source:
+        source.write("# an edit\n")
+    assert judge_hash("tag") != before, f"clean would keep results of a judge without the edit of {file}"
+    assert judge_hash("none") == "", "an edit of the judge must not rerun clean where no row is run"
+
+
+def test_an_edit_of_evaluate_does_not_change_the_hash(checkout: Path) -> None:
+    before = judge_hash("require")
+    for file in (checkout / "stages/evaluate").glob("*.py"):
+        file.write_text(file.read_text("utf-8") + "# an edit\n", "utf-8")
+    assert judge_hash("require") == before
