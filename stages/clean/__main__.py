@@ -38,10 +38,10 @@ from stages.clean.validate import sandbox_level
 from stages.clean.write import resolve_outcomes, write_rows
 from stages.common.engine import Engine, open_engine
 from stages.common.files import atomic_write, remove, unreadable_parquet, write_jsonl
+from stages.common.schema import BENCHMARK_FOLDER
 from stages.common.stage import Settings, run
 
 RAW_ROWS = "data/raw/rows.parquet"
-BENCHMARK_FOLDER = "data/benchmarks"
 CLEAN_FOLDER = "data/clean"
 PART_FOLDER = ".cache/clean"
 
@@ -78,7 +78,9 @@ def screen_rows(engine: Engine, folder: Path, settings: CleanSettings) -> RowTab
     """Run the first pass: apply the rules on single rows and write part files."""
     file = open_raw(RAW_ROWS)
     try:
-        parts = engine.map(make_part, row_group_tasks(file, RAW_ROWS, BENCHMARK_FOLDER, folder, settings))
+        parts = engine.map(
+            make_part, row_group_tasks(file, RAW_ROWS, str(BENCHMARK_FOLDER), folder, settings)
+        )
         return build_row_table(parts, file.metadata.num_rows, folder, RAW_ROWS)
     except pa.ArrowInvalid as error:
         raise unreadable_parquet(RAW_ROWS, error) from None

@@ -15,7 +15,7 @@ from typing import Any
 from stages.clean.code.scopes import (
     FUNCTION_NODES,
     IMPORT_NODES,
-    FunctionNode,
+    FunctionDefinition,
     Method,
     argument_names,
     bound_names,
@@ -23,7 +23,7 @@ from stages.clean.code.scopes import (
     inner_functions,
 )
 
-ComprehensionNode = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+ComprehensionExpression = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 CODE_WORD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\$\d+|\w+""")
 SKIPPED = ("ctx", "type_comment", "kind", "type_ignores")
 MAX_TREE_DEPTH = (
@@ -189,7 +189,7 @@ class CanonicalWriter:
         keys, patterns = (self.write_all(nodes, depth + 1) for nodes in (node.keys, node.patterns))
         return f"MatchMapping({keys},{patterns},{node.rest and self.name(node.rest)!r})"
 
-    def write_FunctionDef(self, node: FunctionNode, depth: int) -> str:
+    def write_FunctionDef(self, node: FunctionDefinition, depth: int) -> str:
         if depth > MAX_TREE_DEPTH:
             raise TooDeepError
         depth += 1
@@ -232,7 +232,7 @@ class CanonicalWriter:
         self.pop()
         return text
 
-    def write_ListComp(self, node: ComprehensionNode, depth: int) -> str:
+    def write_ListComp(self, node: ComprehensionExpression, depth: int) -> str:
         if depth > MAX_TREE_DEPTH:
             raise TooDeepError
         depth += 1

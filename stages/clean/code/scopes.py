@@ -5,7 +5,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+FunctionDefinition = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTION_NODES = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORT_NODES = (ast.Import, ast.ImportFrom)
 # Scopes of their own
@@ -117,7 +117,7 @@ class Method(NamedTuple):
     receivers: frozenset[str]
 
 
-def inner_functions(tree: ast.Module) -> Iterator[tuple[str, FunctionNode, Method | None]]:
+def inner_functions(tree: ast.Module) -> Iterator[tuple[str, FunctionDefinition, Method | None]]:
     """Find functions below the module's top level, inside at most `MAX_SCOPES` functions and classes.
 
     Yields:
@@ -141,7 +141,7 @@ def inner_functions(tree: ast.Module) -> Iterator[tuple[str, FunctionNode, Metho
             waiting += [(inner, prefix, owner, scopes) for inner in getattr(node, block, ())[::-1]]
 
 
-def as_function(node: FunctionNode, owner: ast.ClassDef) -> tuple[FunctionNode, Method]:
+def as_function(node: FunctionDefinition, owner: ast.ClassDef) -> tuple[FunctionDefinition, Method]:
     """Return a method as a function, and how it reaches its class, without changing the tree."""
     named = {d.id: d for d in node.decorator_list if isinstance(d, ast.Name) and d.id in DECORATORS}
     receivers = {owner.name}
