@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from stages.common.files import sha256_code
-from stages.common.stage import checked_overrides
-from stages.config.compose import composed
+from stages.common.stage import check_overrides
+from stages.config.compose import compose_config
 from tests.helpers.tiny_project import REPOSITORY
 
 
@@ -27,7 +27,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def judge_hash(validate: str) -> str:
-    digest: str = composed(*checked_overrides([f"clean.validate={validate}"]))["clean"].validation.judge
+    digest: str = compose_config(*check_overrides([f"clean.validate={validate}"]))["clean"].validation.judge
     return digest
 
 
