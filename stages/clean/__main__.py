@@ -27,7 +27,7 @@ from stages.clean.contamination.decontaminate import (
     count_by_benchmark,
     read_problems,
 )
-from stages.clean.duplicates.deduplicate import deduplicate, rank_rows
+from stages.clean.duplicates.deduplicate import deduplicate, preference_ranks
 from stages.clean.duplicates.near_duplicates import sorted_unique
 from stages.clean.funnel import Funnel, funnel_table, require_kept_rows
 from stages.clean.parts import make_part, row_group_tasks
@@ -98,7 +98,9 @@ def deduplicate_and_write(
     validated, rejections = validate_rows(row_table, settings) if runs_tests else (None, {})
     passed = row_table.dropped_by < 0
     passed[list(rejections)] = False
-    ranks = rank_rows(row_table.has_tests if validated is None else validated == PASSED, row_table.sizes)
+    ranks = preference_ranks(
+        row_table.has_tests if validated is None else validated == PASSED, row_table.sizes
+    )
     duplicates = deduplicate(
         settings.duplicates, passed, ranks, row_table.keys, row_table.signatures, settings.near_duplicates
     )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stages.clean.duplicates.deduplicate import (
     cluster_size_counts,
     normalize_text,
-    rank_rows,
+    preference_ranks,
     representatives_by_key,
     text_digest,
 )
@@ -348,7 +348,7 @@ def test_the_lowest_rank_stands_for_its_group(halves: list[int], rng: random.Ran
 
 def test_ranks_put_validated_rows_first_then_longer_ones() -> None:
     sizes = np.array([[5, 9], [7, 9], [5, 9], [5, 10], [1, 1]])
-    assert rank_rows(np.array([False] * 4 + [True]), sizes).tolist() == [3, 1, 4, 2, 0]
+    assert preference_ranks(np.array([False] * 4 + [True]), sizes).tolist() == [3, 1, 4, 2, 0]
 
 
 def test_representatives_of_labels() -> None:

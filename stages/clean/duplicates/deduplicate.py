@@ -50,7 +50,7 @@ def representatives_by_key(keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     return representative
 
 
-def rank_rows(is_tested: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def preference_ranks(is_tested: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return int [n], the order in which rows are preferred (0 is best): tested, then longer, then lower id.
 
     The completion's length counts before that of the whole text. A one-line wrapper whose prompt holds the
@@ -91,7 +91,7 @@ def deduplicate(
 
     Args:
         passed: bool [n], rows that passed the rules on single rows.
-        ranks: int [n], from `rank_rows`.
+        ranks: int [n], from `preference_ranks`.
         keys: rule (`exact`, `ast`) -> uint64 [n, 2].
     """
     size = len(passed)
