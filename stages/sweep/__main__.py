@@ -30,8 +30,8 @@ from stages.common.stage import MULTIRUN, check_overrides, errors_as_message, ru
 from stages.config.compose import register_params, validate_config
 from stages.sweep.mlflow_runs import best_outcome, close_run, open_run
 from stages.sweep.point import PointOutcome, run_point
+from stages.sweep.point_slots import count_slots, hold_slot, usable_cores
 from stages.sweep.results import Attempt, collect_results
-from stages.sweep.slots import count_slots, hold_slot, usable_cores
 from stages.sweep.spec import (
     SWEEP_SCRATCH,
     SweepSpec,

@@ -12,7 +12,7 @@ import yaml
 
 from stages.common.errors import UserError
 from stages.common.git import clean_commit, dvc_command, identity_options
-from stages.sweep.slots import visible_gpus
+from stages.sweep.point_slots import visible_gpus
 
 SWEEP_SCRATCH = Path(".cache/sweep")
 SWEEP_SECTIONS = ("hydra", "sweep")  # they steer the sweep and change no artifact

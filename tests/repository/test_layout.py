@@ -120,6 +120,21 @@ def test_what_runs_inside_the_sandbox_imports_nothing_else_of_ours(name: str) ->
     assert {other.stem for other in imports(file)} <= set(STANDARD_LIBRARY_ONLY)
 
 
+def test_one_name_for_one_thing() -> None:
+    """No function or class of stages/ has the name of another, and no file but those that every folder has."""
+    where: dict[str, list[str]] = {}
+    for file in files():
+        if file.name not in ("__init__.py", "__main__.py", "settings.py"):
+            where.setdefault(file.name, []).append(str(file))
+        for node in ast.parse((REPOSITORY / file).read_text("utf-8")).body:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+                and node.name != "main"
+            ):
+                where.setdefault(node.name, []).append(str(file))
+    assert {name: found for name, found in where.items() if len(found) > 1} == {}
+
+
 def test_the_check_sees_imports_in_functions() -> None:
     assert Path("stages/evaluate/transformers_backend.py") in imports(Path("stages/evaluate/generate.py"))
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from stages.sweep.__main__ import has_scheduler
-from stages.sweep.slots import count_slots, hold_slot, slot_share, visible_gpus
+from stages.sweep.point_slots import count_slots, hold_slot, slot_share, visible_gpus
 from tests.helpers.tiny_project import Done, Project
 from tests.helpers.toy_pipeline import (
     LOCK_ERROR,
@@ -160,7 +160,7 @@ def test_waiting_for_a_slot_is_announced(
 ) -> None:
     other = hold_slot(tmp_path, 1, ())
     other.__enter__()
-    monkeypatch.setattr("stages.sweep.slots.time.sleep", lambda _: other.__exit__(None, None, None))
+    monkeypatch.setattr("stages.sweep.point_slots.time.sleep", lambda _: other.__exit__(None, None, None))
     with hold_slot(tmp_path, 1, ()):
         pass
     assert capsys.readouterr().out == "sweep: other points occupy this machine; waiting for one to finish\n"
