@@ -459,7 +459,7 @@ def test_a_minimum_score_leaves_rows_out_by_name_and_reads_scores_that_are_text(
             "under the minimum of llm_judgement.logical_correctness.score": 1,
             row_errors.SCORE: 6,
         }
-        with pytest.raises(UserError, match="x, row 4: no number where a score is due"):
+        with pytest.raises(UserError, match="x, row 4: the score is not a number"):
             source_rows(source, files)
 
 
