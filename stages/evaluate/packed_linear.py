@@ -28,7 +28,7 @@ def pack_linears(model: nn.Module) -> nn.Module:
     """Replace the model's plain linear layers in place, unless the model is on another device.
 
     The operators are those that torch's own compiler uses on CPUs; if a build lacks them, nothing is
-    replaced.
+    replaced, nor are bfloat16 layers on a CPU whose kernels cannot multiply them (AVX2 alone).
     """
     plain = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
     if not torch.backends.mkldnn.is_available() or any(m.weight.device.type != "cpu" for m in plain.values()):
@@ -36,6 +36,8 @@ def pack_linears(model: nn.Module) -> nn.Module:
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return model
     for name, linear in plain.items():
+        if linear.weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            continue
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, PackedLinear(linear))
     return model

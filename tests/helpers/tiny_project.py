@@ -209,7 +209,8 @@ class Project:
     def run(self, *command: str, check: bool = False, env: dict[str, str] | None = None) -> Done:
         python = str(Path(os.environ[WARM], "python")) if self.warm and WARM in os.environ else sys.executable
         done = subprocess.run(
-            [python if word == sys.executable else word for word in command],
+            # Not within a command such as `unshare` or `prlimit`: a fork of the server would not be under it
+            [python if command[0] == sys.executable else command[0], *command[1:]],
             cwd=self.root,
             env={**environment(self.root, self.warm), **(env or {})},
             stdin=subprocess.DEVNULL,
