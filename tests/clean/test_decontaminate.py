@@ -222,6 +222,7 @@ def shipped() -> list[tuple[str, Problem]]:
     return [(s.name, found) for s in sources for found in parse_benchmark(s, resolve_source(s).files)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [method, inside])
 def test_every_solution_of_the_benchmarks_is_found_as_a_method_and_inside_a_function(
     wrap: Callable[[str], str], shipped: list[tuple[str, Problem]]

@@ -168,6 +168,7 @@ def test_most_unique_keys_are_dropped() -> None:
     assert len(drop_unique_keys(keys, np.arange(10_000))[0]) < 2500
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.text(max_size=60), st.integers(1, 6))
 def test_shingles_are_those_of_the_regular_expression(text: str, size: int) -> None:
@@ -290,6 +291,7 @@ def test_band_keys_differ_between_bands_and_values() -> None:
     assert len(np.unique(keys)) == 50 * 64 - 64 - 63
 
 
+@pytest.mark.slow
 def test_a_large_cluster_costs_no_more_than_as_many_single_rows() -> None:
     """20,000 rows, each pair at 0.9 or more: 200 million pairs, few of them compared."""
     rng = random.Random(0)

@@ -88,6 +88,7 @@ def cleaned_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, di
     return sha256_folder(folder / "data/clean"), json.loads(json.dumps(metrics))
 
 
+@pytest.mark.slow
 def test_clean_writes_the_same_bytes_on_every_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = cleaned_here(prepared(tmp_path / "one"), monkeypatch)
     with ThreadPoolExecutor() as pool:  # while Ray starts

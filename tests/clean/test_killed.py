@@ -91,6 +91,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_what_was_there_and_the_next_one_is_right(project: Path) -> None:
     expected = cleaned(Placeholder(stubs=False))
     before = cleaned(Placeholder())
@@ -119,6 +120,7 @@ def test_a_killed_run_leaves_what_was_there_and_the_next_one_is_right(project: P
     assert not unfinished.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_under_the_parts_is_one_message(project: Path, workers: int) -> None:
     before = sha256_folder(project / "data/clean")

@@ -28,6 +28,7 @@ def part_of(records: list[dict[str, Any]], folder: Path) -> parts.CleanedPart:
     return make_part(next(tasks))
 
 
+@pytest.mark.slow
 def test_a_row_takes_its_syntax_tree_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [record(f"{n:02}", r["prompt"], r["completion"]) for n, r in enumerate(generated_functions(20))]
     trees, digest = [], parts.text_digest

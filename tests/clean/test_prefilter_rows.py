@@ -226,6 +226,7 @@ def test_similar_solutions_are_those_of_plain_jaccard(
 SETS = st.sets(st.integers(0, 11), min_size=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(SETS, st.lists(SETS, max_size=12), st.sampled_from([0.05, 0.3, 0.5, 0.55, 0.7, 1.0]))
 def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int]], least: float) -> None:
@@ -270,6 +271,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_a_megabyte_that_holds_a_problem_many_times_takes_seconds(text: str) -> None:

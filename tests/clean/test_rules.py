@@ -321,6 +321,7 @@ PLANTED = {  # prompt, completion, and the preset in which a row of this kind is
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ROW_RULES)
 def test_a_row_of_each_kind_is_dropped_by_its_rule_in_a_preset(rule: str) -> None:
     prompt, completion, preset = PLANTED[rule]

@@ -170,6 +170,7 @@ MAKERS: list[Callable[[str], RowView]] = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.one_of(

@@ -102,6 +102,7 @@ def matching(pattern: re.Pattern[str]) -> st.SearchStrategy[str]:
     return st.from_regex(pattern).filter(lambda text: "\n" not in text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ALL, *PERSONAL_KINDS])
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())

@@ -407,6 +407,7 @@ def test_every_preset_decontaminates(folder: Path, monkeypatch: pytest.MonkeyPat
     assert (dropped.get("parse", {}).get("rule") == "parse") is (preset == "functions")
 
 
+@pytest.mark.slow
 def test_the_command_writes_metrics_and_a_failure_leaves_what_was_there(folder: Path) -> None:
     (folder / "reports").mkdir()
     (folder / "reports/config.yaml").write_text("clean: {}\nengine: {workers: 1}\n")

@@ -36,6 +36,7 @@ def test_characters(text: str, expected: str, kinds: dict[str, int]) -> None:
     assert counts == dict.fromkeys(kinds, 1)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_rows_are_changed_as_each_alone_would_be_and_only_once(texts: list[str]) -> None:
     rows = batch(*(record(str(n), text, text) for n, text in enumerate(texts)))

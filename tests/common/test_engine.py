@@ -73,6 +73,7 @@ def check_ray() -> None:
         check(engine, 2)
 
 
+@pytest.mark.slow
 def test_ray_maps_in_order_on_two_nodes() -> None:
     code = "from tests.common.test_engine import check_ray; check_ray()"  # Ray's connections outlive it in its process
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=120)

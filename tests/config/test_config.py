@@ -39,6 +39,7 @@ def composed() -> Iterator[Any]:
         yield lambda *overrides: compose("params", overrides=check_overrides(overrides))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_composes_and_validates(option: Path, composed: Any) -> None:
     sections = validate_config(composed(f"{option.parent}={option.name}"))
@@ -71,6 +72,7 @@ def test_one_file_adds_a_benchmark(composed: Any) -> None:
     assert mine["fetch"].sources == default["fetch"].sources
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.parent.name == "evaluate"], ids=str)
 def test_every_evaluate_option_fetches_its_benchmark(option: Path, composed: Any) -> None:
     sections = validate_config(composed(f"evaluate={option.name}"))
@@ -127,6 +129,7 @@ def test_unknown_key_on_the_command_line(override: str, message: str) -> None:
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "key"),
     [
@@ -189,6 +192,7 @@ def test_an_undeclared_section_cannot_be_read() -> None:
         settings.pack  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_command_writes_or_refuses(fresh: Project, tmp_path: Path) -> None:
     project = fresh.copy(tmp_path / "project")
     assert project.stage("config").status == 0

@@ -111,6 +111,7 @@ def packed(model):
     return pack_linears(copy.deepcopy(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3, 8, 64])
 def test_batched_tokens_equal_generate_one_by_one(model, packed, tokenizer, batch):
     ids = encode_prompts(prompts(20), tokenizer)
@@ -286,6 +287,7 @@ def test_each_completion_is_reported_as_soon_as_it_is_finished(tiny_model):
     assert [reported[index] for index in range(5)] == made
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_seed_problem_and_number_alone(tiny_model):
     raw = [row["prompt"] for row in generated_functions(4, 5)]
     hot = settings(temperature=1.0, batch_size=3)

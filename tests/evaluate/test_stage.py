@@ -129,6 +129,7 @@ def test_stage_writes_a_line_per_sample_and_its_metrics(
     assert "20% of the samples define no entry point" in printed
 
 
+@pytest.mark.slow
 def test_two_runs_differ_only_in_times(project: Path) -> None:
     evaluate()
     first = timeless(project)
@@ -168,6 +169,7 @@ def test_pass_at_k_without_enough_distinct_samples_is_refused(values: dict[str, 
         EvaluateSettings(**values)
 
 
+@pytest.mark.slow
 def test_an_interrupted_generation_resumes(project: Path) -> None:
     STOP_AFTER[0] = 3
     with pytest.raises(KeyboardInterrupt):
@@ -187,6 +189,7 @@ def test_an_interrupted_generation_resumes(project: Path) -> None:
     assert timeless(project) == resumed
 
 
+@pytest.mark.slow
 def test_changed_settings_or_model_start_over_after_an_interruption(project: Path) -> None:
     STOP_AFTER[0] = 3
     with pytest.raises(KeyboardInterrupt):
@@ -254,6 +257,7 @@ def test_a_weak_sandbox_is_refused_or_marked(project: Path, capsys: pytest.Captu
     assert "warning: judged at level C" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_results_stay_when_judging_fails(project: Path) -> None:
     evaluate()
     before = samples(project)

@@ -135,6 +135,7 @@ def theirs(shelf: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, l
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_fetch_reads_the_rows_that_datasets_reads(
     name: str, shelf: Site, theirs: Mapping[str, list[str]], tmp_path: Path
@@ -298,6 +299,7 @@ def test_a_file_of_two_commits_is_downloaded_once_unless_its_copy_was_changed(br
         assert len(site.gets("/x.jsonl")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "answers", "message"),
     [
@@ -368,6 +370,7 @@ def test_the_cards_licence_is_compared_before_any_file_is_downloaded(brought: An
         assert site.gets("/x.jsonl") == []
 
 
+@pytest.mark.slow
 def test_the_lock_records_what_was_requested_and_what_it_resolved_to(tmp_path: Path) -> None:
     given = {"name": "set", "kind": "hub", "repo": "me/set", "revision": COMMIT, "licence": "MIT", "configuration": "big", "split": "train"}  # fmt: skip
     place = stage_folder(tmp_path, {"fetch": {"sources": [given], "benchmarks": {}}})
@@ -385,6 +388,7 @@ def test_the_lock_records_what_was_requested_and_what_it_resolved_to(tmp_path: P
     assert lock["bytes"] == len(lines("1") + lines("2", "3"))
 
 
+@pytest.mark.slow
 def test_a_preset_that_forbids_commercial_use_says_so_before_any_download(tmp_path: Path) -> None:
     preset = yaml.safe_load((REPOSITORY / "conf/fetch/evol-instruct-python-1k.yaml").read_text("utf-8"))
     (given,) = preset["sources"]
@@ -404,6 +408,7 @@ def test_a_preset_that_forbids_commercial_use_says_so_before_any_download(tmp_pa
     assert (lock["licence"], lock["forbids"]) == ("CC-BY-NC-SA-4.0", "commercial use")
 
 
+@pytest.mark.slow
 def test_lock_and_report_record_sources_and_formats_of_every_kind(tmp_path: Path) -> None:
     texts, folder = [lines("1", "2"), gzip.compress(csv("3")), lzma.compress(lines("4"))], tmp_path / "data/sources"  # fmt: skip
     folder.mkdir(parents=True)
@@ -463,6 +468,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 """
 
 
+@pytest.mark.slow
 def test_a_large_file_goes_to_disk_and_not_through_memory(tmp_path: Path) -> None:
     large = bytes(112 << 20)
     repositories = {REPO: {"x.jsonl": large}}

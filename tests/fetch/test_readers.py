@@ -152,6 +152,7 @@ def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.fetch.arrow_rows.MAX_ROW_BYTES", 2 * 2**20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packer", ["plain", "gz", "zst"])
 @pytest.mark.parametrize("writer", [name for name in WRITERS if name != "lines without a last end"])
 def test_a_row_that_is_too_big_is_one_bad_row_between_good_ones(
@@ -224,6 +225,7 @@ def noise() -> list[dict]:
     return [{"text": made.randbytes(375).hex()} for _ in range(4000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packer", ["gz", "bz2", "xz", "zst"])
 @pytest.mark.parametrize("writer", ["lines", "array", "csv", "arrow stream"])
 def test_rows_before_the_cut_of_a_packed_file_are_kept(writer: str, packer: str, noise: list[dict]) -> None:

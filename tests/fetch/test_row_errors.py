@@ -123,6 +123,7 @@ def test_a_bad_row_is_a_counted_drop_or_an_error_that_names_file_and_row(
     assert "set fetch.on_bad_row=drop" in message
 
 
+@pytest.mark.slow
 def test_the_stage_lists_what_it_drops_and_writes_nothing_where_bad_rows_are_errors(tmp_path: Path) -> None:
     rows = [{"text": "a"}, {"text": None}, {"text": "b"}, {"text": [1]}, {"text": "a"}]
     path = tmp_path / "data/sources/x.jsonl"

@@ -96,6 +96,7 @@ def test_a_path_that_is_not_a_readable_file_says_what_it_is(sources: Path) -> No
     refused(source(path="data/sources/l*p", sha256=SUM), "data/sources/loop is a loop of symbolic links")
 
 
+@pytest.mark.slow
 def test_a_file_without_a_sum_is_pinned_by_the_dvc_file_beside_it(sources: Path) -> None:
     (sources / "x.jsonl").write_text("one", "utf-8")
     (sources / "folder/sub").mkdir(parents=True)

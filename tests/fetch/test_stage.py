@@ -402,6 +402,7 @@ def test_members_are_globs_and_a_missing_one_names_the_nearest() -> None:
         match_names(names, ["a/x.pi"], "w")
 
 
+@pytest.mark.slow
 def test_a_cached_wheel_that_was_changed_is_fetched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,6 +448,7 @@ def place(tmp_path: Path) -> Path:
     return stage_folder(tmp_path, {"fetch": {"sources": [pypi, mine], "benchmarks": {"tiny": suite}}})
 
 
+@pytest.mark.slow
 def test_fetch_writes_rows_benchmarks_and_lock_the_same_twice(place: Path) -> None:
     done = run_stage(place, "fetch")
     assert done.returncode == 0, done.stderr
@@ -471,6 +473,7 @@ def test_fetch_writes_rows_benchmarks_and_lock_the_same_twice(place: Path) -> No
     assert [sha256_file(place / out) for out in outs] == first
 
 
+@pytest.mark.slow
 def test_the_examples_of_sources_run(tmp_path: Path) -> None:
     """conf/fetch/file.yaml and mixture.yaml on the files that they name, benchmarks left out."""
     (tmp_path / "data/sources").mkdir(parents=True)
@@ -509,6 +512,7 @@ def refused(place: Path, *message: str, env: dict[str, str] | None = None) -> No
     assert not (place / "reports/fetch.json").exists()
 
 
+@pytest.mark.slow
 def test_a_changed_file_a_cut_line_a_missing_file_and_no_network_are_refused(place: Path) -> None:
     file = place / "data/sources/x.jsonl"
     pinned, cut = sha256_file(file), b'{"instruction": "Add.", "outp'
@@ -529,6 +533,7 @@ def test_a_changed_file_a_cut_line_a_missing_file_and_no_network_are_refused(pla
     refused(place, "pip could not download pkg==1.0. Is there a network")
 
 
+@pytest.mark.slow
 def test_a_data_set_is_fetched_from_the_hub_at_its_commit(tmp_path: Path) -> None:
     script = b"open('executed', 'w')\n"
     files = {"data/a.parquet": parquet([ALPACA]), "data/b.jsonl": lines({"text": "x"}), "set.py": script}

@@ -31,8 +31,6 @@ from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.judge_samples import LIMITS, SUM, TEST, command_line, descendants, needs_bwrap, wait_for
 from tests.helpers.tiny_project import Project
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -60,6 +58,7 @@ def problem(test: str, name: str = "solve", prompt: str = "") -> Problem:
 
 
 # One line per verdict: part of its reason, and the completion.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "reason", "completion"),
     [
@@ -152,6 +151,7 @@ def test_semantics_of_a_call(judge_c: JudgeProcess, test: str, completion: str, 
     assert verdict.verdict == word, verdict
 
 
+@pytest.mark.slow
 def test_a_comparison_that_hangs_in_c_code_is_a_cpu_timeout() -> None:
     one = problem("    assert set(candidate()) == {1}\n")
     colliding = "def solve():\n    return [i * (2**61 - 1) for i in range(1, 90_000)]\n"
@@ -446,6 +446,7 @@ HALF = """
 SLEEPS_A_LITTLE = "    import time\n    time.sleep(0.02)\n    return sum(numbers)\n"
 
 
+@pytest.mark.slow
 def test_verdicts_do_not_depend_on_the_machines_load() -> None:
     """Verdicts and reasons are the same with two endless loops per core beside the judge."""
     wrong = ["    return 1", "    return 1 / 0", "    return (", "", "    import os\n    os.abort()"]
@@ -531,6 +532,7 @@ def benchmark_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_command_line_judges_both_kinds_of_lines(tmp_path: Path, benchmark_file: Path) -> None:
     samples = tmp_path / "samples.jsonl"
     rows = [
@@ -547,6 +549,7 @@ def test_command_line_judges_both_kinds_of_lines(tmp_path: Path, benchmark_file:
     assert list(lines[0]) == ["task_id", "completion", "model", "verdict", "reason", "cpu_s", "wall_s"]
 
 
+@pytest.mark.slow
 def test_command_line_reads_gzip_and_a_task_id_in_another_case(tmp_path: Path, benchmark_file: Path) -> None:
     samples = tmp_path / "samples.jsonl.gz"
     rows = [{"task_id": "Sum", "completion": None, "solution": "def solve(xs):\n    return sum(xs)"}]
@@ -558,6 +561,7 @@ def test_command_line_reads_gzip_and_a_task_id_in_another_case(tmp_path: Path, b
     assert (line["task_id"], line["verdict"]) == ("Sum", "passed")
 
 
+@pytest.mark.slow
 def test_command_line_works_without_a_pipeline_run(fresh: Project, tmp_path: Path) -> None:
     """The benchmark comes from its pinned source in conf/, and only the output is written."""
     project = fresh.copy(tmp_path / "project")
@@ -612,6 +616,7 @@ def test_a_file_left_by_a_candidate_is_gone_for_the_next(judge_a: JudgeProcess) 
     assert read.reason == "FileNotFoundError: [Errno 2] No such file or directory: '/tmp/left'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--isolation", "C", "--allow-weak-sandbox"]], ids=["auto", "C"])
 def test_a_killed_judge_leaves_nothing(tmp_path: Path, benchmark_file: Path, options: list[str]) -> None:
     samples = tmp_path / "samples.jsonl"

@@ -15,6 +15,7 @@ TESTS = Path(__file__).resolve().parents[1]
 ARMS_TIMER = {"SampleJudge", "run_test", "run_inputs", "time_limit"}
 
 
+@pytest.mark.slow
 def test_sigprof_kills_the_judges_process_and_not_pytest() -> None:
     """90,000 integers that all hash alike: one call of `set` in C code, which looks at no signal handler."""
     colliding = "def solve():\n    return [i * (2**61 - 1) for i in range(1, 90_000)]\n"

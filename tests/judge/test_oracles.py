@@ -182,6 +182,7 @@ def test_a_forged_batch_does_not_pass(judge: JudgeProcess, reply: dict[str, Any]
     assert "a reply of its own" in found[1] or "that no encoder writes" in found[1]
 
 
+@pytest.mark.slow
 @needs_bwrap
 @pytest.mark.parametrize(
     "path",
@@ -237,6 +238,7 @@ def test_expected_answers_may_come_from_the_canonical_solution(judge: JudgeProce
     assert verdict_and_reason(judge, matched, "def solve(x):\n    return x\n")[0] == "wrong_answer"
 
 
+@pytest.mark.slow
 def test_the_self_test_covers_problems_with_inputs() -> None:
     pool = Pool(detect("C"), LIMITS, workers=1)
     wrong = replace(SUM, task_id="wrong", expected="[3, 0, 6]")

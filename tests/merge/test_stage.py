@@ -31,8 +31,6 @@ from stages.train.__main__ import main as train
 from tests.helpers.merge_models import run_children, split_weight_file
 from tests.helpers.train_workplace import train_settings, workplace, write_packs
 
-pytestmark = pytest.mark.slow
-
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 UP = "model.layers.1.mlp.up_proj"
 WEIGHTS = "model.safetensors"
@@ -66,6 +64,7 @@ def factors(name: str, file: str = "adapter_model.safetensors") -> tuple[torch.T
     return a, b
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quantization",
     [
@@ -92,6 +91,7 @@ def test_the_round_trip_of_one_weight_equals_loading_the_model(
     assert len(quantized) == (0 if quantization.quantization == "none" else 14)
 
 
+@pytest.mark.slow
 def test_merged_model_is_the_trained_one(place: Path) -> None:
     metrics = main(settings())
     assert (metrics["base"], metrics["gate"], metrics["split"]) == ("dequantized", "passed", "validation")
@@ -331,6 +331,7 @@ def test_an_update_is_what_peft_merges(tiny_model: Path, tmp_path: Path, options
         assert not torch.allclose(base[name].float(), expected[name], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -491,6 +492,7 @@ def children(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return run_children(tmp_path_factory.mktemp("children"), trained)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_one_weight_for_any_number_of_shards(children: dict[str, Any]) -> None:
     few, many = children["2 shards"], children["4 shards"]
     assert few["shard_mib"] == many["shard_mib"] > 20

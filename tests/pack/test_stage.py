@@ -42,8 +42,6 @@ from stages.pack.token_store import COLUMN_TYPES, StoredDocuments, TokenStore
 from tests.common.test_engine import two_nodes
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
-pytestmark = pytest.mark.slow
-
 CASES = st.integers(8, 300).flatmap(
     lambda capacity: st.tuples(
         st.just(capacity), st.lists(st.integers(1, capacity), max_size=200), st.sampled_from([0, 0, 1, 2, 5])
@@ -568,6 +566,7 @@ def pack_on_ray(folder: Path) -> str:
     return sha256_folder(folder / "data/packed")
 
 
+@pytest.mark.slow
 def test_packed_bytes_are_the_same_on_every_engine(stage):
     rows = [complete(row, number, None) for number, row in enumerate(generated_functions(60))]
     schema = row_schema().append(pa.field("component", pa.string(), nullable=False))

@@ -74,6 +74,7 @@ def code_of(stage: str) -> set[Path]:
     return {f for f in seen if (REPOSITORY / f).stat().st_size}  # an empty __init__.py decides nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", NAMES)
 def test_every_file_that_a_stage_imports_is_a_dep(stage: str) -> None:
     deps = [Path(dep) for dep in entry(stage)["deps"]]

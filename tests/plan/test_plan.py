@@ -218,6 +218,7 @@ def test_the_tutorial_is_the_published_configuration(repository: None) -> None:
     assert (train.max_tokens, train.max_steps) == (0, 0)
 
 
+@pytest.mark.slow
 def test_the_plan_finds_the_faults_of_the_tutorial(tutorial: Any) -> None:
     found, facts = tutorial.warnings, tutorial.facts
     assert tutorial.data.origin == "stand-ins"

@@ -161,6 +161,7 @@ def test_the_alias_moves_and_the_reason_is_in_the_version(
     assert version.last_updated_timestamp > made.last_updated_timestamp  # when: MLflow's own time
 
 
+@pytest.mark.slow
 def test_a_worse_candidate_is_refused_each_time(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     first = register(store, set(range(10)))
     main([])
@@ -185,6 +186,7 @@ def test_a_champion_that_is_the_candidate_stays(store: Store, capsys: pytest.Cap
     assert dict(store.client.get_model_version(NAME, "1")) == before
 
 
+@pytest.mark.slow
 def test_samples_of_a_deleted_run_are_still_read_and_missing_ones_are_named(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +207,7 @@ def test_samples_of_a_deleted_run_are_still_read_and_missing_ones_are_named(
     assert champion(store) == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "uri", "message"),
     [
@@ -233,6 +236,7 @@ def test_errors_are_one_message(
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_exit_status_of_the_command(store: Store) -> None:
     register(store, set(range(10)))
     main([])

@@ -72,6 +72,7 @@ class Page(HTMLParser):
             self.texts[self.open[-1]][-1] += data
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_content_of_the_files(folder: Path) -> None:
     page = report()
     assert "passed;" not in page  # with one sample a problem its verdict says it
@@ -128,6 +129,7 @@ def test_every_changed_problem_is_shown_with_both_completions(folder: Path) -> N
     assert page.texts["summary"][1:7] == [f"HumanEval/{i} " for i in (3, 5, 7, 8, 9, 1)]
 
 
+@pytest.mark.slow
 def test_model_output_is_never_markup(folder: Path) -> None:
     page = report(title="a <i>title</i> & more")
     assert SLOT not in page
@@ -140,6 +142,7 @@ def test_model_output_is_never_markup(folder: Path) -> None:
     assert any(SLOT in text for text in parsed.texts["pre"])
 
 
+@pytest.mark.slow
 def test_the_page_is_self_contained(folder: Path) -> None:
     parsed = Page(report())
     pictures = [link for link in parsed.links if link.startswith("data:image/png;base64,")]
@@ -150,6 +153,7 @@ def test_the_page_is_self_contained(folder: Path) -> None:
     assert len(parsed.ids) == len(set(parsed.ids))
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(folder: Path) -> None:
     report()
     first = {path: path.read_bytes() for path in files()}
@@ -466,6 +470,7 @@ def test_caveats_name_what_makes_a_score_doubtful(folder: Path) -> None:
     assert levels == "The base model was judged at isolation level B, the tuned model at level C."
 
 
+@pytest.mark.slow
 def test_an_unusual_or_unchecked_merge_is_mentioned(folder: Path) -> None:
     path = Path("reports/merge.json")
     metrics, others = json.loads(path.read_text()), find_caveats(read_report_inputs())
@@ -515,6 +520,7 @@ def test_a_benchmark_that_clean_did_not_compare_has_no_clean_part(folder: Path) 
     assert not any(key.startswith("clean") for key in scores.report_metrics(inputs, compared, None))
 
 
+@pytest.mark.slow
 def test_without_a_clean_problem_there_is_no_clean_part(folder: Path) -> None:
     lines = [{**NEAR[0], "task_id": f"HumanEval/{i}"} for i in range(12)]
     Path("data/clean/near.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -55,6 +55,7 @@ def run(suite: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_by_a_signal_ends_the_run_as_a_failure(suite: Path) -> None:
     for name in ("a", "b", "c"):
         (suite / f"tests/test_{name}.py").write_text(DEADLY, "utf-8")
@@ -63,6 +64,7 @@ def test_a_worker_that_is_killed_by_a_signal_ends_the_run_as_a_failure(suite: Pa
     assert "crashed while running 'tests/test_" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_fails_at_its_time_limit(suite: Path) -> None:
     (suite / "tests/test_endless.py").write_text(ENDLESS, "utf-8")
     done = run(suite)

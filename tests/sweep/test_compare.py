@@ -15,8 +15,6 @@ import yaml
 from stages.sweep.compare import format_experiments, parse_experiments
 from tests.helpers.tiny_project import REPOSITORY, Project
 
-pytestmark = pytest.mark.slow
-
 TERMINAL = 160
 OBJECTIVE = "reports/evaluate/tuned.json:pass_at_1"
 POINTS = {(8, 2e-4): 0.05, (16, 2e-4): 0.25, (8, 4e-4): 0.125}  # rank and learning rate: the tuned pass@1
@@ -55,6 +53,7 @@ def edit(path: Path, values: dict[str, Any]) -> None:
     path.write_text(text, "utf-8")
 
 
+@pytest.mark.slow
 def test_the_table_has_scores_losses_and_swept_values_and_fits(sweep: Project) -> None:
     done = sweep.stage("sweep.compare")
     assert done.status == 0, done.text
@@ -81,6 +80,7 @@ def test_errors_of_dvc_exp_show_are_passed_on(sweep: Project) -> None:
     assert done.err.startswith("error: `dvc exp show` failed: ERROR: unrecognized arguments: --nonsense")
 
 
+@pytest.mark.slow
 def test_dvc_exp_show_as_documented_has_every_parameter_once(sweep: Project) -> None:
     command = documented("docs/versions.md", "dvc exp show --only-changed --drop")
     shown = sweep.run("bash", "-c", f"{command} --csv", check=True).out
@@ -123,6 +123,7 @@ def fields(curve: dict[str, Any]) -> set[str]:
     return {row["field"] for row in points} if field == "dvc_inferred_y_value" else {field}
 
 
+@pytest.mark.slow
 def test_plots_of_two_experiments_are_overlaid(sweep: Project) -> None:
     first, second, _ = (name(*point) for point in POINTS)
     shown = json.loads(sweep.dvc("plots", "diff", first, second, "--json").out)

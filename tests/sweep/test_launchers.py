@@ -23,8 +23,6 @@ from tests.helpers.toy_pipeline import (
     without_hashes,
 )
 
-pytestmark = pytest.mark.slow
-
 FOUR = ["rank-4", "rank-5", "rank-6", "rank-7"]
 
 
@@ -47,6 +45,7 @@ def check_sweep(project: Project, done: Done, names: list[str], before: dict[str
     ]
 
 
+@pytest.mark.slow
 def test_four_at_once(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
     before = user_files(project)
@@ -58,6 +57,7 @@ def test_four_at_once(toy: Project, tmp_path: Path) -> None:
     assert set(own) <= {len(slot_share(here, number, 4)) for number in range(4)}, "the points share the cores"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
 def test_a_launcher_of_the_command_line(toy: Project, tmp_path: Path, launcher: str) -> None:
     project = toy.copy(tmp_path / "project")
@@ -66,6 +66,7 @@ def test_a_launcher_of_the_command_line(toy: Project, tmp_path: Path, launcher: 
     check_sweep(project, done, FOUR[:2], before)
 
 
+@pytest.mark.slow
 def test_slurm_gets_one_job_per_point(toy: Project, tmp_path: Path) -> None:
     """Without Slurm: only what is passed to sbatch."""
     project = toy.copy(tmp_path / "project")

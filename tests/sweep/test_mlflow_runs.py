@@ -55,6 +55,7 @@ def report(folder: Path) -> Path:
     return folder / "page"
 
 
+@pytest.mark.slow
 def test_a_run_that_another_sweep_made_is_nested(spec: SweepSpec, tmp_path: Path) -> None:
     store = open_store(TrackSettings())
     point = create_run(store, IDENTITY)
@@ -73,6 +74,7 @@ def test_a_run_that_another_sweep_made_is_nested(spec: SweepSpec, tmp_path: Path
     assert store.client.get_run(run).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_point_without_a_run_is_named_with_the_commands_that_send_it(
     spec: SweepSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_store_that_does_not_answer_is_one_line(
     assert second.endswith("Rerun the same command to complete it.")
 
 
+@pytest.mark.slow
 def test_a_store_that_comes_back_gets_the_sweep_s_run_at_the_end(
     spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,6 +199,7 @@ def test_samples_that_are_not_in_the_cache_leave_out_their_comparison_only(
     assert (rows[0]["p"], rows[0]["p_best"]) == ("0.03125", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [None, "[", "{}", "[1]", "[]"])
 def test_without_the_best_points_samples_nothing_is_compared_with_it(
     made: MadeUpSweep, tmp_path: Path, damage: str | None

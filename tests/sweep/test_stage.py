@@ -33,8 +33,6 @@ from tests.helpers.toy_pipeline import (
     without_hashes,
 )
 
-pytestmark = pytest.mark.slow
-
 SPEC = SweepSpec(
     root="/repository",
     commit="c" * 40,
@@ -47,6 +45,7 @@ SPEC = SweepSpec(
 )
 
 
+@pytest.mark.slow
 def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
     before, head = user_files(project), project.git("rev-parse", "HEAD")
@@ -86,6 +85,7 @@ def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_p
     assert "rank: 8" in (project.root / "params.yaml").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_failed_point_does_not_end_the_others_and_groups_can_be_swept(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
     done = run_sweep(project, "-m", "base=other", "train.lora.rank=13,6", "sweep.name=mine")
@@ -100,6 +100,7 @@ def test_a_failed_point_does_not_end_the_others_and_groups_can_be_swept(toy: Pro
     assert "- base: other" in read_experiment(project, "rank-6", "params.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -26,8 +26,6 @@ from stages.sweep.study import (
 from tests.helpers.tiny_project import Project
 from tests.helpers.toy_pipeline import experiment_names, run_sweep, summary_rows, without_hashes
 
-pytestmark = pytest.mark.slow
-
 SPACE = ["train.lora.rank=4,8,16,32", "train.learning_rate=tag(log,interval(1e-5,1e-3))", "train.epochs=2"]
 
 
@@ -250,6 +248,7 @@ def test_remaining_losses_are_reported_at_the_end(tmp_path: Path) -> None:
     assert study.trials[0].intermediate_values == {10: 1.5, 20: 1.2}
 
 
+@pytest.mark.slow
 def test_a_study_of_real_points_prunes_and_resumes(toy: Project, tmp_path: Path) -> None:
     project = toy.copy(tmp_path / "project")
     project.edit(

@@ -22,8 +22,6 @@ from tests.helpers.report_files import make_reports
 from tests.helpers.tiny_project import Project
 from tests.helpers.tracking_server import TrackingServer
 
-pytestmark = pytest.mark.slow
-
 NAME = "codetune"
 
 
@@ -74,6 +72,7 @@ def change(path: str, **values: Any) -> None:
     Path(path).write_text(json.dumps({**json.loads(Path(path).read_text("utf-8")), **values}), "utf-8")
 
 
+@pytest.mark.slow
 def test_a_version_holds_the_model_and_its_origin(folder: Path, tiny_model: Path) -> None:
     track()
     (version,) = versions()
@@ -123,6 +122,7 @@ def test_signature_example_and_scores_are_with_the_model(folder: Path) -> None:
     assert stored.model_size_bytes > sum(path.stat().st_size for path in weights(folder))
 
 
+@pytest.mark.slow
 def test_a_store_elsewhere_holds_all_of_it(folder: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/elsewhere/other.db"
     Path("mlflow.db").unlink()
@@ -256,6 +256,7 @@ def test_a_name_that_mlflow_refuses_is_refused_by_the_settings(name: str) -> Non
         TrackSettings(registered_model=name)
 
 
+@pytest.mark.slow
 def test_an_upload_that_is_cut_off_is_reported_and_completed_later(
     folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +299,7 @@ print(json.dumps(model.predict(json.loads(sys.argv[2]), params={"max_new_tokens"
 """
 
 
+@pytest.mark.slow
 def test_the_champion_completes_functions_as_they_were_judged(project: Project, tmp_path: Path) -> None:
     """Loaded in another folder, from the store alone: the very completions of reports/evaluate/tuned."""
     uri = f"sqlite:///{project.root}/mlflow.db"

@@ -20,8 +20,6 @@ from tests.helpers.mlflow_servers import PASSWORD, USER, MlflowServer, Postgres
 from tests.helpers.report_files import STEPS, curve_rows, make_reports
 from tests.helpers.tiny_project import REPOSITORY
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -110,6 +108,7 @@ def sent() -> bool:
     return bool(json.loads(Path("reports/mlflow.json").read_text("utf-8"))["sent"])
 
 
+@pytest.mark.slow
 def test_a_server_with_a_password_holds_run_and_model_and_gives_it_back(
     server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +131,7 @@ def test_a_server_with_a_password_holds_run_and_model_and_gives_it_back(
     assert not (elsewhere / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_password_fails_track_but_never_the_training(
     server: MlflowServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +167,7 @@ def test_a_user_without_write_permission_gets_an_error(
         track(experiment="theirs", registered_model="")
 
 
+@pytest.mark.slow
 def test_postgresql_by_the_environment_alone(postgres: Postgres, folder: Path) -> None:
     track()
     check_table("codetune")

@@ -224,6 +224,7 @@ def test_data_are_named_by_digest(folder: Path) -> None:
     assert run.data.tags["dvc.models/adapter"] == "77"
 
 
+@pytest.mark.slow
 def test_a_live_run_is_completed_and_stays_one_run(folder: Path) -> None:
     train_live(curve_rows())
     (live,) = runs()
@@ -254,6 +255,7 @@ def test_live_and_made_from_files_hold_the_same(
     assert table(live) == expected_table()
 
 
+@pytest.mark.slow
 def test_a_training_that_dies_is_resumed_in_its_run(folder: Path) -> None:
     code = (
         "import os\nfrom stages.common.tracking import LiveRun\nfrom stages.track.settings import TrackSettings\n"
@@ -315,6 +317,7 @@ def test_another_configuration_is_another_run(folder: Path) -> None:
     assert sorted(run.data.params["evaluate.temperature"] for run in runs()) == ["0.0", "0.8"]
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_no_error_and_what_was_not_sent_is_listed(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +367,7 @@ def as_server(store: Store) -> Store:
     return Store(store.client, store.experiment_id, "http://server:5000")
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_gets_what_it_missed(
     server: TrackingServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -424,6 +428,7 @@ def test_track_fills_in_what_a_server_missed(
     assert table(run) == expected_table()
 
 
+@pytest.mark.slow
 def test_a_server_that_accepts_and_never_answers_blocks_nothing(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -591,6 +596,7 @@ def test_long_values_become_digests() -> None:
     assert max(map(len, flat.values())) < LONGEST_VALUE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [".dvc/tmp/exps/tmpabc", ".cache/sweep/ranks/rank-8-0f3a51c2"])
 def test_a_throw_away_copy_uses_the_store_of_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

@@ -427,6 +427,7 @@ def errors(root: Path, model: Any) -> tuple[float, float]:
     return with_, without
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
 @pytest.mark.parametrize("init", ["pissa", "loftq"])
 def test_pissa_and_loftq_begin_nearer_to_full_precision(packed: Path, init: str, kind: str) -> None:
@@ -543,6 +544,7 @@ def test_ranks_that_cannot_be_initialised_are_named(packed: Path, lora: Lora, me
 # --- what is written, read again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantization", "options"),
     [

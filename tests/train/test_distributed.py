@@ -27,8 +27,6 @@ from tests.helpers.tiny_project import REPOSITORY
 from tests.helpers.train_ranks import UNEVEN, adapter, assert_close, curve
 from tests.helpers.train_workplace import TRACK, TRAIN, workplace
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize(
     ("micro_batch", "accumulation", "packs"), [(1, 3, 8), (2, 3, 11), (3, 2, 7), (1, 4, 1)]
@@ -52,6 +50,7 @@ def rows_of_step(batches: MicroBatches, step: int) -> list[tuple[Any, ...]]:
     return [(row["number"], tuple(row["input_ids"][0].tolist())) for row in rows if row["packs"]]
 
 
+@pytest.mark.slow
 def test_ranks_make_the_gradients_of_one_process(place: Path, forks: Forks) -> None:
     for ranks in (1, 2, 3):
         assert (
@@ -69,6 +68,7 @@ def test_ranks_make_the_gradients_of_one_process(place: Path, forks: Forks) -> N
     assert all(any(t.abs().max() > 1e-3 for t in step) for step in one)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_ranks_resumes_on_one_and_back(place: Path, forks: Forks) -> None:
     changes = {**UNEVEN, "dropout": 0.2, "save_every": 2, "eval_every": 3, "epochs": 3.0}
     assert forks.run("tests.helpers.train_ranks:train", place, 1, **changes) == [0]
@@ -224,6 +224,7 @@ def untroubled(forks: Forks, tiny_model: Path, tmp_path_factory: pytest.TempPath
     return sha256_folder(root / "models/adapter")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accelerate", "what", "on", "expected"),
     [
@@ -257,6 +258,7 @@ def test_a_failure_on_one_rank_ends_both_with_one_message(
     assert sha256_folder("models/adapter") == untroubled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["eva", "pissa"])
 def test_ranks_begin_with_what_one_process_begins_with(place: Path, forks: Forks, init: str) -> None:
     for ranks in (1, 2):
@@ -295,6 +297,7 @@ def test_an_empty_pack_has_no_gradient(tiny_model: Path) -> None:
     assert MicroBatches(planned, 1, 3, rank=2, ranks=3)[0]["packs"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerate", ACCELERATE)
 def test_the_command_starts_ranks_and_writes_what_they_trained(
     place: Path, forks: Forks, accelerate: str

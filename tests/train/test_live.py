@@ -251,6 +251,7 @@ def test_the_adapter_s_operations_are_counted_by_its_weights(tiny_model: Path) -
     assert useful_operations(model, {**config, "num_local_experts": 8}) is None
 
 
+@pytest.mark.slow
 def test_measuring_the_machine_changes_no_byte_of_the_adapter(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +273,7 @@ def test_measuring_the_machine_changes_no_byte_of_the_adapter(
     assert float(rows[-1]["memory_mib"]) > 100
 
 
+@pytest.mark.slow
 def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

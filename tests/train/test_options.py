@@ -322,6 +322,7 @@ def test_the_first_budget_that_is_reached_ends_the_training() -> None:
     assert len(order_packs(tokens, replace(two, max_tokens=979, max_steps=98))) == 97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
@@ -380,6 +381,7 @@ OVERSHOOTING: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_adapter_of_the_lowest_validation_loss(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -430,6 +432,7 @@ COMBINED: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", COMBINED, ids=lambda options: str(options.get("optimizer", "early")))
 def test_an_interrupted_and_resumed_training_gives_the_same_bytes(
     place: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -470,6 +473,7 @@ def timeless(row: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in row.items() if key not in MEASURED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_values_that_are_not_finite_never_reach_the_optimizer_and_the_last_checkpoint_is_good(
     place: Path, what: str, monkeypatch: pytest.MonkeyPatch
@@ -526,6 +530,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(place: Path) -> 
     assert not list(CHECKPOINTS_FOLDER.glob("*/checkpoint-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

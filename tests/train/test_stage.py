@@ -81,6 +81,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(place: Path) -> None:
     assert seen[0] == seen[1]
 
 
+@pytest.mark.slow
 def test_goes_on_after_kill_9_and_ends_with_the_same_bytes(place: Path) -> None:
     main(train_settings(dropout=0.2))
     whole, whole_rows = sha256_folder(ADAPTER), rows()
@@ -102,6 +103,7 @@ def test_goes_on_after_kill_9_and_ends_with_the_same_bytes(place: Path) -> None:
     assert not list(CHECKPOINTS_FOLDER.glob("*"))
 
 
+@pytest.mark.slow
 def test_goes_on_from_the_checkpoint_not_from_the_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stages.train import steps
 
@@ -174,6 +176,7 @@ def test_bad_input_is_named_and_nothing_written(place: Path, spoil: Any, message
     assert not CURVE_FILE.exists()
 
 
+@pytest.mark.slow
 def test_unknown_target_module_names_the_known(place: Path) -> None:
     with pytest.raises(UserError, match=r"'q_porj'.*q_proj"):
         main(train_settings(target_modules=["q_porj"]))

@@ -109,6 +109,7 @@ SHAPES: list[
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lengths", "heads", "groups", "asked"),
     [
@@ -182,6 +183,7 @@ def alone(model: Any, whole: dict[str, list[int]]) -> tuple[torch.Tensor, torch.
     return torch.cat(logits), torch.stack(losses).sum().detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("name", [*IMPLEMENTATIONS, "auto", "dense in blocks", "auto, long"])
 def test_a_pack_gives_what_its_documents_give(

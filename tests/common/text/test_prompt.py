@@ -184,6 +184,7 @@ def random_rows(count: int) -> list[tuple[str, str]]:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_prompts_have_the_tokens_of_training(kind, style):
@@ -263,6 +264,7 @@ def tokenized_twice(prompt: str, completion: str, tokenizer: PreTrainedTokenizer
     return prompt_ids, [*inner, tokenizer.eos_token_id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL_KINDS)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8))
 @settings(max_examples=250, deadline=None)
@@ -299,6 +301,7 @@ def test_pieces_are_the_text(text):
         assert "".join(piece.findall(text)) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL_KINDS)
 @given(st.lists(TEXTS, min_size=3, max_size=6))
 @settings(max_examples=150, deadline=None)
