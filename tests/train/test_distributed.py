@@ -160,14 +160,16 @@ def test_how_ranks_failed(statuses: dict[int, int], status: int, message: str) -
 
 ENDINGS = """
 import os, signal, sys, time
+from pathlib import Path
 from stages.common.errors import UserError
-from stages.train.launch import forward_errors, leave_message
+from stages.train.launch import FAILURE_FILE, MESSAGES_VARIABLE, forward_errors, leave_message
 rank, how = int(os.environ["RANK"]), sys.argv[1]
 with forward_errors(False):
     if how == "raises" and rank == 1:
         raise UserError("rank one says why")
-    if how == "raises":
-        time.sleep(0.2)
+    if how == "raises":  # as the other rank of a broken connection does, once the first has failed
+        while not Path(os.environ[MESSAGES_VARIABLE], FAILURE_FILE).exists():
+            time.sleep(0.01)
         raise RuntimeError("connection closed by peer")
     if how == "stopped" and rank == 1:
         leave_message("scratch", "nowhere")
