@@ -22,8 +22,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CODETUNE_LIVE_NICE", "0")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow files first: one that is begun last would leave the other workers idle."""
+    for item in items:
+        if "warm_python" in getattr(item, "fixturenames", ()):  # it runs the tiny project
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: not is_slow(item.getparent(pytest.Module)))
 
 
