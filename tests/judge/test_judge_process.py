@@ -17,13 +17,12 @@ ARMS_TIMER = {"SampleJudge", "run_test", "run_inputs", "time_limit"}
 
 @pytest.mark.slow
 def test_sigprof_kills_the_judges_process_and_not_pytest() -> None:
-    """90,000 integers that all hash alike: one call of `set` in C code, which looks at no signal handler."""
-    colliding = "def solve():\n    return [i * (2**61 - 1) for i in range(1, 90_000)]\n"
-    test = "def check(candidate):\n    assert set(candidate()) == {1}\n"
+    """An endless loop in C code, which looks at no signal handler."""
+    test = "import itertools\ndef check(candidate):\n    any(itertools.repeat(0))\n"
     judge = JudgeProcess(detect("C"), LIMITS)
     try:
         with pytest.raises(JudgeDied, match=r"slow: the judge's process ended in phase 'test' \(SIGPROF\)"):
-            judge.judge(Problem("slow", "", "solve", "", test), colliding)
+            judge.judge(Problem("slow", SUM.prompt, "solve", "", test), SUM.canonical_solution)
         assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
     finally:
         judge.close()
