@@ -174,12 +174,12 @@ def decode_texts(texts: pa.Array) -> tuple[pa.Array, list[int]]:
 
 def decode_messages(messages: pa.Array) -> tuple[pa.Array, list[int]]:
     texts, changed = decode_texts(message_contents(messages))
-    roles = iter(pc.struct_field(pc.list_flatten(messages), "role").to_pylist())
-    content = iter(texts.to_pylist())
+    others = [pc.struct_field(pc.list_flatten(messages), name).to_pylist() for name in ("role", "extra")]
+    turns = iter(zip(others[0], texts.to_pylist(), others[1], strict=True))
+    names = ("role", "content", "extra")
     lengths = pc.list_value_length(messages).to_pylist()
     whole = [
-        None if n is None else [{"role": next(roles), "content": next(content)} for _ in range(n)]
-        for n in lengths
+        None if n is None else [dict(zip(names, next(turns), strict=True)) for _ in range(n)] for n in lengths
     ]
     parents = pc.list_parent_indices(messages)
     return pa.array(whole, messages.type), sorted({parents[place].as_py() for place in changed})

@@ -15,10 +15,14 @@ def row_schema() -> "pa.Schema":
 
     A row is single-turn (`prompt` and `completion` set, `messages` null) or a conversation (`messages` set,
     the other two null). An empty `prompt` means plain text, all of which is trained on.
+
+    A turn's `extra` is null, or a JSON object (sorted keys) of what else the turn has: `tool_calls` (a list in
+    OpenAI's form, arguments parsed), `tool_call_id`, `name`, `reasoning_content`, and `train`: false for an
+    answer that is context and no target. The content of a turn of tool calls alone is "".
     """
     import pyarrow as pa
 
-    message = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
+    message = pa.struct([pa.field(name, pa.string()) for name in ("role", "content", "extra")])
     return pa.schema(
         [
             pa.field(
@@ -29,6 +33,7 @@ def row_schema() -> "pa.Schema":
             pa.field("prompt", pa.string()),
             pa.field("completion", pa.string()),
             pa.field("messages", pa.list_(message)),  # roles: system, user, assistant, tool
+            pa.field("tools", pa.string()),  # JSON list of the tools that a conversation may call, or null
             pa.field("tests", pa.string()),  # Python source that tests the completion, or null
             pa.field("metadata", pa.string(), nullable=False),  # JSON object, sorted keys: path, line, ...
         ]

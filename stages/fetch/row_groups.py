@@ -49,7 +49,10 @@ def text_bytes(table: "pa.Table") -> np.ndarray:
         if pa.types.is_string(column.type):
             total += pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
         else:
-            contents = pc.fill_null(pc.binary_length(column.values.field("content")), 0)
-            ends = np.concatenate([[0], np.cumsum(contents.to_numpy(zero_copy_only=False), dtype=np.int64)])
+            contents = sum(
+                pc.fill_null(pc.binary_length(column.values.field(part)), 0).to_numpy(zero_copy_only=False)
+                for part in ("content", "extra")
+            )
+            ends = np.concatenate([[0], np.cumsum(contents, dtype=np.int64)])
             total += np.diff(ends[column.offsets.to_numpy()])
     return total

@@ -52,11 +52,12 @@ def test_rows_are_changed_as_each_alone_would_be_and_only_once(texts: list[str])
 
 
 def test_every_text_column_and_nothing_else() -> None:
+    extra = '{"name": "a\\r"}'
     messages = [
-        {"role": "user", "content": "hi\r\n"},
-        {"role": "assistant", "content": None},
+        {"role": "user", "content": "hi\r\n", "extra": extra},
+        {"role": "assistant", "content": None, "extra": None},
         None,
-        {"role": "tool\r", "content": "x"},
+        {"role": "tool\r", "content": "x", "extra": None},
     ]
     rows = batch(
         record("a", "p\r\n", "c\r\n", tests="t\r\n", metadata='{"a": "\r"}'),
@@ -68,7 +69,7 @@ def test_every_text_column_and_nothing_else() -> None:
     first, second, *others = new.to_pylist()
     assert [first[name] for name in ("prompt", "completion", "tests")] == ["p\n", "c\n", "t\n"]
     assert first["metadata"] == '{"a": "\r"}'
-    assert second["messages"] == [{"role": "user", "content": "hi\n"}, *messages[1:]]
+    assert second["messages"] == [{"role": "user", "content": "hi\n", "extra": extra}, *messages[1:]]
     assert others == rows.slice(2).to_pylist()
     assert counts == {"line_ends": 2}
     assert new.schema.equals(rows.schema)
@@ -119,7 +120,9 @@ def test_bytes_that_are_not_utf8_in_messages() -> None:
         *(record(name, None, None, messages=[{"role": "user", "content": "x"}] * 2) for name in "ab")
     )
     content = invalid([b"ok", b"\xff", b"fine", None])
-    struct = pa.StructArray.from_arrays([pa.array(["user"] * 4), content], names=["role", "content"])
+    struct = pa.StructArray.from_arrays(
+        [pa.array(["user"] * 4), content, pa.nulls(4, pa.string())], ["role", "content", "extra"]
+    )
     messages = pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), struct).cast(
         schema.field("messages").type
     )
