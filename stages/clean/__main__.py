@@ -37,7 +37,7 @@ from stages.clean.settings import CleanSettings
 from stages.clean.validate import sandbox_level
 from stages.clean.write import resolve_outcomes, write_rows
 from stages.common.engine import Engine, open_engine
-from stages.common.files import atomic_write, remove, unreadable_parquet, write_jsonl
+from stages.common.files import atomic_folder, remove, unreadable_parquet, write_jsonl
 from stages.common.schema import BENCHMARK_FOLDER
 from stages.common.stage import Settings, run
 
@@ -107,8 +107,7 @@ def deduplicate_and_write(
     row_table.keys.clear()
     outcomes = resolve_outcomes(row_table, duplicates, validated, rejections, settings)
     funnel = Funnel(outcomes.rules)
-    with atomic_write(CLEAN_FOLDER) as folder:
-        folder.mkdir()
+    with atomic_folder(CLEAN_FOLDER) as folder:
         proximities = write_rows(row_table, outcomes, settings, folder, funnel)
         write_jsonl(folder / "near.jsonl", proximities.lines())
         counts = funnel.counts(len(row_table.dropped_by))

@@ -5,12 +5,15 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stages.common.errors import UserError
 
@@ -23,24 +26,80 @@ ROW_GROUP_ROWS = 4096
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` for a file or a folder, and rename it to `path` at the end.
+    """Yield the path of a temporary file beside `path`, and rename it to `path` at the end.
 
-    A killed or failing writer leaves `path` as it was. An existing folder is replaced whole: it is moved
-    aside first, because removing it takes a while.
+    A killed or failing writer leaves `path` as it was. A link is followed, and the file that it names replaced,
+    unless that is write-protected, as the files of DVC's cache are: the link is then replaced. What is no file
+    (/dev/stdout, a pipe) stays: the bytes are written to it at the end.
+
+    Raises:
+        UserError: `path` is a folder; nothing of it is touched.
     """
     path = Path(path)
+    stream = opened_stream(path)
+    if stream is not None:
+        with stream, tempfile.TemporaryDirectory() as folder:
+            yield (temporary := Path(folder) / "stream")
+            with temporary.open("rb") as written:
+                shutil.copyfileobj(written, stream)
+        return
+    if path.is_symlink() and not (path.is_file() and not path.stat().st_mode & 0o222):
+        path = path.resolve()
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, expected the name of a file to write. Add a file's name to it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("tmp", "old"))
-    remove(temporary)
-    remove(old)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # left by a run that was killed
     try:
         yield temporary
-        if path.is_dir() and not path.is_symlink():
-            os.replace(path, old)
         os.replace(temporary, path)
     finally:
-        remove(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def opened_stream(path: Path) -> BinaryIO | None:
+    """Open what is written to instead of replaced: a stream of this process, a device or a pipe; None for others."""
+    if found := re.fullmatch(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)", str(path)):
+        sys.stdout.flush()  # a copy of the stream goes on where it stands; opening it would begin a file anew
+        return os.fdopen(os.dup(int(found[2] or {"stdout": 1, "stderr": 2}[found[1]])), "wb")
+    return path.open("ab") if path.exists() and not path.is_file() and not path.is_dir() else None
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`, a folder of the stage's own, and put it there at the end.
+
+    A failing writer leaves `path` as it was. Two renames replace a folder: the old one goes aside, the new one
+    takes its place, and only then is the old one deleted. If it is killed between the two, the next call puts
+    the old one back first.
+
+    Raises:
+        UserError: `path` is a file; it is not touched.
+    """
+    path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("tmp", "old"))
+    if old.exists() and not path.exists():
+        os.rename(old, path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file where a folder is written. Move it away.")
+    remove(temporary)
+    remove(old)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if old.exists():
+                os.rename(old, path)
+            raise
         remove(old)
+    finally:
+        remove(temporary)
 
 
 def remove(path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.common.files import atomic_write, write_jsonl
+from stages.common.files import atomic_folder, write_jsonl
 from stages.common.schema import Problem
 from stages.common.stage import Settings, run
 from stages.common.statistics import pass_at_k_interval
@@ -50,8 +50,7 @@ def main(settings: Settings) -> dict[str, Any]:
     completions = [journal.completions[problem.task_id, number] for problem, number in samples]
     result = judge_missing(pool, problems, samples, journal)
 
-    with atomic_write(f"reports/evaluate/{evaluate.target}") as folder:
-        folder.mkdir()
+    with atomic_folder(f"reports/evaluate/{evaluate.target}") as folder:
         write_jsonl(folder / "samples.jsonl", sample_rows(samples, completions, result.verdicts))
     metrics = {**compute_metrics(evaluate, samples, completions, result), "generation": cost}
     journal.close()

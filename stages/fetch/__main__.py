@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
-from stages.common.files import atomic_write, remove, write_json, write_jsonl
+from stages.common.files import atomic_folder, remove, write_json, write_jsonl
 from stages.common.schema import BENCHMARK_FOLDER, Problem, row_schema
 from stages.common.stage import Settings, run
 from stages.fetch import mixing
@@ -110,8 +110,7 @@ def write_outputs(
     import pyarrow.parquet as pq
 
     taken: Counter[str] = Counter()
-    with atomic_write(RAW_FOLDER) as raw, atomic_write(BENCHMARK_FOLDER) as benchmarks:
-        raw.mkdir()
+    with atomic_folder(RAW_FOLDER) as raw, atomic_folder(BENCHMARK_FOLDER) as benchmarks:
         with pq.ParquetWriter(raw / "rows.parquet", row_schema(), compression="zstd") as writer:
             for group in row_groups(selected_rows(runs, limits)):
                 writer.write_table(group)
@@ -121,7 +120,6 @@ def write_outputs(
             entry["rows"] = taken[name]
         write_json(raw / "sources.lock.json", lock)
         write_jsonl(raw / "bad_rows.jsonl", (row for tally in tallies.values() for row in tally.listed))
-        benchmarks.mkdir()
         for name, listed in problems.items():
             write_jsonl(benchmarks / f"{name}.jsonl", [problem.row() for problem in listed])
     return taken

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
-from stages.common.files import atomic_write, sha256_file, write_json
+from stages.common.files import atomic_folder, sha256_file, write_json
 from stages.common.model.packs import batch_packs, read_packs
 from stages.common.paths import ADAPTER, BASE_MODEL, MERGED_MODEL, PACKED
 from stages.common.stage import Settings, run
@@ -45,7 +45,7 @@ def main(settings: Settings) -> dict[str, Any]:
     quantization = Quantization.load(ADAPTER)
     updates = read_updates(ADAPTER)
     recipe = Recipe(merge.base, quantization, updates, quantized_weights(BASE_MODEL, quantization))
-    with atomic_write(MERGED_MODEL) as folder:
+    with atomic_folder(MERGED_MODEL) as folder:
         written = write_merged(BASE_MODEL, folder, recipe.changed, recipe.merged_weight)
         check_base(ADAPTER, written.base)
         write_json(folder / MERGE_MANIFEST, merge_manifest(recipe, written))

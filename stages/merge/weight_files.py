@@ -134,7 +134,7 @@ def write_merged(
     files = list_weight_files(base)
     layouts = {name: read_header(base / name) for name in files}
     check_tensors(base, files, {name: entries for name, (_, entries) in layouts.items()}, changed)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for path in sorted(base.iterdir()):
         if path.is_file() and path.suffix != ".safetensors":
             shutil.copyfile(path, folder / path.name)

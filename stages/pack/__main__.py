@@ -22,7 +22,7 @@ import numpy as np
 
 from stages.common.engine import EngineSettings, open_engine
 from stages.common.errors import UserError
-from stages.common.files import atomic_write, write_json
+from stages.common.files import atomic_folder, write_json
 from stages.common.paths import BASE_MODEL, CLEAN_ROWS, PACKED
 from stages.common.stage import Settings, run
 from stages.pack.clean_rows import open_rows
@@ -51,8 +51,7 @@ def main(settings: Settings) -> dict[str, Any]:
     )
     cached_tokenizer(task.model, task.stamp)  # report a broken tokenizer before workers start
 
-    with atomic_write(PACKED) as folder:
-        folder.mkdir()
+    with atomic_folder(PACKED) as folder:
         with TokenStore(folder / "tokens") as store:
             dropped, cost = tokenize_rows(task, groups, settings.engine, store)
             require_documents(store.documents, rows, dropped)

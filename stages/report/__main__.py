@@ -16,7 +16,7 @@ from stages.common.comparison import (
     describe_smallest_difference,
     describe_verdict,
 )
-from stages.common.files import atomic_write
+from stages.common.files import atomic_folder, atomic_write
 from stages.common.page.figures import STYLE_FOLDER, figure_embedder
 from stages.common.page.formats import format_number
 from stages.common.page.plot_style import render_png
@@ -38,8 +38,7 @@ def main(settings: Settings) -> dict[str, Any]:
     clean = scores.compare_clean_part(inputs)
     pictures = draw_plots(inputs)
     page = render_page(settings.report.title, inputs, comparison, clean, pictures)
-    with atomic_write(PLOTS) as folder:
-        folder.mkdir()
+    with atomic_folder(PLOTS) as folder:
         for name, png in pictures.items():
             if name not in DRAWN_BY_DVC:
                 (folder / f"{name}.png").write_bytes(png)

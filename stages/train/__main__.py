@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.errors import UserError
-from stages.common.files import atomic_write, sha256_file, write_json
+from stages.common.files import atomic_folder, sha256_file, write_json
 from stages.common.model.packs import Packs, batch_packs, read_packs
 from stages.common.paths import ADAPTER, BASE_MODEL, PACKED
 from stages.common.stage import Settings, run
@@ -118,8 +118,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     if rank > 0:
         return None
 
-    with atomic_write(ADAPTER) as folder:
-        folder.mkdir()
+    with atomic_folder(ADAPTER) as folder:
         save_adapter(model.model, folder)
         quantization.save(folder)
         write_json(

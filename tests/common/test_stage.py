@@ -6,41 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.files import atomic_write
-
-
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
-    for number in range(2):
-        with atomic_write(tmp_path / "data") as folder:
-            folder.mkdir()
-            (folder / f"{number}.txt").write_text("rows")
-    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
-        "data",
-        "data/1.txt",
-    ]
+from stages.common.files import atomic_folder
 
 
 def test_a_failing_writer_leaves_the_old_folder(tmp_path: Path) -> None:
-    with atomic_write(tmp_path / "data") as folder:
-        folder.mkdir()
+    with atomic_folder(tmp_path / "data"):
+        pass
     with pytest.raises(NotADirectoryError):
         write_below_a_file(tmp_path / "data")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def write_below_a_file(path: Path) -> None:
-    with atomic_write(path) as folder:
-        folder.mkdir()
+    with atomic_folder(path) as folder:
         (folder / "a").write_text("rows")
         (folder / "a" / "b").write_text("rows")
-
-
-def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    for name in (".data.tmp", ".data.old"):
-        (tmp_path / name).mkdir()
-    with atomic_write(tmp_path / "data") as file:
-        file.write_text("rows")
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_peak_memory_is_not_that_of_the_parent_process() -> None:
