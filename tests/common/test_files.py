@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,12 @@ def killed_at(step: int, write: Callable[[], None]) -> bool:
         left = iter(range(step))
 
         def counted(call: Callable) -> Callable:
-            return lambda *args, **kwargs: next(left, None) is None and os._exit(9) or call(*args, **kwargs)
+            def run(*args: Any, **kwargs: Any) -> Any:
+                if next(left, None) is None:
+                    os._exit(9)
+                return call(*args, **kwargs)
+
+            return run
 
         for name in STEPS:
             setattr(os, name, counted(getattr(os, name)))
