@@ -12,14 +12,14 @@ from typing import Any
 
 from stages.common.files import atomic_write
 from stages.common.stage import COMPOSED_CONFIG, errors_as_message, redirect_multirun, run_with_hydra
-from stages.config.compose import register_params, validate_config
+from stages.config.compose import plain_values, register_params, validate_config
 
 
 def write_config(config: Any) -> None:
     """Validate the composed configuration and write its sections in pipeline order."""
     from omegaconf import OmegaConf
 
-    sections = {name: OmegaConf.structured(section) for name, section in validate_config(config).items()}
+    sections = {name: plain_values(section) for name, section in validate_config(config).items()}
     with atomic_write(COMPOSED_CONFIG) as temporary:
         temporary.write_text(
             "# Composed by `python -m stages.config`: edit params.yaml or conf/, not this file.\n"

