@@ -1,25 +1,30 @@
 """Resolve a hub data set at a pinned commit to the files of a configuration and split, each verified.
 
-A loading script is never run. A commit's listing is cached in .cache/fetch/hub with its files, so that
-fetching it again needs no network.
+Which files they are says `datasets`; a loading script is never run. What was resolved is cached in
+.cache/fetch/hub with the files, so that fetching it again needs no network.
 """
 
 import hashlib
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
+import yaml
+
+from stages.common.errors import UserError, one_line
 from stages.common.files import read_json, write_json
 from stages.common.sources.hub import hub_errors, retry_hub
 from stages.common.sources.pins import match_names
-from stages.fetch.hub_splits import card_of, data_files
 from stages.fetch.licences import require_card_licence
 from stages.fetch.settings import Source
 from stages.fetch.source_file import PinnedFiles, SourceFile
 
 HUB_CACHE = Path(".cache/fetch/hub")
+READERS = ("json", "csv", "parquet", "arrow")  # builders of `datasets` whose files are read here
+# What a builder's configuration says about names and places; anything else changes how its files are read.
+PLACES = ("name", "version", "description", "data_dir", "data_files", "features")
 
 
 def resolve_hub(source: Source) -> PinnedFiles:
@@ -31,11 +36,12 @@ def resolve_hub(source: Source) -> PinnedFiles:
     """
     silence_hub()
     what = f"source '{source.name}': the data set {source.repo}"
-    listing = listing_of(source, what)
+    resolved = resolved_before(source) or {"files": list_files(source, what), "names": {}}
+    listing = resolved["files"]
+    question = "|".join((source.configuration, source.split, *source.data_files))
     try:
-        card = card_of(readme(source, listing, what))
-        licence = require_card_licence(source.repo, source.licence, card)
-        names = select_files(source, sorted(listing), card, what)
+        licence = require_card_licence(source.repo, source.licence, read_card(source, listing, what))
+        names = resolved["names"].get(question) or select_files(source, sorted(listing), what)
     except ValueError as error:
         raise UserError(f"{what} at {source.revision}: {error}") from None
     if licence is None:
@@ -44,21 +50,29 @@ def resolve_hub(source: Source) -> PinnedFiles:
     for name in names:
         file, sums[name] = checked(source, name, listing[name], what)
         files.append(file)
-    write_json(kept_listing(source), listing)
+    resolved["names"][question] = names
+    write_json(kept_resolution(source), resolved)
     return PinnedFiles(
         files, sums, {"commit": source.revision, **({"card_licence": licence} if licence else {})}
     )
 
 
-def listing_of(source: Source, what: str) -> dict[str, dict[str, Any]]:
+def kept_resolution(source: Source) -> Path:
+    """Return the path of what was resolved at the commit, written once its files are downloaded."""
+    return HUB_CACHE / "resolved" / f"{source.repo.replace('/', '--')}@{source.revision}.json"
+
+
+def resolved_before(source: Source) -> dict[str, Any]:
+    kept = kept_resolution(source)
+    return read_json(kept) if kept.exists() else {}
+
+
+def list_files(source: Source, what: str) -> dict[str, dict[str, Any]]:
     """Return the commit's files by name, each with `bytes`, and `sha256` (LFS) or `git` (its blob id).
 
     Raises:
         UserError: the hub cannot list them.
     """
-    kept = kept_listing(source)
-    if kept.exists():
-        return read_json(kept)
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -85,11 +99,6 @@ def listing_of(source: Source, what: str) -> dict[str, dict[str, Any]]:
     return listing
 
 
-def kept_listing(source: Source) -> Path:
-    """Return the path of the commit's cached listing, written once its files are downloaded."""
-    return HUB_CACHE / "listings" / f"{source.repo.replace('/', '--')}@{source.revision}.json"
-
-
 def fetched(source: Source, name: str, what: str) -> Path:
     """Return the path of a file of the commit, from the cache or the hub; resumes an interrupted download.
 
@@ -108,14 +117,25 @@ def fetched(source: Source, name: str, what: str) -> Path:
         )
 
 
-def readme(source: Source, listing: Mapping[str, Any], what: str) -> str:
+def read_card(source: Source, listing: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return the head of README.md, {} without one.
+
+    Raises:
+        ValueError: it is not YAML, or no mapping.
+    """
+    from huggingface_hub import DatasetCard
+
     if "README.md" not in listing:
-        return ""
-    return fetched(source, "README.md", what).read_text("utf-8", errors="replace")
+        return {}
+    try:
+        text = fetched(source, "README.md", what).read_text("utf-8", errors="replace")
+        return DatasetCard(text.removeprefix("\ufeff")).data.to_dict()
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise ValueError(f"the head of its README.md cannot be read ({one_line(error, 200)})") from None
 
 
-def select_files(source: Source, names: list[str], card: Mapping[str, Any], what: str) -> list[str]:
-    """Return the names of the files to read.
+def select_files(source: Source, names: list[str], what: str) -> list[str]:
+    """Return the names of the files to read, as `datasets` resolves a configuration and a split.
 
     Raises:
         UserError: a pattern of `data_files` matches nothing.
@@ -124,14 +144,57 @@ def select_files(source: Source, names: list[str], card: Mapping[str, Any], what
     if source.data_files:
         return match_names(names, source.data_files, what)
     script = f"{source.repo.rpartition('/')[2]}.py"
-    if script in names and not card.get("configs"):
+    if script in names:
         raise ValueError(
-            f"it needs a loading script ({script}), which is never run. The hub converts most such data sets "
+            f"it has a loading script ({script}), which is never run. The hub converts most such data sets "
             "to Parquet in refs/convert/parquet: set revision to the commit of `git ls-remote "
             f"https://huggingface.co/datasets/{source.repo} refs/convert/parquet`, or list plain files in "
             "data_files"
         )
-    return data_files(names, card, source.configuration, source.split)
+    builder = dataset_builder(source, what)
+    splits = builder.config.data_files or {}
+    split = source.split or "train"
+    if split not in splits:
+        raise ValueError(f"it has no split {split}. Its splits: {', '.join(map(str, splits)) or 'none'}")
+    kind = type(builder).__module__.rpartition(".")[2]
+    if kind not in READERS:
+        raise ValueError(f"its files are read by {kind}, which is not supported, only {', '.join(READERS)}. List readable files in data_files")  # fmt: skip
+    untouched = type(builder.config)()
+    changed = [f.name for f in fields(untouched) if f.name not in PLACES and getattr(untouched, f.name) != getattr(builder.config, f.name)]  # fmt: skip
+    if changed:
+        raise ValueError(f"its card sets {', '.join(changed)}, which is not supported: list its files in data_files, and map its columns in columns")  # fmt: skip
+    place = f"hf://datasets/{source.repo}@{source.revision}/"
+    outside = [str(file) for file in splits[split] if not str(file).startswith(place)]
+    if outside:
+        raise ValueError(f"its card names files outside the repository ({outside[0]}): `dvc import-url` brings them to data/sources, for kind file")  # fmt: skip
+    return sorted(str(file).removeprefix(place) for file in splits[split])
+
+
+def dataset_builder(source: Source, what: str) -> Any:
+    """Return what `datasets` makes of a repository at its commit; no file of it is read but its card.
+
+    Raises:
+        UserError: the hub cannot be reached, or refuses.
+        ValueError: `datasets` finds no such configuration, or nothing that it can read; says why.
+    """
+    from datasets import load_dataset_builder
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    with hub_errors(what, source.revision):
+        try:
+            return retry_hub(
+                lambda: load_dataset_builder(
+                    f"hf://datasets/{source.repo}",
+                    source.configuration or None,
+                    revision=source.revision,
+                    cache_dir=str(HUB_CACHE / "datasets"),
+                )
+            )
+        except HfHubHTTPError:
+            raise
+        except (DatasetsError, ValueError, FileNotFoundError) as error:
+            raise ValueError(f"`datasets` cannot resolve it: {one_line(error, 400)}") from None
 
 
 def checked(source: Source, name: str, pin: Mapping[str, Any], what: str) -> tuple[SourceFile, str]:

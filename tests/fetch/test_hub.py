@@ -21,7 +21,6 @@ import yaml
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.sources import hub
-from stages.fetch.hub_splits import card_of, data_files
 from stages.fetch.settings import Source
 from tests.helpers.loopback_hub import COMMIT, REPOSITORY, Site, make_wheel, run_stage, serving, stage_folder
 
@@ -155,43 +154,25 @@ def test_fetch_reads_the_rows_that_datasets_reads(
 # Layout
 
 
-def test_an_unknown_configuration_or_split_names_those_there_are() -> None:
-    head = card_of(CONFIGURED["README.md"].decode())
-    for configuration, split, message in (
-        ("medium", "", "it has no configuration medium: set configuration to one of small, big, folder"),
-        ("small", "test", "the configuration small has no split test. Its splits: train"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            data_files(list(CONFIGURED), head, configuration, split)
-    with pytest.raises(ValueError, match="it has no configuration medium, only one without a name"):
-        data_files(["a.jsonl"], {}, "medium", "")
-    with pytest.raises(ValueError, match=r"it has no split test\. Its splits: train"):
-        data_files(["a.jsonl"], {}, "", "test")
-    with pytest.raises(ValueError, match="2 configurations and no default: set configuration to one of a, b"):
-        data_files(["x.jsonl"], {"configs": [{"config_name": "a"}, {"config_name": "b"}]}, "", "")
-
-
 @pytest.mark.parametrize(
-    ("head", "message"),
+    ("files", "asked", "message"),
     [
-        ({"configs": [{"config_name": "a", "data_files": "*.jsonl", "sep": ";"}]}, "sets sep"),
-        ({"configs": [{"config_name": "a", "data_files": "https://x/y.jsonl"}]}, "files outside the repository"),
-        ({"configs": [{"config_name": "a", "data_files": [{"split": "train"}]}]}, "are neither paths nor"),
-        ({"configs": [{"config_name": "a", "data_files": "*.png"}]}, r"no readable file in the split train: a\.png\. Readable: "),
-        ({"configs": {"a": 1}}, "is not a list of mappings"),
+        (CONFIGURED, {"configuration": "medium"}, "Available: ['small', 'big', 'folder']"),
+        (CONFIGURED, {"configuration": "small", "split": "test"}, "it has no split test. Its splits: train"),
+        ({"a.jsonl": lines("1")}, {"configuration": "medium"}, "medium"),
+        ({"a.jsonl": lines("1")}, {"split": "test"}, "it has no split test. Its splits: train"),
+        ({"README.md": card(configs=[{"config_name": "a", "data_files": "x.jsonl"}, {"config_name": "b", "data_files": "x.jsonl"}]), "x.jsonl": lines("1")}, {}, "['a', 'b']"),
+        ({"README.md": card(configs=[{"config_name": "a", "data_files": "a.csv", "sep": ";"}]), "a.csv": csv("1")}, {}, "its card sets sep, which is not supported"),
+        ({"README.md": card(configs=[{"config_name": "a", "data_files": "*.png"}]), "a.png": b"x"}, {}, "its files are read by imagefolder"),
+        ({"README.md": b"---\na: [\n---\n", "a.jsonl": lines("1")}, {}, "the head of its README.md cannot be read"),
+        ({"README.md": b"---\n- a\n---\n", "a.jsonl": lines("1")}, {}, "the head of its README.md cannot be read"),
+        ({"README.md": card(license="mit")}, {}, "`datasets` cannot resolve it"),
     ],
 )  # fmt: skip
-def test_a_card_that_cannot_be_followed_says_why(head: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        data_files(["a.jsonl", "a.png"], head, "", "")
-
-
-def test_the_head_of_a_card_is_yaml_or_nothing() -> None:
-    assert card_of("---\nlicense: mit\n---\ntext") == {"license": "mit"}
-    assert card_of("# no head") == card_of("---\n---\n") == card_of("---\nnever closed") == {}
-    for text in ("---\na: [\n---\n", "---\n- a\n---\n"):
-        with pytest.raises(ValueError, match=r"the head of its README\.md is"):
-            card_of(text)
+def test_what_cannot_be_resolved_says_why(files: dict, asked: dict, message: str, brought: Any) -> None:
+    with serving(Site({REPO: files})) as site:
+        refused(lambda: brought(site, **asked), f"the data set me/set at {COMMIT}: ", message)
+        assert not [path for _, path, _ in site.requests if "resolve" in path and path.endswith((".jsonl", ".csv"))]  # fmt: skip
 
 
 # Downloads
@@ -212,16 +193,19 @@ def waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
 @pytest.fixture
 def brought(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> Any:
     """`resolve_source` against a site, in this process."""
+    import datasets
     from huggingface_hub import constants
 
     from stages.fetch.resolve import resolve_source
 
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "token")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "cache")
 
     def run(site: Site, **given: Any) -> Any:
         monkeypatch.setattr(constants, "ENDPOINT", site.address)
         template = site.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", site.address)
         return resolve_source(source(**given))
 
     return run
@@ -315,7 +299,8 @@ def test_a_file_of_two_commits_is_downloaded_once_unless_its_copy_was_changed(br
     ],
 )  # fmt: skip
 def test_a_refusal_of_the_hub_is_one_message(part: str, answers: list, message: str, brought: Any, waits: list[float]) -> None:  # fmt: skip
-    with serving(Site({REPO: {"x.jsonl": lines("a")}}, faults={part: answers})) as site:
+    files = {"x.jsonl": lines("a"), "README.md": card(license="mit")}
+    with serving(Site({REPO: files}, faults={part: answers})) as site:
         refused(lambda: brought(site), "source 'set': the data set me/set", message)
     assert max(waits, default=0) <= hub.MAX_WAIT
 
@@ -456,31 +441,23 @@ def test_lock_and_report_record_sources_and_formats_of_every_kind(tmp_path: Path
     assert {row["source"]: row["licence"] for row in rows} == {name: e["licence"] for name, e in lock.items()}
 
 
-RESOLVE_BOTH = """
-import sys
+RESOLVE = """
 from stages.fetch.resolve import resolve_source
 from stages.fetch.settings import Source
 from tests.helpers.loopback_hub import COMMIT
-places = {"hub": {"repo": "me/set", "revision": COMMIT}, "url": {"url": sys.argv[1] + "/x.jsonl", "sha256": sys.argv[2]}}
-for kind, place in places.items():
-    resolve_source(Source(name="set", kind=kind, licence="MIT", **place))
+resolve_source(Source(name="set", kind="hub", licence="MIT", repo="me/set", revision=COMMIT, data_files=["x.jsonl"]))
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
 
 
 @pytest.mark.slow
 def test_a_large_file_goes_to_disk_and_not_through_memory(tmp_path: Path) -> None:
-    large = bytes(112 << 20)
-    repositories = {REPO: {"x.jsonl": large}}
-    with serving(Site(repositories, files={"/x.jsonl": large}, lfs=frozenset({"x.jsonl"}))) as site:
-        env = {
-            **os.environ,
-            "HF_ENDPOINT": site.address,
-            "HF_HOME": str(tmp_path / "hf"),
-            "PYTHONPATH": str(REPOSITORY),
-        }
-        command = [sys.executable, "-c", RESOLVE_BOTH, site.address, hashlib.sha256(large).hexdigest()]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    repositories = {REPO: {"x.jsonl": bytes(112 << 20)}}
+    with serving(Site(repositories, lfs=frozenset({"x.jsonl"}))) as site:
+        env = {"HF_ENDPOINT": site.address, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(
+            [sys.executable, "-c", RESOLVE], cwd=tmp_path, env={**os.environ, **env}, capture_output=True, text=True, check=False
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout.split()[-1])  # KiB, of which about 45 MiB are imports
     assert peak < 128 << 10, f"{peak} KiB"
