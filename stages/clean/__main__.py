@@ -37,11 +37,12 @@ from stages.clean.settings import CleanSettings
 from stages.clean.validate import sandbox_level
 from stages.clean.write import resolve_outcomes, write_rows
 from stages.common.engine import Engine, open_engine
-from stages.common.files import atomic_folder, remove, unreadable_parquet, write_jsonl
+from stages.common.files import atomic_folder, read_json, remove, unreadable_parquet, write_jsonl
 from stages.common.schema import BENCHMARK_FOLDER
 from stages.common.stage import Settings, run
 
 RAW_ROWS = "data/raw/rows.parquet"
+SOURCES_LOCK = Path("data/raw/sources.lock.json")
 CLEAN_FOLDER = "data/clean"
 PART_FOLDER = ".cache/clean"
 
@@ -49,6 +50,8 @@ PART_FOLDER = ".cache/clean"
 def main(settings: Settings) -> dict[str, Any]:
     """Clean data/raw into data/clean; return the funnel."""
     clean = settings.clean
+    if SOURCES_LOCK.exists():  # else rows that another program wrote: of any licence
+        clean.licence.ids = frozenset(read_json(SOURCES_LOCK)["licences"])
     problems = read_problems(BENCHMARK_FOLDER)
     open_raw(RAW_ROWS)
     with part_folder() as folder, open_engine(settings.engine) as engine:

@@ -1,116 +1,63 @@
-"""SPDX licence expressions: which licences one names, and whether a list of licences allows it.
+"""SPDX licence expressions: the licences one names, and whether a list of licences allows it.
 
-The grammar of SPDX 2.3, annex D (https://spdx.github.io/spdx-spec/v2.3/SPDX-license-expressions): ids, `+`
-behind one (that version or a later one), WITH an exception, AND, OR, parentheses. AND binds closer than OR;
-case does not count.
+`packaging.licenses` knows the ids and the grammar. Ids are exact: GPL-3.0 is not GPL-3.0-or-later.
 """
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+
+from packaging.licenses import canonicalize_license_expression
 
 from stages.common.settings import require
 
-SPDX_TOKEN = re.compile(r"[()]|[\w.:+-]+", re.ASCII)  # no id has an underscore, but names of the hub do
-SPDX_OPERATORS = ("AND", "OR", "WITH")
-MAX_TOKENS = 256  # of an expression; headers of code are read too, whatever stands there
-
-
-class Term(NamedTuple):
-    """One licence of an expression. Equal terms mean the same licence, however they are written."""
-
-    licence: str  # lower case, without what says `only` or `or later`
-    later: bool = False  # or any later version
-    exception: str = ""  # what it is WITH, in lower case
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Expressions between AND (all hold) or OR (one is chosen)."""
-
-    operator: str
-    sides: tuple["str | Sides", ...]
-
-
-Expression = str | Sides  # text: one licence as it is written, with its exception
+MAX_CHARACTERS = 2000  # of an expression; headers of code are read too, whatever stands there
+# One licence with its exception, or what joins licences, of a canonical expression
+SPDX_PART = re.compile(r"\(|\)|\b(?:AND|OR)\b|[^\s()]+(?: WITH [^\s()]+)?")
+JOINS = ("(", ")", "AND", "OR")
 
 
 @lru_cache(maxsize=1024)
-def parse_expression(expression: str) -> Expression:
-    """An expression as a tree.
+def spdx_parts(expression: str) -> tuple[str, ...]:
+    """Return the licences of an expression (each WITH its exception, as SPDX spells them), AND, OR, and brackets.
 
     Raises:
-        ValueError: it is not an SPDX expression; says why.
+        ValueError: it is not an SPDX expression, or names a licence that has no id; says why.
     """
-    tokens = SPDX_TOKEN.findall(expression)
-    if "".join(tokens) != "".join(expression.split()):
-        raise ValueError("it holds more than ids, AND, OR, WITH and brackets")
-    if len(tokens) > MAX_TOKENS:
-        raise ValueError(f"it has more than {MAX_TOKENS} words")
-    tokens.reverse()  # the next one is the last
-    tree = sides(tokens, "OR")
-    if tokens:
-        raise ValueError(f"expected AND, OR or WITH, found {tokens[-1]!r}")
-    return tree
+    if len(expression) > MAX_CHARACTERS:
+        raise ValueError(f"it has more than {MAX_CHARACTERS} characters")
+    return tuple(SPDX_PART.findall(canonicalize_license_expression(expression)))
 
 
-def sides(tokens: list[str], operator: str) -> Expression:
-    """What stands between OR, or between AND, taken off the tokens."""
-    found: list[Expression] = []
-    while not found or (tokens and tokens[-1].upper() == operator and tokens.pop()):
-        found.append(sides(tokens, "AND") if operator == "OR" else single(tokens))
-    return found[0] if len(found) == 1 else Sides(operator, tuple(found))
-
-
-def single(tokens: list[str]) -> Expression:
-    """A licence, or an expression in brackets, taken off the tokens."""
-    if tokens and tokens[-1] == "(":
-        tokens.pop()
-        inner = sides(tokens, "OR")
-        if not tokens or tokens.pop() != ")":
-            raise ValueError("a bracket is not closed")
-        return inner
-    name = identifier(tokens, "a licence")
-    if not tokens or tokens[-1].upper() != "WITH":
-        return name
-    tokens.pop()
-    return f"{name} WITH {identifier(tokens, 'an exception after WITH')}"
-
-
-def identifier(tokens: list[str], due: str) -> str:
-    token = tokens.pop() if tokens else ""
-    if token in ("", "(", ")") or token.upper() in SPDX_OPERATORS:
-        raise ValueError(f"expected {due}, found {token or 'its end'!r}")
-    return token
-
-
-def names(expression: str) -> list[str]:
-    """The licences of an expression as they are written, in its order.
+def licence_ids(expression: str) -> list[str]:
+    """Return the licences of an expression in its order.
 
     Raises:
         ValueError: it is not an SPDX expression.
     """
-    waiting, found = [parse_expression(expression)], []
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, str):
-            found.append(node)
-        else:
-            waiting += reversed(node.sides)
-    return found
+    return [part for part in spdx_parts(expression) if part not in JOINS]
 
 
-def term(name: str) -> Term:
-    """One licence as a term: `-only` says no more than the bare id, `-or-later` the same as `+`."""
-    licence, _, exception = name.casefold().partition(" with ")
-    base = licence.removesuffix("+").removesuffix("-or-later")
-    return Term(base.removesuffix("-only"), base != licence, exception)
+def is_expression(text: str) -> bool:
+    try:
+        spdx_parts(text)
+    except ValueError:
+        return False
+    return True
 
 
-def listing(key: str, licences: Iterable[str]) -> frozenset[Term]:
-    """A list of licences, each one id (WITH an exception), to hold expressions to.
+def fits(expression: str, test: Callable[[str], bool]) -> bool:
+    """Whether licences that pass the test are enough: one side of each OR, all sides of each AND.
+
+    Raises:
+        ValueError: it is not an SPDX expression.
+    """
+    words = (part.lower() if part in JOINS else str(test(part)) for part in spdx_parts(expression))
+    return bool(eval(" ".join(words)))  # nothing but True, False, and, or, and brackets
+
+
+def allowed_ids(key: str, licences: Iterable[str]) -> frozenset[str]:
+    """Return a list of licences as SPDX spells them.
 
     Args:
         key: of the configuration, for the message.
@@ -120,37 +67,15 @@ def listing(key: str, licences: Iterable[str]) -> frozenset[Term]:
     """
     found = set()
     for licence in licences:
-        require(
-            is_expression(licence) and len(names(licence)) == 1, key, licence, "one SPDX id in each entry"
-        )
-        found.add(term(names(licence)[0]))
+        one = is_expression(licence) and len(licence_ids(licence)) == 1
+        require(one, key, licence, "one SPDX id in each entry, or LicenseRef-<name>")
+        found.update(licence_ids(licence))
     return frozenset(found)
 
 
-def is_expression(text: str) -> bool:
-    try:
-        parse_expression(text)
-    except ValueError:
-        return False
-    return True
-
-
 @lru_cache(maxsize=1024)
-def allows(listed: frozenset[Term], expression: str) -> bool:
-    """Whether a list allows one side of each OR and all sides of each AND; False if it is not an SPDX expression."""
-    return is_expression(expression) and holds(
-        parse_expression(expression), lambda name: is_listed(name, listed)
+def allows(ids: frozenset[str], expression: str) -> bool:
+    """Whether a list allows an expression; an exception (WITH) only permits more. False if it is not SPDX."""
+    return is_expression(expression) and fits(
+        expression, lambda licence: licence in ids or licence.partition(" WITH ")[0] in ids
     )
-
-
-def holds(node: Expression, fits: Callable[[str], bool]) -> bool:
-    """Whether licences that fit are enough: one side of each OR, all sides of each AND."""
-    if isinstance(node, str):
-        return fits(node)
-    return (any if node.operator == "OR" else all)(holds(side, fits) for side in node.sides)
-
-
-def is_listed(name: str, listed: frozenset[Term]) -> bool:
-    """Whether a licence is listed, or the version it names, or it without its exception, which only permits more."""
-    licence, later, exception = term(name)
-    return any(Term(licence, v, e) in listed for v in {later, False} for e in {exception, ""})

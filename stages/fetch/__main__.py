@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.errors import UserError
 from stages.common.files import atomic_folder, remove, write_json, write_jsonl
 from stages.common.schema import BENCHMARK_FOLDER, Problem, row_schema
+from stages.common.spdx import allowed_ids
 from stages.common.stage import Settings, run
 from stages.fetch import mixing
 from stages.fetch.benchmark_formats import parse_benchmark
@@ -37,7 +38,8 @@ def main(settings: Settings) -> dict[str, Any]:
     fetch: FetchSettings = settings.fetch
     if not fetch.sources:
         raise UserError("fetch.sources is empty: list at least one source, as conf/fetch/functions.yaml does")
-    lock: dict[str, Any] = {"sources": {}, "benchmarks": {}}
+    allowed = sorted(allowed_ids("fetch.licences", fetch.licences))
+    lock: dict[str, Any] = {"licences": allowed, "sources": {}, "benchmarks": {}}
     tallies: dict[str, Tally] = {}
     runs = SortedRuns(FETCH_SCRATCH)
     remove(FETCH_SCRATCH)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.spdx import allows, holds, listing, names, parse_expression, term
+from stages.common.spdx import allowed_ids, allows, fits, is_expression, licence_ids
 
 # Permissive: use, change and redistribution for any purpose, with attribution at most.
 PERMISSIVE = (
@@ -70,18 +70,13 @@ KNOWN = {
 BY_NAME = {name.casefold(): (name, known) for name, known in KNOWN.items()}
 
 
-def known_of(repo: str, url: str = "") -> tuple[str, Known] | None:
-    """What is known of a repository of the hub, given by its id or by a URL of one of its files."""
-    if url:
-        found = re.search(r"/datasets/([\w.-]+/[\w.-]+)", url) or re.match(
-            r"hf://datasets/([\w.-]+/[\w.-]+)", url
-        )
-        repo = found[1] if found else ""
+def known_of(repo: str) -> tuple[str, Known] | None:
+    """What is known of a repository of the hub."""
     return BY_NAME.get(repo.casefold())
 
 
-def note_on(repo: str, url: str = "") -> str:
-    known = known_of(repo, url)
+def note_on(repo: str) -> str:
+    known = known_of(repo)
     return known[1].note if known else ""
 
 
@@ -91,9 +86,9 @@ def require_allowed(name: str, licence: str, licences: Sequence[str]) -> None:
     Raises:
         ValueError: the licence is not on the list.
     """
-    listed = listing("fetch.licences", licences)
-    if not allows(listed, licence):
-        missing = " and ".join(one for one in names(licence) if not allows(listed, one))
+    ids = allowed_ids("fetch.licences", licences)
+    if not allows(ids, licence):
+        missing = " and ".join(one for one in licence_ids(licence) if not allows(ids, one))
         raise ValueError(
             f"fetch source '{name}': its licence {licence} is not in fetch.licences, so nothing of it is "
             f"downloaded. Use another source, or add {missing} to fetch.licences if your use of the model "
@@ -103,17 +98,17 @@ def require_allowed(name: str, licence: str, licences: Sequence[str]) -> None:
 
 def forbids(expression: str) -> str:
     """What the licences of an expression forbid that most expect to be free to do, "" where they leave a choice."""
-    free = holds(parse_expression(expression), lambda name: not NOT_COMMERCIAL.search(term(name).licence))
+    free = fits(expression, lambda licence: not NOT_COMMERCIAL.search(licence.casefold()))
     return "" if free else "commercial use"
 
 
-def require_known(name: str, licence: str, repo: str, url: str = "") -> None:
+def require_known(name: str, licence: str, repo: str) -> None:
     """Refuse a licence that a well-known data set does not have, before anything of it is downloaded.
 
     Raises:
         ValueError: names both licences.
     """
-    found = known_of(repo, url)
+    found = known_of(repo)
     if found and found[1].licence and found[1].licence.casefold() != licence.casefold():
         known, facts = found
         note = f" ({facts.note})" if facts.note else ""
@@ -130,19 +125,17 @@ def require_card_licence(repo: str, licence: str, card: Mapping[str, Any]) -> st
     Raises:
         ValueError: the two differ; names both.
     """
-    found = known_of(repo)
-    card_licence = card.get("license")
-    ids = [
-        str(one).strip().casefold()
-        for one in (card_licence if isinstance(card_licence, list) else [card_licence or ""])
-    ]
-    if all(one in UNSAID for one in ids):
+    given = card.get("license") or ""
+    hub_ids = [str(one).strip().casefold() for one in (given if isinstance(given, list) else [given])]
+    if all(one in UNSAID for one in hub_ids):
         return None
-    shown = " AND ".join(hub_licence(one, card) for one in ids)
+    shown = " AND ".join(hub_licence(one, card) for one in hub_ids)
+    found = known_of(repo)
     if found and found[1].licence:  # the card is known to say something else
         return shown
-    given = names(licence)
-    if not (all(any(same_licence(one, part, card) for part in given) for one in ids) and all(any(same_licence(one, part, card) for one in ids) for part in given)):  # fmt: skip
+    ours, theirs = licence_ids(licence), [hub_licence(one, card) for one in hub_ids]
+    matched = [[same_licence(hub_id, one) for one in ours] for hub_id in theirs]
+    if not (all(map(any, matched)) and all(map(any, zip(*matched, strict=True)))):
         raise ValueError(
             f"its licence is given as {licence}, but its card says {shown}. If the card is right, set "
             f"licence: {shown}"
@@ -151,17 +144,18 @@ def require_card_licence(repo: str, licence: str, card: Mapping[str, Any]) -> st
 
 
 def hub_licence(hub_id: str, card: Mapping[str, Any]) -> str:
-    """A licence of the hub as an SPDX id, as far as it has one; `other` by its name: LicenseRef-<name>."""
-    if hub_id == "other":
-        return "LicenseRef-" + re.sub(r"[^\w.-]+", "-", str(card.get("license_name") or "other")).strip("-")
-    plain = {licence.casefold(): licence for licence in PERMISSIVE}
-    upper = hub_id.upper() if hub_id.startswith(("cc", *FAMILIES)) else hub_id
-    return HUB_IDS.get(hub_id) or plain.get(hub_id) or upper
-
-
-def same_licence(hub_id: str, licence: str, card: Mapping[str, Any]) -> bool:
-    """Whether an id of the hub and an SPDX id mean one licence; an id without a version means any of its family."""
-    plain = term(licence).licence
+    """A licence of the hub as SPDX writes it; one without an id as LicenseRef-<its name>, a family as it is."""
     if hub_id in FAMILIES:
-        return plain.startswith(f"{hub_id}-")
-    return plain in (hub_id, term(hub_licence(hub_id, card)).licence)
+        return hub_id.upper()
+    if hub_id in HUB_IDS or is_expression(hub_id):
+        return HUB_IDS.get(hub_id) or licence_ids(hub_id)[0]
+    name = str(card.get("license_name") or hub_id) if hub_id == "other" else hub_id
+    return "LicenseRef-" + re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")
+
+
+def same_licence(card_id: str, licence: str) -> bool:
+    """Whether a card's licence is this SPDX id: an id without `only` or `or later` leaves that open, a family more."""
+    base = re.sub(r"-only$|-or-later$|\+$", "", licence.partition(" WITH ")[0])
+    if card_id.casefold() in FAMILIES:
+        return base.casefold().startswith(f"{card_id.casefold()}-")
+    return licence == card_id or base == card_id

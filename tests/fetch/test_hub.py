@@ -405,22 +405,20 @@ def test_lock_and_report_record_sources_and_formats_of_every_kind(tmp_path: Path
     wheel = make_wheel(tmp_path / ".cache/wheels/pkg-1.0-py3-none-any.whl", {"pkg/a.py": code, "pkg/b.py": b""})  # fmt: skip
     given: dict[str, dict[str, Any]] = {
         "set": {"kind": "hub", "repo": "me/set", "revision": COMMIT, "split": "train", "max_rows": 1},
-        "far": {"kind": "url", "url": "/far.json", "sha256": hashlib.sha256(b'[{"text": "5"}, {}]').hexdigest(), "licence": "CC-BY-4.0"},
-        "near": {"kind": "file", "path": "data/sources/part-*.txt", "sha256": hashlib.sha256(listed.encode()).hexdigest()},
+        "near": {"kind": "file", "licence": "CC-BY-4.0", "path": "data/sources/part-*.txt", "sha256": hashlib.sha256(listed.encode()).hexdigest()},
         "pkg": {"kind": "pypi", "package": "pkg", "version": "1.0", "sha256": wheel, "members": ["pkg/*"], "format": "functions"},
     }  # fmt: skip
     repository = {"train.parquet": parquet("a", "b"), "README.md": card(license="mit")}
-    with serving(Site({REPO: repository}, files={"/far.json": b'[{"text": "5"}, {}]'})) as site:
-        given["far"]["url"] = site.address + given["far"]["url"]
+    with serving(Site({REPO: repository})) as site:
         sources = [{"name": name, "licence": "MIT", **one} for name, one in given.items()]
         place = stage_folder(tmp_path, {"fetch": {"sources": sources, "benchmarks": {}, "on_bad_row": "drop"}})  # fmt: skip
         done = run_stage(place, "fetch", {"HF_ENDPOINT": site.address})
     assert done.returncode == 0, done.stderr
     lock = read_json(place / "data/raw/sources.lock.json")["sources"]
     report = read_json(place / "reports/fetch.json")["sources"]
-    resolved = {"set": {"commit": COMMIT, "card_licence": "MIT"}, "far": {"sha256": given["far"]["sha256"]}, "near": {"sha256": given["near"]["sha256"]}, "pkg": {"file": "pkg-1.0-py3-none-any.whl", "sha256": wheel}}  # fmt: skip
-    formats = {"set": {"Parquet": 1}, "far": {"JSON array": 1}, "near": {"JSON lines": 1, "CSV, gz": 1, "JSON lines, xz": 1}, "pkg": {"Python": 2}}  # fmt: skip
-    sizes = {"set": len(parquet("a", "b")), "far": 19, "near": sum(map(len, texts)), "pkg": len(code)}
+    resolved = {"set": {"commit": COMMIT, "card_licence": "MIT"}, "near": {"sha256": given["near"]["sha256"]}, "pkg": {"file": "pkg-1.0-py3-none-any.whl", "sha256": wheel}}  # fmt: skip
+    formats = {"set": {"Parquet": 1}, "near": {"JSON lines": 1, "CSV, gz": 1, "JSON lines, xz": 1}, "pkg": {"Python": 2}}  # fmt: skip
+    sizes = {"set": len(parquet("a", "b")), "near": sum(map(len, texts)), "pkg": len(code)}
     for name, requested in given.items():
         entry = lock[name]
         assert entry["requested"].items() >= {k: v for k, v in requested.items() if k != "licence"}.items(), (
@@ -431,9 +429,8 @@ def test_lock_and_report_record_sources_and_formats_of_every_kind(tmp_path: Path
         assert entry["formats"] == report[name]["formats"] == formats[name]
         assert (report[name]["bytes"], report[name]["rows"]) == (entry["bytes"], entry["rows"])
         assert report[name]["candidates"] == sum(report[name]["reasons"].values())
-    assert {name: entry["rows"] for name, entry in lock.items()} == {"set": 1, "far": 1, "near": 4, "pkg": 1}
+    assert {name: entry["rows"] for name, entry in lock.items()} == {"set": 1, "near": 4, "pkg": 1}
     assert report["set"]["reasons"] == {"taken": 1, "left out by max_rows": 1}
-    assert report["far"]["reasons"] == {"taken": 1, "fits no known format": 1}
     assert list(lock["near"]["files"].values()) == [
         {"bytes": len(data), "sha256": s} for data, s in zip(texts, sums, strict=True)
     ]

@@ -220,9 +220,9 @@ def source_line(text: str, row: RowView, number: int) -> str:
 
 
 def licence(row: RowView, settings: Licence) -> str | None:
-    """Drop rows whose licence is not on the list, or whose code has a header that names another licence."""
+    """Drop rows whose licence is not on the list of fetch.licences, or whose code has a header that names another licence."""
     if settings.ids and not allows(settings.ids, row.licence):
-        return f"licence {row.licence!r} is not one of clean.licence.allowed"
+        return f"licence {row.licence!r} is not in fetch.licences"
     code = row.text if row.layout == "whole" else "\n".join(block for _, block in row.fences)
     if "icense" not in code and "ICENSE" not in code and "icence" not in code and "GPL" not in code:
         return None

@@ -22,7 +22,6 @@ from stages.clean.rules.phrases import (
     SYSTEM_MODULES,
 )
 from stages.common.settings import require
-from stages.common.spdx import Term, listing
 
 
 @dataclass
@@ -242,18 +241,13 @@ class System:
 
 @dataclass
 class Licence:
-    # SPDX ids, case ignored; empty: any (conf/fetch has a list too)
-    allowed: list[str] = field(default_factory=list)
     # Lower-case phrases of headers that name another licence, searched in code
     headers: list[str] = field(default_factory=lambda: list(LICENCE_HEADERS))
+    # SPDX ids of fetch.licences, as sources.lock.json has them: no setting here. Empty: any licence
+    ids = frozenset[str]()
 
     def __post_init__(self) -> None:
         require_lower_case("licence", "headers", self.headers)
-        listing("clean.licence.allowed", self.allowed)
-
-    @cached_property
-    def ids(self) -> frozenset[Term]:
-        return listing("clean.licence.allowed", self.allowed)
 
 
 def require_share(section: str, settings: object, *names: str) -> None:
