@@ -36,7 +36,7 @@ def resolve_hub(source: Source) -> PinnedFiles:
     """
     silence_hub()
     what = f"source '{source.name}': the data set {source.repo}"
-    resolved = resolved_before(source) or {"files": list_files(source, what), "names": {}}
+    resolved = resolved_before(source) or {"files": commit_files(source, what), "names": {}}
     listing = resolved["files"]
     question = "|".join((source.configuration, source.split, *source.data_files))
     try:
@@ -67,7 +67,7 @@ def resolved_before(source: Source) -> dict[str, Any]:
     return read_json(kept) if kept.exists() else {}
 
 
-def list_files(source: Source, what: str) -> dict[str, dict[str, Any]]:
+def commit_files(source: Source, what: str) -> dict[str, dict[str, Any]]:
     """Return the commit's files by name, each with `bytes`, and `sha256` (LFS) or `git` (its blob id).
 
     Raises:
