@@ -11,7 +11,7 @@ from stages.clean.row import RowView
 from stages.clean.rules.row_rules import RULE_FUNCTIONS
 from stages.clean.rules.settings import Alphanumeric, Blobs, Encoding, Length, LongLines, Repetition
 from stages.clean.rules.text import alphanumeric, blobs, encoding, length, long_lines, repetition
-from stages.clean.settings import CleanSettings, Docstring, Language, Licence
+from stages.clean.settings import CleanSettings, Docstring, Language
 from stages.report.data_sections import RULE_MEANINGS
 from tests.helpers.clean_rows import conversation, row
 
@@ -153,10 +153,10 @@ def test_share_of_repeated_ngrams_is_that_of_a_plain_count(words: list[str], siz
 STRICT = CleanSettings(
     language=Language(python=True, prose_words=1),
     docstring=Docstring(required=True, min_words=2, min_ascii_share=0.9, repeats_name=True),
-    licence=Licence(allowed=["MIT"]),
     repetition=Repetition(min_lines=0, min_words=0),
     alphanumeric=Alphanumeric(min_characters=0),
 )
+STRICT.licence.ids = frozenset({"MIT"})
 PIECES = st.sampled_from(
     ["def f(x):\n", "    return x\n", "```python\n", "```\n", "~~~js\n", "import os as o\n", "o.system('x')\n", "class A:\n",
      "    def m(self): ...\n", '    """Say."""\n', "# GPL licence\n", "SPDX-License-Identifier: (MIT OR X)\n", "Ã©", "\\x00" * 9,
