@@ -1,21 +1,29 @@
 """Git and DVC commands, and where DVC keeps its experiments."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from stages.common.errors import UserError
 
-MAX_LISTED_FILES = 12
+LARGEST_NEW_FILE = 100 << 20  # bytes
 
 
-def git(*arguments: str, folder: Path) -> str:
+def git(*arguments: str, folder: Path, index: Path | None = None) -> str:
     """Run a git command in `folder` and return its output without trailing whitespace.
+
+    Args:
+        index: another index than the repository's.
 
     Raises:
         UserError: git fails; has its message.
     """
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "GIT_INDEX_FILE": str(index)} if index else None
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, env=environment
+    )
     if done.returncode:
         raise UserError(f"`git {' '.join(arguments)}` failed in {folder}: {done.stderr.strip()}")
     return done.stdout.rstrip()
@@ -32,23 +40,31 @@ def dvc_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "dvc", *arguments]
 
 
-def clean_commit(root: Path) -> str:
-    """Return the checked-out commit of a working tree without changes.
+def snapshot_tree(root: Path) -> tuple[str, list[str]]:
+    """Write a git tree of the files on disk, edits and new files included, without touching index or branch.
+
+    Returns:
+        the tree's id, and the paths that differ from the commit that is checked out.
 
     Raises:
-        UserError: there is no commit yet, or the tree has changes; lists them.
+        UserError: a file that git does not know yet is too large to be copied into git's objects.
     """
-    changes = git("status", "--porcelain", folder=root).splitlines()
-    if changes:
-        listed = "\n".join(f"  {change.strip()}" for change in changes[:MAX_LISTED_FILES])
-        more = len(changes) - MAX_LISTED_FILES
-        rest = f"\n  and {more} more" if more > 0 else ""
-        raise UserError(
-            "a sweep starts from a commit, but the working tree has uncommitted changes:\n"
-            f"{listed}{rest}\n"
-            "Commit them first (reports and dvc.lock of the last run too): git add -A && git commit"
-        )
-    return git("rev-parse", "--verify", "HEAD", folder=root)
+    changed = [
+        line[3:].strip('"') for line in git("status", "--porcelain", "-uall", folder=root).splitlines()
+    ]
+    if not changed:
+        return git("rev-parse", "HEAD^{tree}", folder=root), []
+    for name in git("ls-files", "-z", "--others", "--exclude-standard", folder=root).split("\0"):
+        if name and (root / name).lstat().st_size > LARGEST_NEW_FILE:
+            raise UserError(
+                f"{name}: {(root / name).lstat().st_size >> 20} MiB that neither git nor DVC tracks, so a sweep would "
+                f"copy it into git. Track it with `dvc add {name}`, or list it in .gitignore."
+            )
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder, "index")
+        git("read-tree", "HEAD", folder=root, index=index)
+        git("add", "--all", folder=root, index=index)
+        return git("write-tree", folder=root, index=index), changed
 
 
 def identity_options(root: Path, commit: str) -> list[str]:

@@ -3,7 +3,7 @@
     python -m stages.sweep -m train.lora.rank=4,8,16
     python -m stages.sweep -m train.lora.rank=4,8 hydra/launcher=joblib hydra.launcher.n_jobs=2
 
-Each point runs in a clone of the commit that is checked out when the sweep starts. Your working tree is not
+Each point runs in a clone of what is on disk when the sweep starts, edits included. Your working tree is not
 touched, so you may edit it meanwhile. All clones share DVC's cache: work that points have in common is done
 once. The sweep ends with a table on the terminal, and with reports/sweeps/<name>/index.html and sweep.csv.
 `dvc exp apply NAME` adopts a point.
@@ -237,7 +237,7 @@ def finish_sweep(spec: SweepSpec, track: Any, outcomes: Sequence[PointOutcome]) 
     print("\n".join([heading, *table, "", *describe_outcomes(outcomes), *adopt]), flush=True)
     root, report = Path(spec.root), SWEEP_REPORTS / spec.name
     attempts = [make_attempt(spec, outcome) for outcome in outcomes]
-    identity = (spec.name, spec.commit, spec.objective, spec.direction)
+    identity = (spec.name, spec.commit, spec.tree, spec.objective, spec.direction)
     write_report(root / report, collect_results(root, Path(spec.cache), *identity, attempts))
     print(f"Report: {report}/index.html and sweep.csv", flush=True)
     close_run(track, spec, outcomes, root / report)

@@ -52,10 +52,14 @@ def keep_cache(clone: Path, kept: Path) -> None:
 
 
 def make_clone(spec: SweepSpec, clone: Path) -> None:
-    """Clone the sweep's commit; git objects, DVC's cache and local DVC settings are the repository's."""
+    """Clone the sweep's commit and check out its tree; git objects, DVC's cache and settings are the repository's.
+
+    `dvc exp run` takes what differs from the commit into the experiment, as it does in a tree with edits.
+    """
     quiet = ("clone", "--quiet", "--shared", "--no-checkout")
     git(*quiet, *spec.git_identity, spec.root, str(clone), folder=clone.parent)
     git("checkout", "--quiet", "--detach", spec.commit, folder=clone)
+    git("read-tree", "--reset", "-u", spec.tree, folder=clone)
     local = clone / ".dvc/config.local"
     if (original := Path(spec.root) / ".dvc/config.local").exists():
         shutil.copy(original, local)  # remotes and their credentials

@@ -20,7 +20,7 @@ def tally_costs(sweep: SweepResults, comparisons: Sequence[PointComparison]) -> 
         for stage in dict.fromkeys(s for p in points for s in p.stage_runs)
         if any(stage_seconds(p, stage) for p in points)
     ]
-    seen, lines, spent, saved = set(sweep.commit_runs.values()), [], dict.fromkeys(stages, 0.0), 0.0
+    seen, lines, spent, saved = set(sweep.start_runs.values()), [], dict.fromkeys(stages, 0.0), 0.0
     longest = max((point.attempt.seconds for point in points), default=0) or 1
     for comparison in comparisons:
         point, cells = comparison.point, []

@@ -71,7 +71,7 @@ class PointResult:
 @dataclass(frozen=True)
 class SweepResults:
     name: str
-    # What all points start from
+    # The commit that the experiments stand on
     commit: str
     # Metrics file, colon, dotted key
     objective: str
@@ -79,8 +79,8 @@ class SweepResults:
     direction: str
     # In the sweep's order
     points: list[PointResult]
-    # `stage_runs` of the commit itself
-    commit_runs: dict[str, str]
+    # `stage_runs` of the files that all points start from
+    start_runs: dict[str, str]
 
     @property
     def keys(self) -> list[str]:
@@ -97,6 +97,7 @@ def collect_results(
     cache: Path,
     name: str,
     commit: str,
+    tree: str,
     objective: str,
     direction: str,
     attempts: Sequence[Attempt],
@@ -107,7 +108,8 @@ def collect_results(
         root: the git repository that holds the experiments.
         cache: DVC's cache folder, the one with `files/md5` in it.
         name: the sweep's.
-        commit: what all points start from.
+        commit: the commit that the experiments stand on.
+        tree: git tree of the files that all points start from.
         objective: metrics file, colon, dotted key.
         direction: maximize | minimize.
         attempts: the points in the sweep's order.
@@ -117,8 +119,8 @@ def collect_results(
     """
     metrics_file = objective.split(":")[0]
     points = [read_point_result(root, cache, attempt, metrics_file) for attempt in attempts]
-    commit_runs = hash_stage_runs(read_dvc_lock(root, commit)) if DVC_LOCK in list_files(root, commit) else {}
-    return SweepResults(name, commit, objective, direction, points, commit_runs)
+    start_runs = hash_stage_runs(read_dvc_lock(root, tree)) if DVC_LOCK in list_files(root, tree) else {}
+    return SweepResults(name, commit, objective, direction, points, start_runs)
 
 
 def read_point_result(root: Path, cache: Path, attempt: Attempt, metrics_file: str) -> PointResult:

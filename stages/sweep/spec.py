@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from stages.common.errors import UserError
-from stages.common.git import clean_commit, dvc_command, identity_options
+from stages.common.git import dvc_command, git, identity_options, snapshot_tree
 from stages.sweep.point_slots import visible_gpus
 
 SWEEP_SCRATCH = Path(".cache/sweep")
+LISTED_CHANGES = 4
 SWEEP_SECTIONS = ("hydra", "sweep")  # they steer the sweep and change no artifact
 
 
@@ -24,7 +25,7 @@ class SweepSpec:
 
     # The repository, absolute
     root: str
-    # What every point starts from
+    # The commit that is checked out; experiments stand on top of it
     commit: str
     # DVC's cache of the repository, absolute; all points share it
     cache: str
@@ -37,6 +38,8 @@ class SweepSpec:
     name: str
     # Metrics file, colon, dotted key
     objective: str
+    # Git tree of the files that every point starts from: the commit's, or with the edits that were on disk
+    tree: str
     # maximize | minimize
     direction: str = "maximize"
     # How many may run at the same time, if the launcher starts them so
@@ -67,9 +70,12 @@ def pin_sweep(root: Path, overrides: Sequence[str], settings: Any, uri: str, poi
         points: how many may run at the same time, if the launcher starts them so.
 
     Raises:
-        UserError: the tree has uncommitted changes, or is not a git repository with DVC.
+        UserError: it is not a git repository with a commit, or not one with DVC.
     """
-    commit = clean_commit(root)
+    commit = git("rev-parse", "--verify", "HEAD", folder=root)
+    tree, changed = snapshot_tree(root)
+    if changed:
+        print(format_changes(commit, changed), flush=True)
     done = subprocess.run(dvc_command("cache", "dir"), cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"`dvc cache dir` failed: {done.stderr.strip()}")
@@ -83,14 +89,22 @@ def pin_sweep(root: Path, overrides: Sequence[str], settings: Any, uri: str, poi
         tracking_uri=uri,
         git_identity=tuple(identity_options(root, commit)),
         fixed=tuple(normalise_override(o) for o in own if not is_swept(o)),
-        name=settings.name or f"{commit[:7]}-{short_hash(*sorted([*own, *study_identity]))}",
+        name=settings.name or f"{commit[:7]}-{short_hash(*sorted([*own, *study_identity]), tree)}",
         objective=settings.objective,
+        tree=tree,
         direction=settings.direction,
         points=points,
         at_once=settings.at_once,
         gpus=visible_gpus(),
         study=study,
     )
+
+
+def format_changes(commit: str, changed: Sequence[str]) -> str:
+    """Return the line that says in which files the sweep starts from something other than the commit."""
+    listed = ", ".join(changed[:LISTED_CHANGES])
+    more = f" and {len(changed) - LISTED_CHANGES} more" if len(changed) > LISTED_CHANGES else ""
+    return f"sweep: starts from commit {commit[:7]} and what is on disk: {listed}{more}"
 
 
 def override_section(override: str) -> str:
@@ -130,7 +144,7 @@ def point_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def point_name(spec: SweepSpec, overrides: Sequence[str]) -> str:
-    """Name a point's DVC experiment: its swept values, and a hash of the commit and all overrides.
+    """Name a point's DVC experiment: its swept values, and a hash of the files and all overrides.
 
     >>> point_name(spec, ["++train.lora.rank=8"])
     'rank-8-0f3a51c2'
@@ -139,7 +153,7 @@ def point_name(spec: SweepSpec, overrides: Sequence[str]) -> str:
     pairs = [o.lstrip("+~").split("=", 1) for o in named]
     text = "-".join("-".join([pair[0].split(".")[-1], *pair[1:]]) for pair in pairs)
     text = re.sub(r"\.{2,}|-{2,}", "-", re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)).strip("-.")[:60]
-    return f"{text or 'point'}-{short_hash(spec.commit, *overrides)}"
+    return f"{text or 'point'}-{short_hash(spec.tree, *overrides)}"
 
 
 def swept_values(spec: SweepSpec, overrides: Sequence[str]) -> dict[str, str]:

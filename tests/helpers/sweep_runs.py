@@ -55,6 +55,7 @@ def ranks_spec(folder: Path) -> SweepSpec:
         fixed=(),
         name=NAME,
         objective="reports/evaluate/tuned.json:pass_at_1",
+        tree="d" * 40,
     )
 
 

@@ -94,8 +94,13 @@ def a_rank_its_revert_and_its_experiment(project: Project) -> None:
 
 
 def a_sweep_over_two_ranks(project: Project) -> None:
-    """Of the two ranks the first is what params.yaml says, and has been run."""
-    before = user_files(project)
+    """As after `make demo` in a fresh clone: results of a run that nobody has committed, then a sweep.
+
+    Of the two ranks the first is what params.yaml says, and has been run.
+    """
+    project.git("reset", "--quiet", "HEAD~1")
+    before, status = user_files(project), project.git("status", "--porcelain")
+    assert "dvc.lock" in status
     assert runs_by_rank(project) == {"4": 1}
     done = run_sweep(project, "-m", "train.lora.rank=4,6", "sweep.name=ranks")
     assert done.status == 0, done.text
@@ -113,7 +118,9 @@ def a_sweep_over_two_ranks(project: Project) -> None:
     assert all(
         float(row["validation_loss"]) > 0 and row["p_holm"] and row["seconds"] for row in table.values()
     )
-    assert project.git("status", "--porcelain") == ""
+    assert project.git("status", "--porcelain") == status
+    compared = project.run(sys.executable, "-m", "stages.sweep.compare", check=True).out
+    assert all(name in compared for name in experiment_names(project))
 
     project.dvc("exp", "apply", experiment_names(project)[1])
     assert project.repro().ran == []

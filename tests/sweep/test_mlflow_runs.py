@@ -40,6 +40,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
         fixed=(),
         name="ranks",
         objective="reports/evaluate/tuned.json:pass_at_1",
+        tree=f"{head}^{{tree}}",
     )
 
 

@@ -48,7 +48,9 @@ class MadeUpSweep:
         self, *attempts: Attempt, objective: str = PASS_AT_1, direction: str = "maximize"
     ) -> SweepResults:
         points = list(attempts) or self.attempts
-        return collect_results(self.root, self.cache, "ranks", self.start, objective, direction, points)
+        return collect_results(
+            self.root, self.cache, "ranks", self.start, self.start, objective, direction, points
+        )
 
     def point(self, value: str, solves: int, loss: float, level: str = "A", **more: Any) -> Attempt:
         files = experiment_files(self.cache, frozenset(range(solves)), loss, level)
@@ -353,7 +355,7 @@ def test_a_run_that_points_share_is_counted_once(made: MadeUpSweep) -> None:
     assert costs["spent"][0] == "40.0"
     assert costs["spent"][3] == f"{309 + 308 + 310:.1f}"
     assert costs["saved"] == "1 min 20 s"
-    before = replace(sweep, commit_runs=sweep.points[0].stage_runs)
+    before = replace(sweep, start_runs=sweep.points[0].stage_runs)
     assert not any(cell["new"] for cell in tally_costs(before, compare_points(before))["lines"][0]["cells"])
     cached = made.results(replace(made.attempts[0], status="from the cache"))
     assert tally_costs(cached, compare_points(cached))["ran"] == ""

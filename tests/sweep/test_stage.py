@@ -11,18 +11,21 @@ from pathlib import Path
 import pytest
 
 from stages.common.errors import UserError
-from stages.common.git import clean_commit
+from stages.common.git import experiment_ref, snapshot_tree
 from stages.sweep.point import PointOutcome, parse_objective, parse_ran_stages
+from stages.sweep.settings import SweepSettings
 from stages.sweep.spec import (
     SweepSpec,
     chosen_sweeper,
     dvc_params,
     normalise_override,
+    pin_sweep,
     point_name,
     point_overrides,
     swept_values,
 )
 from stages.sweep.summary_table import describe_outcomes, format_outcomes
+from tests.helpers.sweep_points import make_repository
 from tests.helpers.tiny_project import Project
 from tests.helpers.toy_pipeline import (
     experiment_names,
@@ -42,6 +45,7 @@ SPEC = SweepSpec(
     fixed=("++train.epochs=1",),
     name="sweep",
     objective="reports/evaluate/tuned.json:pass_at_1",
+    tree="d" * 40,
 )
 
 
@@ -119,21 +123,55 @@ def test_every_point_is_checked_before_anything_runs(toy: Project, override: str
     assert not (toy.root / ".cache/sweep").exists()
 
 
-def test_a_dirty_tree_is_refused_with_its_files(toy: Project, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_sweep_starts_from_what_is_on_disk(toy: Project, tmp_path: Path) -> None:
+    """As after `make demo`: the pipeline has rewritten tracked files, and the user has edited some."""
     project = toy.copy(tmp_path / "project")
-    (project.root / "notes.txt").write_text("not committed\n", "utf-8")
+    (project.root / "notes.txt").write_text("new\n", "utf-8")
+    (project.root / "conf/base/other.yaml").unlink()
     project.edit("score.py", "/ 100", "/ 10")
+    project.git("add", "notes.txt")
+    before, status = user_files(project), project.git("status", "--porcelain")
     done = run_sweep(project, "-m", "train.lora.rank=4,8")
-    assert done.status == 1
-    for expected in ("notes.txt", "score.py", "git add -A && git commit"):
-        assert expected in done.err
-    assert experiment_names(project) == []
+    assert done.status == 0, done.text
+    head = project.git("rev-parse", "--short=7", "HEAD")
+    assert (
+        f"starts from commit {head} and what is on disk: conf/base/other.yaml, notes.txt, score.py"
+        in done.out
+    )
+    assert summary_rows(done)["rank-4"][:2] == ["0.4", "ran 2 stages"]
+    assert read_experiment(project, "rank-4", "notes.txt") == "new"
+    [name] = [name for name in experiment_names(project) if name.startswith("rank-4")]
+    assert "conf/base/other.yaml" not in project.git(
+        "ls-tree", "-r", "--name-only", experiment_ref(project.git("rev-parse", "HEAD"), name)
+    )
+    assert (user_files(project), project.git("status", "--porcelain")) == (before, status)
+
+    assert {row[1] for row in summary_rows(run_sweep(project, "-m", "train.lora.rank=4,8")).values()} == {
+        "already done"
+    }
+    project.dvc("exp", "apply", next(name for name in experiment_names(project) if name.startswith("rank-4")))
+    assert "rank: 4" in (project.root / "params.yaml").read_text("utf-8")
+    assert (project.root / "notes.txt").read_text("utf-8") == "new\n"
+    assert not (project.root / "conf/base/other.yaml").exists()
+    project.edit("score.py", "/ 10", "/ 50")
+    assert summary_rows(run_sweep(project, "-m", "train.lora.rank=4"))["rank-4"][0] == "0.08"
+
+
+def test_a_large_file_that_nobody_tracks_is_not_copied_into_git(tmp_path: Path) -> None:
+    make_repository(tmp_path)
+    with (tmp_path / "model.gguf").open("wb") as file:
+        file.truncate(101 << 20)
+    with pytest.raises(
+        UserError, match=r"model\.gguf: 101 MiB that neither git nor DVC tracks.*dvc add model\.gguf"
+    ):
+        snapshot_tree(tmp_path)
 
 
 def test_without_a_commit_there_is_no_sweep(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     with pytest.raises(UserError, match="HEAD"):
-        clean_commit(tmp_path)
+        pin_sweep(tmp_path, [], SweepSettings(), "", 1)
 
 
 def test_a_point_is_named_after_its_swept_values() -> None:

@@ -179,12 +179,21 @@ def test_the_next_run_retries_failed_points(tmp_path: Path) -> None:
 
 def test_a_folder_holds_one_study(tmp_path: Path) -> None:
     spec = SweepSpec(
-        root="", commit="c1", cache="", tracking_uri="", git_identity=(), fixed=(), name="s", objective="a:b"
+        root="",
+        commit="c1",
+        cache="",
+        tracking_uri="",
+        git_identity=(),
+        fixed=(),
+        name="s",
+        objective="a:b",
+        tree="t1",
     )
     assert not claim_study_folder(tmp_path, spec, ["x=1,2"])
     assert claim_study_folder(tmp_path, spec, ["x=1,2"])
     for other, space, message in (
         (replace(spec, commit="c2"), ["x=1,2"], "another commit: c1, not c2"),
+        (replace(spec, tree="t2"), ["x=1,2"], "another tree: t1, not t2"),
         (replace(spec, objective="a:c"), ["x=1,2"], "another objective"),
         (replace(spec, direction="minimize"), ["x=1,2"], "another direction"),
         (spec, ["x=1,2,3"], "another search space"),

@@ -232,7 +232,7 @@ def test_points_of_a_sweep_are_not_registered_until_one_is_adopted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = SweepSpec(
-        str(folder), "0" * 40, "", "sqlite:///mlflow.db", (), (), "ranks", "reports/report.json:p"
+        str(folder), "0" * 40, "", "sqlite:///mlflow.db", (), (), "ranks", "reports/report.json:p", "1" * 40
     )
     monkeypatch.setenv("CODETUNE_SWEEP", point_environment(spec, folder)["CODETUNE_SWEEP"])
     track()
