@@ -84,7 +84,7 @@ def screen_rows(engine: Engine, folder: Path, settings: CleanSettings) -> RowTab
         parts = engine.map(
             make_part, row_group_tasks(file, RAW_ROWS, str(BENCHMARK_FOLDER), folder, settings)
         )
-        return build_row_table(parts, file.metadata.num_rows, folder, RAW_ROWS)
+        return build_row_table(parts, file.metadata.num_rows, folder)
     except pa.ArrowInvalid as error:
         raise unreadable_parquet(RAW_ROWS, error) from None
 

@@ -21,7 +21,7 @@ from stages.clean.contamination.benchmark_proximity import Proximity, find_proxi
 from stages.clean.contamination.decontaminate import load_index, prefilter_rows
 from stages.clean.duplicates.deduplicate import text_digest
 from stages.clean.duplicates.near_duplicates import write_signatures
-from stages.clean.raw import require_sorted, require_values
+from stages.clean.raw import require_values
 from stages.clean.row import RowView, make_row
 from stages.clean.screen import RowDrop, first_failed_rule
 from stages.clean.settings import CleanSettings
@@ -110,7 +110,6 @@ def clean_row_group(task: CleanTask) -> CleanedPart:
         rows = deque(make_row(record, settings.layout) for record in batch.to_pylist())
         screened.add(rows, task.benchmarks, settings)
     table = pa.Table.from_arrays(pa.Table.from_batches(batches).columns, schema=row_schema())
-    require_sorted(table.column("id"), task.path, task.first)
     write_part(folder, task.number, table, screened)
     return CleanedPart(
         ids=table.column("id").combine_chunks().cast(pa.large_string()),

@@ -1,7 +1,6 @@
 """Open data/raw/rows.parquet and reject a file that fetch would not have written."""
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
@@ -48,29 +47,3 @@ def require_values(batch: pa.RecordBatch, path: str, first: int) -> None:
         if column.null_count and not wanted.nullable:
             row = first + column.is_null().to_pylist().index(True)
             raise UserError(f"{path}, row {row}: '{wanted.name}' is null. {FETCH_REMEDY}")
-
-
-def require_sorted(ids: pa.Array | pa.ChunkedArray, path: str, first: int) -> None:
-    """Reject ids that do not strictly ascend: rows are written in file order, and ids are unique.
-
-    Args:
-        first: number of the first of `ids` in the file.
-
-    Raises:
-        UserError: names the row and its id.
-    """
-    if isinstance(ids, pa.ChunkedArray):
-        ids = ids.combine_chunks()  # pyarrow 25 crashes in `indices_nonzero` on zero chunks (a single row)
-    before, after = ids[:-1], ids[1:]
-    wrong = pc.indices_nonzero(pc.greater_equal(before, after))
-    if not len(wrong):
-        return
-    place = wrong[0].as_py()
-    if before[place] == after[place]:
-        raise UserError(
-            f"{path}, row {first + place + 1}: the id '{after[place]}' appears twice. {FETCH_REMEDY}"
-        )
-    raise UserError(
-        f"{path}, row {first + place + 1}: the id '{after[place]}' follows '{before[place]}', but rows must be "
-        f"sorted by id. {FETCH_REMEDY}"
-    )

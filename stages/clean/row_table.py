@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from stages.clean.duplicates.near_duplicates import Signatures
 from stages.clean.parts import CleanedPart, read_checks
-from stages.clean.raw import require_sorted
 from stages.clean.settings import CleanSettings
 from stages.clean.validate import rejection_evidence, run_checks
 
@@ -39,12 +38,8 @@ class RowTable:
         return ((number, slice(*bounds[number : number + 2])) for number in range(len(bounds) - 1))
 
 
-def build_row_table(parts: Iterable[CleanedPart], rows: int, folder: Path, path: str) -> RowTable:
-    """Collect the parts of a file of `rows` rows as they arrive, holding each value once.
-
-    Raises:
-        UserError: ids do not ascend from one part to the next.
-    """
+def build_row_table(parts: Iterable[CleanedPart], rows: int, folder: Path) -> RowTable:
+    """Collect the parts of a file of `rows` rows as they arrive, holding each value once."""
     dropped_by, has_tests = np.empty(rows, np.int16), np.empty(rows, bool)
     sizes = np.empty((rows, 2), np.int32)
     digests, fingerprints = np.empty((rows, 2), np.uint64), np.empty((rows, 2), np.uint64)
@@ -54,8 +49,6 @@ def build_row_table(parts: Iterable[CleanedPart], rows: int, folder: Path, path:
     benchmarks: Counter[str] = Counter()
     first = 0
     for part in parts:
-        if ids:
-            require_sorted(pa.concat_arrays([ids[-1][-1:], part.ids[:1]]), path, first - 1)
         part_rows = slice(first, first + len(part.dropped_by))
         dropped_by[part_rows], has_tests[part_rows] = part.dropped_by, part.has_tests
         sizes[part_rows] = part.sizes

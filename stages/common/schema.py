@@ -25,9 +25,7 @@ def row_schema() -> "pa.Schema":
     message = pa.struct([pa.field(name, pa.string()) for name in ("role", "content", "extra")])
     return pa.schema(
         [
-            pa.field(
-                "id", pa.string(), nullable=False
-            ),  # hash of the content in hex; unique in the file, and its sort key
+            pa.field("id", pa.string(), nullable=False),  # hash of the content in hex, unique in the file
             pa.field("source", pa.string(), nullable=False),  # name of the source in conf/fetch
             pa.field("licence", pa.string(), nullable=False),  # SPDX id
             pa.field("prompt", pa.string()),

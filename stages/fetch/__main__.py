@@ -2,9 +2,9 @@
 
     python -m stages.fetch
 
-Writes data/raw/rows.parquet (one schema for all formats, sorted by id), data/raw/bad_rows.jsonl (rejected
-rows), data/raw/sources.lock.json (what each source requested and what it resolved to) and
-data/benchmarks/<name>.jsonl. Memory does not grow with the number of rows: they are sorted on disk, in a
+Writes data/raw/rows.parquet (one schema for all formats, in the order of the sources), data/raw/bad_rows.jsonl
+(rejected rows), data/raw/sources.lock.json (what each source requested and what it resolved to) and
+data/benchmarks/<name>.jsonl. Memory hardly grows with the number of rows (28 bytes each): they wait on disk, in a
 scratch folder beside data/raw. Nothing from a downloaded package or data set is executed.
 """
 
@@ -20,10 +20,10 @@ from stages.common.spdx import allowed_ids
 from stages.common.stage import Settings, run
 from stages.fetch import mixing
 from stages.fetch.benchmark_formats import parse_benchmark
-from stages.fetch.external_sort import SortedRuns
 from stages.fetch.licences import forbids
 from stages.fetch.resolve import resolve_source
 from stages.fetch.row_groups import row_groups
+from stages.fetch.row_spool import RowSpool
 from stages.fetch.settings import FetchSettings
 from stages.fetch.source_rows import Tally, row_batches
 
@@ -41,7 +41,7 @@ def main(settings: Settings) -> dict[str, Any]:
     allowed = sorted(allowed_ids("fetch.licences", fetch.licences))
     lock: dict[str, Any] = {"licences": allowed, "sources": {}, "benchmarks": {}}
     tallies: dict[str, Tally] = {}
-    runs = SortedRuns(FETCH_SCRATCH)
+    spool = RowSpool(FETCH_SCRATCH)
     remove(FETCH_SCRATCH)
     for source in fetch.sources:
         if forbidden := forbids(source.licence):
@@ -51,18 +51,18 @@ def main(settings: Settings) -> dict[str, Any]:
             resolved = resolve_source(source)
             tally = tallies[source.name] = Tally(source.name, fetch.on_bad_row == "drop")
             for batch in row_batches(source, resolved.files, tally):
-                runs.add(batch)
+                spool.add(batch)
             lock["sources"][source.name] = {**resolved.lock, "formats": tally.formats}
             candidates = tally.rows + tally.reasons.total()
             print(f"fetch: {source.name}: {tally.rows} rows of {candidates} candidates")
         limits = None
         if mixing.is_mixed(fetch.sources, fetch.rows):
-            sampling_keys = sampling_keys_by_source(runs, list(tallies))
+            sampling_keys = sampling_keys_by_source(spool, list(tallies))
             limits, left_out = mixing.sampling_limits(fetch.sources, sampling_keys, fetch.rows)
             for name, reasons in left_out.items():
                 tallies[name].reasons.update(reasons)
         problems, lock["benchmarks"] = resolve_benchmarks(fetch)
-        taken = write_outputs(runs, limits, problems, lock, tallies)
+        taken = write_outputs(spool, limits, problems, lock, tallies)
     finally:
         remove(FETCH_SCRATCH)
     return {
@@ -87,12 +87,12 @@ def resolve_benchmarks(fetch: FetchSettings) -> tuple[dict[str, list[Problem]], 
     return problems, lock
 
 
-def sampling_keys_by_source(runs: SortedRuns, names: list[str]) -> dict[str, Any]:
+def sampling_keys_by_source(spool: RowSpool, names: list[str]) -> dict[str, Any]:
     """Return the sampling keys of each source's rows (uint64: 8 bytes per row)."""
     import numpy as np
 
     parts: dict[str, list[Any]] = {name: [] for name in names}
-    for table in runs.sorted(["id", "source"]):
+    for table in spool.rows(["id", "source"]):
         sources = table["source"].to_numpy()
         keys = mixing.sampling_keys(table["id"].to_pylist())
         for name in names:
@@ -101,7 +101,7 @@ def sampling_keys_by_source(runs: SortedRuns, names: list[str]) -> dict[str, Any
 
 
 def write_outputs(
-    runs: SortedRuns,
+    spool: RowSpool,
     limits: dict[str, int] | None,
     problems: dict[str, list[Problem]],
     lock: dict[str, Any],
@@ -114,7 +114,7 @@ def write_outputs(
     taken: Counter[str] = Counter()
     with atomic_folder(RAW_FOLDER) as raw, atomic_folder(BENCHMARK_FOLDER) as benchmarks:
         with pq.ParquetWriter(raw / "rows.parquet", row_schema(), compression="zstd") as writer:
-            for group in row_groups(selected_rows(runs, limits)):
+            for group in row_groups(selected_rows(spool, limits)):
                 writer.write_table(group)
                 for pair in pc.value_counts(group["source"]).to_pylist():
                     taken[pair["values"]] += pair["counts"]
@@ -127,9 +127,9 @@ def write_outputs(
     return taken
 
 
-def selected_rows(runs: SortedRuns, limits: dict[str, int] | None) -> Iterator["pa.Table"]:
-    """Yield the rows that are taken, sorted by id; without `limits`, all rows."""
-    for table in runs.sorted():
+def selected_rows(spool: RowSpool, limits: dict[str, int] | None) -> Iterator["pa.Table"]:
+    """Yield the rows that are taken, in the order of their sources; without `limits`, all rows."""
+    for table in spool.rows():
         yield mixing.select_rows(table, limits) if limits else table
 
 

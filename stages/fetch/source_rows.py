@@ -11,9 +11,9 @@ from stages.common.errors import UserError
 from stages.common.schema import row_schema
 from stages.fetch.benchmark_formats import basic_skill_functions
 from stages.fetch.columns import BelowMinimum, required_columns, row_reader
-from stages.fetch.external_sort import ID_DIGITS
 from stages.fetch.functions import functions_of
 from stages.fetch.row_errors import MAX_ROW_BYTES, OVERSIZE, SURROGATE, RejectedRow, RowError
+from stages.fetch.row_spool import ID_DIGITS
 from stages.fetch.settings import Source
 from stages.fetch.source_file import SourceFile
 from stages.fetch.tables import stream_rows

@@ -47,8 +47,11 @@ def test_a_row_takes_its_syntax_tree_with_it(tmp_path: Path, monkeypatch: pytest
     assert gc.isenabled()
 
 
-def test_the_collector_runs_again_after_an_error(tmp_path: Path) -> None:
-    twice = [record("same", "def f():\n", "    return 1\n")] * 2
-    with pytest.raises(UserError, match="appears twice"):
-        part_of(twice, tmp_path)
+def test_the_collector_runs_again_after_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def failing(text: str) -> None:
+        raise UserError("a digest fails")
+
+    monkeypatch.setattr(parts, "text_digest", failing)
+    with pytest.raises(UserError, match="a digest fails"):
+        part_of([record("a", "def f():\n", "    return 1\n")], tmp_path)
     assert gc.isenabled()

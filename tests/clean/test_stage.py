@@ -348,11 +348,6 @@ def break_rows(folder: Path, how: str, rows: int) -> None:
     elif how == "null":
         source = table.column("source").to_pylist()
         pq.write_table(table.set_column(1, "source", pa.array([*source[:3], None, *source[4:]])), path)
-    elif how == "twice":
-        again = pa.concat_tables([table.slice(0, 6), table.slice(5)])
-        pq.write_table(again, path, row_group_size=rows)
-    elif how == "order":
-        pq.write_table(table.take([0, 1, 3, 2, *range(4, table.num_rows)]), path, row_group_size=rows)
     else:
         pq.write_table(table.slice(0, 0), path)
 
@@ -365,8 +360,6 @@ def break_rows(folder: Path, how: str, rows: int) -> None:
         ("no column", "the column 'licence' is missing"),
         ("type", "the column 'prompt' is int64, expected string"),
         ("null", "row 3: 'source' is null"),
-        ("twice", "row 6: the id 'exact-copy' appears twice"),
-        ("order", "row 3: the id 'contaminated_docstring' follows 'contaminated_solution'"),
         ("no rows", "holds no rows"),
     ],
 )

@@ -96,7 +96,7 @@ def test_memory_does_not_grow_with_the_size_of_a_file(
 
 
 def test_memory_does_not_grow_with_the_number_of_rows_or_equal_rows(tmp_path: Path) -> None:
-    """Through sorted runs on disk; equal rows have equal ids, which no range of ids parts."""
+    """Rows wait on disk; of each, 28 bytes are held at most."""
     jobs, sizes = [], (24, 72)  # MiB
     for mib in sizes:
         (tmp_path / f"equal-{mib}").write_bytes(LINE * (mib * MIB // len(LINE)))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,10 +23,10 @@ from stages.common.schema import row_schema
 from stages.fetch import compression, csv_rows, json_rows, mixing, row_errors
 from stages.fetch import row_groups as row_groups_module
 from stages.fetch.columns import row_reader
-from stages.fetch.external_sort import SortedRuns, id_suffixes
 from stages.fetch.row_errors import RejectedRow, RowError
 from stages.fetch.row_formats import recognise_row
 from stages.fetch.row_groups import row_groups
+from stages.fetch.row_spool import RowSpool, places_among_equal
 from stages.fetch.settings import Source
 from stages.fetch.source_file import SourceFile
 from stages.fetch.source_rows import Tally, row_batches
@@ -347,18 +348,19 @@ def test_a_row_that_fits_no_format_names_file_and_row(row: dict, message: str) -
 # Identity and weight
 
 
-def test_ids_are_unique_follow_content_and_do_not_follow_order() -> None:
-    contents = [{"text": "a"}, {"text": "b"}, {"text": "a"}]
+def test_ids_are_unique_and_follow_content_and_rows_the_order_of_the_source() -> None:
+    contents = [{"text": text} for text in "cabaa"]
     rows, reasons = source_rows(file_source(), [made_file("x.jsonl", lines(*contents))])
     again, _ = source_rows(file_source(), [made_file("x.jsonl", lines(*reversed(contents)))])
     other, _ = source_rows(file_source(name="other"), [made_file("x.jsonl", lines(*contents))])
+    assert [row["completion"] for row in rows] == list("cabaa")
+    assert [row["completion"] for row in again] == list("aabac")
     ids = [row["id"] for row in rows]
-    assert ids == sorted(set(ids)) == [row["id"] for row in again]
-    assert [i for i in ids if i.endswith("-2")] == [f"{r['id']}-2" for r in rows if r["completion"] == "a"][
-        :1
-    ]
-    assert set(ids).isdisjoint(row["id"] for row in other)
-    assert reasons == {"taken": 3}
+    assert ids[1:] == [ids[1], ids[2], f"{ids[1]}-2", f"{ids[1]}-3"]
+    assert {row["id"] for row in again} == {*ids}
+    assert {*ids}.isdisjoint(row["id"] for row in other)
+    assert len({*ids}) == 5
+    assert reasons == {"taken": 5}
 
 
 def test_weight_takes_a_share_of_the_rows_by_id() -> None:
@@ -504,10 +506,11 @@ def test_a_symlink_loop_is_a_bad_file(tmp_path: Path) -> None:
 # Order and mixing
 
 
-def test_sorting_on_disk_gives_the_same_rows() -> None:
-    texts = [{"text": f"row {i % 700}"} for i in range(3000)]
-    sources = [(file_source(weight=0.5), [made_file("x", lines(*texts))])]
-    assert mixed(sources, run_bytes=20_000) == mixed(sources)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 12), max_size=60))
+def test_places_among_equal_count_from_one_in_order(kinds: list[int]) -> None:
+    places = places_among_equal(np.array(kinds, np.uint64))
+    assert places.tolist() == [kinds[: place + 1].count(kind) for place, kind in enumerate(kinds)]
 
 
 @settings(max_examples=200, deadline=None)
@@ -544,7 +547,8 @@ def test_caps_and_a_total_are_counted_and_do_not_follow_the_order_of_sources() -
     }
     assert tallies["d"].reasons == {"taken": 2, mixing.BY_MAX_ROWS: 48}
     assert tallies["a"].reasons == {"taken": 30, mixing.BY_ROWS: 70}
-    assert mixed(sources[::-1], rows=47)[0] == found
+    other_way = mixed(sources[::-1], rows=47)[0]
+    assert sorted(other_way, key=lambda row: row["id"]) == sorted(found, key=lambda row: row["id"])
     fewer = {row["id"] for row in mixed(sources, rows=20)[0]}
     assert fewer < {row["id"] for row in found}
 
@@ -553,32 +557,13 @@ def test_the_file_is_the_one_that_write_parquet_makes(tmp_path: Path) -> None:
     sources = [(file_source(), [made_file("x", lines(*({"text": f"row {i}"} for i in range(10_000))))])]
     rows, _ = mixed(sources)
     write_parquet(tmp_path / "whole", pa.Table.from_pylist(rows, schema=row_schema()))
-    runs, tally = SortedRuns(tmp_path / "scratch", 300_000), Tally("mine", False)
+    spool, tally = RowSpool(tmp_path / "scratch"), Tally("mine", False)
     for batch in row_batches(*sources[0], tally):
-        runs.add(batch)
+        spool.add(batch)
     with pq.ParquetWriter(tmp_path / "parts", row_schema(), compression="zstd") as writer:
-        for group in row_groups(runs.sorted()):
+        for group in row_groups(spool.rows()):
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-    assert len(runs.paths) == 3
     assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
-
-
-def test_equal_ids_are_made_unique_in_the_order_of_text() -> None:
-    for count in range(1, 1200, 7):
-        found = list(id_suffixes(count))
-        assert sorted(found) == found
-        assert set(found) == {"", *(f"-{number}" for number in range(2, count + 1))}
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=400), st.integers(200, 20_000))
-def test_many_equal_rows_keep_their_order_for_runs_of_any_size(kinds: list[int], size: int) -> None:
-    texts = [{"text": f"row {kind}" * (1 + 40 * (kind == 0))} for kind in kinds]
-    sources = [(file_source(), [made_file("x", lines(*texts))])]
-    found, _ = mixed(sources, run_bytes=size)
-    assert found == mixed(sources)[0]
-    assert [row["id"] for row in found] == sorted({row["id"] for row in found})
-    assert len(found) == len(kinds)
 
 
 def test_row_groups_are_cut_by_text_bytes_however_the_rows_arrive(

@@ -8,8 +8,8 @@ from typing import Any
 
 from stages.fetch import mixing
 from stages.fetch.__main__ import sampling_keys_by_source, selected_rows
-from stages.fetch.external_sort import SortedRuns
 from stages.fetch.row_groups import row_groups
+from stages.fetch.row_spool import RowSpool
 from stages.fetch.settings import Source
 from stages.fetch.source_file import SourceFile
 from stages.fetch.source_rows import Tally, row_batches
@@ -19,22 +19,21 @@ def mixed(
     sources: Sequence[tuple[Source, list[SourceFile]]],
     rows: int = 0,
     drop: bool = False,
-    run_bytes: int = 2**26,
 ) -> tuple[list[dict[str, Any]], dict[str, Tally]]:
     """Return rows in the order of data/raw, and each source's tally with `taken` among its reasons."""
     with tempfile.TemporaryDirectory() as folder:
-        runs, tallies, limit = SortedRuns(Path(folder), run_bytes), {}, None
+        spool, tallies, limit = RowSpool(Path(folder)), {}, None
         for source, files in sources:
             tallies[source.name] = Tally(source.name, drop)
             for batch in row_batches(source, files, tallies[source.name]):
-                runs.add(batch)
+                spool.add(batch)
         if mixing.is_mixed([source for source, _ in sources], rows):
             limit, left_out = mixing.sampling_limits(
-                [s for s, _ in sources], sampling_keys_by_source(runs, list(tallies)), rows
+                [s for s, _ in sources], sampling_keys_by_source(spool, list(tallies)), rows
             )
             for name, reasons in left_out.items():
                 tallies[name].reasons.update(reasons)
-        found = [row for group in row_groups(selected_rows(runs, limit)) for row in group.to_pylist()]
+        found = [row for group in row_groups(selected_rows(spool, limit)) for row in group.to_pylist()]
     for name, count in Counter(row["source"] for row in found).items():
         tallies[name].reasons["taken"] = count
     return found, tallies

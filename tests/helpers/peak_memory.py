@@ -1,6 +1,6 @@
 """Measure fetch's peak memory per file, each in a process of its own.
 
-`python -m tests.helpers.peak_memory < jobs` prints one result per job. A job is {"path": ..., "to": "items" | "groups", "drop": bool}: read as items, or through batches and runs to row groups.
+`python -m tests.helpers.peak_memory < jobs` prints one result per job. A job is {"path": ..., "to": "items" | "groups", "drop": bool}: read as items, or through batches and the spool to row groups.
 A result is {"rows": ..., "reasons": ..., "error": ..., "mib": peak resident memory above what the imports take}.
 Children are forked when all is imported and nothing was read: none inherits memory that another has freed.
 """
@@ -36,8 +36,8 @@ def memory(field: str) -> int:
 def result(job: dict[str, Any]) -> dict[str, Any]:
     from stages.common.errors import UserError
     from stages.fetch import row_groups
-    from stages.fetch.external_sort import SortedRuns
     from stages.fetch.row_errors import RejectedRow
+    from stages.fetch.row_spool import RowSpool
     from stages.fetch.settings import Source
     from stages.fetch.source_file import SourceFile
     from stages.fetch.source_rows import Tally, row_batches
@@ -52,14 +52,14 @@ def result(job: dict[str, Any]) -> dict[str, Any]:
             else:
                 rows += 1
     else:
-        row_groups.ROW_GROUP_ROWS = 512  # so that small files have many row groups and runs
+        row_groups.ROW_GROUP_ROWS = 512  # so that small files have many row groups
         tally = Tally("mine", job.get("drop", True))
         with tempfile.TemporaryDirectory() as folder:
-            runs = SortedRuns(Path(folder), 2**21)
+            spool = RowSpool(Path(folder))
             try:
                 for batch in row_batches(Source(name="mine", licence="MIT"), [file], tally):
-                    runs.add(batch)
-                rows = sum(group.num_rows for group in row_groups.row_groups(runs.sorted()))
+                    spool.add(batch)
+                rows = sum(group.num_rows for group in row_groups.row_groups(spool.rows()))
             except UserError as refusal:
                 error = str(refusal)
         reasons = tally.reasons

@@ -51,16 +51,16 @@ def representatives_by_key(keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
 
 
 def preference_ranks(is_tested: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return int [n], the order in which rows are preferred (0 is best): tested, then longer, then lower id.
+    """Return int [n], the order in which rows are preferred (0 is best): tested, then longer, then earlier.
 
     The completion's length counts before that of the whole text. A one-line wrapper whose prompt holds the
     function it calls is the longer text, but the function itself is what there is to learn.
 
     Args:
         is_tested: bool [n]: the row's tests passed or, where no tests were run, it has some.
-        sizes: int [n, 2]: characters of the completion and of the whole text. Rows are sorted by id.
+        sizes: int [n, 2]: characters of the completion and of the whole text.
     """
-    order = np.lexsort((-sizes[:, 1], -sizes[:, 0], ~is_tested))  # stable: ids ascend
+    order = np.lexsort((-sizes[:, 1], -sizes[:, 0], ~is_tested))  # stable
     ranks = np.empty(len(order), np.int32)
     ranks[order] = np.arange(len(order), dtype=np.int32)
     return ranks
