@@ -8,6 +8,7 @@ data/benchmarks/<name>.jsonl. Memory hardly grows with the number of rows (28 by
 scratch folder beside data/raw. Nothing from a downloaded package or data set is executed.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,10 @@ from stages.fetch import mixing
 from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.licences import forbids
 from stages.fetch.resolve import resolve_source
+from stages.fetch.row_formats import CHAT_COLUMNS, QUESTIONS
 from stages.fetch.row_groups import row_groups
 from stages.fetch.row_spool import RowSpool
-from stages.fetch.settings import FetchSettings
+from stages.fetch.settings import FetchSettings, Source
 from stages.fetch.source_rows import Tally, row_batches
 
 if TYPE_CHECKING:
@@ -50,11 +52,10 @@ def main(settings: Settings) -> dict[str, Any]:
         for source in fetch.sources:
             resolved = resolve_source(source)
             tally = tallies[source.name] = Tally(source.name, fetch.on_bad_row == "drop")
-            for batch in row_batches(source, resolved.files, tally):
+            for batch in row_batches(source, resolved.files, tally, fetch.licences):
                 spool.add(batch)
-            lock["sources"][source.name] = {**resolved.lock, "formats": tally.formats}
-            candidates = tally.rows + tally.reasons.total()
-            print(f"fetch: {source.name}: {tally.rows} rows of {candidates} candidates")
+            lock["sources"][source.name] = {**resolved.lock, "formats": tally.formats, **tally.reading}
+            print_reading(source, tally)
         limits = None
         if mixing.is_mixed(fetch.sources, fetch.rows):
             sampling_keys = sampling_keys_by_source(spool, list(tallies))
@@ -72,6 +73,24 @@ def main(settings: Settings) -> dict[str, Any]:
         },
         "benchmarks": {name: len(listed) for name, listed in problems.items()},
     }
+
+
+def print_reading(source: Source, tally: Tally) -> None:
+    """Print how the source's rows were read, what was not used of them, and what fits them."""
+    read, unused = tally.reading.get("read_as", []), tally.reading.get("columns_not_used", [])
+    candidates, how = tally.rows + tally.reasons.total(), f", read as {' + '.join(read)}" if read else ""
+    print(f"fetch: {source.name}: {tally.rows} rows of {candidates} candidates{how}")
+    if unused:
+        print(f"fetch: {source.name}: columns not used: {', '.join(unused)}")
+    for name in unused:
+        if "licence" not in source.columns and re.fullmatch("(.*_)?licen[cs]es?", name):
+            print(f"fetch: {source.name}: the rows' own licences were not looked at: `columns: {{licence: {name}}}` does")  # fmt: skip
+    for what, count in tally.reading.get("left_out", {}).items():
+        print(f"fetch: {source.name}: left out: {count} {what}")
+    if {*read} & {*QUESTIONS, *CHAT_COLUMNS} and "code" not in read:
+        print(
+            f"fetch: {source.name}: these are instructions: clean=instruct and prompt=alpaca or chat fit them"
+        )
 
 
 def resolve_benchmarks(fetch: FetchSettings) -> tuple[dict[str, list[Problem]], dict[str, Any]]:

@@ -1,16 +1,14 @@
-"""Parse benchmarks into problems in HumanEval's format, and the suite basic_skills into functions."""
+"""Parse benchmarks into problems in HumanEval's format."""
 
 import ast
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.fetch.evalplus import entry_point, plain_lines, plus_problem
-from stages.fetch.functions import split_function
-from stages.fetch.python_module import Unfit
 from stages.fetch.settings import Source
 from stages.fetch.source_file import SourceFile
 from stages.fetch.tables import stream_strict_rows
@@ -84,37 +82,3 @@ def mbpp_problem(row: dict[str, Any]) -> Problem:
 
 
 PROBLEM_PARSERS = {"humaneval": humaneval_problem, "mbpp": mbpp_problem, "evalplus": plus_problem}
-
-
-def basic_skill_functions(
-    files: Iterable[SourceFile], formats: dict[str, int]
-) -> Iterator[tuple[str, int, str, str]]:
-    """Yield file, row, prompt and completion of each distinct question with its correct choice.
-
-    A question ends within the body, often after `return`. It is split anew, as all functions are: signature
-    and docstring are the prompt, the whole body is the completion.
-
-    Args:
-        formats: files of each format; counts are added.
-
-    Raises:
-        UserError: a row is not a question with choices, or the two do not make a function; names file and
-            row.
-    """
-    seen: set[str] = set()
-    for file in files:
-        name = file.name
-        for number, row in stream_strict_rows(file, formats):
-            try:
-                doc = row["doc"]
-                if str(doc["id"]) in seen:
-                    continue
-                seen.add(str(doc["id"]))
-                question, choice = doc["question"], doc["choices"][doc["gold"]]
-                gap = "" if question[-1:].isspace() else " "
-                prompt, completion = split_function(f"{question}{gap}{choice}\n")
-            except (KeyError, IndexError, TypeError, SyntaxError, Unfit, AssertionError) as error:
-                raise UserError(
-                    f"{name}, row {number}: not a question with choices about a function ({error!r})"
-                ) from None
-            yield name, number, prompt, completion

@@ -1,59 +1,246 @@
-"""Apply a source's column mapping, templates and minimum scores to its rows."""
+"""Read the rows of a source in the format that all its columns decide; no text is left out without a word."""
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.fetch.row_errors import FORMAT, NOT_TEXT, SCORE, TEMPLATE, RowError
-from stages.fetch.row_formats import FORMAT_COLUMNS, recognise_row
+from stages.fetch.licences import PERMISSIVE, hub_licence, require_allowed
+from stages.fetch.row_errors import FORMAT, LICENCE, NOT_TEXT, SCORE, TEMPLATE, LeftOut, RowError
+from stages.fetch.row_formats import (
+    ANSWERS,
+    CHAT_COLUMNS,
+    FORMATS,
+    JSON_COLUMNS,
+    KNOWN_FORMATS,
+    PLAIN_TEXT,
+    QUESTIONS,
+    RawColumns,
+    RowFormat,
+    SourceRow,
+    read_tests,
+)
 from stages.fetch.settings import Source
+from stages.fetch.turns import TURN_KEYS, read_json
+from stages.fetch.unread import RENDERINGS, SHOWN, is_metadata, proposal, refusal, texts_in
 
 MISSING = object()
+CONTENT = {"prompt", "completion", "messages"}  # mapping one of them settles what a row is
+LONG_TEXT = 40  # characters
+EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
-class BelowMinimum(Exception):
-    """A row's score is below the source's minimum; the text is the column."""
+class RowReader:
+    """Turns rows of a source into columns of data/raw, once `decide` has seen the first ones."""
 
+    def __init__(self, source: Source, licences: Sequence[str] = PERMISSIVE) -> None:
+        self.source, self.licences = source, tuple(licences)
+        self.templates = {
+            name: compile_template(source, name, text) for name, text in source.template.items()
+        }
+        self.mapped = {*source.columns, *self.templates}
+        self.is_mapped = bool(self.mapped & CONTENT)
+        self.unused: set[str] = set()  # columns and fields of turns that hold something, and are not read
+        self.settled: set[str] = set()  # those of them whose texts need no look
+        paths = (*source.columns.values(), *source.minimum)
+        self.read_names = {*paths, *(path.split(".")[0] for path in paths)}
+        for text in source.template.values():
+            self.read_names |= template_names(text)
 
-def row_reader(source: Source) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Return a function that turns a row of the source into `prompt`, `completion`, `messages` and `tests`.
+    def decide(self, rows: Sequence[SourceRow], place: str) -> None:
+        """Decide the format by the columns of the first rows: the first format of which none is always null.
 
-    It raises RowError, and BelowMinimum with the column whose score is too low.
+        Raises:
+            UserError: no format fits, or a text would be left out; prints the settings to choose from.
+        """
+        rows = [without_nan(row) for row in rows]
+        listed = dict.fromkeys(name for row in rows for name in row)
+        filled = {name for row in rows for name, value in row.items() if value is not None}
+        if self.is_mapped:
+            filled = self.mapped | ({"prompt"} if "completion" in self.mapped else set())
+        found = format_of(filled) or format_of(set(listed))
+        if found is None:
+            first = {name: next((row[name] for row in rows if row.get(name)), None) for name in listed}
+            maps = proposal({name: value for name, value in first.items() if not is_metadata(name, False)})
+            raise UserError(
+                f"{place}: {FORMAT} (its columns: {', '.join(listed) or 'none'}). Known: {KNOWN_FORMATS}."
+                f"{' Say in the source what its rows are, such as' if maps else ''}{maps}"
+            )
+        self.format: RowFormat = found
+        if not self.is_mapped:
+            self.read_names |= {*found.required, *found.optional}
+        self.turn_columns = {*CHAT_COLUMNS, self.source.columns.get("messages", "")} & self.read_names
+        self.harmless = {*self.source.ignore, *found.known}
+        if lost := self.mapped - CONTENT - {*found.optional, "tests", "licence"}:
+            raise UserError(
+                f"{place}: columns.{min(lost)}: rows with {', '.join(found.required)} have no place for it"
+            )
+        self.require_read(rows, place)
 
-    Raises:
-        UserError: a template has a syntax error; names it.
-    """
-    if not (source.columns or source.template or source.minimum):
-        return recognise_row
-    templates = {name: compile_column_template(source, name, text) for name, text in source.template.items()}
-    mapped = {*source.columns, *templates}
+    def read(self, row: SourceRow, place: str, is_padded: bool = False) -> RawColumns:
+        """Return the row's columns of data/raw.
 
-    def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
-        for path, minimum in source.minimum.items():
+        Args:
+            is_padded: the file gives all objects of a column the same keys, as Parquet and Arrow do.
+
+        Raises:
+            RowError: the row cannot be used.
+            LeftOut: a score is too low, or the row's own licence is not allowed.
+            UserError: it has a text that nothing reads.
+        """
+        row = without_nan(row)
+        self.require_read([row], place)
+        for path, minimum in self.source.minimum.items():
             if read_score(row, path) < minimum:
-                raise BelowMinimum(path)
-        if not mapped:
-            return recognise_row(row)
-        values = {name: require_value(row, path) for name, path in source.columns.items()}
-        for name, template in templates.items():
-            values[name] = render_column(template, row, name)
-        if mapped == {"tests"}:
-            return recognise_row({**row, **values})
-        if "completion" in mapped:
-            values.setdefault("prompt", "")
-        return recognise_row(values)
+                raise LeftOut(f"under the minimum of {path}")
+        own: RawColumns = {}
+        if self.mapped:
+            paths = dict(self.source.columns)
+            if "licence" in paths:
+                own["licence"] = self.own_licence(value_at(row, paths.pop("licence")))
+            values = {name: require_value(row, path) for name, path in paths.items()}
+            values |= {name: render_column(template, row, name) for name, template in self.templates.items()}
+            if not self.is_mapped:
+                values = {**row, **values}
+            row = {"prompt": "", **values} if "completion" in self.mapped else values
+        row = parsed(row, is_padded)
+        for name in self.format.required:
+            if row.get(name) is None:
+                raise RowError(FORMAT, f"its {name} is {'null' if name in row else 'missing'}")
+        columns = self.format.convert(row)
+        for name in ("tests", "unit_tests"):
+            if columns.get("tests") is None and name in self.format.optional:
+                columns["tests"] = read_tests(row.get(name))
+        return {**columns, **own}
 
-    return read_row
+    def require_read(self, rows: Sequence[SourceRow], place: str) -> None:
+        """Check that no text of the rows is left out that may be meant.
+
+        Raises:
+            UserError: names the columns, and prints the settings to choose from.
+        """
+        unread = {name: text for row in reversed(rows) for name, text in self.unread_texts(row)}
+        if unread:
+            chat = {*CHAT_COLUMNS, "tools"} & set(self.format.required) or any("." in name for name in unread)
+            used = {
+                name: next((row[name] for row in rows if row.get(name)), None)
+                for name in dict.fromkeys(name for row in rows for name in row)
+                if not chat and (name in self.read_names or name in unread)
+            }
+            raise UserError(
+                f"{place}: its rows have {', '.join(self.format.required)}, but {refusal(unread, used)}"
+            )
+
+    def unread_texts(self, row: SourceRow) -> Iterator[tuple[str, str]]:
+        """Yield names and texts of columns that nothing reads and that may be meant; notes all others."""
+        for name in sorted(row.keys() - self.read_names - self.settled):
+            if row[name] in EMPTY:
+                continue
+            self.unused.add(name)
+            if (
+                self.is_mapped
+                or name in self.harmless
+                or is_metadata(name, self.format.required in PLAIN_TEXT)
+            ):
+                self.settled.add(name)
+                continue
+            texts = list(texts_in(row[name])) or [str(row[name])] * (name in (*QUESTIONS, *ANSWERS))
+            if texts and not self.is_repeated(name, texts, row):
+                yield name, max(texts, key=len)
+        for column in self.turn_columns & row.keys():
+            for key, value in turn_fields(row[column]):
+                self.unused.add(name := f"{column}.{key}")
+                if name not in self.harmless and not is_metadata(key, False):
+                    yield from ((name, text) for text in texts_in(value))
+
+    def is_repeated(self, name: str, texts: Sequence[str], row: SourceRow) -> bool:
+        """Whether question, answer or turns hold the texts already, or they are the whole row, rendered.
+
+        A short text may be in a longer one by chance, unless it is a final answer.
+        """
+        if self.format.required in PLAIN_TEXT:  # which part of a text is the answer is what they say
+            return False
+        read = [text.strip() for column in self.read_names & row.keys() for text in texts_in(row[column])]
+        within = "\0".join(read)
+        is_long = {text: len(text) >= LONG_TEXT or name in ANSWERS for text in texts}
+        if all(text.strip() in (within if is_long[text] else read) for text in texts):
+            return True
+        return name in RENDERINGS and all(text in texts[0] for text in read)
+
+    def own_licence(self, value: Any) -> str:
+        """Return a row's own licence, or the licences of a list, all of which hold, as an SPDX expression.
+
+        Raises:
+            LeftOut: it is not allowed.
+        """
+        ids = tuple(str(one) for one in (value if isinstance(value, list) else [value]))
+        if not (expression := allowed_licence(ids, self.licences)):
+            raise LeftOut(LICENCE, ", ".join(ids)[:SHOWN])
+        return expression
+
+    def summary(self) -> dict[str, Any]:
+        """Return what sources.lock.json keeps: which columns were the row, and which were not used."""
+        read = sorted(self.mapped) if self.is_mapped else list(self.format.required)
+        return {"read_as": read, **({"columns_not_used": sorted(self.unused)} if self.unused else {})}
 
 
-def required_columns(source: Source) -> frozenset[str] | None:
-    """Return the columns to read of a source's files; None: all of them, since a template may use any."""
-    if source.template:
-        return None
-    paths = (*source.columns.values(), *source.minimum)
-    return FORMAT_COLUMNS | frozenset(paths) | frozenset(path.split(".")[0] for path in paths)
+@lru_cache(maxsize=4096)
+def allowed_licence(ids: tuple[str, ...], licences: tuple[str, ...]) -> str:
+    """Return the expression of licences that all hold, "" if the list does not allow it."""
+    known = [f"({one})" if " " in one else hub_licence(one.strip().casefold(), {}) for one in ids]
+    expression = " AND ".join(known)
+    try:
+        require_allowed("row", expression, licences)
+    except ValueError:
+        return ""
+    return expression
+
+
+def without_nan(row: SourceRow) -> SourceRow:
+    """Return the row with null for NaN, which pandas writes for a missing value."""
+    missing = {name: None for name, value in row.items() if isinstance(value, float) and value != value}
+    return {**row, **missing} if missing else row
+
+
+def parsed(row: SourceRow, is_padded: bool) -> SourceRow:
+    """Return the row with conversations and tools read where they are JSON text."""
+    new: dict[str, Any] = {}
+    for name in JSON_COLUMNS:
+        value = row.get(name)
+        if isinstance(value, str):
+            new[name] = read_json(value, f"'{name}'") if value.strip() else None
+        elif is_padded and value is not None:
+            new[name] = without_nulls(value)
+    return {**row, **new} if new else row
+
+
+def turn_fields(turns: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of turns that nothing reads and that hold something; turns may be JSON text."""
+    if isinstance(turns, str):
+        try:
+            turns = read_json(turns, "")
+        except RowError:
+            return
+    for turn in turns if isinstance(turns, list) else ():
+        if isinstance(turn, Mapping) and not turn.keys() <= TURN_KEYS:
+            yield from (
+                (key, value) for key, value in turn.items() if key not in TURN_KEYS and value not in EMPTY
+            )
+
+
+def format_of(names: set[str]) -> RowFormat | None:
+    return next((one for one in FORMATS if names.issuperset(one.required)), None)
+
+
+def without_nulls(value: Any) -> Any:
+    """Return objects without the keys that are null: a table gives each object the keys of all."""
+    if isinstance(value, list):
+        return [without_nulls(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return value
 
 
 def value_at(row: Mapping[str, Any], path: str) -> Any:
@@ -97,11 +284,11 @@ def read_score(row: Mapping[str, Any], path: str) -> float:
     except (TypeError, ValueError):
         score = math.nan
     if math.isnan(score):  # compares as not below any minimum, so the row would be taken
-        raise RowError(SCORE, f"'{path}' is {'missing' if value is MISSING else repr(value)[:60]}")
+        raise RowError(SCORE, f"'{path}' is {'missing' if value is MISSING else repr(value)[:SHOWN]}")
     return score
 
 
-def compile_column_template(source: Source, name: str, text: str) -> Any:
+def compile_template(source: Source, name: str, text: str) -> Any:
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -114,8 +301,14 @@ def compile_column_template(source: Source, name: str, text: str) -> Any:
         ) from None
 
 
+def template_names(text: str) -> set[str]:
+    from jinja2 import Environment, meta
+
+    return meta.find_undeclared_variables(Environment(autoescape=True).parse(text))
+
+
 def render_column(template: Any, row: Mapping[str, Any], name: str) -> str:
     try:
-        return template.render(row)
+        return template.render({"row": row, **row})
     except Exception as error:  # a template may raise anything
         raise RowError(TEMPLATE, f"template.{name}: {type(error).__name__}: {error}") from None

@@ -32,20 +32,20 @@ class FunctionRow:
     helpers: int
 
 
-def functions_of(path: str, data: bytes, reasons: Counter[str]) -> Iterator[FunctionRow]:
-    """Functions of one file that qualify, in order; `reasons` counts those that do not (and `taken`)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes of other people's strings
-            source = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-            module = parse_module(source)
-            for node in module.tree.body:
-                if isinstance(node, PythonFunction) and TEST_FILE.search(path):
-                    reasons["stands in a test file"] += 1
-                elif isinstance(node, PythonFunction):
-                    yield from one_function(module, node, reasons)
-    except (SyntaxError, ValueError):
-        reasons["file does not parse"] += 1
+def functions_of(path: str, source: str, reasons: Counter[str]) -> Iterator[FunctionRow]:
+    """Yield the functions of a file that qualify, in order; `reasons` counts those that do not, and `taken`.
+
+    Raises:
+        SyntaxError, ValueError: the file does not parse.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes of other people's strings
+        module = parse_module(source)
+        for node in module.tree.body:
+            if isinstance(node, PythonFunction) and TEST_FILE.search(path):
+                reasons["stands in a test file"] += 1
+            elif isinstance(node, PythonFunction):
+                yield from one_function(module, node, reasons)
 
 
 def one_function(module: Module, node: PythonFunction, reasons: Counter[str]) -> Iterator[FunctionRow]:
@@ -183,9 +183,8 @@ def split_function(source: str) -> tuple[str, str]:
     Raises:
         Unfit: docstring or body share a line with something else, or the body is empty or too long.
     """
-    node = ast.parse(source).body[0]
-    assert isinstance(node, PythonFunction)
-    if len(node.body) < 2:
+    node = next(iter(ast.parse(source).body), None)
+    if not isinstance(node, PythonFunction) or len(node.body) < 2:
         raise Unfit("has no body but a docstring")
     docstring, first = node.body[0], node.body[1]
     lines = source.split("\n")

@@ -12,8 +12,7 @@ from stages.fetch.settings import Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NO_LIMIT = 2**64  # above every sampling key
-BY_WEIGHT, BY_MAX_ROWS, BY_ROWS = "left out by weight", "left out by max_rows", "left out by rows"
+BY_MAX_ROWS, BY_ROWS = "left out by max_rows", "left out by rows"
 
 
 def sampling_key(row_id: str) -> int:
@@ -27,39 +26,29 @@ def sampling_keys(ids: Sequence[str]) -> np.ndarray:
 
 def is_mixed(sources: Iterable[Source], rows: int) -> bool:
     """Whether any row may be left out."""
-    return rows > 0 or any(source.weight < 1 or source.max_rows for source in sources)
+    return rows > 0 or any(source.max_rows for source in sources)
 
 
 def sampling_limits(
     sources: Sequence[Source], keys: Mapping[str, np.ndarray], rows: int
 ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    """Return each source's upper limit for the sampling keys of its rows, and the rows left out by reason.
+    """Return the first sampling key of each source that is left out, and how many rows are, by reason.
+
+    A source that is taken whole is not among them.
 
     Args:
         keys: sampling keys of all rows of each source (uint64), in any order.
-        rows: total number of rows, divided among the sources by weight; 0: each source's weight is the share
-            of its own rows to take.
+        rows: total number of rows, divided among the sources by weight; 0: as many as there are.
     """
+    available = {s.name: min(len(keys[s.name]), s.max_rows or len(keys[s.name])) for s in sources}
+    taken = allot_rows(available, {s.name: s.weight for s in sources}, rows) if rows else available
     limits, reasons = {}, {}
-    available: dict[str, int] = {}
-    for source in sources:
-        source_keys = keys[source.name]
-        limits[source.name] = NO_LIMIT if rows or source.weight >= 1 else int(source.weight * NO_LIMIT)
-        kept = count_below(source_keys, limits[source.name])
-        capped = min(kept, source.max_rows or kept)
-        reasons[source.name] = {BY_WEIGHT: len(source_keys) - kept, BY_MAX_ROWS: kept - capped}
-        available[source.name] = capped
-    allotted = allot_rows(available, {s.name: s.weight for s in sources}, rows) if rows else available
-    for source in sources:
-        source_keys, count = keys[source.name], allotted[source.name]
-        reasons[source.name][BY_ROWS] = available[source.name] - count
-        if count < count_below(source_keys, limits[source.name]):
-            limits[source.name] = int(np.partition(source_keys, count)[count])
-    return limits, {name: {why: n for why, n in counts.items() if n} for name, counts in reasons.items()}
-
-
-def count_below(keys: np.ndarray, limit: int) -> int:
-    return len(keys) if limit >= NO_LIMIT else int(np.count_nonzero(keys < np.uint64(limit)))
+    for name, count in taken.items():
+        left_out = {BY_MAX_ROWS: len(keys[name]) - available[name], BY_ROWS: available[name] - count}
+        reasons[name] = {reason: number for reason, number in left_out.items() if number}
+        if count < len(keys[name]):
+            limits[name] = int(np.partition(keys[name], count)[count])
+    return limits, reasons
 
 
 def allot_rows(available: Mapping[str, int], weights: Mapping[str, float], total: int) -> dict[str, int]:
@@ -93,6 +82,6 @@ def select_rows(table: "pa.Table", limits: Mapping[str, int]) -> "pa.Table":
 
     names = table["source"].to_pylist()
     keys = sampling_keys(table["id"].to_pylist())
-    row_limits = np.array([min(limits[name], NO_LIMIT - 1) for name in names], np.uint64)
-    unlimited = np.array([limits[name] >= NO_LIMIT for name in names], bool)
-    return table.filter(pa.array(unlimited | (keys < row_limits)))
+    row_limits = np.array([limits.get(name, 0) for name in names], np.uint64)
+    whole = np.array([name not in limits for name in names], bool)
+    return table.filter(pa.array(whole | (keys < row_limits)))

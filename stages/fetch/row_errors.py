@@ -6,15 +6,18 @@ from typing import Any
 MAX_ROW_BYTES = 16 * 2**20  # a larger row is rejected, so no reader holds much more than this of a row
 
 # Reasons: keys of reports/fetch.json and values in data/raw/bad_rows.jsonl.
-# Reasons: keys of reports/fetch.json and values in data/raw/bad_rows.jsonl.
 CUT = "cut or damaged"
 DUPLICATE = "a column comes twice"
 EMPTY = "no rows"
+EMPTY_FILE = "an empty file"
 FIELD_COUNT = "another number of fields than the header"
 FORMAT = "fits no known format"
+LICENCE = "a licence of its own that is not in fetch.licences"
 NOT_CSV = "not CSV"
 NOT_JSON = "not JSON"
+NOT_NOTEBOOK = "not a notebook"
 NOT_OBJECT = "not an object"
+NOT_PYTHON = "not Python that parses"
 NOT_TEXT = "not text"
 NOT_UTF8 = "not UTF-8"
 OVERSIZE = f"over {MAX_ROW_BYTES // 2**20} MiB"
@@ -57,3 +60,11 @@ class RowError(ValueError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class LeftOut(Exception):
+    """A row that the source's settings leave out: the reason by which it is counted, and a detail."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail

@@ -9,10 +9,11 @@ from stages.common.spdx import is_expression
 from stages.fetch.licences import PERMISSIVE, require_allowed, require_known
 
 SOURCE_KINDS = ("pypi", "hub", "file")
-ROW_FORMATS = ("rows", "functions", "basic_skills")
+ROW_FORMATS = ("rows", "text", "functions")
 BENCHMARK_FORMATS = ("humaneval", "mbpp", "evalplus")
 ON_BAD_ROW = ("fail", "drop")
-ROW_COLUMNS = ("prompt", "completion", "messages", "tests")  # columns of data/raw that a source may map
+# Of a row of the source, what `columns` and `template` may name
+ROW_COLUMNS = ("prompt", "completion", "messages", "system", "tools", "tests", "licence")
 ADDRESS_FIELD = {"pypi": "package", "hub": "repo", "file": "path"}
 # By kind: each field that pins the source, its pattern, and what an error says was expected.
 PINS = {
@@ -70,23 +71,24 @@ class Source:
     path: str = ""
     # pypi: paths or globs inside the wheel. `*` also matches `/`; `!glob` excludes
     members: list[str] = field(default_factory=list)
-    # Training: rows (recognised by their columns) | functions (Python files) | basic_skills
+    # Training: rows (of tables, recognised by their columns) | text (each file is a row of plain text, a
+    # notebook by its cells) | functions (those of Python files that are documented and self-contained)
     # Benchmarks: humaneval | mbpp (full or sanitized) | evalplus (HumanEval+, MBPP+), as JSON, Parquet or CSV
     format: str = "rows"
-    # rows: which column of the source fills a column of data/raw (prompt, completion, messages, tests):
-    # {prompt: question, completion: answer}
+    # rows: which column of the source is prompt, completion, messages, system, tools, tests or licence of a
+    # row: {prompt: question, completion: answer}. Rows whose own licence is not in fetch.licences are left out
     columns: dict[str, str] = field(default_factory=dict)
-    # rows: a column of data/raw as a Jinja template over the row's columns:
-    # {prompt: "{{ title }}\n\n{{ body }}"}
+    # rows: one of these as a Jinja template over the row's columns: {prompt: "{{ title }}\n\n{{ body }}"}
     template: dict[str, str] = field(default_factory=dict)
+    # rows: columns with text, or fields of turns (messages.note), that may stay unused
+    ignore: list[str] = field(default_factory=list)
     # rows: the lowest score (a number, or text that is one) that a row may have in a column or a field nested
     # in one: {average_test_score: 1, llm_judgement.logical_correctness.score: 4}
     minimum: dict[str, float] = field(default_factory=dict)
     # SPDX id (MIT) or expression (MIT OR Apache-2.0); for a licence without an SPDX id: LicenseRef-<name>
     licence: str = ""
-    # Training: share of the source's rows to take, 0 to 1; rows are selected by id, so always the same ones
-    # With fetch.rows: the source's part in the mix, any number above 0 (weights 3 and 1: three rows of one
-    # source for each row of the other)
+    # Training: the source's part of the mix of fetch.rows, any number above 0 (weights 3 and 1: three rows of
+    # one source for each row of the other)
     weight: float = 1.0
     # Training: most rows to take from the source, selected by row id; 0: no limit
     max_rows: int = 0
@@ -97,7 +99,7 @@ class Source:
         """Check every field; FetchSettings calls it once the source has its name.
 
         Args:
-            mixed: whether weights are parts of a mix (fetch.rows is set).
+            mixed: whether fetch.rows mixes the sources by weight.
 
         Raises:
             ValueError: a field is out of range.
@@ -133,19 +135,20 @@ class Source:
 
     def check_rows(self, where: str, mixed: bool) -> None:
         """Check the fields that say how rows are read, and how many are taken."""
-        for name in ("columns", "template"):
-            given: dict[str, str] = getattr(self, name)
+        for name in ("columns", "template", "ignore", "minimum"):
+            given = getattr(self, name)
             require(not given or self.format == "rows", f"{where}: {name}", given, "nothing: only format rows has it")  # fmt: skip
-            for column, value in given.items():
+        for name in ("columns", "template"):
+            for column, value in getattr(self, name).items():
                 require(column in ROW_COLUMNS, f"{where}: {name}", column, "one of " + ", ".join(ROW_COLUMNS))
                 require(bool(value), f"{where}: {name}.{column}", value, "not empty")
-        allowed = not self.minimum or self.format == "rows"
-        require(allowed, f"{where}: minimum", self.minimum, "nothing: only format rows has it")
         both = sorted(self.columns.keys() & self.template.keys())
         require(not both, f"{where}: template", ", ".join(both), "each column in either columns or template")
-        most = float("inf") if mixed else 1
-        expected = "a number above 0" if mixed else "a number in (0, 1]; more than 1 needs fetch.rows"
-        require(0 < self.weight <= most, f"{where}: weight", self.weight, expected)
+        mapped = {*self.columns, *self.template}
+        require("prompt" not in mapped or "completion" in mapped, f"{where}: columns", sorted(mapped), "completion beside prompt")  # fmt: skip
+        require("licence" not in self.template, f"{where}: template", "licence", "columns.licence")
+        require(self.weight > 0, f"{where}: weight", self.weight, "a number above 0")
+        require(mixed or self.weight == 1, f"{where}: weight", self.weight, "1, since fetch.rows is 0: set fetch.rows, or max_rows for a part of one source")  # fmt: skip
         require(self.max_rows >= 0, f"{where}: max_rows", self.max_rows, "0 (no limit) or more")
 
 
@@ -156,7 +159,7 @@ class FetchSettings:
     # Benchmark problems by name, written to data/benchmarks/<name>.jsonl and never trained on. Names let one
     # file of conf/evaluate add its own benchmark
     benchmarks: dict[str, Source] = field(default_factory=dict)
-    # Training rows in total, mixed by the sources' weights; 0: each source's share by its own weight
+    # Training rows in total, mixed by the sources' weights; 0: all rows, up to max_rows of each source
     rows: int = 0
     # What to do with a row that is unreadable or fits no format: fail (an error that names file and row) |
     # drop (count it by reason)
@@ -170,7 +173,7 @@ class FetchSettings:
         names = [source.name for source in self.sources]
         repeated = sorted({name for name in names if names.count(name) > 1})
         require(not repeated, "fetch.sources", ", ".join(repeated), "each name once")
-        require(self.rows >= 0, "fetch.rows", self.rows, "0 (each source's share) or more")
+        require(self.rows >= 0, "fetch.rows", self.rows, "0 (all rows) or more")
         require(self.on_bad_row in ON_BAD_ROW, "fetch.on_bad_row", self.on_bad_row, "one of " + ", ".join(ON_BAD_ROW))  # fmt: skip
         for name, source in self.benchmarks.items():
             source.name = source.name or name

@@ -3,28 +3,44 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
 from stages.common.schema import row_schema
-from stages.fetch.benchmark_formats import basic_skill_functions
-from stages.fetch.columns import BelowMinimum, required_columns, row_reader
-from stages.fetch.functions import functions_of
-from stages.fetch.row_errors import MAX_ROW_BYTES, OVERSIZE, SURROGATE, RejectedRow, RowError
+from stages.fetch.columns import RowReader
+from stages.fetch.licences import PERMISSIVE
+from stages.fetch.row_errors import (
+    EMPTY_FILE,
+    MAX_ROW_BYTES,
+    OVERSIZE,
+    SURROGATE,
+    LeftOut,
+    ReadRow,
+    RejectedRow,
+    RowError,
+)
 from stages.fetch.row_spool import ID_DIGITS
 from stages.fetch.settings import Source
 from stages.fetch.source_file import SourceFile
 from stages.fetch.tables import stream_rows
+from stages.fetch.text_files import functions_in, place_of, text_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 RAW_BATCH_ROWS = 1024
 RAW_BATCH_CHARACTERS = 8 * 2**20
+HEAD_ROWS, HEAD_CHARACTERS = 200, 2**20  # of the first rows, whose columns decide the format
 MAX_LISTED = 100  # rejected rows listed per source and reason; all are counted
 MAX_DETAIL = 300  # characters
+TABLE_SUFFIXES = {"", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow"}
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+PADDED = ("Parquet", "Arrow")  # give all objects of a column the same keys
 RowContent = tuple[dict[str, Any], str]  # columns of a row, and its metadata as JSON
 
 
@@ -42,6 +58,8 @@ class Tally:
     listed: list[dict[str, Any]] = field(default_factory=list)
     # Usable rows.
     rows: int = 0
+    # For sources.lock.json: the columns that are the row, those that are not used, what else is left out.
+    reading: dict[str, Any] = field(default_factory=dict)
 
     def reject(self, name: str, rejected: RejectedRow) -> None:
         """Count and list a rejected row of a file.
@@ -54,6 +72,9 @@ class Tally:
                 f"{rejected.message(name)}. Repair it, or set fetch.on_bad_row=drop to skip and count such "
                 "rows."
             )
+        self.leave_out(name, rejected)
+
+    def leave_out(self, name: str, rejected: RejectedRow) -> None:
         reason = rejected.reason
         if sum(row["reason"] == reason for row in self.listed) < MAX_LISTED:
             place = {
@@ -66,15 +87,22 @@ class Tally:
         self.reasons[reason] += rejected.rows
 
 
-def row_batches(source: Source, files: Iterable[SourceFile], tally: Tally) -> Iterator["pa.RecordBatch"]:
+def row_batches(
+    source: Source, files: Iterable[SourceFile], tally: Tally, licences: Sequence[str] = PERMISSIVE
+) -> Iterator["pa.RecordBatch"]:
     """Yield a source's rows in the schema of data/raw, in file order; `id` is a hash of source and content.
 
+    Args:
+        licences: those that a row may have where `columns.licence` names a column.
+
     Raises:
-        UserError: a file or row cannot be read, or the source has no usable row.
+        UserError: a file or row cannot be read, a text would be left out, or there is no usable row.
     """
-    readers = {"functions": read_function_rows, "basic_skills": read_basic_skills}
-    reader = readers.get(source.format)
-    contents = reader(files, tally) if reader else read_table_rows(source, files, tally)
+    files = list(files)
+    if source.format == "rows":
+        contents = read_table_rows(RowReader(source, licences), files, tally)
+    else:
+        contents = read_whole_files(source, files, tally)
     waiting: list[dict[str, Any]] = []
     characters = 0
     for row, size in with_content_ids(source, contents):
@@ -86,10 +114,12 @@ def row_batches(source: Source, files: Iterable[SourceFile], tally: Tally) -> It
     if waiting:
         yield to_batch(waiting, tally)
     if not tally.rows:
-        raise UserError(
-            f"source '{source.name}' has no usable row: "
-            f"{', '.join(f'{count} {reason}' for reason, count in tally.reasons.items()) or 'its files are empty'}"
+        nothing = (
+            "no top-level function in its files" if source.format == "functions" else "its files are empty"
         )
+        reasons = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.items()) or nothing
+        hint = hint_on(files, tally) if source.format == "rows" else ""
+        raise UserError(f"source '{source.name}' has no usable row: {reasons}{hint}")
 
 
 def to_batch(rows: list[dict[str, Any]], tally: Tally) -> "pa.RecordBatch":
@@ -99,35 +129,87 @@ def to_batch(rows: list[dict[str, Any]], tally: Tally) -> "pa.RecordBatch":
     return pa.RecordBatch.from_pylist(rows, schema=row_schema())
 
 
-def read_table_rows(source: Source, files: Iterable[SourceFile], tally: Tally) -> Iterator[RowContent]:
-    read_row, wanted = row_reader(source), required_columns(source)
-    for file in files:
-        metadata_start = json.dumps({"path": file.name}, ensure_ascii=False)[:-1]
-        for item in read_or_reject(file, wanted, tally):
-            if isinstance(item, RejectedRow):
-                tally.reject(file.name, item)
-                continue
-            number, row = item
-            try:
-                columns = read_row(row)
-                require_row_fits(columns)
-                yield columns, f'{metadata_start}, "row": {number}}}'
-            except RowError as error:
-                tally.reject(file.name, RejectedRow(number, error.reason, str(error)))
-            except BelowMinimum as error:
-                tally.reasons[f"under the minimum of {error}"] += 1
+def read_table_rows(reader: RowReader, files: list[SourceFile], tally: Tally) -> Iterator[RowContent]:
+    """Yield the rows of tables; the first ones decide the format, and all are checked for texts left out.
 
-
-def read_or_reject(
-    file: SourceFile, wanted: Any, tally: Tally
-) -> Iterator[tuple[int, dict[str, Any]] | RejectedRow]:
-    """Yield the rows of a file; a file that cannot be opened is rejected whole."""
+    Raises:
+        UserError: see `row_batches`; says so where the file's name is not that of a table.
+    """
+    items = chain.from_iterable(read_or_reject(file, tally) for file in files)
+    head: list[tuple[SourceFile, str, ReadRow]] = []
+    size = 0
+    for one in items:
+        head.append(one)
+        size += 0 if isinstance(one[2], RejectedRow) else len(repr(one[2]))
+        if len(head) == HEAD_ROWS or size > HEAD_CHARACTERS:
+            break
     try:
-        yield from stream_rows(file, wanted, tally.formats)
+        if rows := [item[1] for _, _, item in head if not isinstance(item, RejectedRow)]:
+            reader.decide(rows, f"source '{reader.source.name}'")
+        for file, kind, item in chain(head, items):
+            yield from read_row(reader, file, kind, item, tally)
+    except UserError as error:
+        hint = hint_on(files, tally)
+        raise UserError(f"{str(error).partition(' Known: ')[0] if hint else error}{hint}") from None
+    if rows:
+        tally.reading = reader.summary()
+
+
+def read_row(
+    reader: RowReader, file: SourceFile, kind: str, item: ReadRow, tally: Tally
+) -> Iterator[RowContent]:
+    """Yield the row, unless it is rejected or left out."""
+    if isinstance(item, RejectedRow):
+        tally.reject(file.name, item)
+        return
+    number, row = item
+    try:
+        columns = reader.read(row, f"{file.name}, row {number}", kind.startswith(PADDED))
+        require_row_fits(columns)
+    except RowError as error:
+        tally.reject(file.name, RejectedRow(number, error.reason, str(error)))
+    except LeftOut as error:
+        tally.leave_out(file.name, RejectedRow(number, error.reason, error.detail))
+    else:
+        yield columns, f'{{"path": {json_text(file.name)}, "row": {number}}}'
+
+
+@lru_cache(maxsize=1)
+def json_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def read_or_reject(file: SourceFile, tally: Tally) -> Iterator[tuple[SourceFile, str, ReadRow]]:
+    """Yield the rows of a file with its format; a file that cannot be opened is rejected whole."""
+    formats: dict[str, int] = {}
+    kind = ""
+    try:
+        for item in stream_rows(file, None, formats):
+            if not kind:
+                kind = min(formats, default="unknown")
+                tally.formats[kind] = tally.formats.get(kind, 0) + 1
+            yield file, kind, item
     except UserError as error:
         if not tally.drop:
             raise
-        yield RejectedRow(0, "a file that cannot be opened", str(error))
+        yield file, "", RejectedRow(0, "a file that cannot be opened", str(error))
+
+
+def hint_on(files: Sequence[SourceFile], tally: Tally) -> str:
+    """Return what to do about a file that was read as a table, but whose name is not that of one."""
+    for file in files:
+        name = next((file.name.removesuffix(s) for s in PACKED_SUFFIXES if file.name.endswith(s)), file.name)
+        suffix = PurePosixPath(name).suffix
+        if suffix not in TABLE_SUFFIXES:
+            others = {
+                ".py": ", or `format: functions` for its functions",
+                ".ipynb": ", a notebook by its cells",
+            }
+            return (
+                f"\n{file.name} was read as a table ({', '.join(sorted(tally.formats))}), since its source has "
+                f"`format: rows`. Set `format: text` to take each file as a row of plain text{others.get(suffix, '')}."
+            )
+    return ""
 
 
 def require_row_fits(columns: dict[str, Any]) -> None:
@@ -148,38 +230,41 @@ def require_row_fits(columns: dict[str, Any]) -> None:
         raise RowError(OVERSIZE, f"{size} bytes")
 
 
-def row_texts(columns: dict[str, Any]) -> list[str]:
-    texts = [columns[name] for name in ("prompt", "completion", "tests") if columns[name] is not None]
-    return texts + [turn["content"] for turn in columns["messages"] or ()]
+def row_texts(columns: dict[str, Any]) -> Iterator[str]:
+    yield from (columns[name] for name in ("prompt", "completion", "tools", "tests") if columns.get(name))
+    for turn in columns.get("messages") or ():
+        yield from (turn[name] for name in ("content", "extra") if turn.get(name))
 
 
-def read_function_rows(files: Iterable[SourceFile], tally: Tally) -> Iterator[RowContent]:
+def read_whole_files(source: Source, files: Iterable[SourceFile], tally: Tally) -> Iterator[RowContent]:
+    """Yield a row of plain text a file, or the rows of its functions."""
+    left_out: Counter[str] = Counter()
+    kind = "Python" if source.format == "functions" else "text"
     for file in files:
-        tally.formats["Python"] = tally.formats.get("Python", 0) + 1
-        for row in functions_of(file.name, file.read(), tally.reasons):
-            place = {"path": file.name, "line": row.line, "name": row.name, "helpers": row.helpers}
-            yield single_turn(row.prompt, row.completion), metadata_json(place)
+        tally.formats[kind] = tally.formats.get(kind, 0) + 1
+        try:
+            if source.format == "functions":
+                for row in functions_in(file, tally.reasons):
+                    place = place_of(file, line=row.line, name=row.name, helpers=row.helpers)
+                    yield {"prompt": row.prompt, "completion": row.completion}, place
+            elif (text := text_of(file, left_out)).strip():
+                yield {"prompt": "", "completion": text}, place_of(file)
+            else:
+                tally.reasons[EMPTY_FILE] += 1
+        except RowError as error:
+            tally.reject(file.name, RejectedRow(0, error.reason, str(error)))
     tally.reasons.pop("taken", None)  # write_outputs counts it, after mixing
-
-
-def read_basic_skills(files: Iterable[SourceFile], tally: Tally) -> Iterator[RowContent]:
-    for name, number, prompt, completion in basic_skill_functions(files, tally.formats):
-        yield single_turn(prompt, completion), metadata_json({"path": name, "row": number})
-
-
-def single_turn(prompt: str, completion: str) -> dict[str, Any]:
-    return {"prompt": prompt, "completion": completion, "messages": None, "tests": None}
-
-
-def metadata_json(place: dict[str, Any]) -> str:
-    return json.dumps(place, sort_keys=True, ensure_ascii=False)
+    if left_out:
+        tally.reading = {"left_out": dict(left_out)}
 
 
 def with_content_ids(source: Source, contents: Iterable[RowContent]) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield rows with their id and the length of their content; equal rows still have equal ids."""
     encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
-    constants = {"source": source.name, "licence": source.licence}
+    empty = dict.fromkeys(("prompt", "completion", "messages", "tests"))
     for columns, metadata in contents:
-        content = encode([source.name, columns])
+        licence = columns.pop("licence", source.licence)
+        content = encode([source.name, {**empty, **columns}])
         digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:ID_DIGITS]
-        yield {"id": digest, **constants, **columns, "metadata": metadata}, len(content)
+        fixed = {"id": digest, "source": source.name, "licence": licence}
+        yield {**fixed, **columns, "metadata": metadata}, len(content)

@@ -14,8 +14,8 @@ from stages.clean.row import make_row
 from stages.clean.settings import CleanSettings, Validation
 from stages.clean.validate import CheckOutcome, RowCheck, extract_check, rejection_evidence, run_checks
 from stages.common.errors import UserError
-from stages.fetch.row_formats import recognise_row
 from tests.helpers.clean_rows import conversation, row
+from tests.helpers.fetch_reading import read_one
 from tests.helpers.judge_samples import needs_bwrap
 
 LEVELS = [pytest.param("A", marks=needs_bwrap), "B"]
@@ -101,7 +101,7 @@ def test_asserts_in_a_list_pass_right_code_and_fail_wrong_code(given: dict[str, 
     found = []
     for code in ("return a + b", "return b + a"):
         raw = {k: v.replace("return a + b", code) if isinstance(v, str) else v for k, v in given.items()}
-        made = make_row({"id": "r", "source": "made", "licence": "MIT", **recognise_row(raw)}, layout)
+        made = make_row({"id": "r", "source": "made", "licence": "MIT", **read_one(raw)}, layout)
         assert made.has_tests
         check = extract_check(made)
         assert check is not None
@@ -115,7 +115,7 @@ def test_asserts_in_a_list_pass_right_code_and_fail_wrong_code(given: dict[str, 
 
 @pytest.mark.parametrize("tests", [None, [], "[]", "", 7, "[1]", [1]])
 def test_an_empty_list_of_asserts_is_not_a_test(tests: Any) -> None:
-    record = recognise_row({"prompt": "Add.", "completion": "x = 1", "tests": tests})
+    record = read_one({"prompt": "Add.", "completion": "x = 1", "tests": tests})
     assert record["tests"] is None
     made = make_row({"id": "r", "source": "made", "licence": "MIT", **record}, "whole")
     assert not made.has_tests

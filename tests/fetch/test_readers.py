@@ -22,16 +22,14 @@ from stages.common.files import ROW_GROUP_ROWS, write_parquet
 from stages.common.schema import row_schema
 from stages.fetch import compression, csv_rows, json_rows, mixing, row_errors
 from stages.fetch import row_groups as row_groups_module
-from stages.fetch.columns import row_reader
 from stages.fetch.row_errors import RejectedRow, RowError
-from stages.fetch.row_formats import recognise_row
 from stages.fetch.row_groups import row_groups
 from stages.fetch.row_spool import RowSpool, places_among_equal
 from stages.fetch.settings import Source
 from stages.fetch.source_file import SourceFile
 from stages.fetch.source_rows import Tally, row_batches
 from stages.fetch.tables import stream_rows, stream_strict_rows
-from tests.helpers.fetch_reading import mixed, source_rows
+from tests.helpers.fetch_reading import mixed, read_one, source_rows
 from tests.helpers.loopback_hub import made_file
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
@@ -284,6 +282,9 @@ def file_source(**other: Any) -> Source:
     return Source(**{**given, **other})
 
 
+ASKED, SAID = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
+
+
 @pytest.mark.parametrize(
     ("row", "prompt", "completion", "messages"),
     [
@@ -318,7 +319,7 @@ def file_source(**other: Any) -> Source:
 def test_a_format_is_recognised_by_its_columns(
     row: dict, prompt: Any, completion: Any, messages: Any
 ) -> None:
-    assert recognise_row(row) == {
+    assert read_one(row) == {
         "prompt": prompt,
         "completion": completion,
         "messages": messages,
@@ -329,23 +330,29 @@ def test_a_format_is_recognised_by_its_columns(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "a", "answer": "b"}, "fits no known format (its columns: question, answer"),
-        ({"instruction": "a", "output": None}, "output (null)"),
+        ({"id": "a", "n": 3}, "fits no known format (its text is missing)"),
+        ({"text": None}, "fits no known format (its text is null)"),
         ({"text": 3}, "'text' is int, expected text"),
         ({"messages": []}, "'messages' is not a list of turns"),
+        ({"messages": "no list"}, "'messages' is not JSON: 'no list'"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "turn 1 of 'messages': its role is 'robot'"),
         ({"messages": [{"role": "user", "content": None}]}, "turn 1 of 'messages': its content is NoneType"),
+        ({"messages": [ASKED, {**SAID, "weight": 0.5}]}, "turn 2 of 'messages': its weight is 0.5"),
+        ({"messages": [{**ASKED, "train": True}, SAID]}, "only answers are trained on, not a user"),
+        ({"messages": [ASKED, {**SAID, "tool_calls": ["f"]}]}, "a tool call is not an object with a name"),
+        ({"messages": [ASKED, SAID], "tools": "f"}, "'tools' is not JSON"),
+        ({"messages": [{"role": "system", "content": "a"}, ASKED], "system": "b"}, "it has a system turn, and another"),
     ],
-)
-def test_a_row_that_fits_no_format_names_file_and_row(row: dict, message: str) -> None:
-    good = {"text": "x"}
+)  # fmt: skip
+def test_a_row_that_does_not_fit_the_format_of_its_source_names_file_and_row(row: dict, message: str) -> None:
+    good = {"messages": [ASKED, SAID]} if "messages" in row else {"text": "x"}
     with pytest.raises(UserError) as error:
         source_rows(file_source(), [made_file("x.jsonl", lines(good, row))])
     assert str(error.value).startswith("x.jsonl, row 2: ")
     assert message in str(error.value)
 
 
-# Identity and weight
+# Identity
 
 
 def test_ids_are_unique_and_follow_content_and_rows_the_order_of_the_source() -> None:
@@ -363,18 +370,8 @@ def test_ids_are_unique_and_follow_content_and_rows_the_order_of_the_source() ->
     assert reasons == {"taken": 5}
 
 
-def test_weight_takes_a_share_of_the_rows_by_id() -> None:
-    data = [made_file("x.jsonl", lines(*({"text": f"row {i}"} for i in range(1000))))]
-    everything = {row["id"] for row in source_rows(file_source(), data)[0]}
-    half = {row["id"] for row in source_rows(file_source(weight=0.5), data)[0]}
-    fewer, reasons = source_rows(file_source(weight=0.25), data)
-    assert {row["id"] for row in fewer} < half < everything
-    assert 440 < len(half) < 560
-    assert reasons["taken"] + reasons["left out by weight"] == 1000
-
-
 def row_of(row: dict, **given: Any) -> dict:
-    return {k: v for k, v in row_reader(file_source(**given))(row).items() if v is not None}
+    return {k: v for k, v in read_one(row, **given).items() if v is not None}
 
 
 PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
@@ -572,9 +569,10 @@ def test_row_groups_are_cut_by_text_bytes_however_the_rows_arrive(
     monkeypatch.setattr(row_groups_module, "ROW_GROUP_BYTES", 4000)
     monkeypatch.setattr(row_groups_module, "ROW_GROUP_ROWS", 20)
     turns = [{"role": "user", "content": "é" * 300}, {"role": "assistant", "content": "x" * 400}]
-    rows = [{"text": "short"}] * 30 + [{"text": "x" * 900}] * 9 + [{"messages": turns}] * 9 + [{"text": "y" * 9000}]  # fmt: skip
+    rows = [{"text": "short"}] * 30 + [{"text": "x" * 900}] * 9 + [{"text": "y" * 9000}]
+    talks = file_source(name="talks"), [made_file("x", lines(*[{"messages": turns}] * 9))]
     table = pa.Table.from_pylist(
-        mixed([(file_source(), [made_file("x", lines(*rows))])])[0], schema=row_schema()
+        mixed([(file_source(), [made_file("x", lines(*rows))]), talks])[0], schema=row_schema()
     )
     sizes = row_groups_module.text_bytes(table)
     assert (

@@ -271,10 +271,12 @@ def test_licences_that_forbid_commercial_use(licence: str, message: str) -> None
         ({"split": "test"}, "split is 'test': expected nothing: only kind hub has it"),
         ({"columns": {"question": "x"}}, "columns is 'question': expected one of prompt, completion"),
         ({"columns": {"prompt": "a"}, "template": {"prompt": "b"}}, "template is 'prompt'"),
+        ({"columns": {"prompt": "a"}}, "columns is ['prompt']: expected completion beside prompt"),
+        ({"format": "text", "ignore": ["a"]}, "only format rows has it"),
         ({"format": "functions", "template": {"prompt": "x"}}, "only format rows has it"),
         ({"max_rows": -1}, "max_rows is -1"),
         ({"licence": "Apache 2.0"}, "licence is 'Apache 2.0': expected an SPDX id"),
-        ({"weight": 3.0}, "weight is 3.0"),
+        ({"weight": 0.5}, "weight is 0.5: expected 1, since fetch.rows is 0"),
     ],
 )  # fmt: skip
 def test_an_invalid_field_is_refused(given: dict, message: str) -> None:

@@ -18,7 +18,9 @@ from stages.common.schema import row_schema
 from stages.common.sources.pins import match_names, pinned_wheel
 from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.functions import FunctionRow, functions_of
+from stages.fetch.row_errors import NOT_PYTHON
 from stages.fetch.settings import FetchSettings, Source
+from stages.fetch.text_files import functions_in
 from tests.helpers.fetch_reading import source_rows
 from tests.helpers.loopback_hub import COMMIT, REPOSITORY, hub, made_file, make_wheel, run_stage, stage_folder
 
@@ -190,7 +192,7 @@ def long_function(body: int, name: str = "long") -> str:
 
 def taken(source: str, path: str = "pkg/a.py") -> tuple[dict[str, FunctionRow], Counter[str]]:
     reasons: Counter[str] = Counter()
-    return {row.name: row for row in functions_of(path, source.encode(), reasons)}, reasons
+    return {row.name: row for row in functions_of(path, source, reasons)}, reasons
 
 
 def test_a_function_becomes_prompt_and_body() -> None:
@@ -264,10 +266,17 @@ def test_decorators_that_only_register_are_left_out_and_others_stay() -> None:
 
 def test_windows_newlines_tests_and_files_that_do_not_parse() -> None:
     source = long_function(2)
-    assert taken(source.replace("\n", "\r\n"))[0] == taken(source)[0]
+    made = [made_file("a.py", data.encode()) for data in (source, source.replace("\n", "\r\n"), "def f(:\n")]
+    first, second = ([one.prompt for one in functions_in(file, Counter())] for file in made[:2])
+    assert first == second
     assert taken(source, "pkg/tests/helpers.py")[1] == {"stands in a test file": 1}
     assert taken(source, "pkg/test_a.py")[1] == {"stands in a test file": 1}
-    assert taken("def f(:\n")[1] == {"file does not parse": 1}
+    source_with_bad = file_source(format="functions"), made[1:]
+    assert source_rows(*source_with_bad, drop=True)[1] == {"taken": 1, NOT_PYTHON: 1}
+    with pytest.raises(
+        UserError, match=r"a\.py: not Python that parses \(.*\)\. Repair it, or set fetch.on_bad_row"
+    ):
+        source_rows(*source_with_bad)
 
 
 def test_a_source_file_is_never_executed(tmp_path: Path) -> None:
@@ -277,26 +286,7 @@ def test_a_source_file_is_never_executed(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-# Suites
-
-
-def question(number: int, choices: list[str], gold: int) -> dict:
-    text = f'def f{number}(a):\n    """Return the number a, {number} more."""\n    return'
-    return {"doc": {"id": str(number), "question": text, "choices": choices, "gold": gold}, "request": {}}
-
-
-def test_basic_skills_takes_each_question_once_with_its_right_choice() -> None:
-    data = lines(
-        question(1, ["a", "a + 1"], 1), question(1, ["a", "a + 1"], 1), question(2, ["a + 2", "b"], 0)
-    )
-    rows, _ = source_rows(file_source(format="basic_skills"), [made_file("x.jsonl", data)])
-    assert sorted((row["prompt"], row["completion"]) for row in rows) == [
-        ('def f1(a):\n    """Return the number a, 1 more."""\n', "    return a + 1\n"),
-        ('def f2(a):\n    """Return the number a, 2 more."""\n', "    return a + 2\n"),
-    ]
-    with pytest.raises(UserError, match=r"x.jsonl, row 1: not a question with choices about a function"):
-        source_rows(file_source(format="basic_skills"), [made_file("x.jsonl", lines(question(1, ["a"], 4)))])
-
+# Benchmarks
 
 MBPP = {
     "task_id": 11,
@@ -536,7 +526,11 @@ def test_a_changed_file_a_cut_line_a_missing_file_and_no_network_are_refused(pla
 @pytest.mark.slow
 def test_a_data_set_is_fetched_from_the_hub_at_its_commit(tmp_path: Path) -> None:
     script = b"open('executed', 'w')\n"
-    files = {"data/a.parquet": parquet([ALPACA]), "data/b.jsonl": lines({"text": "x"}), "set.py": script}
+    files = {
+        "data/a.parquet": parquet([ALPACA]),
+        "data/b.jsonl": lines({**ALPACA, "output": "x"}),
+        "set.py": script,
+    }
     source = {"name": "set", "kind": "hub", "repo": "me/set", "revision": COMMIT, "data_files": ["data/*"], "licence": "MIT"}  # fmt: skip
     place = stage_folder(tmp_path, {"fetch": {"sources": [source], "benchmarks": {}}})
     with hub({"datasets/me/set": files}) as address:

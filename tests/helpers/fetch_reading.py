@@ -8,6 +8,7 @@ from typing import Any
 
 from stages.fetch import mixing
 from stages.fetch.__main__ import sampling_keys_by_source, selected_rows
+from stages.fetch.columns import RowReader
 from stages.fetch.row_groups import row_groups
 from stages.fetch.row_spool import RowSpool
 from stages.fetch.settings import Source
@@ -44,3 +45,10 @@ def source_rows(
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     rows, tallies = mixed([(source, files)], drop=drop)
     return rows, tallies[source.name].reasons
+
+
+def read_one(row: dict[str, Any], **given: Any) -> dict[str, Any]:
+    """Return the columns of data/raw of the only row of a source with these fields."""
+    reader = RowReader(Source(name="mine", kind="file", licence="MIT", **given))
+    reader.decide([row], "source 'mine'")
+    return {**dict.fromkeys(("prompt", "completion", "messages", "tests")), **reader.read(row, "x, row 1")}

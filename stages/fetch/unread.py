@@ -1,0 +1,114 @@
+"""What a column that nothing reads holds: a text that may be meant, or where its row is from; and what to do."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from stages.fetch.row_formats import ANSWERS, SYSTEM_COLUMNS
+
+SHOWN = 60  # characters of a text in an error
+# Last words, plural or not, of names of columns whose text says where a row is from, or counts and judges it
+PLACE_WORD = re.compile(
+    r"(id|uid|uuid|guid|idx|index|hash|hexsha|sha|checksum|commit|url|uri|link|href|source|origin|provenance|dataset"
+    r"|corpus|dump|subset|split|config|configuration|version|revision|language|lang|locale|licen[cs]e|date|time"
+    r"|datetime|timestamp|created|updated|at|author|owner|username|repo|repository|path|file|filename|filepath"
+    r"|directory|ext|extension|mimetype|name|model|generator|engine|annotator|domain|score|rank|confidence"
+    r"|probability|judge?ment|status|count|length|size|token|meta|metadata)s?"
+)
+# and those that describe a question: beside plain text they may be the label that somebody means to train on
+KIND_WORD = re.compile(
+    r"((sub)?category|(sub)?categorie|(sub)?topic|genre|tag|keyword|type|kind|format|level|difficulty|rating|reward"
+    r"|quality|algorithm)s?"
+)
+RENDERINGS = ("text", "prompt")  # names of columns that hold a whole row once more, rendered
+LIKELY_ANSWERS = (  # of columns that no format reads, the likeliest first
+    *("chosen", *ANSWERS, "answers", "target", "targets", "label", "summary", "highlights", "new_contents"),
+    *("code", "content", "text"),
+)
+NOT_A_TEXT = re.compile(
+    r"\s*(|\[\]|\{\}|null|none|nan|true|false|https?://\S+|[0-9a-f-]{16,}|[-+]?[\d.,]+(e[-+]?\d+)?)\s*", re.I
+)
+
+
+def is_metadata(name: str, is_plain_text: bool) -> bool:
+    """Return whether a column's name says that its text is no part of a row's question and answer."""
+    word = (re.findall("[a-z]+", re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()) or [""])[-1]
+    return bool(PLACE_WORD.fullmatch(word) or (not is_plain_text and KIND_WORD.fullmatch(word)))
+
+
+def refusal(unread: Mapping[str, str], row: Mapping[str, Any]) -> str:
+    """Return the end of an error: texts that nothing would read, and lines of YAML to choose from.
+
+    Args:
+        unread: a text of each column.
+        row: the columns of a question and answer, and those unread; none for turns, which no template writes.
+    """
+    shown = ", ".join(f"{name} ({' '.join(text.split())[:SHOWN]!r})" for name, text in unread.items())
+    maps = proposal(row) if row else ""
+    choice = (
+        f"Say in the source what its rows are:{maps}\nor leave it out:" if maps else "To leave it out, set:"
+    )
+    return f"nothing would read the text of {shown}. {choice}\n    {yaml_line('ignore', list(unread))}"
+
+
+def proposal(row: Mapping[str, Any]) -> str:
+    """Return lines for a source that make the likeliest column of a row the answer, and the others the question."""
+    same = {
+        "system": next((name for name in SYSTEM_COLUMNS if row.get(name)), ""),
+        "tests": "tests",
+        "tools": "tools",
+    }
+    columns = {ours: theirs for ours, theirs in same.items() if row.get(theirs)}
+    others = [name for name in row if name not in (*columns.values(), "rejected")]
+    paths = {name: path for name in others if (path := text_path(name, row[name]))}
+    if not paths:
+        return ""
+    answer = next((name for name in LIKELY_ANSWERS for own in paths if own.lower() == name), "")
+    answer = next((own for own in paths if own.lower() == answer), [*paths][-1])
+    if is_turns(row[answer]):
+        return f"\n    {yaml_line('columns', {'messages': answer})}"
+    asked = [path for name, path in paths.items() if name != answer]
+    columns = {**({"prompt": asked[0]} if len(asked) == 1 else {}), "completion": paths[answer], **columns}
+    lines = f"\n    {yaml_line('columns', columns)}"
+    if len(asked) > 1:
+        parts = [
+            f"{{{{ {path if path.isascii() and ' ' not in path else f'row[{path!r}]'} }}}}" for path in asked
+        ]
+        prompt = json.dumps("\n\n".join(parts), ensure_ascii=False)
+        lines += f"\n    template: {{prompt: {prompt}}}"
+    return lines
+
+
+def is_turns(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def text_path(path: str, value: Any) -> str:
+    """Return the dotted path of the first text in a value, or of a list of turns; "" without any."""
+    if isinstance(value, str) or is_turns(value):
+        return path if value else ""
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
+    return next((found for key, one in items if (found := text_path(f"{path}.{key}", one))), "")
+
+
+def yaml_line(key: str, value: Any) -> str:
+    """Return `key: value` as YAML on one line."""
+    flow = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+    return f"{key}: {flow.strip()}"
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts in a value, also nested ones, but for numbers, addresses, hashes and the like; bytes count."""
+    if isinstance(value, str):
+        if not NOT_A_TEXT.fullmatch(value[:400]):
+            yield value
+    elif isinstance(value, bytes):
+        yield "bytes"
+    else:
+        for one in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+            yield from texts_in(one)
