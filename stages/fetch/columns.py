@@ -23,8 +23,8 @@ from stages.fetch.row_formats import (
     read_tests,
 )
 from stages.fetch.settings import Source
-from stages.fetch.turns import TURN_KEYS, read_json
-from stages.fetch.unread import RENDERINGS, SHOWN, is_metadata, proposal, refusal, texts_in
+from stages.fetch.turns import TURN_KEYS, json_in
+from stages.fetch.unread import RENDERINGS, SHOWN, is_metadata, proposal, texts_in, unread_message
 
 MISSING = object()
 CONTENT = {"prompt", "completion", "messages"}  # mapping one of them settles what a row is
@@ -38,7 +38,7 @@ class RowReader:
     def __init__(self, source: Source, licences: Sequence[str] = PERMISSIVE) -> None:
         self.source, self.licences = source, tuple(licences)
         self.templates = {
-            name: compile_template(source, name, text) for name, text in source.template.items()
+            name: compile_column_template(source, name, text) for name, text in source.template.items()
         }
         self.mapped = {*source.columns, *self.templates}
         self.is_mapped = bool(self.mapped & CONTENT)
@@ -130,7 +130,7 @@ class RowReader:
                 if not chat and (name in self.read_names or name in unread)
             }
             raise UserError(
-                f"{place}: its rows have {', '.join(self.format.required)}, but {refusal(unread, used)}"
+                f"{place}: its rows have {', '.join(self.format.required)}, but {unread_message(unread, used)}"
             )
 
     def unread_texts(self, row: SourceRow) -> Iterator[tuple[str, str]]:
@@ -210,7 +210,7 @@ def parsed(row: SourceRow, is_padded: bool) -> SourceRow:
     for name in JSON_COLUMNS:
         value = row.get(name)
         if isinstance(value, str):
-            new[name] = read_json(value, f"'{name}'") if value.strip() else None
+            new[name] = json_in(value, f"'{name}'") if value.strip() else None
         elif is_padded and value is not None:
             new[name] = without_nulls(value)
     return {**row, **new} if new else row
@@ -220,7 +220,7 @@ def turn_fields(turns: Any) -> Iterator[tuple[str, Any]]:
     """Yield the fields of turns that nothing reads and that hold something; turns may be JSON text."""
     if isinstance(turns, str):
         try:
-            turns = read_json(turns, "")
+            turns = json_in(turns, "")
         except RowError:
             return
     for turn in turns if isinstance(turns, list) else ():
@@ -288,7 +288,7 @@ def read_score(row: Mapping[str, Any], path: str) -> float:
     return score
 
 
-def compile_template(source: Source, name: str, text: str) -> Any:
+def compile_column_template(source: Source, name: str, text: str) -> Any:
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

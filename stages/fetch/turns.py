@@ -46,7 +46,7 @@ def read_turn(turn: Any, place: str) -> Turn:
     extra: dict[str, Any] = {name: turn[name] for name in ("tool_call_id", "name") if turn.get(name)}
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
     if role == "tool_call":
-        role, content, calls = "assistant", "", read_json(content, f"{place}: a call")
+        role, content, calls = "assistant", "", json_in(content, f"{place}: a call")
     if calls:
         extra["tool_calls"] = read_calls(calls, place)
         content = content or ""
@@ -103,7 +103,7 @@ def read_calls(calls: Any, place: str) -> list[dict[str, Any]]:
             raise RowError(FORMAT, f"{place}: a tool call is not an object with a name and arguments")
         arguments = function.get("arguments")
         if isinstance(arguments, str):
-            arguments = read_json(arguments or "{}", f"{place}: arguments of {function['name']}")
+            arguments = json_in(arguments or "{}", f"{place}: arguments of {function['name']}")
         named = {"name": function["name"], "arguments": {} if arguments is None else arguments}
         more = {key: call[key] for key in ("id",) if call.get(key) is not None}
         found.append({**more, "type": "function", "function": named})
@@ -112,7 +112,7 @@ def read_calls(calls: Any, place: str) -> list[dict[str, Any]]:
 
 def read_tools(value: Any) -> str | None:
     """Return the tools that a conversation may call, in OpenAI's form, as JSON; None without any."""
-    tools = read_json(value, "'tools'") if isinstance(value, str) and value.strip() else value
+    tools = json_in(value, "'tools'") if isinstance(value, str) and value.strip() else value
     if not tools:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
@@ -121,7 +121,7 @@ def read_tools(value: Any) -> str | None:
     return json.dumps(whole, sort_keys=True, ensure_ascii=False)
 
 
-def read_json(value: Any, what: str) -> Any:
+def json_in(value: Any, what: str) -> Any:
     """Return what a text of JSON holds, or of Python, as pandas writes lists into CSV.
 
     Raises:

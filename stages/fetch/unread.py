@@ -39,7 +39,7 @@ def is_metadata(name: str, is_plain_text: bool) -> bool:
     return bool(PLACE_WORD.fullmatch(word) or (not is_plain_text and KIND_WORD.fullmatch(word)))
 
 
-def refusal(unread: Mapping[str, str], row: Mapping[str, Any]) -> str:
+def unread_message(unread: Mapping[str, str], row: Mapping[str, Any]) -> str:
     """Return the end of an error: texts that nothing would read, and lines of YAML to choose from.
 
     Args:
