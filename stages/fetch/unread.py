@@ -35,7 +35,8 @@ NOT_A_TEXT = re.compile(
 
 def is_metadata(name: str, is_plain_text: bool) -> bool:
     """Return whether a column's name says that its text is no part of a row's question and answer."""
-    word = (re.findall("[a-z]+", re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()) or [""])[-1]
+    last = re.search("[a-z]*(?=[^a-z]*$)", re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower())
+    word = last[0] if last else ""
     return bool(PLACE_WORD.fullmatch(word) or (not is_plain_text and KIND_WORD.fullmatch(word)))
 
 
