@@ -40,7 +40,7 @@ def table_of(parts: Sequence[Part]) -> str:
     )
 
 
-def machine(packages: Sequence[str] = ("daft", "pyarrow", "numpy", "tokenizers")) -> str:
+def machine(packages: Sequence[str] = ("pyarrow", "numpy", "tokenizers")) -> str:
     """Cores, memory, versions: what figures depend on."""
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -9,7 +9,8 @@ tests were run, `validated`. dropped.parquet adds the rule that dropped each row
 lists the benchmark problems that kept rows come near, and how.
 
 Rows stream through twice. The first pass screens each row group into a part file and returns a few numbers
-per row. Duplicates are found from these numbers. The second pass reads the parts and writes the result.
+per row; parts are then signed. Duplicates are found from numbers and signatures. The second pass reads the
+parts and writes the result.
 """
 
 import shutil
@@ -28,7 +29,8 @@ from stages.clean.contamination.decontaminate import (
     read_problems,
 )
 from stages.clean.duplicates.deduplicate import deduplicate, preference_ranks
-from stages.clean.duplicates.near_duplicates import sorted_unique
+from stages.clean.duplicates.near_duplicates import Likeness
+from stages.clean.duplicates.signatures import sign, sorted_unique
 from stages.clean.funnel import Funnel, funnel_table, require_kept_rows
 from stages.clean.parts import make_part, row_group_tasks
 from stages.clean.raw import open_raw
@@ -56,7 +58,7 @@ def main(settings: Settings) -> dict[str, Any]:
     open_raw(RAW_ROWS)
     with part_folder() as folder, open_engine(settings.engine) as engine:
         row_table = screen_rows(engine, folder, clean)
-        metrics, proximities = deduplicate_and_write(row_table, clean)
+        metrics, proximities = deduplicate_and_write(row_table, engine, clean)
     return {
         **metrics,
         "decontaminated_by": [name for name in clean.rules if name in CONTAMINATION_CHECKS],
@@ -90,7 +92,7 @@ def screen_rows(engine: Engine, folder: Path, settings: CleanSettings) -> RowTab
 
 
 def deduplicate_and_write(
-    row_table: RowTable, settings: CleanSettings
+    row_table: RowTable, engine: Engine, settings: CleanSettings
 ) -> tuple[dict[str, Any], ProximitySummary]:
     """Run tests, remove duplicates and write the second pass, which replaces data/clean as a whole.
 
@@ -104,14 +106,14 @@ def deduplicate_and_write(
     ranks = preference_ranks(
         row_table.has_tests if validated is None else validated == PASSED, row_table.sizes
     )
-    duplicates = deduplicate(
-        settings.duplicates, passed, ranks, row_table.keys, row_table.signatures, settings.near_duplicates
-    )
+    signatures = sign(engine, row_table.folder, row_table.shingles, settings.near_duplicates)
+    likeness = Likeness(signatures, row_table.questions, settings.near_duplicates)
+    duplicates = deduplicate(settings.duplicates, passed, ranks, row_table.keys, likeness)
     row_table.keys.clear()
     outcomes = resolve_outcomes(row_table, duplicates, validated, rejections, settings)
     funnel = Funnel(outcomes.rules)
     with atomic_folder(CLEAN_FOLDER) as folder:
-        proximities = write_rows(row_table, outcomes, settings, folder, funnel)
+        proximities = write_rows(row_table, outcomes, signatures, folder, funnel)
         write_jsonl(folder / "near.jsonl", proximities.lines())
         counts = funnel.counts(len(row_table.dropped_by))
         print(funnel_table(counts))

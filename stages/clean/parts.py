@@ -1,7 +1,7 @@
 """The stage's map step: turn row groups of data/raw into part files and a few numbers per row for the driver.
 
 A part holds the rows as they will be written, the evidence for each drop, the benchmark problems that a row
-comes near, and its shingles and band keys.
+comes near, and its shingles.
 """
 
 import gc
@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from stages.clean.contamination.benchmark_proximity import Proximity, find_proximities
 from stages.clean.contamination.decontaminate import load_index, prefilter_rows
 from stages.clean.duplicates.deduplicate import text_digest
-from stages.clean.duplicates.near_duplicates import write_signatures
+from stages.clean.duplicates.sides import question_and_answer, question_digest
+from stages.clean.duplicates.signatures import write_shingles
 from stages.clean.raw import require_values
 from stages.clean.row import RowView, make_row
 from stages.clean.screen import RowDrop, first_failed_rule
@@ -56,7 +57,8 @@ class CleanedPart:
     sizes: np.ndarray  # int32 [n, 2]: characters of the completion and of the whole text
     digests: np.ndarray  # uint64 [n, 2], of the normalized text
     fingerprints: np.ndarray  # uint64 [n, 2], of the code; 0 without code
-    shingles: np.ndarray  # int32, number of shingles; 0 for a dropped row
+    shingles: np.ndarray  # int32 [n, 2], shingles of the question and of the answer; 0 for a dropped row
+    questions: np.ndarray  # uint64, digest of the question, 0 without one
     changed: Counter[str] = field(default_factory=Counter)  # rows changed before the rules, by kind
     # Rows dropped for each benchmark. A row may hold problems of several.
     benchmarks: Counter[str] = field(default_factory=Counter)
@@ -107,8 +109,11 @@ def clean_row_group(task: CleanTask) -> CleanedPart:
         batch, counts = transform_batch(batch, settings)
         changed.update(counts)
         batches.append(batch)
-        rows = deque(make_row(record, settings.layout) for record in batch.to_pylist())
-        screened.add(rows, task.benchmarks, settings)
+        records = batch.to_pylist()
+        screened.sides += [question_and_answer(record) for record in records]
+        screened.add(
+            deque(make_row(record, settings.layout) for record in records), task.benchmarks, settings
+        )
     table = pa.Table.from_arrays(pa.Table.from_batches(batches).columns, schema=row_schema())
     write_part(folder, task.number, table, screened)
     return CleanedPart(
@@ -121,7 +126,8 @@ def clean_row_group(task: CleanTask) -> CleanedPart:
         sizes=np.array(screened.sizes, np.int32).reshape(-1, 2),
         digests=digest_pairs(screened.digests),
         fingerprints=digest_pairs(screened.fingerprints),
-        shingles=write_signatures(folder, task.number, screened.texts, settings.near_duplicates),
+        shingles=write_shingles(folder, task.number, screened.sides),
+        questions=np.array(screened.questions, np.uint64),
         changed=changed,
         benchmarks=Counter(name for drop in screened.drops if drop for name in drop.benchmarks),
     )
@@ -136,7 +142,8 @@ class ScreenedRows:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     fingerprints: list[bytes] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)  # to be shingled; "" for a dropped row
+    sides: list[tuple[str, str]] = field(default_factory=list)  # to be shingled; empty for a dropped row
+    questions: list[int] = field(default_factory=list)
     proximities: list[list[Proximity]] = field(default_factory=list)
     checks: list[tuple[int, RowCheck]] = field(default_factory=list)  # with the row's index in the part
 
@@ -159,7 +166,11 @@ class ScreenedRows:
             self.fingerprints.append(
                 bytes.fromhex(row.code.fingerprint) or NO_DIGEST if passed else NO_DIGEST
             )
-            self.texts.append(row.text if passed else "")
+            place = len(self.questions)
+            if not passed:
+                self.sides[place] = ("", "")
+            is_module = row.layout == "whole" and bool(row.code.fingerprint)
+            self.questions.append(question_digest(self.sides[place][0], is_module) if passed else 0)
             self.proximities.append(find_proximities(row, index, settings.rules) if passed else [])
 
 

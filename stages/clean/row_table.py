@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from stages.clean.duplicates.near_duplicates import Signatures
 from stages.clean.parts import CleanedPart, read_checks
 from stages.clean.settings import CleanSettings
 from stages.clean.validate import rejection_evidence, run_checks
@@ -27,21 +27,22 @@ class RowTable:
     has_tests: np.ndarray  # bool [n]
     sizes: np.ndarray  # int32 [n, 2]
     keys: dict[str, np.ndarray]  # duplicate rule -> uint64 [n, 2]: `exact` digests, `ast` fingerprints
-    signatures: Signatures
+    shingles: list[np.ndarray]  # by part, int32 [rows, 2]
+    questions: np.ndarray  # uint64 [n]
     changed: Counter[str] = field(default_factory=Counter)
     benchmarks: Counter[str] = field(default_factory=Counter)
 
     @property
     def parts(self) -> Iterator[tuple[int, slice]]:
         """Number and row range of each part."""
-        bounds = self.signatures.bounds.tolist()
+        bounds = [0, *accumulate(map(len, self.shingles))]
         return ((number, slice(*bounds[number : number + 2])) for number in range(len(bounds) - 1))
 
 
 def build_row_table(parts: Iterable[CleanedPart], rows: int, folder: Path) -> RowTable:
     """Collect the parts of a file of `rows` rows as they arrive, holding each value once."""
     dropped_by, has_tests = np.empty(rows, np.int16), np.empty(rows, bool)
-    sizes = np.empty((rows, 2), np.int32)
+    sizes, questions = np.empty((rows, 2), np.int32), np.empty(rows, np.uint64)
     digests, fingerprints = np.empty((rows, 2), np.uint64), np.empty((rows, 2), np.uint64)
     ids: list[pa.Array] = []
     sources, shingles = [], []
@@ -51,7 +52,7 @@ def build_row_table(parts: Iterable[CleanedPart], rows: int, folder: Path) -> Ro
     for part in parts:
         part_rows = slice(first, first + len(part.dropped_by))
         dropped_by[part_rows], has_tests[part_rows] = part.dropped_by, part.has_tests
-        sizes[part_rows] = part.sizes
+        sizes[part_rows], questions[part_rows] = part.sizes, part.questions
         digests[part_rows], fingerprints[part_rows] = part.digests, part.fingerprints
         ids.append(part.ids)
         sources.append(part.sources)
@@ -67,7 +68,8 @@ def build_row_table(parts: Iterable[CleanedPart], rows: int, folder: Path) -> Ro
         has_tests,
         sizes,
         {"exact": digests, "ast": fingerprints},
-        Signatures(folder, shingles),
+        shingles,
+        questions,
         changed,
         benchmarks,
     )

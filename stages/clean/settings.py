@@ -88,8 +88,9 @@ class Contamination:
         0.5  # a row with more than this share of a problem's n-grams is dropped, in (0, 1]
     )
     # A solution of fewer words (syntax nodes, names and constants of its canonical text; `return a + b` has
-    # 11) is an idiom: rows that equal it are kept and listed as near. From 1, which exempts none.
-    ast_words: int = 1
+    # 11, Euclid's algorithm 20) is an idiom: rows that equal it are kept and listed as near. From 1, which
+    # exempts none.
+    ast_words: int = 17
     # A kept row comes near a problem, and the problem leaves the report's clean subset, above this share of
     # the problem's n-grams, from 0 to `ngram_coverage`; ...
     near_ngram_coverage: float = 0.02
@@ -128,20 +129,16 @@ class Contamination:
 
 @dataclass
 class NearDuplicates:
-    permutations: int = 256  # MinHash values per row, 1 to 1024
-    shingle_words: int = 5  # words per shingle, from 1
-    threshold: float = 0.7  # Jaccard similarity from which all but one row are dropped, in (0, 1]
-    # Jaccard similarity from which kept rows share a `component`, in (0, 1]; capped at `threshold`
+    # Jaccard similarity of rows, and of their answers, from which all but one are dropped, in (0, 1]
+    threshold: float = 0.7
+    # Jaccard similarity from which kept rows share a `component`, and from which two questions count as one,
+    # in (0, 1]; of rows capped at `threshold`
     related: float = 0.5
-    recall: float = 0.98  # least chance that a pair at `related` is compared, in (0, 1); sets the bands
 
     def __post_init__(self) -> None:
-        key = "clean.near_duplicates"
-        require(0 < self.threshold <= 1, f"{key}.threshold", self.threshold, "a number in (0, 1]")
-        require(0 < self.related <= 1, f"{key}.related", self.related, "a number in (0, 1]")
-        require(0 < self.recall < 1, f"{key}.recall", self.recall, "a number in (0, 1)")
-        require(1 <= self.permutations <= 1024, f"{key}.permutations", self.permutations, "1 to 1024")
-        require(self.shingle_words >= 1, f"{key}.shingle_words", self.shingle_words, "1 or more")
+        for name in ("threshold", "related"):
+            value = getattr(self, name)
+            require(0 < value <= 1, f"clean.near_duplicates.{name}", value, "a number in (0, 1]")
 
 
 @dataclass

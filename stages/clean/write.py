@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 
 from stages.clean.contamination.benchmark_proximity import ProximitySummary
 from stages.clean.duplicates.deduplicate import Deduplication
+from stages.clean.duplicates.signatures import Signatures
 from stages.clean.funnel import Funnel
 from stages.clean.parts import read_part, unpickle_proximities
 from stages.clean.row_table import FAILED, PASSED, RowTable
 from stages.clean.settings import CleanSettings
-from stages.common.files import ROW_GROUP_ROWS
+from stages.common.row_groups import group_rows
 from stages.common.schema import row_schema
 
 VALIDATE_RULE = "validate"
@@ -55,7 +56,7 @@ def resolve_outcomes(
 
 
 def write_rows(
-    row_table: RowTable, outcomes: RowOutcomes, settings: CleanSettings, folder: Path, funnel: Funnel
+    row_table: RowTable, outcomes: RowOutcomes, signatures: Signatures, folder: Path, funnel: Funnel
 ) -> ProximitySummary:
     """Write rows.parquet and dropped.parquet below `folder`; return the problems that kept rows come near."""
     component = pa.field("component", pa.string())
@@ -83,7 +84,7 @@ def write_rows(
             kept_rows.write(table.select(names).take(kept), columns)
             rules = pa.array([outcomes.rules[rule] for rule in dropped_by[dropped]], pa.string())
             evidence = drop_evidence(
-                row_table, outcomes, settings, rows.start + dropped, table.column("evidence").take(dropped)
+                row_table, outcomes, signatures, rows.start + dropped, table.column("evidence").take(dropped)
             )
             dropped_rows.write(table.select(names).take(dropped), [rules, evidence])
             funnel.write(len(kept) + len(dropped))
@@ -95,7 +96,7 @@ def write_rows(
 def drop_evidence(
     row_table: RowTable,
     outcomes: RowOutcomes,
-    settings: CleanSettings,
+    signatures: Signatures,
     rows: np.ndarray,
     row_rule_evidence: pa.ChunkedArray,
 ) -> pa.Array:
@@ -105,10 +106,12 @@ def drop_evidence(
         row_rule_evidence: evidence of the rules on single rows, null for rows that other rules dropped.
     """
     texts = row_rule_evidence.to_pylist()
-    kept_ids = row_table.ids.take(outcomes.duplicates.representative[rows]).to_pylist()
-    similarity = near_similarity(row_table, outcomes, settings, rows)
-    for place, row in enumerate(rows.tolist()):
-        rule = outcomes.rules[outcomes.dropped_by[row]]
+    kept_for = outcomes.duplicates.representative
+    kept_ids = row_table.ids.take(kept_for[rows]).to_pylist()
+    rules = [outcomes.rules[place] for place in outcomes.dropped_by[rows]]
+    near = rows[[rule == "near" for rule in rules]]
+    similarity = dict(zip(near.tolist(), signatures.similarity(near, kept_for[near]).tolist(), strict=True))
+    for place, (row, rule) in enumerate(zip(rows.tolist(), rules, strict=True)):
         if rule == VALIDATE_RULE:
             texts[place] = outcomes.rejections[row]
         elif rule == "exact":
@@ -116,52 +119,33 @@ def drop_evidence(
         elif rule == "ast":
             texts[place] = f"same code but for names as {kept_ids[place]}"
         elif rule == "near":
-            is_direct = similarity[row] >= settings.near_duplicates.threshold
-            chain = "" if is_direct else ", through rows between them"
-            texts[place] = f"Jaccard {similarity[row]:.2f} with {kept_ids[place]}{chain}"
+            texts[place] = f"Jaccard {similarity[row]:.2f} with {kept_ids[place]}"
     return pa.array(texts, pa.string())
 
 
-def near_similarity(
-    row_table: RowTable, outcomes: RowOutcomes, settings: CleanSettings, rows: np.ndarray
-) -> dict[int, float]:
-    """Return the Jaccard similarity of each near duplicate among `rows` with the row kept for it."""
-    if "near" not in settings.duplicates or not len(rows):
-        return {}
-    copies = rows[outcomes.dropped_by[rows] == outcomes.rules.index("near")]
-    similarity = row_table.signatures.similarity(copies, outcomes.duplicates.representative[copies])
-    return dict(zip(copies.tolist(), similarity.tolist(), strict=True))
-
-
 class RowGroupWriter:
-    """Writes row groups of ROW_GROUP_ROWS, so that the bytes do not depend on how rows were batched."""
+    """Writes row groups that a reader can hold; they depend on the rows alone, and so do the file's bytes."""
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self.writer = writer
-        self.waiting: list[pa.Table] = []
-        self.rows = 0
+        self.waiting = writer.schema.empty_table()
 
     def write(self, table: pa.Table, added: Sequence[pa.Array]) -> None:
-        columns = [*table.columns, *added]
-        self.waiting.append(pa.Table.from_arrays(columns, schema=self.writer.schema))
-        self.rows += table.num_rows
-        if self.rows >= ROW_GROUP_ROWS:
-            self.flush(self.rows - self.rows % ROW_GROUP_ROWS)
+        table = pa.Table.from_arrays([*table.columns, *added], schema=self.writer.schema)
+        self.waiting = pa.concat_tables([self.waiting, table]).combine_chunks()
+        while rows := group_rows(self.waiting):
+            self.flush(rows)
 
     def flush(self, rows: int) -> None:
-        table = pa.concat_tables(self.waiting)
-        for start in range(0, rows, ROW_GROUP_ROWS):
-            group = table.slice(start, min(ROW_GROUP_ROWS, rows - start)).combine_chunks()
-            self.writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-        self.waiting = [table.slice(rows)]
-        self.rows = table.num_rows - rows
+        group = self.waiting.slice(0, rows).combine_chunks()
+        self.writer.write_table(group, row_group_size=max(1, rows))
+        self.waiting = self.waiting.slice(rows)
 
 
 @contextmanager
 def open_row_groups(path: Path, added: Sequence[pa.Field]) -> Iterator[RowGroupWriter]:
-    schema = pa.schema([*row_schema(), *added])
-    with pq.ParquetWriter(path, schema, compression="zstd") as parquet:
+    with pq.ParquetWriter(path, pa.schema([*row_schema(), *added]), compression="zstd") as parquet:
         writer = RowGroupWriter(parquet)
-        writer.write(schema.empty_table().select(row_schema().names), [pa.array([], f.type) for f in added])
         yield writer
-        writer.flush(writer.rows)
+        if writer.waiting.num_rows:
+            writer.flush(writer.waiting.num_rows)

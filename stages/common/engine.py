@@ -105,7 +105,7 @@ def run_in_folder(folder: str, function: Callable[[TaskT], ResultT], task: TaskT
 
 @contextmanager
 def open_engine(settings: EngineSettings) -> Iterator[Engine]:
-    """Open the engine that the settings name; Daft queries run on it too.
+    """Open the engine that the settings name.
 
     Raises:
         UserError: ray is not installed, or the cluster is unreachable.
@@ -168,9 +168,6 @@ def ray_cluster(address: str) -> Iterator[Engine]:
         include_dashboard=None if address else False,
         runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}},
     )
-    import daft
-
-    daft.set_runner_ray(noop_if_initialized=True)
     try:
         yield RayEngine(int(ray.cluster_resources().get("CPU", 1)))
     finally:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import UserError
 from stages.common.files import atomic_folder, remove, write_json, write_jsonl
+from stages.common.row_groups import row_groups
 from stages.common.schema import BENCHMARK_FOLDER, Problem, row_schema
 from stages.common.spdx import allowed_ids
 from stages.common.stage import Settings, run
@@ -24,7 +25,6 @@ from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.licences import forbids
 from stages.fetch.resolve import resolve_source
 from stages.fetch.row_formats import CHAT_COLUMNS, QUESTIONS
-from stages.fetch.row_groups import row_groups
 from stages.fetch.row_spool import RowSpool
 from stages.fetch.settings import FetchSettings, Source
 from stages.fetch.source_rows import Tally, row_batches

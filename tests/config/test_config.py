@@ -215,7 +215,7 @@ def test_settings_modules_stay_light() -> None:
     code = (
         "import sys; from stages.common.settings import SECTIONS, section_class; import stages.config.compose;"
         "[section_class(n) for n in SECTIONS];"
-        "print(sorted({'torch','transformers','daft','mlflow','pyarrow','numpy','matplotlib'} & set(sys.modules)))"
+        "print(sorted({'torch','transformers','mlflow','pyarrow','numpy','matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

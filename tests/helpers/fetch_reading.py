@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.common.row_groups import row_groups
 from stages.fetch import mixing
 from stages.fetch.__main__ import sampling_keys_by_source, selected_rows
 from stages.fetch.columns import RowReader
-from stages.fetch.row_groups import row_groups
 from stages.fetch.row_spool import RowSpool
 from stages.fetch.settings import Source
 from stages.fetch.source_file import SourceFile

@@ -54,7 +54,6 @@ LIBRARIES = (
     *(
         "transformers.models.auto.modeling_auto",
         "transformers.models.llama.modeling_llama",
-        "daft",
         "detect_secrets",
     ),
 )

@@ -11,12 +11,12 @@ import numpy as np
 
 from stages.clean.duplicates.near_duplicates import (
     Components,
+    Likeness,
     NearDuplicateGraph,
-    Signatures,
-    configured_bands,
     near_components,
-    representatives_by_label,
+    representatives,
 )
+from stages.clean.duplicates.signatures import configured_bands, run_starts
 from stages.clean.settings import NearDuplicates
 
 # Lower bounds of the cluster size classes that are counted
@@ -34,20 +34,19 @@ def text_digest(text: str) -> bytes:
     return hashlib.sha256(normalize_text(text).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def representatives_by_key(keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Return the position of each row's representative: the lowest-ranked row with the same key.
+def key_labels(keys: np.ndarray) -> np.ndarray:
+    """Return int [n], equal for rows with equal keys.
 
     Args:
-        keys: uint64 [n, 2]; a row with an all-zero key represents itself.
-        ranks: int [n], all different; the best row has the lowest.
+        keys: uint64 [n, 2]; a row with an all-zero key is alone.
     """
-    order = np.lexsort((ranks, keys[:, 1], keys[:, 0]))
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
     keys = keys[order]
-    is_first = np.ones(len(order), bool)
-    is_first[1:] = (keys[1:] != keys[:-1]).any(axis=1) | ~keys[1:].any(axis=1)
-    representative = np.empty(len(order), np.int32)
-    representative[order] = order[np.flatnonzero(is_first)][np.cumsum(is_first) - 1]
-    return representative
+    first = np.ones(len(order), bool)
+    first[1:] = (keys[1:] != keys[:-1]).any(axis=1) | ~keys[1:].any(axis=1)
+    labels = np.empty(len(order), np.int64)
+    labels[order] = np.cumsum(first)
+    return labels
 
 
 def preference_ranks(is_tested: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -84,8 +83,7 @@ def deduplicate(
     passed: np.ndarray,
     ranks: np.ndarray,
     keys: dict[str, np.ndarray],
-    signatures: Signatures,
-    settings: NearDuplicates,
+    likeness: Likeness,
 ) -> Deduplication:
     """Apply the rules over all rows, in order, and find components, even if near duplicates are kept.
 
@@ -103,40 +101,47 @@ def deduplicate(
     for place, rule in enumerate(rules):
         rows = np.flatnonzero(alive).astype(np.int32)
         if rule == "near":
-            near = near_components(signatures, alive, settings)
-            representative = representatives_by_label(near.duplicates.labels[rows], ranks[rows])
+            near = near_components(alive, likeness)
+            kept_for = representatives(near.duplicates.labels[rows], rows, ranks[rows], likeness.near)
         else:
-            representative = representatives_by_key(keys[rule][rows], ranks[rows])
-        sizes = np.bincount(representative, minlength=len(rows))
+            alike = likeness.same_question if rule == "ast" else None
+            kept_for = representatives(key_labels(keys[rule][rows]), rows, ranks[rows], alike)
+        sizes = np.bincount(kept_for, minlength=len(rows))
         result.clusters[rule] = int((sizes > 1).sum())
         result.largest[rule] = int(sizes.max(initial=0))
         result.sizes[rule] = cluster_size_counts(sizes)
-        is_copy = representative != np.arange(len(rows))
-        copies, originals = rows[is_copy], rows[representative[is_copy]]
+        is_copy = kept_for != np.arange(len(rows))
+        copies, originals = rows[is_copy], rows[kept_for[is_copy]]
         result.representative[copies] = originals
         result.dropped_by[copies] = place
         related.join(copies, originals)
         alive[copies] = False
     if near is None:
-        near = near_components(signatures, alive, settings)
-    result.near = near_metrics(settings, near)
-    assign_components(result, related, near, alive, keys["ast"], ranks)
+        near = near_components(alive, likeness)
+    result.near = near_metrics(likeness.settings, near)
+    join_related(related, near, alive, keys["ast"], ranks, likeness)
+    rows = np.flatnonzero(alive).astype(np.int32)
+    result.component[rows] = rows[representatives(related.labels[rows], rows, ranks[rows])]
     return result
 
 
-def assign_components(
-    result: Deduplication,
+def join_related(
     related: Components,
     near: NearDuplicateGraph,
     alive: np.ndarray,
     fingerprints: np.ndarray,
     ranks: np.ndarray,
+    likeness: Likeness,
 ) -> None:
-    """Set each kept row's component, which joins related texts, and equal code where it is not dropped."""
+    """Join rows of related texts, of one question, and of equal code that is not dropped."""
     rows = np.flatnonzero(alive).astype(np.int32)
     related.join(np.arange(len(alive), dtype=np.int32), near.related.labels)
-    related.join(rows, rows[representatives_by_key(fingerprints[rows], ranks[rows])])
-    result.component[rows] = rows[representatives_by_label(related.labels[rows], ranks[rows])]
+    asked = rows[likeness.questions[rows] > 0]
+    order = asked[np.argsort(likeness.questions[asked], kind="stable")]
+    starts = run_starts(likeness.questions[order])
+    related.join(order, np.repeat(order[starts], np.diff(np.r_[starts, len(order)])))
+    labels = key_labels(fingerprints[rows])
+    related.join(rows, rows[representatives(labels, rows, ranks[rows], likeness.same_question)])
 
 
 def cluster_size_counts(sizes: np.ndarray) -> dict[str, int]:

@@ -48,7 +48,7 @@ def text_bytes(table: "pa.Table") -> np.ndarray:
         column = table[name].combine_chunks()
         if pa.types.is_string(column.type):
             total += pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
-        else:
+        elif pa.types.is_list(column.type):
             contents = sum(
                 pc.fill_null(pc.binary_length(column.values.field(part)), 0).to_numpy(zero_copy_only=False)
                 for part in ("content", "extra")
