@@ -40,12 +40,13 @@ from stages.fetch.settings import Source
 from tests.helpers.clean_rows import CLAMP, RUNS, conversation, problem, record, row, write_inputs
 from tests.helpers.tiny_project import REPOSITORY
 
+EVERY = Contamination(ast_words=1)  # solutions that are idioms count too
 FILLER = "".join(f"    step_{i} = call_{i}(step, {i})\n" for i in range(60))
 
 
 @pytest.fixture(scope="module")
 def index() -> ProblemIndex:
-    return build_index([("tiny", Problem(**p)) for p in (RUNS, CLAMP)], Contamination())
+    return build_index([("tiny", Problem(**p)) for p in (RUNS, CLAMP)], EVERY)
 
 
 def failing(made: RowView, index: ProblemIndex) -> list[str]:
@@ -93,7 +94,7 @@ def test_a_docstring_at_module_level_counts() -> None:
         "prompt": f'"""\n{text}\nassert f("a") == 1\n"""\n',
         "canonical_solution": "def f(x):\n    return 1\n",
     }
-    made = build_index([("mbpp", Problem(**problem))], Contamination())
+    made = build_index([("mbpp", Problem(**problem))], EVERY)
     assert first("docstring", row(FILLER, text), made)
 
 
@@ -123,7 +124,7 @@ def test_imports_of_a_solution_are_not_evidence() -> None:
         "prompt": '"""Count."""\n',
         "canonical_solution": imports + "def f(x):\n    return 1\n",
     }
-    made = build_index([("mbpp", Problem(**problem))], Contamination())
+    made = build_index([("mbpp", Problem(**problem))], EVERY)
     assert not first("solution", row(FILLER, imports + "\n\ndef other(x):\n"), made)
 
 
@@ -198,7 +199,7 @@ SOLUTIONS = {  # of HumanEval
 def test_a_solution_as_a_method_or_inside_a_function_is_found(task_id: str) -> None:
     name, body, arguments = SOLUTIONS[task_id]
     head = f"def {name}({arguments}):\n"
-    made = build_index([("humaneval", Problem(**problem(task_id, head, name, body)))], Contamination())
+    made = build_index([("humaneval", Problem(**problem(task_id, head, name, body)))], EVERY)
     for wrap, path in ((method, f"Solution.{name}"), (inside, f"main.{name}")):
         wrapped = row(wrap(head + body))
         assert (
@@ -228,7 +229,7 @@ def test_every_solution_of_the_benchmarks_is_found_as_a_method_and_inside_a_func
     wrap: Callable[[str], str], shipped: list[tuple[str, Problem]]
 ) -> None:
     assert len(shipped) == 664
-    whole = build_index(shipped, Contamination())
+    whole = build_index(shipped, EVERY)
     for _, found in shipped:
         wrapped = row(wrap(found.prompt + found.canonical_solution))
         assert found.task_id in [
@@ -245,12 +246,38 @@ def test_a_solution_below_ast_words_is_near_and_not_dropped(index: ProblemIndex)
         assert ("near_code", "Tiny/1") in near(made, lenient, *CONTAMINATION_CHECKS)
 
 
+IDIOMS = (
+    "return a + b", "return len(a)", "return sum(a)", "return min(a)", "return max(a)", "return a.lower()", "return a ** 2",
+    "return a % b == 0", "return ''.join(a)", "return sorted(a)", "return a[::-1]", "return a == a[::-1]", "return 2 * (a + b)",
+    "return [x for x in a if x > 0]", "return [x + 1 for x in a]", "return max(b, min(a, c))", "return list(set(a))",
+)  # fmt: skip
+PROGRAMS = (
+    "while b:\n        a, b = b, a % b\n    return a",
+    "best = a[0]\n    for x in a:\n        if x > best:\n            best = x\n    return best",
+    "seen = 0\n    for x in a:\n        if x == b:\n            seen += 1\n    return seen",
+    "if a < 2:\n        return a\n    return g(a - 1) + g(a - 2)",
+    "out = 1\n    for i in range(a):\n        out = (2 * out) % b\n    return out",
+    "return [a for a in range(b) if all(a % c for c in range(2, a))]",
+)
+
+
+@pytest.mark.parametrize(("bodies", "dropped"), [(IDIOMS, False), (PROGRAMS, True)])
+def test_an_idiom_that_is_a_solution_is_no_contamination(bodies: tuple[str, ...], dropped: bool) -> None:
+    """One expression of a few names is what anybody writes; a loop or a condition is a solution."""
+    for body in bodies:
+        solved = problem("T/0", "def g(a, b, c):\n", "g", f"    {body}\n")
+        made = build_index([("tiny", Problem(**solved))], Contamination())
+        found = row(f"    {body.replace('g(', 'h(')}\n", "def h(a, b, c):\n")
+        assert bool(first("ast", found, made)) is dropped, body
+        assert ("near_code", "T/0") in near(found, made, *CONTAMINATION_CHECKS)
+
+
 def test_problems_with_inputs_count_as_all_others(index: ProblemIndex) -> None:
     """HumanEval+ and MBPP+ have inputs in place of asserts."""
     problems = [
         Problem(**{**p, "test": "", "inputs": "[[[1, 1, 2]]]", "expected": "[2]"}) for p in (RUNS, CLAMP)
     ]
-    plus = build_index([("plus", made) for made in problems], Contamination())
+    plus = build_index([("plus", made) for made in problems], EVERY)
     copy = row(RUNS["canonical_solution"], RUNS["prompt"])
     assert failing(copy, plus) == failing(copy, index) == list(CONTAMINATION_CHECKS)
     assert first("ast", copy, plus) == ProblemMatch(
@@ -309,7 +336,7 @@ def test_similar_code_comes_near(index: ProblemIndex) -> None:
 
 def test_a_problem_of_two_benchmarks_is_near_in_both() -> None:
     """HumanEval+ holds HumanEval's problems: a row near one is near the other."""
-    both = build_index([("one", Problem(**CLAMP)), ("two", Problem(**CLAMP))], Contamination())
+    both = build_index([("one", Problem(**CLAMP)), ("two", Problem(**CLAMP))], EVERY)
     made = row("    return max(lo, min(value, hi))\n", "def clamp(value, lo, hi):\n")
     found = find_proximities(made, both)
     assert sorted((n.reason, n.benchmark) for n in found) == [
@@ -332,7 +359,7 @@ def test_a_dropped_row_counts_for_every_benchmark_that_holds_its_problem(
         write_jsonl(tmp_path / f"data/benchmarks/{name}.jsonl", [{**RUNS, "task_id": f"{name}/7"}])
     write_jsonl(tmp_path / "data/benchmarks/none.jsonl", [{**CLAMP, "canonical_solution": "    return 1\n"}])
     monkeypatch.chdir(tmp_path)
-    chosen = CleanSettings(rules=[*CONTAMINATION_CHECKS])
+    chosen = CleanSettings(rules=[*CONTAMINATION_CHECKS], contamination=EVERY)
     metrics = main(SimpleNamespace(clean=chosen, engine=EngineSettings(workers=1)))  # type: ignore[arg-type]
     assert metrics["contaminated"] == {"extra": 1, "none": 0, "plus": 1, "tiny": 2}
     assert metrics["dropped"] == {

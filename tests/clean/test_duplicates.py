@@ -1,44 +1,51 @@
 """Near duplicates against a brute-force oracle; bands, components, and who is kept."""
 
+import json
 import random
 import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.clean.duplicates import signatures
 from stages.clean.duplicates.deduplicate import (
     cluster_size_counts,
+    deduplicate,
+    key_labels,
     normalize_text,
     preference_ranks,
-    representatives_by_key,
     text_digest,
 )
 from stages.clean.duplicates.near_duplicates import (
     LEADERS,
     Components,
+    Likeness,
     NearDuplicateGraph,
-    Signatures,
-    band_shape,
     drop_unique_keys,
     near_components,
-    near_duplicates,
-    representatives_by_label,
-    write_signatures,
+    representatives,
 )
 from stages.clean.duplicates.shingles import band_keys, minhash, shared_shares, shingle_hashes
+from stages.clean.duplicates.sides import question_and_answer, question_digest
+from stages.clean.duplicates.signatures import (
+    SHINGLE_WORDS,
+    Signatures,
+    band_shape,
+    shared_shingles,
+    sign,
+    write_shingles,
+)
 from stages.clean.settings import NearDuplicates
 from stages.common.engine import SerialEngine
 
 NEAR = NearDuplicates()
-SURE = NearDuplicates(permutations=512, recall=0.999999)  # none is missed
 
 
 def corpus(seed: int, families: int = 12, size: int = 5) -> list[str]:
@@ -68,7 +75,7 @@ def jaccard(a: set[str], b: set[str]) -> float:
 
 def oracle(texts: list[str]) -> dict[tuple[int, int], float]:
     """Jaccard similarity of every pair."""
-    sets = [shingles(text, NEAR.shingle_words) for text in texts]
+    sets = [shingles(text, SHINGLE_WORDS) for text in texts]
     size = range(len(texts))
     return {(i, j): jaccard(sets[i], sets[j]) for i in size for j in size if i < j}
 
@@ -90,25 +97,37 @@ def brute_components(size: int, truth: dict[tuple[int, int], float], threshold: 
     return {frozenset(group) for group in groups}
 
 
+def signed(folder: Path, sides: Sequence[tuple[str, str]], near: NearDuplicates, part: int) -> Signatures:
+    counts = [
+        write_shingles(folder, number, sides[start : start + part])
+        for number, start in enumerate(range(0, len(sides), part))
+    ]
+    return sign(SerialEngine(), folder, counts, near)
+
+
 def near_of(
-    texts: Sequence[str], near: NearDuplicates, part: int = 50, alive: np.ndarray | None = None
+    texts: Sequence[str], near: NearDuplicates = NEAR, part: int = 50, alive: np.ndarray | None = None
 ) -> NearDuplicateGraph:
+    """The graph of texts that are answers to no question."""
     with TemporaryDirectory() as folder:
-        starts = range(0, len(texts), part)
-        counts = [
-            write_signatures(Path(folder), number, texts[start : start + part], near)
-            for number, start in enumerate(starts)
-        ]
-        return near_components(
-            Signatures(Path(folder), counts), np.ones(len(texts), bool) if alive is None else alive, near
-        )
+        found = signed(Path(folder), [("", text) for text in texts], near, part)
+        likeness = Likeness(found, np.zeros(len(texts), np.uint64), near)
+        return near_components(np.ones(len(texts), bool) if alive is None else alive, likeness)
+
+
+@pytest.fixture
+def sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many bands that no pair is missed."""
+    monkeypatch.setattr(signatures, "RECALL", 0.9999999)
+    monkeypatch.setattr(signatures, "PERMUTATIONS", 1024)
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.usefixtures("sure")
 def test_components_are_those_of_all_pairs(seed: int) -> None:
     texts = corpus(seed)
     truth = oracle(texts)
-    near = near_of(texts, SURE)
+    near = near_of(texts)
     expected = brute_components(len(texts), truth, NEAR.threshold)
     assert partition(near.duplicates.labels) == expected
     assert partition(near.related.labels) == brute_components(len(texts), truth, NEAR.related)
@@ -121,7 +140,9 @@ def test_only_banding_misses_pairs(seed: int) -> None:
     """With few bands components are finer than the truth, never coarser."""
     texts = corpus(seed, families=6)
     truth = oracle(texts)
-    labels = near_of(texts, NearDuplicates(permutations=8, recall=0.5)).duplicates.labels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signatures, "RECALL", 0.2)
+        labels = near_of(texts).duplicates.labels
     for (i, j), similarity in truth.items():
         if similarity == 1:
             assert labels[i] == labels[j]
@@ -132,17 +153,17 @@ def test_only_banding_misses_pairs(seed: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(alphabet="ab c+.\n\u00e9\u2014\u00a0\U0001f600_1", max_size=40), max_size=8))
 def test_small_texts_of_every_shape(texts: list[str]) -> None:
-    labels = near_of(texts, SURE, part=3).duplicates.labels if texts else np.zeros(0, int)
+    labels = near_of(texts, part=3).duplicates.labels if texts else np.zeros(0, int)
     truth = oracle(texts)
     assert partition(labels) == brute_components(len(texts), truth, NEAR.threshold)
 
 
 def test_similarities_are_exact(tmp_path: Path) -> None:
     texts = corpus(9)
-    signatures = Signatures(tmp_path, [write_signatures(tmp_path, 0, texts, NEAR)])
+    found = signed(tmp_path, [("", text) for text in texts], NEAR, 7)
     truth = oracle(texts)
     left, right = (np.array(side) for side in zip(*truth, strict=True))
-    assert signatures.similarity(left, right).tolist() == [truth[pair] for pair in truth]
+    assert found.similarity(left, right).tolist() == [truth[pair] for pair in truth]
 
 
 @settings(deadline=None)
@@ -214,7 +235,7 @@ def test_words_keep_operators() -> None:
 def test_a_threshold_below_related_is_the_least() -> None:
     texts = ["a b c d e f g h", "a b c d e f x y", "p q r s t u"]
     assert oracle(texts)[0, 1] == pytest.approx(1 / 3)
-    assert near_of(texts, SURE).related.labels.tolist() == [0, 1, 2]
+    assert near_of(texts).related.labels.tolist() == [0, 1, 2]
     assert near_of(texts, NearDuplicates(threshold=0.3)).duplicates.labels.tolist() == [0, 0, 2]
 
 
@@ -235,24 +256,13 @@ def test_bands_a_pass_do_not_matter(keys: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("similarity", "shape"),
-    [(0.3, (128, 2)), (0.5, (64, 4)), (0.7, (42, 6)), (0.9, (17, 15)), (1.0, (1, 256))],
+    ("similarity", "shape"), [(0.1, (40, 1)), (0.3, (154, 3)), (0.5, (66, 4)), (0.7, (16, 4)), (1.0, (1, 4))]
 )
 def test_band_shape(similarity: float, shape: tuple[int, int]) -> None:
-    assert band_shape(256, similarity, 0.98) == shape
-
-
-@given(st.integers(1, 1024), st.floats(0.05, 1), st.floats(0.05, 0.999))
-def test_bands_are_the_longest_that_find_a_pair(permutations: int, similarity: float, recall: float) -> None:
-    def chance(rows: int) -> float:
-        return 1 - (1 - similarity**rows) ** (permutations // rows)
-
-    bands, rows = band_shape(permutations, similarity, recall)
-    assert 1 <= bands * rows <= permutations
-    assert chance(rows) >= recall or rows == 1
-    assert rows == permutations or all(
-        chance(longer) < recall for longer in range(rows + 1, permutations + 1)
-    )
+    bands, rows = band_shape(similarity)
+    assert (bands, rows) == shape
+    if rows > 1:
+        assert 1 - (1 - similarity**rows) ** bands >= signatures.RECALL
 
 
 @pytest.mark.parametrize(("shared", "size"), [(20, 100), (50, 100), (80, 100), (5, 8)])
@@ -317,14 +327,121 @@ def test_similar_rows_that_are_not_duplicates_are_compared_with_leaders_only() -
     assert near.compared < 600 * LEADERS * 64 / 10
 
 
-def test_one_function_over_a_file_of_texts(tmp_path: Path) -> None:
-    texts = [*corpus(2), *[f"{text} and" for text in corpus(2)]]
-    pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet", row_group_size=17)
-    chosen = near_duplicates(tmp_path / "t.parquet", "text", SURE, SerialEngine())
-    for group in brute_components(len(texts), oracle(texts), NEAR.threshold):
-        longest = min(group, key=lambda place: (-len(texts[place]), place))
-        assert {int(chosen[place]) for place in group} == {longest}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.parquet"]
+def test_a_chain_of_near_rows_drops_no_row_unlike_the_one_kept(tmp_path: Path) -> None:
+    """Each text replaces twenty words of the one before: neighbours are at 0.7 or more, ends share nothing."""
+    words = [f"w{i}" for i in range(400)]
+    texts = [" ".join(words[20 * i : 20 * i + 120]) for i in range(12)]
+    truth, sides = oracle(texts), [("", text) for text in texts]
+    likeness = Likeness(signed(tmp_path, sides, NEAR, 5), np.zeros(12, np.uint64), NEAR)
+    labels = near_components(np.ones(12, bool), likeness).duplicates.labels
+    assert (labels == 0).all()
+    rows = np.arange(12)
+    kept_for = representatives(labels, rows, rows, likeness.near)
+    assert kept_for.tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10]
+    assert all(truth[kept, row] >= 0.7 for row, kept in enumerate(kept_for) if kept != row)
+
+
+def kept_of(records: list[dict[str, Any]], folder: Path) -> tuple[list[int], int]:
+    """Positions of the rows that `near` keeps, and the components of related rows among all."""
+    sides = [question_and_answer(record) for record in records]
+    questions = np.array([question_digest(question, False) for question, _ in sides], np.uint64)
+    likeness = Likeness(signed(folder, sides, NEAR, 7), questions, NEAR)
+    size = len(records)
+    none = np.zeros((size, 2), np.uint64)
+    done = deduplicate(["near"], np.ones(size, bool), np.arange(size), {"ast": none}, likeness)
+    return np.flatnonzero(done.dropped_by < 0).tolist(), len(set(done.component.tolist()))
+
+
+SCHEMA = " ".join(f"CREATE TABLE t{i} (id INT, a{i} TEXT, b{i} DATE);" for i in range(12))
+SYSTEM = " ".join(f"Rule {i} of the house says that nobody may do thing number {i}." for i in range(12))
+EXAMPLES = "\n".join(f"Input: example {i} of a text\nLabel: class{i}" for i in range(10))
+GREETING = (
+    "Hello and welcome! I am the assistant of the town library, and I am glad to help you with books today."
+)
+APACHE = (
+    "# Copyright 2020 A. Author\n# Licensed under the Apache License, Version 2.0\n"
+    + "# as is, without warranty of any kind\n" * 12
+)
+THINGS = ("rakes", "saws", "spades", "seeds", "pots", "hoses", "gloves", "sheds", "bulbs", "mowers", "nets", "shears")  # fmt: skip
+
+
+def single(prompt: str, completion: str) -> dict[str, Any]:
+    return {"prompt": prompt, "completion": completion, "messages": None}
+
+
+def chat(*turns: tuple[str, str], extra: str | None = None) -> dict[str, Any]:
+    messages = [{"role": role, "content": content, "extra": None} for role, content in turns]
+    messages[-1]["extra"] = extra
+    return {"prompt": None, "completion": None, "messages": messages}
+
+
+def call(thing: str) -> str:
+    function = {
+        "name": "stock",
+        "arguments": {"what": thing, "shop": "garden", "unit": "pieces", "all": True},
+    }
+    return json.dumps({"tool_calls": [{"type": "function", "id": "1", "function": function}]})
+
+
+SHARED = {
+    "system": lambda x: chat(("system", SYSTEM), ("user", f"Do you sell {x}?"), ("assistant", f"Yes, we do have {x}.")),
+    "schema": lambda x: single(f"{SCHEMA}\nQuestion: how many {x} are there?", f"SELECT count(*) FROM {x};"),
+    "schema after the question": lambda x: single(f"How many {x}? {SCHEMA}", f"SELECT count(*) FROM {x};"),
+    "examples, one of two labels": lambda x: single(f"{EXAMPLES}\nInput: what we wrote on {x} last week\nLabel:", f" {len(x) % 2}"),
+    "context": lambda x: chat(("user", f"Context: {SYSTEM}\n\nWhat does it say about {x}?"), ("assistant", f"Nothing on {x}.")),
+    "greeting": lambda x: chat(("assistant", GREETING), ("user", f"Where are the {x}?"), ("assistant", f"In the hall of {x}.")),
+    "greeting after a word": lambda x: chat(("user", "Hi"), ("assistant", GREETING), ("user", f"And {x}?"), ("assistant", f"The {x} are out.")),
+    "greeting in the answer": lambda x: chat(("user", f"Where are the {x} kept?"), ("assistant", f"{GREETING} Look at {x}.")),
+    "licence header": lambda x: single("", f"{APACHE}def {x}(a):\n    return a.{x} + {len(x)}\n"),
+    "licence header in a fence": lambda x: chat(("user", f"Write {x}"), ("assistant", f"```python\n{APACHE}def {x}(a):\n    return a.{x}\n```")),
+    "tool call": lambda x: chat(("user", f"Is there any of the {x} left?"), ("assistant", ""), extra=call(x)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_what_rows_share_by_construction_makes_no_duplicates(kind: str, tmp_path: Path) -> None:
+    kept, components = kept_of([SHARED[kind](thing) for thing in THINGS], tmp_path)
+    assert kept == list(range(len(THINGS)))
+    assert components >= 6 or kind in ("greeting in the answer", "tool call")  # answers alike: related
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_copies_among_rows_that_share_much_are_dropped(kind: str, tmp_path: Path) -> None:
+    rows = [SHARED[kind](thing) for thing in THINGS]
+    kept, _ = kept_of([*rows, rows[3], *rows[:2]], tmp_path)
+    assert kept == list(range(len(THINGS)))
+
+
+def test_answers_to_one_question_are_related_even_where_many_rows_ask_it(tmp_path: Path) -> None:
+    rows = [
+        single("Name one thing that a garden shop has on its shelves.", f"It has {x}, and {x}.")
+        for x in THINGS
+    ]
+    kept, components = kept_of(rows, tmp_path)
+    assert (len(kept), components) == (len(THINGS), 1)
+
+
+def test_shared_shingles_are_counted_by_row(tmp_path: Path) -> None:
+    rows = [("a b c d e", "v w x y z"), ("a b c d e a b c d e", "v w x y z"), ("k l m n o", "")]
+    shared = ("s t u v w x", "v w x y z")
+    parts = [[*rows, shared], [shared] * 4]
+    counts = [write_shingles(tmp_path, number, part) for number, part in enumerate(parts)]
+    expected = shingle_hashes(["s t u v w x"], SHINGLE_WORDS)[0]
+    assert shared_shingles(tmp_path, counts).tolist() == sorted(expected.tolist())
+    found = sign(SerialEngine(), tmp_path, counts, NEAR)
+    assert found.counts.tolist() == [[1, 1], [6, 1], [1, 0], *[[0, 1]] * 5]
+    assert found.similarity(np.array([0, 3]), np.array([1, 4])).tolist() == [2 / 6, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("question", "is_module", "asks"),
+    [
+        ("Say hi.", False, True), ("", False, False), ("# Say hi.\n", True, True), ('"""Say hi."""\n', True, True),
+        ("def hi():\n", True, False), ("# Say\nimport os\n", True, False), ("# Say\ndef hi():\n", True, False),
+    ],
+)  # fmt: skip
+def test_code_is_no_question(question: str, is_module: bool, asks: bool) -> None:
+    assert (question_digest(question, is_module) > 0) is asks
 
 
 def test_normalized_text() -> None:
@@ -339,24 +456,15 @@ def test_the_lowest_rank_stands_for_its_group(halves: list[int], rng: random.Ran
     keys = np.array([[half, half >> 1] for half in halves], np.uint64).reshape(-1, 2)
     ranks = list(range(len(halves)))
     rng.shuffle(ranks)
-    for place, chosen in enumerate(representatives_by_key(keys, np.array(ranks, np.int64)).tolist()):
-        group = (
-            [other for other, half in enumerate(halves) if half == halves[place]]
-            if halves[place]
-            else [place]
-        )
-        assert chosen == min(group, key=ranks.__getitem__)
+    found = representatives(key_labels(keys), np.arange(len(halves)), np.array(ranks, np.int64))
+    for place, chosen in enumerate(found.tolist()):
+        group = [other for other, half in enumerate(halves) if half == halves[place]]
+        assert chosen == min(group if halves[place] else [place], key=ranks.__getitem__)
 
 
 def test_ranks_put_validated_rows_first_then_longer_ones() -> None:
     sizes = np.array([[5, 9], [7, 9], [5, 9], [5, 10], [1, 1]])
     assert preference_ranks(np.array([False] * 4 + [True]), sizes).tolist() == [3, 1, 4, 2, 0]
-
-
-def test_representatives_of_labels() -> None:
-    ranks = np.array([3, 0, 2, 1, 4])
-    assert representatives_by_label(np.array([7, 7, 5, 5, 7]), ranks).tolist() == [1, 1, 3, 3, 1]
-    assert representatives_by_label(np.array([], dtype=int), np.array([], dtype=int)).tolist() == []
 
 
 @settings(max_examples=50, deadline=None)

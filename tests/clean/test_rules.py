@@ -19,7 +19,7 @@ from stages.clean.settings import (
 )
 from stages.common.schema import Problem
 from stages.common.stage import load_sections
-from tests.helpers.clean_rows import CLAMP, RUNS, conversation, row
+from tests.helpers.clean_rows import RUNS, conversation, problem, row
 from tests.helpers.tiny_project import REPOSITORY
 
 GOOD = row("    return a + b\n", 'def add(a, b):\n    """Add."""\n')
@@ -317,15 +317,20 @@ PLANTED = {  # prompt, completion, and the preset in which a row of this kind is
         "instruct",
     ),
     "contaminated_ngrams": ("", " ".join(WORD_PATTERN.findall(RUNS["prompt"] + RUNS["canonical_solution"])[12:]), "instruct"),
-    "contaminated_ast": (FUNCTION.replace("name)", "a, b, c)"), "    return max(b, min(a, c))\n", "functions"),
+    "contaminated_ast": (
+        FUNCTION.replace("name)", "a, b)"), "    while b:\n        a, b = b, a % b\n    return a\n", "functions"
+    ),
 }  # fmt: skip
+
+
+EUCLID = problem("T/0", "def g(x, y):\n", "g", "    while y:\n        x, y = y, x % y\n    return x\n")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ROW_RULES)
 def test_a_row_of_each_kind_is_dropped_by_its_rule_in_a_preset(rule: str) -> None:
     prompt, completion, preset = PLANTED[rule]
-    index = build_index([("tiny", Problem(**p)) for p in (RUNS, CLAMP)], Contamination())
+    index = build_index([("tiny", Problem(**p)) for p in (RUNS, EUCLID)], Contamination())
     for name in ("functions", "instruct"):
         section = OmegaConf.load(REPOSITORY / f"conf/clean/{name}.yaml")
         chosen = load_sections({"clean": section}, ["clean"])["clean"]

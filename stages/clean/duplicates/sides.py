@@ -10,8 +10,8 @@ from stages.clean.duplicates.deduplicate import normalize_text
 
 # A comment at the head of a text, or of a fenced block, that speaks of a licence
 HEADER = re.compile(
-    r"(\A|^(?:```|~~~)[\w+#-]*\n)(?:\#!.*\n)?\s*"
-    r"((?:[ \t]*(?:\#|//|--|;).*\n|[ \t]*\n)+|/\*.*?\*/|<!--.*?-->|(\"\"\"|''').*?\3)",
+    r"(\A|^(?:```|~~~)[\w+#-]*\n)(?:#![^\n]*\n)?\s*"
+    r"((?:[ \t]*(?:#|//|--|;)[^\n]*\n|[ \t]*\n)+|/\*.*?\*/|<!--.*?-->|(\"\"\"|\'\'\').*?\3)",
     re.M | re.S,
 )
 LICENCE = re.compile(r"licen[cs]e|copyright|©", re.I)

@@ -32,7 +32,7 @@ def band_shape(similarity: float) -> tuple[int, int]:
     The chance is 1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4).
     Candidates are decided exactly, so longer bands would only save comparisons.
     """
-    for rows in (4, 3, 2):
+    for rows in (4, 3, 2, 1):
         bands = 1 if similarity == 1 else int(np.ceil(np.log(1 - RECALL) / np.log1p(-(similarity**rows))))
         if bands * rows <= PERMUTATIONS:
             return bands, rows
