@@ -90,7 +90,7 @@ class Contamination:
     # A solution of fewer words (syntax nodes, names and constants of its canonical text; `return a + b` has
     # 11, Euclid's algorithm 20) is an idiom: rows that equal it are kept and listed as near. From 1, which
     # exempts none.
-    ast_words: int = 17
+    ast_words: int = 19
     # A kept row comes near a problem, and the problem leaves the report's clean subset, above this share of
     # the problem's n-grams, from 0 to `ngram_coverage`; ...
     near_ngram_coverage: float = 0.02

@@ -249,7 +249,8 @@ def test_a_solution_below_ast_words_is_near_and_not_dropped(index: ProblemIndex)
 IDIOMS = (
     "return a + b", "return len(a)", "return sum(a)", "return min(a)", "return max(a)", "return a.lower()", "return a ** 2",
     "return a % b == 0", "return ''.join(a)", "return sorted(a)", "return a[::-1]", "return a == a[::-1]", "return 2 * (a + b)",
-    "return [x for x in a if x > 0]", "return [x + 1 for x in a]", "return max(b, min(a, c))", "return list(set(a))",
+    "return [x for x in a if x > 0]", "return [x + 1 for x in a]", "return max(b, min(a, c))", "return list(set(a))", "return sum(a) / len(a)",
+    "return {k: v for k, v in a.items()}", "return any(x < 0 for x in a)", "return [x for y in a for x in y]",
 )  # fmt: skip
 PROGRAMS = (
     "while b:\n        a, b = b, a % b\n    return a",
@@ -265,9 +266,10 @@ PROGRAMS = (
 def test_an_idiom_that_is_a_solution_is_no_contamination(bodies: tuple[str, ...], dropped: bool) -> None:
     """One expression of a few names is what anybody writes; a loop or a condition is a solution."""
     for body in bodies:
-        solved = problem("T/0", "def g(a, b, c):\n", "g", f"    {body}\n")
+        names = ", ".join(name for name in "abc" if re.search(rf"\b{name}\b", body))
+        solved = problem("T/0", f"def g({names}):\n", "g", f"    {body}\n")
         made = build_index([("tiny", Problem(**solved))], Contamination())
-        found = row(f"    {body.replace('g(', 'h(')}\n", "def h(a, b, c):\n")
+        found = row(f"    {body.replace('g(', 'h(')}\n", f"def h({names}):\n")
         assert bool(first("ast", found, made)) is dropped, body
         assert ("near_code", "T/0") in near(found, made, *CONTAMINATION_CHECKS)
 

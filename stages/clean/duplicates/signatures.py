@@ -61,12 +61,14 @@ def shared_shingles(folder: Path, counts: Sequence[np.ndarray]) -> np.ndarray:
     that remain exactly. Memory is 128 bytes per row while it lasts.
     """
     questions = [number for number, part in enumerate(counts) if part[:, 0].any()]
+    if not questions:
+        return np.zeros(0, np.uint64)
     slots = np.zeros(1 << max(16, (BOILERPLATE_SLOTS * sum(map(len, counts))).bit_length() - 1), np.uint32)
     mask = np.uint64(len(slots) - 1)
     for number in questions:
         hashes, rows = rows_of_question_shingles(folder, number, counts[number])
         np.add.at(slots, (hashes & mask).astype(np.int64), rows)
-    found = [(np.zeros(0, np.uint64), np.zeros(0, np.int64))]
+    found = []
     for number in questions:
         hashes, rows = rows_of_question_shingles(folder, number, counts[number])
         often = slots[(hashes & mask).astype(np.int64)] >= BOILERPLATE_ROWS
@@ -74,8 +76,6 @@ def shared_shingles(folder: Path, counts: Sequence[np.ndarray]) -> np.ndarray:
     hashes, rows = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(hashes)
     hashes, starts = hashes[order], run_starts(hashes[order])
-    if not len(starts):
-        return hashes
     return hashes[starts][np.add.reduceat(rows[order], starts) >= BOILERPLATE_ROWS]
 
 
