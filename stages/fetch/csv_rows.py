@@ -1,6 +1,7 @@
-"""Read rows from CSV (RFC 4180) with a header line, in bounded memory."""
+"""Read rows from CSV (RFC 4180; also with tabs or semicolons) with a header line, in bounded memory."""
 
 import csv
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -49,11 +50,19 @@ class Records:
             line = self.stream.readline(PIECE)
 
 
-def csv_rows(stream: BinaryIO) -> Iterator[ReadRow]:
+def delimiter_of(head: bytes, name: str) -> str:
+    """Return the most frequent of tab, comma and semicolon in the first line; with none of them, by the name."""
+    line = re.sub(rb'"[^"]*"', b"", head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").split(b"\n", 1)[0])
+    found = [mark for mark in "\t,;" if mark.encode() in line]
+    by_name = "\t" if re.search(r"\.(tsv|tab)(\.|$)", name.lower()) else ","
+    return max(found, key=lambda mark: line.count(mark.encode()), default=by_name)
+
+
+def csv_rows(stream: BinaryIO, delimiter: str = ",") -> Iterator[ReadRow]:
     """Yield rows numbered from 1 after the header, without empty lines; a repeated name rejects all rows."""
     csv.field_size_limit(2 * MAX_ROW_BYTES)
     records = Records(stream)
-    reader = csv.reader(iter(records), strict=True)
+    reader = csv.reader(iter(records), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     number = 0
     twice: str | None = None
@@ -79,7 +88,9 @@ def csv_rows(stream: BinaryIO) -> Iterator[ReadRow]:
             records.over = False
             yield RejectedRow(number, OVERSIZE)
         elif header is None or len(fields) != len(header):
-            yield RejectedRow(number, FIELD_COUNT, f"{len(fields)} and {len(header or [])}")
+            yield RejectedRow(
+                number, FIELD_COUNT, f"{len(fields)} and {len(header or [])}, between {delimiter!r}"
+            )
         elif twice is not None:
             yield RejectedRow(number, DUPLICATE, f"'{twice}'")
         elif not is_text("".join(fields)):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from stages.fetch.compression import PIECE, lines, read_up_to
+from stages.fetch.compression import PIECE, lines
 from stages.fetch.row_errors import (
     CUT,
     DUPLICATE,
@@ -27,11 +27,17 @@ LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 
 
 class Parser:
-    """JSON at the pace of json.loads, with the names that an object has twice in `twice`."""
+    """JSON at the pace of json.loads, with the names that an object has twice in `twice`.
+
+    NaN is null: pandas writes what is missing so.
+    """
 
     def __init__(self) -> None:
         self.twice: list[str] = []
-        self.scan: Any = json.JSONDecoder(object_pairs_hook=self.object).scan_once  # type: ignore[attr-defined]
+        decoder = json.JSONDecoder(
+            object_pairs_hook=self.object, parse_constant=lambda word: None if word == "NaN" else float(word)
+        )
+        self.scan: Any = decoder.scan_once  # type: ignore[attr-defined]
 
     def object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -89,16 +95,13 @@ class TextWindow:
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream, self.text, self.at, self.final = stream, "", 0, False
-        self.error: Exception | None = None  # where the file is cut, raised when all before it is read
         self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
     def more(self) -> None:
         """Forget what was passed, and read as much again as there is."""
-        if self.error is not None:
-            raise self.error
         kept = self.text[self.at :]
-        data, self.error = read_up_to(self.stream, max(PIECE, len(kept)))
-        self.final = not data and self.error is None
+        data = self.stream.read(max(PIECE, len(kept)))
+        self.final = not data
         self.text, self.at = kept + self.decoder.decode(data, self.final), 0
 
     def next(self) -> str:

@@ -1,9 +1,10 @@
-"""Read rows from files: JSON lines, a JSON array, CSV, Parquet or Arrow; each plain or gz, bz2, xz, zst.
+"""Read rows from files: JSON lines, a JSON array, CSV or TSV, Parquet or Arrow; each plain or gz, bz2, xz, zst.
 
 The format is recognised by the file's bytes, never by its name. Memory does not grow with the file's size.
 """
 
 import json
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -12,14 +13,14 @@ from typing import Any
 
 from stages.common.errors import UserError, one_line
 from stages.common.stage import is_disk_full
-from stages.fetch.arrow_rows import arrow_rows, parquet_rows
-from stages.fetch.compression import DAMAGED, PIECE, compression_of, read_up_to, unpacked
-from stages.fetch.csv_rows import csv_rows
+from stages.fetch.arrow_rows import columnar_rows
+from stages.fetch.compression import DAMAGED, PIECE, compression_of, unpacked
+from stages.fetch.csv_rows import csv_rows, delimiter_of
 from stages.fetch.json_rows import json_lines, json_values
 from stages.fetch.row_errors import CUT, EMPTY, UNREADABLE, ReadRow, RejectedRow
 from stages.fetch.source_file import SourceFile
 
-READABLE = "JSON lines, a JSON array, CSV, Parquet, Arrow; each plain or gz, bz2, xz, zst"
+READABLE = "JSON lines, a JSON array, CSV, TSV, Parquet, Arrow; each plain or gz, bz2, xz, zst"
 HEAD_BYTES = 64 * 1024
 OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -41,14 +42,12 @@ def stream_rows(
     number, packed, is_empty = 0, compression_of(file), True
     try:
         with unpacked(file) as stream:
-            head, error = read_up_to(stream, HEAD_BYTES)
-        if error is not None and not head:
-            raise error
+            head = stream.read(HEAD_BYTES)
         kind = detect_format(head)
         if formats is not None:
             name = f"{kind or 'unknown'}{f', {packed}' if packed else ''}"
             formats[name] = formats.get(name, 0) + 1
-        for item in rows_by_format(file, kind, packed, wanted):
+        for item in rows_by_format(file, head, packed, wanted):
             number, is_empty = (item.number if isinstance(item, RejectedRow) else item[0]), False
             yield item
     except (pa.ArrowException, *DAMAGED) as error:
@@ -75,11 +74,12 @@ def stream_strict_rows(
 
 
 def rows_by_format(
-    file: SourceFile, kind: str, packed: str, wanted: Collection[str] | None
+    file: SourceFile, head: bytes, packed: str, wanted: Collection[str] | None
 ) -> Iterator[ReadRow]:
+    kind = detect_format(head)
     if kind in ("Parquet", "Arrow"):
-        with unpacked_path(file, packed) as (path, error):
-            yield from columnar_rows(path, kind, error, wanted)
+        with unpacked_path(file, packed) as path:
+            yield from columnar_rows(path, kind, wanted)
         return
     with unpacked(file) as stream:
         if kind == "JSON lines":
@@ -87,41 +87,21 @@ def rows_by_format(
         elif kind in ("JSON array", "JSON objects"):
             yield from json_values(stream)
         elif kind == "CSV":
-            yield from csv_rows(stream)
+            yield from csv_rows(stream, delimiter_of(head, file.name))
         elif kind:
             yield RejectedRow(0, UNREADABLE, f"{kind}. Readable: {READABLE}")
 
 
 @contextmanager
-def unpacked_path(file: SourceFile, packed: str) -> Iterator[tuple[Path, Exception | None]]:
-    """Yield the path of the decompressed file, for readers that seek, and the error if it is truncated."""
+def unpacked_path(file: SourceFile, packed: str) -> Iterator[Path]:
+    """Yield the path of the decompressed file, for readers that seek."""
     if not packed and not file.member:
-        yield file.path, None
+        yield file.path
         return
     with tempfile.NamedTemporaryFile() as whole, unpacked(file) as stream:
-        error = None
-        while error is None:
-            data, error = read_up_to(stream, PIECE)
-            whole.write(data)
-            if not data:
-                break
+        shutil.copyfileobj(stream, whole, PIECE)
         whole.flush()
-        yield Path(whole.name), error
-
-
-def columnar_rows(
-    path: Path, kind: str, error: Exception | None, wanted: Collection[str] | None
-) -> Iterator[ReadRow]:
-    """Yield the rows of Parquet or Arrow; of a truncated Arrow file those before the cut, then raise `error`."""
-    item: ReadRow | None = None
-    if kind == "Arrow":
-        for item in arrow_rows(path, wanted):
-            yield item
-    elif error is None:
-        with path.open("rb") as stream:
-            yield from parquet_rows(stream, wanted)
-    if error is not None and not isinstance(item, RejectedRow):
-        raise error
+        yield Path(whole.name)
 
 
 def detect_format(head: bytes) -> str:

@@ -21,7 +21,6 @@ GOOD = {"text": "good", "code": None}
 FORMATS = ("lines", "array", "pretty objects", "csv", "parquet", "arrow file", "arrow stream")
 TEXTUAL, BINARY = FORMATS[:4], FORMATS[4:]
 JSON = FORMATS[:3]
-PARQUET_ALONE = ("parquet",)
 
 
 def table_bytes(table: pa.Table, kind: str) -> bytes:
@@ -60,7 +59,7 @@ def big(kind: str) -> bytes:
 
 
 def cut(kind: str) -> bytes:
-    """Two good rows and the beginning of a third; of Parquet nothing can be read without its end."""
+    """Two good rows and the beginning of a third; of Parquet and Arrow files nothing can be read without their end."""
     rows = [{"text": "good"}, {"text": "good"}, {"text": "y" * 2000}]
     data = table_bytes(pa.Table.from_pylist(rows), kind) if kind in BINARY else WRITERS[kind](rows)
     if kind == "csv":
@@ -87,8 +86,8 @@ MADE = {
     "too big": (FORMATS, big, 2, row_errors.OVERSIZE, 1, 2),
     "a column twice": (JSON, twice, 2, row_errors.DUPLICATE, 1, 2),
     "a column of all rows twice": (("csv", "parquet", "arrow file", "arrow stream"), twice, 0, row_errors.DUPLICATE, 3, 1),
-    "cut": (("lines", "array", "pretty objects", "csv", "arrow file", "arrow stream"), cut, 2, row_errors.CUT, 1, 3),
-    "cut Parquet": (PARQUET_ALONE, cut, 0, row_errors.CUT, 1, 0),
+    "cut": (("lines", "array", "pretty objects", "csv", "arrow stream"), cut, 2, row_errors.CUT, 1, 3),
+    "cut before its footer": (("parquet", "arrow file"), cut, 0, row_errors.CUT, 1, 0),
     "an empty file": (("lines", "array", "csv"), empty, 0, row_errors.EMPTY, 1, 0),
     "a header only": (("array", "csv", *BINARY), header_only, 0, row_errors.EMPTY, 1, 0),
 }  # fmt: skip
