@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from stages.fetch.compression import read_up_to, unpacked
+from stages.common.errors import one_line
+from stages.fetch.compression import DAMAGED, unpacked
 from stages.fetch.functions import FunctionRow, functions_of
 from stages.fetch.row_errors import (
     CUT,
@@ -27,10 +28,11 @@ def text_of(file: SourceFile, left_out: Counter[str]) -> str:
         RowError: it is no text in UTF-8, too large, cut, or no notebook.
         UserError: it cannot be opened.
     """
-    with unpacked(file) as stream:
-        data, error = read_up_to(stream, MAX_ROW_BYTES + 1)
-    if error is not None:
-        raise RowError(CUT, str(error))
+    try:
+        with unpacked(file) as stream:
+            data = stream.read(MAX_ROW_BYTES + 1)
+    except DAMAGED as error:
+        raise RowError(CUT, one_line(error)) from None
     if len(data) > MAX_ROW_BYTES:
         raise RowError(OVERSIZE, "")
     if b"\0" in data:
