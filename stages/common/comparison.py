@@ -88,12 +88,8 @@ def compare_models(
     by_task_base, by_task_tuned = group_by_problem(base), group_by_problem(tuned)
     tasks = [task for task in by_task_base if task in by_task_tuned and task not in without]
     problems = [compare_problem(task, by_task_base[task], by_task_tuned[task]) for task in tasks]
-    # Pass rates as whole numbers: in units of 1 / (least common multiple of all sample counts)
-    unit = math.lcm(*(count[0] for p in problems for count in (p.base_count, p.tuned_count)))
-    differences = [
-        tuned_count[1] * unit // tuned_count[0] - base_count[1] * unit // base_count[0]
-        for base_count, tuned_count in ((p.base_count, p.tuned_count) for p in problems)
-    ]
+    (before, after), unit = whole_rates([pass_counts(problems, target) for target in COMPARED_TARGETS])
+    differences = [b - a for a, b in zip(before, after, strict=True)]
     p_value, detectable = sign_flip_test(differences, SIGNIFICANCE_LEVEL)
     _, low, high = difference_interval(problems, 1)
     whole = unit * len(problems)
@@ -105,6 +101,12 @@ def compare_models(
         high=high,
         detectable_difference=None if detectable is None else detectable / whole,
     )
+
+
+def whole_rates(counts: Sequence[Sequence[PassCount]]) -> tuple[list[list[int]], int]:
+    """Return pass rates as whole numbers, and their unit: the least common multiple of all sample counts."""
+    unit = math.lcm(*(samples for row in counts for samples, _ in row))
+    return [[passed * unit // samples for samples, passed in row] for row in counts], unit
 
 
 def difference_interval(problems: Sequence[ProblemOutcome], k: int) -> tuple[float, float, float]:
@@ -125,7 +127,7 @@ def group_by_problem(samples: Sequence[SampleRow]) -> dict[str, list[SampleRow]]
 
 
 def compare_problem(task_id: str, base: list[SampleRow], tuned: list[SampleRow]) -> ProblemOutcome:
-    counts = [(len(samples), sum(s["verdict"] == PASSED for s in samples)) for samples in (base, tuned)]
+    counts = [count_passed(samples) for samples in (base, tuned)]
     base_rate, tuned_rate = (passed / samples for samples, passed in counts)
     if base_rate == tuned_rate:
         outcome = {0.0: "neither", 1.0: "both"}.get(base_rate, "equal")
@@ -134,6 +136,10 @@ def compare_problem(task_id: str, base: list[SampleRow], tuned: list[SampleRow])
     return ProblemOutcome(
         task_id, pick_sample(base, outcome == "lost"), pick_sample(tuned, outcome == "won"), outcome, *counts
     )
+
+
+def count_passed(samples: Sequence[SampleRow]) -> PassCount:
+    return len(samples), sum(sample["verdict"] == PASSED for sample in samples)
 
 
 def pick_sample(samples: Sequence[SampleRow], passed: bool) -> SampleRow:

@@ -1,9 +1,13 @@
 """pass@k and its uncertainty: intervals, and tests of whether two models differ by more than noise."""
 
+import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
-DRAWS_AT_ONCE = 1_000_000  # values the bootstrap draws per batch: 16 MB
+RESAMPLES = 10_000  # draws of a bootstrap
+DRAWS_AT_ONCE = 1_000_000  # values that the bootstrap draws per batch: 16 MB
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
@@ -34,8 +38,7 @@ def pass_at_k_interval(
     """Return mean pass@k over problems with its interval: value, low, high.
 
     With one sample per problem this is Wilson's interval. With several it is a percentile bootstrap over
-    problems, because samples of one problem are not independent trials. If all values are 0, or all are 1, no
-    bootstrap draw would differ: the interval is then Wilson's with each problem as one trial.
+    problems, because samples of one problem are not independent trials.
 
     Args:
         counts: samples n and passed samples c of each problem.
@@ -53,34 +56,19 @@ def pass_at_k_interval(
         )
     values = [pass_at_k(samples, passed, k) for samples, passed in counts]
     value = math.fsum(values) / len(values)
-    all_or_none = values[0] in (0.0, 1.0) and len(set(values)) == 1
-    if all_or_none or all(samples == 1 for samples, _ in counts):
-        low, high = wilson_interval(round(math.fsum(values)), len(values), confidence)
-    else:
-        low, high = bootstrap_interval(values, confidence, seed=seed)
-    return value, low, high
-
-
-def normal_quantile(probability: float) -> float:
-    """Return the inverse of the standard normal distribution function."""
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(probability)
+    if all(samples == 1 for samples, _ in counts):
+        return value, *wilson_interval(round(math.fsum(values)), len(values), confidence)
+    return value, *bootstrap_interval(values, (0.0, 1.0), confidence, seed=seed)
 
 
 def wilson_interval(passed: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of a share (Wilson 1927, JASA 22:209); (0, 1) without any trial."""
-    if not 0 <= passed <= total:
-        raise ValueError(f"{passed} of {total} passed: expected a count from 0 to {total}")
-    if total == 0:
+    from scipy.stats import binomtest
+
+    if total == 0 == passed:
         return 0.0, 1.0
-    z = normal_quantile(0.5 + confidence / 2)
-    share = passed / total
-    scale = 1 + z * z / total
-    middle = (share + z * z / (2 * total)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    low = 0.0 if passed == 0 else max(0.0, middle - half)
-    return low, 1.0 if passed == total else min(1.0, middle + half)
+    ends = binomtest(passed, total).proportion_ci(confidence, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def mcnemar_test(won: int, lost: int) -> float:
@@ -93,9 +81,9 @@ def mcnemar_test(won: int, lost: int) -> float:
     Returns:
         Chance of a split at least this uneven if both outcomes were equally likely; 1 if nothing differs.
     """
-    total = won + lost
-    tail = sum(math.comb(total, i) for i in range(min(won, lost) + 1))
-    return min(1.0, 2 * tail / 2**total)
+    from scipy.stats import binomtest
+
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def sign_flip_test(differences: Sequence[int], level: float = 0.05) -> tuple[float, int | None]:
@@ -114,7 +102,20 @@ def sign_flip_test(differences: Sequence[int], level: float = 0.05) -> tuple[flo
     """
     import numpy as np
 
-    sizes = [abs(difference) for difference in differences if difference]
+    at_least, possible = sum_tail(tuple(sorted(abs(difference) for difference in differences if difference)))
+    significant = np.flatnonzero((at_least < level) & possible)
+    p = min(1.0, float(at_least[abs(sum(differences))]))
+    return p, int(significant[0]) if len(significant) else None
+
+
+@lru_cache(4096)
+def sum_tail(sizes: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return the chance that a sum of `sizes` with random signs is at least as far from 0 as each distance.
+
+    And whether the distance is possible; two arrays over the distances 0 ... sum(sizes).
+    """
+    import numpy as np
+
     chances = np.ones(1)  # probability of each sum, from -sum(sizes) upwards
     for size in sizes:
         wider = np.zeros(len(chances) + 2 * size)
@@ -124,10 +125,26 @@ def sign_flip_test(differences: Sequence[int], level: float = 0.05) -> tuple[flo
     middle = sum(sizes)
     folded = chances[middle:] + chances[middle::-1]  # probability by distance from 0
     folded[0] /= 2
-    at_least = np.cumsum(folded[::-1])[::-1]
-    significant = np.flatnonzero((at_least < level) & (folded > 0))
-    p = min(1.0, float(at_least[abs(sum(differences))]))
-    return p, int(significant[0]) if len(significant) else None
+    return np.cumsum(folded[::-1])[::-1], folded > 0
+
+
+def all_pairs_tests(scores: Sequence[Sequence[int]]) -> dict[tuple[int, int], tuple[float, float]]:
+    """Return p of the sign-flip test of each pair of rows, alone and after Holm's correction for all pairs.
+
+    The best of m rows is known only after looking at all of them: compared with each other row at the level of
+    m - 1 tests, equally good rows differ far too often. Its comparisons are among the m (m - 1) / 2 of all pairs.
+
+    Args:
+        scores: [rows, problems], in whole units.
+
+    Returns:
+        By the numbers of the two rows, the smaller first.
+    """
+    pairs = list(itertools.combinations(range(len(scores)), 2))
+    p_values = [
+        sign_flip_test([b - a for a, b in zip(scores[i], scores[j], strict=True)])[0] for i, j in pairs
+    ]
+    return dict(zip(pairs, zip(p_values, holm_adjusted(p_values), strict=True), strict=True))
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
@@ -135,45 +152,56 @@ def holm_adjusted(p_values: Sequence[float]) -> list[float]:
 
     The i-th smallest of m is multiplied by m - i + 1, raised to at least the one before it, and capped at 1.
     An adjusted p below 0.05 is more than noise even though m tests were made (Holm 1979, Scand. J. Statist.
-    6:65).
+    6:65). A NaN stands for a test that was not made: it stays one and is not counted, as in R's p.adjust.
     """
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+    made = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(made):
+        largest = max(largest, min(1.0, (len(made) - rank) * p))
         adjusted[place] = largest
     return adjusted
 
 
 def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+    values: Sequence[float],
+    bounds: tuple[float, float],
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the percentile interval of the mean, drawing values with replacement; reproducible by seed."""
-    import numpy as np
+    """Return the percentile interval of the mean, drawing values with replacement; reproducible by seed.
 
-    drawn = np.asarray(values, dtype=float)
-    generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    step = max(1, DRAWS_AT_ONCE // len(drawn))
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        means[start : start + rows] = drawn[generator.integers(0, len(drawn), (rows, len(drawn)))].mean(
-            axis=1
-        )
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    If all values are equal, so is every draw, and an interval of no width would claim too much. A share of the
+    population that was not seen among n values, at most Wilson's upper end for 0 of n, may then hold anything
+    within `bounds`. For all 0 or all 1 of a share this is Wilson's own interval.
+    """
+    if min(values) == max(values):
+        unseen = wilson_interval(0, len(values), confidence)[1]
+        low, high = (values[0] + unseen * (bound - values[0]) for bound in bounds)
+        return low, high
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    drawn = bootstrap(
+        (np.asarray(values, dtype=float),),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, DRAWS_AT_ONCE // len(values)),
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def paired_bootstrap_interval(
     before: Sequence[float],
     after: Sequence[float],
     confidence: float = 0.95,
-    resamples: int = 10_000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Return the percentile interval of the mean of after - before, drawing whole problems with replacement.
-
-    If no problem differs, no draw does either: the interval is then plus and minus Wilson's upper end for the
-    share of problems that differ.
 
     Args:
         before: a score per problem, 0 to 1.
@@ -188,10 +216,7 @@ def paired_bootstrap_interval(
     if len(before) != len(after) or not before:
         raise ValueError(f"paired scores must match one to one: {len(before)} before, {len(after)} after")
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    if not any(differences):
-        unseen = wilson_interval(0, len(differences), confidence)[1]
-        return -unseen, unseen
-    return bootstrap_interval(differences, confidence, resamples, seed)
+    return bootstrap_interval(differences, (-1.0, 1.0), confidence, resamples, seed)
 
 
 def smallest_detectable(total: int, confidence: float = 0.95) -> int:

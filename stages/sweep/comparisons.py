@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.comparison import SIGNIFICANCE_LEVEL, compare_models
+from stages.common.comparison import SIGNIFICANCE_LEVEL, count_passed, group_by_problem, whole_rates
 from stages.common.page.formats import format_number, format_p_value, format_percent, format_points
-from stages.common.statistics import holm_adjusted
+from stages.common.statistics import all_pairs_tests, holm_adjusted
 from stages.sweep.results import UNFINISHED, Metrics, PointResult, SweepResults, metrics_name
 from stages.track.run_contents import is_number
 
@@ -95,9 +95,10 @@ def against_best(
 ) -> tuple[dict[str, Difference], dict[str, str]]:
     """Return each point's difference from the best by its name, and for the others why there is none.
 
-    The test is exact and paired by problem: McNemar's, or the sign-flip test if problems have several samples.
+    The tests are exact and paired by problem: McNemar's, or the sign-flip test if problems have several samples.
+    p is adjusted for all pairs of points, because the best was chosen by its score (`all_pairs_tests`).
     """
-    found, left_out = {}, {}
+    compared, left_out = [], {}
     for point in points:
         if best is None or point is best:
             continue
@@ -108,9 +109,17 @@ def against_best(
         elif judged_problems(best) != judged_problems(point):
             left_out[point.attempt.name] = "it was judged on other problems than the best"
         else:
-            compared = compare_models(best.samples, point.samples)
-            found[point.attempt.name] = (compared.difference, compared.p)
-    return adjust_differences(found), left_out
+            compared.append(point)
+    if best is None or not compared:
+        return {}, left_out
+    groups = [group_by_problem(point.samples or ()) for point in (best, *compared)]
+    scores, unit = whole_rates([[count_passed(group[task]) for task in groups[0]] for group in groups])
+    tests, whole = all_pairs_tests(scores), unit * len(scores[0])
+    found = {
+        point.attempt.name: Difference((sum(row) - sum(scores[0])) / whole, *tests[0, number])
+        for number, (point, row) in enumerate(zip(compared, scores[1:], strict=True), 1)
+    }
+    return found, left_out
 
 
 def adjust_differences(found: Mapping[str, tuple[float, float]]) -> dict[str, Difference]:
@@ -280,8 +289,9 @@ def describe_against_others(comparisons: Sequence[PointComparison], best: PointC
     if compared:
         differing = [label for label, difference in compared if difference.beyond_noise]
         others = f"the other {format_point_count(len(compared))}" if len(compared) > 1 else "the other point"
+        pairs = len(compared) * (len(compared) + 1) // 2
         correction = "exact test on the same problems" + (
-            f", Holm's correction for {len(compared)}" if len(compared) > 1 else ""
+            f", Holm's correction for all {pairs} pairs of points" if pairs > 1 else ""
         )
         sentences.append(
             f"The best differs in pass@1 by more than noise from {len(differing)} of {others}: {join_labels(differing)} ({correction})."
@@ -292,7 +302,7 @@ def describe_against_others(comparisons: Sequence[PointComparison], best: PointC
     if len({comparison.point.value for comparison in comparisons} - {None}) > 1 and (compared or left_out):
         sentences.append(
             f"The best of {len(compared) + len(left_out) + 1} points looks better than it is, because it was picked for "
-            "its score: part of its lead is luck, which Holm's correction does not remove. Expect a smaller lead on other problems."
+            "its score: part of its lead is luck, even where it is more than noise. Expect a smaller lead on other problems."
         )
     for reason in dict.fromkeys(comparison.left_out for comparison in left_out):
         names = [comparison.label for comparison in left_out if comparison.left_out == reason]
