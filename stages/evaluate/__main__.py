@@ -79,7 +79,7 @@ def generate_missing(
         journal.completed((problem.task_id, number), completion)
         progress(len(journal.completions), len(samples))
 
-    requests = [SampleRequest(problem.prompt, number) for problem, number in missing]
+    requests = [SampleRequest(problem.prompt, number, problem.task_id) for problem, number in missing]
     made = generate(requests, model, settings.prompt, settings.evaluate, record)
     progress.close()
     tokens, seconds = sum(completion.new_tokens for completion in made), time.perf_counter() - started

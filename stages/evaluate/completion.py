@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stages.common.text.tokens import plain_ids
+from stages.common.text.tokens import plain_ids, special_tokens
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.stopping import Ending
+from stages.judge.extract.thinking import THINKING
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,18 @@ class SampleRequest:
     prompt: str
     # Its number among the samples of its prompt
     sample: int = 0
+    # Of the problem, for messages
+    name: str = "the prompt"
 
 
 @dataclass(frozen=True)
 class Completion:
-    # What follows the rendered prompt, up to the end of the answer
+    # What follows the rendered prompt, up to the end of the answer; thinking that the prompt opened has its
+    # opener in front, so that a reader of the text alone knows it for thinking
     text: str
     # Tokens generated, including the one that ended the sample
     new_tokens: int
-    # eos | function_end | length
+    # eos | function_end | loop | length
     stop: str
 
 
@@ -46,9 +50,16 @@ class BatchRow:
     limit: int
     # Key of its random numbers, 128 bits
     stream: int = 0
+    # Of the problem, for messages
+    name: str = "the prompt"
     new: list[int] = field(default_factory=list)
     # `new` decoded token by token: exact where `ending` needs it, at line starts
     text: str = ""
+
+    @property
+    def need(self) -> int:
+        """Return its length in tokens when it is longest."""
+        return len(self.ids) + self.limit
 
     @cached_property
     def uniforms(self) -> np.ndarray:
@@ -60,16 +71,26 @@ OnCompletion = Callable[[int, Completion], object]  # index of the request, and 
 
 
 class Detokenizer:
-    """Decode ids that follow other text: SentencePiece tokenizers would otherwise drop a leading space."""
+    """Decode ids that follow other text: SentencePiece tokenizers would otherwise drop a leading space.
+
+    Special tokens are left out, unless some of them mark the model's thinking.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.anchor = plain_ids(["a"], tokenizer)[0]
+        self.skips = not marks_thinking(tokenizer)
 
     def __call__(self, ids: list[int]) -> str:
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        options = {"skip_special_tokens": self.skips, "clean_up_tokenization_spaces": False}
         prefix = self.tokenizer.decode(self.anchor, **options)
         return self.tokenizer.decode([*self.anchor, *ids], **options)[len(prefix) :]
+
+
+def marks_thinking(tokenizer: Any) -> bool:
+    """Return whether special tokens open the model's thinking, as Mistral's [THINK] and gpt-oss's <|channel|>."""
+    specials = special_tokens(tokenizer).values()
+    return any(token and token in opener for token in specials for opener, _ in THINKING)
 
 
 class Backend(Protocol):
@@ -96,9 +117,9 @@ class Backend(Protocol):
 
 
 def finish_row(row: BatchRow, stop: str, detokenizer: Detokenizer) -> Completion:
-    """Return a row's completion, cut at the end of its answer; `stop`: eos | function_end | length."""
+    """Return a row's completion, cut at the end of its answer; `stop` as in Completion."""
     text = detokenizer(row.new[:-1] if stop == "eos" else row.new)
     end = row.ending.find(text, finished=True)
     if end is not None:
         text, stop = text[:end], "function_end"
-    return Completion(text, len(row.new), stop)
+    return Completion(row.ending.thinking[0] + text, len(row.new), stop)

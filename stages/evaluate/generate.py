@@ -13,7 +13,15 @@ from stages.common.errors import UserError
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer, special_tokens
-from stages.evaluate.completion import Backend, BatchRow, Completion, Detokenizer, OnCompletion, SampleRequest
+from stages.evaluate.completion import (
+    Backend,
+    BatchRow,
+    Completion,
+    Detokenizer,
+    OnCompletion,
+    SampleRequest,
+    marks_thinking,
+)
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.stopping import ending_for
 
@@ -75,12 +83,11 @@ def rows_to_generate(
         limit = min(settings.max_new_tokens, (context or len(own) + settings.max_new_tokens) - len(own))
         if limit < 1 or not own:
             raise UserError(
-                f"prompt {raw.index(request.prompt) + 1} of the benchmark has {len(own)} tokens, and the context of "
-                f"{model_folder} is {context}. Use a model with a longer context, or remove the problem."
+                f"{request.name} has {len(own)} tokens, and the context of {model_folder} is {context}. Use a model "
+                "with a longer context, or exclude the problem from the benchmark."
             )
-        rows.append(
-            BatchRow(index, own, endings[request.prompt], limit, random_stream_key(settings.seed, request))
-        )
+        stream = random_stream_key(settings.seed, request)
+        rows.append(BatchRow(index, own, endings[request.prompt], limit, stream, request.name))
     return rows
 
 
@@ -105,11 +112,15 @@ def context_length(folder: Path) -> int | None:
 
 
 def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
-    """Return tokens that end a sample: the model's own, and every special token (end of turn, of document)."""
+    """Return tokens that end a sample: the model's own, and every special token (end of turn, of document).
+
+    Where special tokens mark thinking, they are part of the answer, and only the model's own end it.
+    """
     from transformers import GenerationConfig
 
     declared = None
     if (folder / "generation_config.json").is_file():
         declared = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
     ids = declared if isinstance(declared, list) else [declared]
-    return {i for i in ids if i is not None} | {tokenizer.eos_token_id} | set(special_tokens(tokenizer))
+    others = [] if marks_thinking(tokenizer) else special_tokens(tokenizer)
+    return {i for i in (*ids, tokenizer.eos_token_id, *others) if i is not None}

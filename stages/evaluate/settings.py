@@ -26,8 +26,11 @@ class EvaluateSettings(JudgeSettings):
     backend: str = "transformers"
     # Tokens per completion, at most
     max_new_tokens: int = 256
-    # Rows generated at once, over all cores; more is faster and takes more memory
+    # Rows generated at once, over all cores, at most: fewer where they would exceed memory_gib
     batch_size: int = 128
+    # GiB that the keys and values of all rows may take, beside the weights; 0: a fifth of the memory that is free,
+    # or 70% of a GPU's
+    memory_gib: float = 0.0
     # Of the model while it generates: auto | bfloat16 | float32. auto: bfloat16 on a GPU; float32 on a CPU,
     # where the layout of batches then changes no answer
     dtype: str = "auto"
@@ -54,6 +57,7 @@ class EvaluateSettings(JudgeSettings):
         require(self.backend in BACKENDS, "evaluate.backend", self.backend, "one of " + ", ".join(BACKENDS))
         require(self.max_new_tokens >= 1, "evaluate.max_new_tokens", self.max_new_tokens, "at least 1")
         require(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")
+        require(self.memory_gib >= 0, "evaluate.memory_gib", self.memory_gib, "GiB above 0, or 0 for a share")
         require(
             self.dtype in GENERATION_DTYPES,
             "evaluate.dtype",

@@ -1,8 +1,9 @@
-"""Batches whose rows join and leave: a key-value cache with a slot per row, allocated once.
+"""Batches whose rows join and leave: a key-value cache with a slot per row, within a budget of tokens.
 
 All rows end at one column, as with left padding, and a mask hides what is before a row's own start; so the
 model sees what transformers' own `generate` shows it. A row that is finished gives its slot to the last row,
-and new prompts enter at free slots while the others go on. Nothing else of the cache moves.
+and new prompts enter at free slots while the others go on. Slots are as wide as the longest row in them: long
+rows come first, few at once, and when they are done the same memory is laid out anew as more, narrower slots.
 """
 
 import inspect
@@ -12,12 +13,14 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicIndexedLayer, DynamicLayer
 
 SLACK_COLUMNS = 64  # steps between two moves of the cache's columns to the front
+MIN_GROWTH = 1.25  # of the number of slots, for which the cache is laid out anew
 
 
 class CacheWindow:
-    """The part of the cache in use: `rows` slots, columns `first` to `end`."""
+    """The cache's size, `slots` and `columns`, and the part in use: `rows` slots, columns `first` to `end`."""
 
     def __init__(self) -> None:
+        self.slots, self.columns = 0, 0
         self.rows, self.first, self.end = 0, 0, 0
         self.reading: torch.Tensor | None = None  # while prompts are read: which of them each new row takes
 
@@ -29,14 +32,26 @@ class SlotLayer(DynamicLayer):
     column.
     """
 
-    def __init__(self, window: CacheWindow, slots: int, columns: int) -> None:
+    def __init__(self, window: CacheWindow) -> None:
         super().__init__()
-        self.window, self.slots, self.columns = window, slots, columns
+        self.window = window
         self.is_initialized: bool = False
 
     def allocate(self, like: torch.Tensor) -> torch.Tensor:
-        shape = (self.slots, like.shape[1], self.columns, like.shape[3])
+        # Zeros: a masked cell is multiplied by 0, which leaves a NaN a NaN
+        shape = (self.window.slots, like.shape[1], self.window.columns, like.shape[3])
         return torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+    def lay_out(self) -> None:
+        """Move what is in use to column 0 of new slots; one tensor at a time, to hold no cache twice."""
+        window = self.window
+        for name in ("keys", "values") if self.is_initialized else ():
+            old = getattr(self, name)
+            used = old[: window.rows, :, window.first : window.end]
+            same = (old.shape[0], old.shape[2]) == (window.slots, window.columns)
+            new = old if same else self.allocate(old)
+            new[: window.rows, :, : used.shape[2]] = used.clone() if same else used
+            setattr(self, name, new)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -67,21 +82,32 @@ class Slots:
 
     Args:
         model: any causal model of transformers whose layers all keep keys and values.
-        slots: rows at once, at most.
-        longest: tokens of the longest row, prompt and completion together.
+        most: rows at once, at most.
+        tokens: what the cache may hold, SLACK_COLUMNS for each row included.
     """
 
     pads = True  # rows of unequal length share a batch, separated by a mask
 
-    def __init__(self, model: Any, slots: int, longest: int) -> None:
-        self.model, self.slots = model, slots
-        self.columns = longest + SLACK_COLUMNS
+    def __init__(self, model: Any, most: int, tokens: float) -> None:
+        self.model, self.most, self.tokens = model, most, tokens
         self.window = CacheWindow()
         self.cache = self.empty_cache()
         self.starts = torch.zeros(0, dtype=torch.long, device=model.device)
         accepted = inspect.signature(model.forward).parameters
         self.takes = {name for name in ("position_ids", "logits_to_keep") if name in accepted}
         self.cache_name = "past_key_values" if "past_key_values" in accepted else "cache_params"  # Mamba's
+
+    def make_room(self, longest: int) -> int:
+        """Return how many slots there are for rows of up to `longest` tokens, after making as many as fit.
+
+        No row in use may be longer; `longest` falls over the life of a batch.
+        """
+        window, columns = self.window, longest + SLACK_COLUMNS
+        slots = int(min(self.most, self.tokens / columns))
+        if columns > window.columns or slots >= MIN_GROWTH * window.slots:
+            window.slots, window.columns = slots, columns
+            self.move_to_front()
+        return window.slots
 
     @property
     def rows(self) -> int:
@@ -116,7 +142,7 @@ class Slots:
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Append one token, [rows], to each row; logits [rows, vocabulary] of the next."""
         window = self.window
-        if window.end == self.columns:
+        if window.end == window.columns:
             self.move_to_front()
         columns = torch.arange(window.first, window.end + 1, device=self.starts.device)
         logits = self.forward(tokens[:, None], self.starts, columns)
@@ -143,7 +169,7 @@ class Slots:
     def empty_cache(self) -> Cache:
         """A cache that holds nothing yet; its layers take their shapes from what comes first."""
         count = len(DynamicCache(config=self.model.config).layers)
-        return Cache(layers=[SlotLayer(self.window, self.slots, self.columns) for _ in range(count)])
+        return Cache(layers=[SlotLayer(self.window) for _ in range(count)])
 
     def drop(self, finished: list[int]) -> list[int]:
         """Give up rows. Returns the former place of each remaining row, in its new order."""
@@ -167,27 +193,21 @@ class Slots:
 
     def trim(self) -> None:
         """Leave out the columns before the first row's start."""
-        if self.window.rows:
-            self.window.first = int(self.starts.min())
+        self.window.first = int(self.starts.min()) if self.window.rows else self.window.end
 
     def move_to_front(self) -> None:
-        """Move the window to column 0."""
+        """Move the window to column 0, of slots and columns that may be others than before."""
         window = self.window
-        first, width = window.first, window.end - window.first
         for layer in self.cache.layers:
-            for state in (layer.keys, layer.values):
-                state[: window.rows, :, :width] = state[: window.rows, :, first : window.end].clone()
-        self.starts = self.starts - first
-        window.first, window.end = 0, width
+            layer.lay_out()
+        self.starts = self.starts - window.first
+        window.first, window.end = 0, window.end - window.first
 
 
 class OneRow(Slots):
     """One row at a time, for models whose cache is not only keys and values (Mamba, hybrids)."""
 
     pads = False  # those models take a mask for the new tokens only
-
-    def __init__(self, model: Any, longest: int) -> None:
-        super().__init__(model, 1, longest)
 
     def empty_cache(self) -> Cache:
         return DynamicCache(config=self.model.config)
@@ -196,12 +216,15 @@ class OneRow(Slots):
         self.cache = self.empty_cache()
         return self.forward(padded, starts, torch.arange(padded.shape[1]))
 
+    def make_room(self, longest: int) -> int:
+        return 1
+
     def move_to_front(self) -> None:
         """Nothing to move: the cache grows by itself."""
 
 
-def make_slots(model: Any, slots: int, longest: int) -> Slots:
+def make_slots(model: Any, most: int, tokens: float) -> Slots:
     """Slots for the model: many where its cache is plain, one where it is not."""
     layers = DynamicCache(config=model.config).layers
     plain = all(isinstance(x, DynamicLayer) and not isinstance(x, DynamicIndexedLayer) for x in layers)
-    return Slots(model, slots, longest) if plain else OneRow(model, longest)
+    return (Slots if plain else OneRow)(model, most, tokens)

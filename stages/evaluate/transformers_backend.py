@@ -6,6 +6,7 @@ the matrix kernels (`packed_linear`), and each core has a batch of its own, so t
 two hundred times a token.
 """
 
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -18,12 +19,12 @@ import torch
 
 from stages.common.errors import UserError
 from stages.evaluate.completion import BatchRow, Completion, Detokenizer, OnCompletion, finish_row
+from stages.evaluate.memory import MAX_READ_TOKENS, token_budget
 from stages.evaluate.packed_linear import pack_linears
 from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.slots import Slots, make_slots
+from stages.evaluate.slots import SLACK_COLUMNS, make_slots
+from stages.evaluate.stopping import in_loop
 
-# Prompt tokens per forward pass: with more, its activations exceed the processor's cache
-MAX_READ_TOKENS = 1024
 # Rows per worker, at least: with fewer, a step mostly reads the weights
 MIN_WORKER_ROWS = 32
 
@@ -39,7 +40,8 @@ def complete_with_transformers(
     """Complete rows with transformers."""
     sampler = Sampler(detokenizer, stops, settings.temperature)
     model = load_for_generation(model_folder, settings.dtype)
-    decode_in_parallel(model, rows, sampler, settings.batch_size, on_completion)
+    tokens = token_budget(model, rows, settings)
+    decode_in_parallel(model, rows, sampler, settings.batch_size, tokens, on_completion)
 
 
 class Sampler:
@@ -73,18 +75,26 @@ class Sampler:
         # 3: a fence is three characters
         if ("\n" in piece or line < 3) and row.ending.find(row.text) is not None:
             return "function_end"
-        return "length" if len(row.new) >= row.limit else None
+        left = row.limit - len(row.new)
+        return "length" if left <= 0 else "loop" if in_loop(row.new, left) else None
 
 
 def decode_in_parallel(
-    model: Any, rows: Sequence[BatchRow], sampler: Sampler, batch_size: int, on_completion: OnCompletion
+    model: Any,
+    rows: Sequence[BatchRow],
+    sampler: Sampler,
+    batch_size: int,
+    tokens: float,
+    on_completion: OnCompletion,
 ) -> None:
     """Run `decode_rows` in as many workers as there are cores and rows for; rows are assigned beforehand.
 
-    `on_completion` is called by one worker at a time.
+    All workers together hold `tokens` at most. `on_completion` is called by one worker at a time.
     """
     cores = torch.get_num_threads() if model.device.type == "cpu" else 1
-    workers = max(1, min(cores, min(batch_size, len(rows)) // MIN_WORKER_ROWS))
+    longest = max((row.need for row in rows), default=0) + SLACK_COLUMNS
+    at_once = int(min(batch_size, len(rows), tokens / longest))  # while the longest rows are in the batch
+    workers = max(1, min(cores, at_once // MIN_WORKER_ROWS))
     lock = threading.Lock()
 
     def report(index: int, completion: Completion) -> None:
@@ -93,7 +103,7 @@ def decode_in_parallel(
 
     def work(share: list[BatchRow]) -> None:
         torch.set_num_threads(cores // workers)  # affects this thread only
-        decode_rows(model, share, sampler, batch_size // workers, report)
+        decode_rows(model, share, sampler, batch_size // workers, tokens / workers, report)
 
     try:
         with ThreadPoolExecutor(workers) as pool:
@@ -111,13 +121,16 @@ def split_rows(rows: Sequence[BatchRow], workers: int) -> list[list[BatchRow]]:
 
 @torch.inference_mode()
 def decode_rows(
-    model: Any, rows: Sequence[BatchRow], sampler: Sampler, batch_size: int, on_completion: OnCompletion
+    model: Any,
+    rows: Sequence[BatchRow],
+    sampler: Sampler,
+    batch_size: int,
+    tokens_at_once: float,
+    on_completion: OnCompletion,
 ) -> None:
-    """Complete rows, at most `batch_size` at once."""
+    """Complete rows, the longest first, at most `batch_size` and `tokens_at_once` at once."""
     queue = deque(sorted(rows, key=lambda row: (-len(row.ids), row.ids, row.index)))
-    slots = make_slots(
-        model, min(batch_size, len(rows)), max((len(r.ids) + r.limit for r in rows), default=0)
-    )
+    slots = make_slots(model, min(batch_size, len(rows)), tokens_at_once)
     active: list[BatchRow] = []
     tokens: list[int] = []
 
@@ -135,20 +148,22 @@ def decode_rows(
             active[:], tokens[:] = [active[i] for i in order], [tokens[i] for i in order]
 
     while queue or active:
-        while queue and len(active) <= slots.slots * 3 // 4:
-            chunk = next_chunk(queue, slots)
-            first = len(active)
+        while queue:
+            room = slots.make_room(max(row.need for row in (*active, queue[0])))
+            if len(active) > room * 3 // 4:
+                break
+            chunk, first = next_chunk(queue, room - len(active)), len(active)
             active += chunk
             append_tokens(slots.admit([row.ids for row in chunk]), first)
         if active:
             append_tokens(slots.step(torch.tensor(tokens)), 0)
 
 
-def next_chunk(queue: deque[BatchRow], slots: Slots) -> list[BatchRow]:
-    """Return the next rows to prefill together: as many as fit in free slots and MAX_READ_TOKENS."""
+def next_chunk(queue: deque[BatchRow], room: int) -> list[BatchRow]:
+    """Return the next rows to prefill together: as many as there is room for and MAX_READ_TOKENS allow."""
     chunk: list[BatchRow] = []
     read = 0
-    while queue and len(chunk) < slots.slots - slots.rows:
+    while queue and len(chunk) < room:
         read += len(queue[0].ids) if not chunk or chunk[-1].ids != queue[0].ids else 0
         if chunk and read > MAX_READ_TOKENS:
             break
@@ -175,4 +190,14 @@ def load_for_generation(folder: Path, dtype: str) -> Any:
         raise UserError(
             f"{folder}: cannot load a causal model ({error}). Run `dvc repro` to rebuild it."
         ) from error
-    return pack_linears(model.to(device).eval())
+    model = model.to(device).eval()
+    return pack_linears(model, lambda: try_model(model))
+
+
+@torch.inference_mode()
+def try_model(model: Any) -> None:
+    """Read a prompt and take a step, as `decode_rows` does."""
+    slots = make_slots(model, 1, math.inf)
+    slots.make_room(4)
+    slots.admit([[0, 0]])
+    slots.step(torch.tensor([0]))

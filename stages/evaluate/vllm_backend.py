@@ -34,7 +34,13 @@ def complete_with_vllm(
         ) from error
 
     dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
-    engine = LLM(model=str(model_folder), dtype=dtype, seed=settings.seed, enable_prefix_caching=True)
+    engine = LLM(
+        model=str(model_folder),
+        dtype=dtype,
+        seed=settings.seed,
+        enable_prefix_caching=True,
+        max_model_len=max(row.need for row in rows),  # else vLLM reserves the model's whole context
+    )
     for start in range(0, len(rows), ROWS_AT_ONCE):
         chunk = rows[start : start + ROWS_AT_ONCE]
         prompts = [TokensPrompt(prompt_token_ids=row.ids) for row in chunk]

@@ -1,11 +1,15 @@
 """Generation: batching changes no token, rows end with their function, each sample has its own random stream."""
 
 import copy
+import ctypes
+import math
 import random
 import shutil
 import sys
 import types
-from collections import Counter
+from collections import Counter, deque
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,19 +28,20 @@ from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer
 from stages.evaluate.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
-from stages.evaluate.generate import generate, random_stream_key
+from stages.evaluate.generate import generate, random_stream_key, stop_ids
+from stages.evaluate.memory import MAX_READ_TOKENS, measure_token, token_budget
 from stages.evaluate.packed_linear import PackedLinear, pack_linears
 from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.slots import OneRow, Slots, make_slots
-from stages.evaluate.stopping import Ending, ending_for
+from stages.evaluate.slots import SLACK_COLUMNS, OneRow, Slots, make_slots
+from stages.evaluate.stopping import LOOP_TOKENS, Ending, ending_for, in_loop
 from stages.evaluate.transformers_backend import (
-    MAX_READ_TOKENS,
     Sampler,
     decode_in_parallel,
     decode_rows,
     load_for_generation,
     next_chunk,
     split_rows,
+    try_model,
 )
 from tests.helpers.tiny_project import generated_functions
 
@@ -74,9 +79,9 @@ def one_by_one(model, ids: list[list[int]], stops: set[int], new_tokens: int) ->
     return made
 
 
-def in_batches(model, tokenizer, ids: list[list[int]], stops: set[int], batch: int, new_tokens: int):
+def in_batches(model, tokenizer, ids, stops: set[int], batch: int, new_tokens: int, tokens=math.inf):
     rows = [BatchRow(i, prompt, NEVER, new_tokens) for i, prompt in enumerate(ids)]
-    decode_rows(model, rows, Sampler(Detokenizer(tokenizer), stops), batch, lambda index, completion: None)
+    decode_rows(model, rows, Sampler(Detokenizer(tokenizer), stops), batch, tokens, lambda *_: None)
     return [row.new for row in rows]
 
 
@@ -108,7 +113,8 @@ def model(tiny_model):
 
 @pytest.fixture(scope="module")
 def packed(model):
-    return pack_linears(copy.deepcopy(model))
+    packed = copy.deepcopy(model)
+    return pack_linears(packed, lambda: try_model(packed))
 
 
 @pytest.mark.slow
@@ -131,7 +137,9 @@ def test_packed_weights_give_the_same_products():
         with torch.inference_mode():
             expected = model(x)
             packs = dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-            assert type(pack_linears(model)[0]) is (PackedLinear if packs else torch.nn.Linear)
+            assert type(pack_linears(model, partial(model, x))[0]) is (
+                PackedLinear if packs else torch.nn.Linear
+            )
             torch.testing.assert_close(
                 model(x), expected, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5
             )
@@ -173,23 +181,29 @@ def test_a_model_without_keys_and_values_runs_one_row_at_a_time(tokenizer):
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=8, initializer_range=0.3
     )
     model = MambaForCausalLM(config).eval()
-    assert isinstance(make_slots(model, 8, 64), OneRow)
+    expected = copy.deepcopy(model)
+    pack_linears(model, lambda: try_model(model))
+    mixer = model.backbone.layers[0].mixer
+    # Its weight is multiplied outside the layer
+    assert [type(x) for x in (mixer.dt_proj, mixer.in_proj)] == [torch.nn.Linear, PackedLinear]
+    assert measure_token(model).kept == 1  # its state does not grow
+    assert isinstance(make_slots(model, 8, math.inf), OneRow)
     ids = encode_prompts(prompts(4), tokenizer)
     stops = set(range(40))
-    assert in_batches(model, tokenizer, ids, stops, 8, 12) == one_by_one(model, ids, stops, 12)
+    assert in_batches(model, tokenizer, ids, stops, 8, 12) == one_by_one(expected, ids, stops, 12)
 
 
 def test_columns_are_moved_to_the_front_when_they_run_out(model, tokenizer):
     """Many short prompts through two slots: the cache is used many times over."""
     ids = encode_prompts([text[:12] for text in prompts(40)], tokenizer)
-    slots = make_slots(model, 2, 12 + 20)
     stops = set(range(80))
-    assert sum(map(len, one_by_one(model, ids, stops, 20))) / 2 > slots.columns
+    assert sum(map(len, one_by_one(model, ids, stops, 20))) / 2 > 12 + 20 + SLACK_COLUMNS
     assert in_batches(model, tokenizer, ids, stops, 2, 20) == one_by_one(model, ids, stops, 20)
 
 
 def test_a_finished_rows_slot_goes_to_the_last_row(model):
-    slots = Slots(model, 4, 16)
+    slots = Slots(model, 4, math.inf)
+    assert slots.make_room(16) == 4
     with torch.inference_mode():
         slots.admit([[5, 6, 7], [5, 6], [8, 9], [9]])
         assert slots.starts.tolist() == [0, 1, 1, 2]
@@ -203,7 +217,8 @@ def test_a_finished_rows_slot_goes_to_the_last_row(model):
 
 
 def test_samples_of_one_prompt_share_its_prefill(model, monkeypatch):
-    slots = Slots(model, 8, 16)
+    slots = Slots(model, 8, math.inf)
+    slots.make_room(16)
     seen = []
     original = slots.forward
     monkeypatch.setattr(
@@ -217,14 +232,89 @@ def test_samples_of_one_prompt_share_its_prefill(model, monkeypatch):
     assert not torch.equal(logits[0], logits[3])
 
 
-def test_prefill_is_bounded_in_tokens():
-    slots = Slots.__new__(Slots)
-    slots.slots, slots.window = 100, type("W", (), {"rows": 0})()
-    rows = [BatchRow(i, [i] * (MAX_READ_TOKENS // 2), NEVER, 1) for i in range(5)]
-    from collections import deque
+def test_long_rows_take_the_slots_of_several_short_ones(model, packed, tokenizer, monkeypatch):
+    """A cache too small for all rows changes no token, and is laid out anew as the rows grow shorter."""
+    ids = sorted(encode_prompts(prompts(24), tokenizer), key=len, reverse=True)
+    stops = set(range(40))
+    expected = one_by_one(model, ids, stops, 40)
+    shapes = []
+    original = Slots.make_room
 
-    assert [len(next_chunk(deque(rows[n:]), slots)) for n in (0, 4)] == [2, 1]
-    assert len(next_chunk(deque([rows[0]] * 50), slots)) == 50
+    def watched(self, longest):
+        slots = original(self, longest)
+        shapes.append((slots, self.window.columns))
+        return slots
+
+    monkeypatch.setattr(Slots, "make_room", watched)
+    tokens = 3 * (len(ids[0]) + 40 + SLACK_COLUMNS)
+    assert in_batches(packed, tokenizer, ids, stops, 16, 40, tokens) == expected
+    assert all(slots * columns <= tokens for slots, columns in shapes)
+    assert shapes[0][0] == 3
+    assert shapes[-1][0] > 3
+
+
+def test_the_measured_peak_is_below_the_budget():
+    """One prompt of 1,500 tokens among 60 short ones, as in MBPP: its length is not every slot's."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=128,
+        max_position_embeddings=4096,
+    )
+    wide = MistralForCausalLM(config).eval()
+    rows = [BatchRow(i, [1 + i] * (1500 if i == 0 else 20), NEVER, 40) for i in range(61)]
+    state = 4 * 128 * 4
+    cost = measure_token(wide)
+    assert cost.kept == 8 * 2 * state + 2 * state
+    budget = 0.3 * 2**30  # slots of one width for all would take 61 x 1,604 tokens: 3.4 GiB
+    tokens = token_budget(wide, rows, settings(memory_gib=0.3))
+    assert tokens * cost.kept < budget - 1500 * cost.read
+    sampler = Sampler(None, set())
+    sampler.append = lambda row, token: (
+        row.new.append(token) or ("length" if len(row.new) == row.limit else None)
+    )
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.evaluate.transformers_backend.finish_row", lambda row, *_: row)
+        decode_rows(wide, rows[1:3], sampler, 64, tokens, lambda *_: None)  # what torch keeps
+        rows[1].new, rows[2].new = [], []
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak is counted from here
+        before = memory_kib("VmRSS")
+        decode_in_parallel(wide, rows, sampler, 64, tokens, lambda index, _: made.append(index))
+    assert sorted(made) == list(range(61))
+    peak = (memory_kib("VmHWM") - before) * 1024
+    assert 0.3 * budget < peak < budget
+
+
+def memory_kib(key: str) -> int:
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def test_a_row_that_cannot_fit_is_an_error_with_its_problem_and_need(model, tiny_model):
+    rows = [BatchRow(0, [1] * 5, NEVER, 24), BatchRow(1, [1] * 400, NEVER, 24, name="T/9")]
+    cost = measure_token(model)
+    logits = 2 * model.config.vocab_size * 24
+    gib = ((424 + SLACK_COLUMNS) * cost.kept + 2 * MAX_READ_TOKENS * cost.read + logits) / 2**30
+    assert token_budget(model, rows, settings(memory_gib=gib * 1.001)) > 424 + SLACK_COLUMNS
+    message = rf"T/9 needs {gib:.3f} GiB for 400 tokens of prompt and 24 of answer, .* may take {gib / 2:.3f}"
+    with pytest.raises(UserError, match=message):
+        token_budget(model, rows, settings(memory_gib=gib / 2))
+    requests = [SampleRequest("def f(x):\n", 0, "T/1")]
+    with pytest.raises(UserError, match=r"T/1 needs .* \(evaluate\.memory_gib\)\. Raise"):
+        generate(requests, tiny_model, PromptSettings(), settings(memory_gib=1e-6))
+
+
+def test_prefill_is_bounded_in_tokens():
+    rows = [BatchRow(i, [i] * (MAX_READ_TOKENS // 2), NEVER, 1) for i in range(5)]
+    assert [len(next_chunk(deque(rows[n:]), 100)) for n in (0, 4)] == [2, 1]
+    assert [len(next_chunk(deque([rows[0]] * 50), room)) for room in (100, 7)] == [50, 7]
 
 
 def test_generate_gives_completions_in_order(tiny_model):
@@ -236,7 +326,7 @@ def test_generate_gives_completions_in_order(tiny_model):
         generate(sample_requests(raw[::-1]), tiny_model, PromptSettings(), settings(batch_size=3))
         == one[::-1]
     )
-    assert {completion.stop for completion in one} <= {"eos", "function_end", "length"}
+    assert {completion.stop for completion in one} <= {"eos", "function_end", "loop", "length"}
     assert all(1 <= completion.new_tokens <= 24 for completion in one)
 
 
@@ -260,7 +350,8 @@ def test_two_workers_give_the_completions_of_one(model, tokenizer):
             torch.set_num_threads(threads)
             rows = [BatchRow(i, prompt, NEVER, 30) for i, prompt in enumerate(ids)]
             made: dict[int, Completion] = {}
-            decode_in_parallel(model, rows, Sampler(Detokenizer(tokenizer), stops), 64, made.__setitem__)
+            sampler = Sampler(Detokenizer(tokenizer), stops)
+            decode_in_parallel(model, rows, sampler, 64, math.inf, made.__setitem__)
             assert torch.get_num_threads() == threads
             assert len(made) == 80
             assert all(made[row.index].new_tokens == len(row.new) for row in rows)
@@ -323,8 +414,10 @@ def test_a_row_that_reaches_the_context_ends_there(tiny_model):
     used = len(encode_prompts([render_prompt(almost, tokenizer, PromptSettings())], tokenizer)[0])
     (completion,) = generate(sample_requests([almost]), tiny_model, PromptSettings(), settings())
     assert completion.new_tokens <= context - used < 24
-    with pytest.raises(UserError, match=r"prompt 2 of the benchmark has \d+ tokens, and the context"):
-        generate(sample_requests(["x", text]), tiny_model, PromptSettings(), settings())
+    with pytest.raises(UserError, match=r"T/2 has \d+ tokens, and the context"):
+        generate(
+            [SampleRequest("x"), SampleRequest(text, 0, "T/2")], tiny_model, PromptSettings(), settings()
+        )
 
 
 def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path, tiny_model):
@@ -366,6 +459,7 @@ def test_vllm_gets_the_same_tokens_and_its_answers_are_cut_by_the_same_rule(
     made = generate(requests, tiny_model, PromptSettings(), evaluate_settings, reported.__setitem__)
     options, prompts, parameters = FakeEngine.call
     assert (options["model"], options["dtype"]) == (str(tiny_model), "bfloat16")
+    assert options["max_model_len"] == max(len(one["prompt_token_ids"]) for one in prompts) + 24
     rendered = [render_prompt(text, tokenizer, PromptSettings()) for text in raw]
     assert [one["prompt_token_ids"] for one in prompts] == encode_prompts(rendered, tokenizer)
     assert [one["seed"] for one in parameters] == [random_stream_key(5, one) % 2**63 for one in requests]
@@ -387,6 +481,8 @@ def test_chat_without_a_template_is_refused(tiny_model):
 
 
 BODY, PROGRAM = Ending("body", False), Ending("program", False)
+OPENED = Ending("answer", True, "", ("<think>", "</think>"))
+ASKED = Ending("program", False, '"""\nWrite a function that')
 
 
 @pytest.mark.parametrize(
@@ -421,6 +517,21 @@ BODY, PROGRAM = Ending("body", False), Ending("program", False)
             "<think>\n```\ndef f(): pass\n```\n</think>\n```\ndef f(): return\n```",
             "\n",
         ),
+        (Ending("answer", True), "[think]\n```\ndef f(): 1\n```\n[/THINK]```\ndef f(): 2\n```", "\n"),
+        (OPENED, "draft\n```\ndef f(): 1\n```\nNo.\n</think>\n\n```\ndef f(): 2\n```", "\n"),
+        (ASKED, "\ndef f(x):\n    return x\n\n", '"""\nWrite a function that sums."""'),
+        (PROGRAM, "\ndef f(x):\n    return x\n\n", "def f(x):\n    return x\n\nx"),
+        (
+            PROGRAM,
+            "\ndef f(x):\n    return x\n\ndef f(x):\n    return -x\n\n",
+            "def f(x):\n    return x\n\nx",
+        ),
+        (
+            PROGRAM,
+            "\ndef f(x):\n    return f(x)\n\ndef g(x):\n    return g(x)\n",
+            "def h(x):\n    return h(x)\nx",
+        ),
+        (PROGRAM, "\n@a\ndef f(x):\n    return x\n@a\n", "def f(x):\n    return x\n@a"),
     ],
 )
 def test_where_an_answer_ends(ending, kept, rest):
@@ -443,11 +554,66 @@ def test_where_an_answer_ends(ending, kept, rest):
         (Ending("answer", False), "Text ``` in a line\n```python\nx"),
         (Ending("answer", True), "```\nprint(f(1))\n```\nand\n"),
         (Ending("answer", True), "<think>\n```\ndef f(): pass\n```\n"),
+        (OPENED, "draft\n```\ndef f(): 1\n```\nNo.\n"),
+        (ASKED, '\n"""\nWrite a function that adds."""\ndef f(x):\n    return x\n'),
+        (PROGRAM, "\ndef f(x):\n    return x\n\ndef g(x):\n    return x\n\nimport re\nimport re\n"),
+        (PROGRAM, "".join(f"\ndef {f}(x):\n    '''\ntext {ord(f)}\n'''\n" for f in "abcde")),
         (BODY, ""),
     ],
 )
 def test_where_an_answer_may_continue(ending, text):
     assert ending.find(text) is None
+
+
+@pytest.mark.parametrize(
+    "unit", ["    if a == 2:\n        return 2\n", "_empty", "    x = x.strip()\n", "1 + "]
+)
+def test_a_row_that_repeats_itself_ends_as_it_would_at_its_limit(tokenizer, unit):
+    ids = tokenizer("\n    x = [\n" + unit * 200)["input_ids"]
+    row, sampler = BatchRow(0, [1], BODY, 400), Sampler(Detokenizer(tokenizer), set())
+    stop = next(stop for token in ids if (stop := sampler.append(row, token)))
+    assert stop == "loop"
+    assert LOOP_TOKENS <= len(row.new) < 300
+    period = len(tokenizer(unit * 2)["input_ids"]) - len(tokenizer(unit)["input_ids"])
+    assert row.new[-period:] == ids[:400][-period:]
+    completion = finish_row(row, stop, sampler.detokenizer)
+    assert (completion.stop, completion.new_tokens) == ("loop", len(row.new))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    board = [\n" + "        [0, 0, 0, 0, 0, 0, 0, 0, 0],\n" * 9,
+        "    grid = [\n" + "        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],\n" * 10,
+        "    sieve = [" + "0, " * 30,
+        "    line = '" + "-" * 90,
+        "".join(f"    if n == {n}:\n        return True\n" for n in range(40)),
+    ],
+)
+def test_tables_and_chains_are_no_loops(tokenizer, text):
+    ids = tokenizer(text)["input_ids"]
+    assert not any(in_loop(ids[:end], left) for end in range(1, len(ids) + 1) for left in range(1, 40))
+
+
+def test_special_tokens_that_mark_thinking_are_read_and_end_nothing(tiny_model, tmp_path):
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.add_tokens(["[THINK]", "[/THINK]", "<|call|>"], special_tokens=True)
+    marks = tokenizer.convert_tokens_to_ids(["[THINK]", "[/THINK]"])
+    assert stop_ids(tmp_path, tokenizer) == {tokenizer.eos_token_id}
+    assert stop_ids(tmp_path, load_tokenizer(tiny_model)) == {tokenizer.eos_token_id}
+    inner = tokenizer("x = 1", add_special_tokens=False)["input_ids"]
+    assert Detokenizer(tokenizer)([marks[0], *inner, marks[1]]) == "[THINK]x = 1[/THINK]"
+
+
+def test_thinking_that_the_prompt_opened_is_told_by_the_completion(tokenizer):
+    opened = ending_for("Write a function.", "<|assistant|>\n<think>\n", PromptSettings(style="chat"))
+    assert (opened.kind, opened.thinking) == ("answer", ("<think>", "</think>"))
+    row = BatchRow(0, [1], opened, 99)
+    row.new = tokenizer("maybe", add_special_tokens=False)["input_ids"]
+    assert finish_row(row, "length", Detokenizer(tokenizer)).text == "<think>maybe"
+    # Code that the prompt began after the opener is the answer
+    begun = ending_for("def f():\n", "<think>\n```python\ndef f():\n", PromptSettings(style="chat"))
+    assert (begun.kind, begun.thinking) == ("fence", ("", ""))
 
 
 def test_the_ending_rule_follows_from_style_and_prompt():
