@@ -151,6 +151,22 @@ def json_line(row: dict[str, Any]) -> str:
     return line if line.isascii() or line.encode("utf-8", "ignore").decode() == line else json.dumps(row)
 
 
+def times_path(metrics: str | Path) -> Path:
+    """Return the file beside a metrics file for what differs from run to run."""
+    path = Path(metrics)
+    return path.with_name(f"{path.stem}-times.json")
+
+
+def read_metrics(path: str | Path) -> dict[str, Any]:
+    """Read a metrics file, and the times beside it if they are there.
+
+    Raises:
+        UserError: as `read_json`.
+    """
+    times = times_path(path)
+    return {**read_json(path), **(read_json(times) if times.exists() else {})}
+
+
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Read JSON lines, gzipped where the name ends in .gz.
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from stages.common.errors import UserError
-from stages.common.files import write_json
+from stages.common.files import times_path, write_json
 from stages.common.settings import SECTIONS, section_class, unknown_keys
 
 COMPOSED_CONFIG = Path("reports/config.yaml")
@@ -61,7 +61,8 @@ def run(
     Args:
         stage: the stage's name in dvc.yaml.
         main: the stage itself. Its result is written to reports/<stage>.json, with `seconds` (wall) and
-            `peak_memory_mib` added; None writes no metrics.
+            `peak_memory_mib` added; None writes no metrics. If it has a key `times`, what that holds is written
+            to reports/<stage>-times.json with the two: the metrics are then the same from run to run.
         observes: sections the stage may read although dvc.yaml does not declare them, because they affect no
             artifact (for example, where the live curve is sent).
         metrics_name: replaces `<stage>` in the metrics file's name.
@@ -80,7 +81,11 @@ def run(
         metrics = main(settings)
         if metrics is not None:
             name = metrics_name(settings) if metrics_name else stage
-            write_json(f"reports/{name}.json", {**metrics, **resources_used(started)})
+            times = metrics.pop("times", metrics)
+            times |= resources_used(started)
+            if times is not metrics:
+                write_json(times_path(f"reports/{name}.json"), times)
+            write_json(f"reports/{name}.json", metrics)
 
     if not COMPOSED_CONFIG.exists():
         exit_with_error(

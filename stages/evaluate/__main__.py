@@ -3,7 +3,8 @@
     python -m stages.evaluate evaluate.target=base      # models/base;   reports/evaluate/base/samples.jsonl
     python -m stages.evaluate evaluate.target=tuned     # models/merged; reports/evaluate/tuned/samples.jsonl
 
-samples.jsonl has a line per sample, in the benchmark's order: prompt, completion, verdict, reason, times.
+samples.jsonl has a line per sample, in the benchmark's order: prompt, completion, verdict, reason. What differs
+from run to run, times and timeouts that a second run did not confirm, is in reports/evaluate/<target>-times.json.
 Generation is in stages/evaluate/transformers_backend.py, and the sandbox in stages/judge/sandbox.
 """
 
@@ -52,7 +53,7 @@ def main(settings: Settings) -> dict[str, Any]:
 
     with atomic_folder(f"reports/evaluate/{evaluate.target}") as folder:
         write_jsonl(folder / "samples.jsonl", sample_rows(samples, completions, result.verdicts))
-    metrics = {**compute_metrics(evaluate, samples, completions, result), "generation": cost}
+    metrics = compute_metrics(evaluate, samples, completions, result)
     journal.close()
     print_warnings(metrics)
     counted = "problems" if evaluate.samples == 1 else "samples"
@@ -60,7 +61,7 @@ def main(settings: Settings) -> dict[str, Any]:
         f"{evaluate.target}: {metrics['passed']} of {len(samples)} {counted} of {evaluate.benchmark} passed, pass@1 "
         f"{metrics['pass_at_1']:.1%} (95%: {metrics['pass_at_1_low']:.1%} to {metrics['pass_at_1_high']:.1%})"
     )
-    return metrics
+    return {**metrics, "times": {"generation": cost, **sample_times(samples, result.verdicts)}}
 
 
 def generate_missing(
@@ -112,12 +113,26 @@ def sample_rows(
             "sample": number,
             "prompt": problem.prompt,
             "completion": completion.text,
-            **asdict(verdict),
+            "verdict": verdict.verdict,
+            "reason": verdict.reason,
             "new_tokens": completion.new_tokens,
             "stop": completion.stop,
         }
         for (problem, number), completion, verdict in zip(samples, completions, verdicts, strict=True)
     ]
+
+
+def sample_times(samples: Samples, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Return seconds in the order of samples.jsonl, and the first runs of samples that timed out."""
+    return {
+        "cpu_s": [verdict.cpu_s for verdict in verdicts],
+        "wall_s": [verdict.wall_s for verdict in verdicts],
+        "first_runs": [
+            {"task_id": problem.task_id, "sample": number, **asdict(verdict.first_run)}
+            for (problem, number), verdict in zip(samples, verdicts, strict=True)
+            if verdict.first_run
+        ],
+    }
 
 
 def compute_metrics(

@@ -5,6 +5,7 @@ Doing it once gives 1.3 times the speed at 64 rows and 1.7 times at 16, with the
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,19 +29,17 @@ class PackedLinear(nn.Module):
 
 
 class WatchedLinear(nn.Linear):
-    """An `nn.Linear` that notes how it is used: called as a layer, or its weight read by other code."""
-
-    def __init__(self) -> None:
-        raise TypeError("a layer becomes a WatchedLinear by its __class__")
+    """An `nn.Linear`, by its __class__, that notes how it is used: called as a layer, or its weight read."""
 
     @property
-    def weight(self) -> torch.Tensor:  # type: ignore[override]
+    def weight(self) -> Any:  # type: ignore[override]
         self.was_read = True
         return self._parameters["weight"]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.was_called = True
-        return F.linear(x, self._parameters["weight"], self._parameters["bias"])
+        own: dict[str, Any] = self._parameters
+        return F.linear(x, own["weight"], own["bias"])
 
 
 def pack_linears(model: nn.Module, try_out: Callable[[], object]) -> nn.Module:

@@ -10,7 +10,7 @@ import yaml
 from stages.common.comparison import COMPARED_TARGETS, PASSED
 from stages.common.curve import CurveCells, read_curve
 from stages.common.errors import UserError
-from stages.common.files import read_json, read_jsonl
+from stages.common.files import read_jsonl, read_metrics
 
 NEAR_FILE = Path("data/clean/near.jsonl")
 REPORTED_STAGES = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned")
@@ -50,7 +50,7 @@ def read_report_inputs(reports: Path = Path("reports")) -> ReportInputs:
     Raises:
         UserError: a file is missing or damaged, or two files contradict each other; names the file.
     """
-    metrics = {stage: read_json(reports / f"{stage}.json") for stage in REPORTED_STAGES}
+    metrics = {stage: read_metrics(reports / f"{stage}.json") for stage in REPORTED_STAGES}
     samples = {
         target: read_jsonl(reports / "evaluate" / target / "samples.jsonl") for target in COMPARED_TARGETS
     }

@@ -53,6 +53,7 @@ def tally_costs(sweep: SweepResults, comparisons: Sequence[PointComparison]) -> 
 
 
 def stage_seconds(point: PointResult, stage: str) -> float:
-    """Return the duration of a stage's run from its metrics; 0 if they have none."""
-    value = point.metrics.get(stage.replace("@", "/"), {}).get("seconds")
+    """Return the duration of a stage's run from its metrics, or the times beside them; 0 if they have none."""
+    name = stage.replace("@", "/")
+    value = {**point.metrics.get(name, {}), **point.metrics.get(f"{name}-times", {})}.get("seconds")
     return float(value) if isinstance(value, int | float) else 0.0

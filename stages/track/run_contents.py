@@ -12,7 +12,7 @@ import yaml
 
 from stages.common.curve import CURVE_FILE
 from stages.common.errors import UserError
-from stages.common.files import read_json, sha256_file, sha256_folder
+from stages.common.files import read_metrics, sha256_file, sha256_folder
 from stages.common.git import git
 from stages.common.stage import COMPOSED_CONFIG
 from stages.track.store import MetricPoint, RunIdentity, row_points, sweep_tags
@@ -81,7 +81,7 @@ def read_run_contents() -> RunContents:
     Raises:
         UserError: a file of reports/ is missing or damaged.
     """
-    metrics = {name: read_json(f"reports/{name}.json") for name in TRACKED_REPORTS}
+    metrics = {name: read_metrics(f"reports/{name}.json") for name in TRACKED_REPORTS}
     if "training_key" not in metrics["train"]:
         raise UserError(
             "reports/train.json: 'training_key' is missing. Run `dvc repro -f -s train` to make the file "

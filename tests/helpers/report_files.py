@@ -35,8 +35,6 @@ def problem_samples(passed: set[int], problems: int = 12, samples: int = 1) -> l
             "completion": f"\n    return x + {i}  # {SLOT if i == 3 else 'right' if i in passed else 'wrong'}\n",
             "verdict": "passed" if i in passed and number in (0, *range(samples - 1)) else "wrong_answer",
             "reason": "" if i in passed and number in (0, *range(samples - 1)) else "AssertionError & more",
-            "cpu_s": 0.01,
-            "wall_s": 0.02,
             "new_tokens": 9,
             "stop": "eos",
         }

@@ -176,10 +176,9 @@ def killed_in_the_middle_of_training(second: Project, project: Project) -> None:
 
 
 def verdicts(project: Project) -> list[dict[str, object]]:
-    """All samples, without what a clock says."""
+    """All samples."""
     files = [project.root / f"reports/evaluate/{target}/samples.jsonl" for target in ("base", "tuned")]
-    samples = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("cpu_s", "wall_s", "first_run")} for row in samples]
+    return [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
 
 
 SCENARIOS = (
