@@ -19,11 +19,11 @@ import torch
 
 from stages.common.errors import UserError
 from stages.evaluate.completion import BatchRow, Completion, Detokenizer, OnCompletion, finish_row
-from stages.evaluate.memory import MAX_READ_TOKENS, token_budget
 from stages.evaluate.packed_linear import pack_linears
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.slots import SLACK_COLUMNS, make_slots
 from stages.evaluate.stopping import in_loop
+from stages.evaluate.token_budget import MAX_READ_TOKENS, token_budget
 
 # Rows per worker, at least: with fewer, a step mostly reads the weights
 MIN_WORKER_ROWS = 32
@@ -191,11 +191,11 @@ def load_for_generation(folder: Path, dtype: str) -> Any:
             f"{folder}: cannot load a causal model ({error}). Run `dvc repro` to rebuild it."
         ) from error
     model = model.to(device).eval()
-    return pack_linears(model, lambda: try_model(model))
+    return pack_linears(model, lambda: try_slots(model))
 
 
 @torch.inference_mode()
-def try_model(model: Any) -> None:
+def try_slots(model: Any) -> None:
     """Read a prompt and take a step, as `decode_rows` does."""
     slots = make_slots(model, 1, math.inf)
     slots.make_room(4)

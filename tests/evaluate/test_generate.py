@@ -29,11 +29,11 @@ from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer
 from stages.evaluate.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
 from stages.evaluate.generate import generate, random_stream_key, stop_ids
-from stages.evaluate.memory import MAX_READ_TOKENS, measure_token, token_budget
 from stages.evaluate.packed_linear import PackedLinear, pack_linears
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.slots import SLACK_COLUMNS, OneRow, Slots, make_slots
 from stages.evaluate.stopping import LOOP_TOKENS, Ending, ending_for, in_loop
+from stages.evaluate.token_budget import MAX_READ_TOKENS, measure_token, token_budget
 from stages.evaluate.transformers_backend import (
     Sampler,
     decode_in_parallel,
@@ -41,7 +41,7 @@ from stages.evaluate.transformers_backend import (
     load_for_generation,
     next_chunk,
     split_rows,
-    try_model,
+    try_slots,
 )
 from tests.helpers.tiny_project import generated_functions
 
@@ -114,7 +114,7 @@ def model(tiny_model):
 @pytest.fixture(scope="module")
 def packed(model):
     packed = copy.deepcopy(model)
-    return pack_linears(packed, lambda: try_model(packed))
+    return pack_linears(packed, lambda: try_slots(packed))
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_a_model_without_keys_and_values_runs_one_row_at_a_time(tokenizer):
     )
     model = MambaForCausalLM(config).eval()
     expected = copy.deepcopy(model)
-    pack_linears(model, lambda: try_model(model))
+    pack_linears(model, lambda: try_slots(model))
     mixer = model.backbone.layers[0].mixer
     # Its weight is multiplied outside the layer
     assert [type(x) for x in (mixer.dt_proj, mixer.in_proj)] == [torch.nn.Linear, PackedLinear]
