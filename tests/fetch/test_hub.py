@@ -319,6 +319,30 @@ def test_a_full_disk_is_not_reported_as_a_missing_network(
         brought(site)
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "cache/x"), "could not be kept on disk: [Errno 13] Permission denied: 'cache/x'"),
+        (OSError(errno.EMFILE, "Too many open files"), "could not be kept on disk: [Errno 24] Too many open files"),
+        (ConnectionResetError("reset by peer"), "could not be downloaded. Is there a network? (reset by peer)"),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_disk_is_not_called_one_of_the_network(
+    error: OSError, message: str, brought: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with serving(Site({REPO: {"x.jsonl": lines("a")}})) as site:
+        refused(lambda: brought(site, data_files=["x.jsonl"]), message)
+
+
+def test_an_answer_of_the_hub_is_not_called_a_missing_network(brought: Any) -> None:
+    with serving(Site({REPO: {"x.jsonl": lines("a")}}, faults={"/revision/": [(503, {})] * 9})) as site:
+        refused(lambda: brought(site), "could not be downloaded: the hub answered 503. Rerun later")
+
+
 def test_a_private_set_is_read_with_the_users_token(brought: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(Site({REPO: {"x.jsonl": lines("a")}}, login="Bearer hf_mine")) as site:
         refused(

@@ -41,10 +41,16 @@ def hub_errors(what: str, revision: str) -> Iterator[None]:
         ) from None
     except errors.HfHubHTTPError as error:
         raise UserError(explain_refusal(what, revision, error)) from None
-    except (errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
+    except errors.OfflineModeIsEnabled:
+        raise UserError(
+            f"{what} at {revision} is not in the cache, and HF_HUB_OFFLINE forbids the network"
+        ) from None
+    except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
+        raise UserError(f"{unreachable} ({one_line(error, 200)})") from None
+    except OSError as error:  # of the disk: no right to write the cache, too many open files
         if is_disk_full(error):
             raise
-        raise UserError(f"{unreachable} ({one_line(error, 200)})") from None
+        raise UserError(f"{what} at {revision} could not be kept on disk: {one_line(error, 200)}") from None
 
 
 def explain_refusal(what: str, revision: str, error: Exception) -> str:
@@ -64,7 +70,8 @@ def explain_refusal(what: str, revision: str, error: Exception) -> str:
             f"{what}: too many requests to the hub (429). Wait {delay} and rerun, or log in (`hf auth "
             "login`), which raises the limit."
         )
-    return f"{what} at {revision} could not be downloaded. Is there a network? ({one_line(error, 200)})"
+    answer = f"the hub answered {status}" if status else "the hub's answer cannot be read"
+    return f"{what} at {revision} could not be downloaded: {answer}. Rerun later. ({one_line(error, 200)})"
 
 
 def retry_hub(call: Callable[[], ReturnT]) -> ReturnT:
