@@ -77,10 +77,11 @@ def require_kept_rows(counts: dict[str, Any]) -> None:
     if not counts["rows_kept"]:
         dropped = counts["dropped"]
         strictest = max(dropped, key=lambda rule: dropped[rule])
+        hint = " Questions with answers take clean=instruct, and prompt=alpaca or chat."
         raise UserError(
             f"clean dropped all {counts['rows_in']} rows of data/raw/rows.parquet, {dropped[strictest]} of them "
             f"by the rule '{strictest}'. Relax its threshold in conf/clean, or remove the rule from clean.rules or "
-            "clean.duplicates."
+            f"clean.duplicates.{hint if strictest == 'parse' else ''}"
         )
 
 

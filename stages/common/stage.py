@@ -93,6 +93,16 @@ def run(
                 f"{COMPOSED_CONFIG}: no such file. First run `dvc repro config` in the repository's root."
             )
         )
+    given = [argument.lstrip("+~") for argument in sys.argv[1:]]
+    groups = [one for one in given if one.partition("=")[0] in (*SECTIONS, "experiment")]
+    if groups:
+        exit_with_error(
+            UserError(
+                f"{' '.join(groups)}: groups are chosen when {COMPOSED_CONFIG} is written. First `python -m "
+                f"stages.config {' '.join(groups)}` (or set them in params.yaml), then `python -m stages.{stage}`."
+            ),
+            stage,
+        )
     run_with_hydra(stage, task, COMPOSED_CONFIG.parent, COMPOSED_CONFIG.stem)
 
 

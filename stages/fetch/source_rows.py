@@ -145,7 +145,7 @@ def read_table_rows(reader: RowReader, files: list[SourceFile], tally: Tally) ->
             break
     try:
         if rows := [item[1] for _, _, item in head if not isinstance(item, RejectedRow)]:
-            reader.decide(rows, f"source '{reader.source.name}'")
+            reader.decide(rows, f"source '{reader.source.name}', {head[0][0].name}")
         for file, kind, item in chain(head, items):
             yield from read_row(reader, file, kind, item, tally)
     except UserError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.files import atomic_folder
+from stages.common.stage import run
 
 
 def test_a_failing_writer_leaves_the_old_folder(tmp_path: Path) -> None:
@@ -29,3 +30,19 @@ def test_peak_memory_is_not_that_of_the_parent_process() -> None:
     code = "from stages.common.stage import peak_memory_kib; print(peak_memory_kib())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len(ballast) > int(done.stdout) * 1024 > 10 << 20
+
+
+@pytest.mark.parametrize("given", [["fetch=mine"], ["+experiment=x", "pack.max_length=64"]])
+def test_a_group_on_the_command_line_of_a_stage_is_refused_in_words(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/config.yaml").write_text("fetch: {}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fetch", *given])
+    with pytest.raises(SystemExit) as stopped:
+        run("fetch", lambda settings: None)
+    assert stopped.value.code == 1
+    first = given[0].lstrip("+")
+    assert f"error in stage fetch: {first}: groups are chosen" in (text := capsys.readouterr().err)
+    assert f"First `python -m stages.config {first}`" in text

@@ -80,7 +80,7 @@ def test_a_path_that_is_not_a_readable_file_says_what_it_is(sources: Path) -> No
     for name, message in (
         (
             "folder",
-            "data/sources/folder is a folder, expected a file. For the files in it set path: data/sources/folder/*",
+            "data/sources/folder is a folder, expected a file. For all files below it set path: data/sources/folder/**/*, and format: text",
         ),
         ("loop", "data/sources/loop is a loop of symbolic links"),
         ("lost", "data/sources/lost is a link to nowhere, which does not exist"),
@@ -283,6 +283,10 @@ def test_an_invalid_field_is_refused(given: dict, message: str) -> None:
     with pytest.raises(ValueError, match="expected") as error:
         source(**given)
     assert message in str(error.value)
+
+
+def test_a_pin_without_a_value_is_none() -> None:
+    assert Source(name="a", kind="file", path="data/sources/x", licence="MIT", sha256=None).sha256 == ""
 
 
 def test_weights_are_parts_of_a_mix_where_rows_is_set() -> None:

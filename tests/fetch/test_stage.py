@@ -254,7 +254,7 @@ def test_limits_of_length_are_inclusive() -> None:
     assert taken(long_function(79) + user)[1]["needs more than 80 lines of helpers"] == 1
 
 
-def test_decorators_that_only_register_are_left_out_and_others_stay() -> None:
+def test_decorators_from_outside_the_standard_library_are_left_out_and_others_stay() -> None:
     source = (
         "import networkx as nx\nfrom functools import lru_cache\n"
         '@nx._dispatchable(graphs=None)\n@lru_cache\ndef f(a):\n    """Return the number a, cached."""\n    return a\n'
