@@ -121,7 +121,11 @@ def run_in_clone(
             if ref_exists(clone, ref := experiment_ref(spec.commit, name)):
                 git("push", "--quiet", "origin", f"{ref}:{ref}", folder=clone)
             ran = parse_ran_stages(log.read_text("utf-8", "replace"))
-            status = f"ran {len(ran)} stages" if set(ran) - UNCOUNTED_STAGES else "from the cache"
+            status = (
+                f"ran {len(ran)} stage{'s' * (len(ran) > 1)}"
+                if set(ran) - UNCOUNTED_STAGES
+                else "from the cache"
+            )
             paths = [
                 metrics_file(spec),
                 *([COMPARISON_REPORT] if (clone / COMPARISON_REPORT).exists() else []),

@@ -8,7 +8,7 @@ from stages.common.settings import require
 
 @dataclass
 class SweepSettings:
-    # Of .cache/sweep/<name> and reports/sweeps/<name>: letters, digits, . _ -; empty: the commit and a hash
+    # Of .cache/sweep/<name> and reports/sweeps/<name>: letters, digits, . _ -; empty: the swept keys and a hash
     name: str = ""
     # What a point returns: metrics file, colon, dotted key
     objective: str = "reports/evaluate/tuned.json:pass_at_1"

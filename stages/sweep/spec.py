@@ -3,8 +3,10 @@
 import hashlib
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import yaml
 
 from stages.common.errors import UserError
 from stages.common.git import dvc_command, git, identity_options, snapshot_tree
+from stages.common.settings import SECTIONS, nested_class, section_class
 from stages.sweep.point_slots import visible_gpus
 
 SWEEP_SCRATCH = Path(".cache/sweep")
 LISTED_CHANGES = 4
+WRITTEN_BY_DVC = re.compile(r"dvc\.lock|reports/.*|(.*/)?\.gitignore")
 SWEEP_SECTIONS = ("hydra", "sweep")  # they steer the sweep and change no artifact
 
 
@@ -40,6 +44,8 @@ class SweepSpec:
     objective: str
     # Git tree of the files that every point starts from: the commit's, or with the edits that were on disk
     tree: str
+    # Whether the tree has edits: something else than the commit's files and what the pipeline writes
+    edited: bool = False
     # maximize | minimize
     direction: str = "maximize"
     # How many may run at the same time, if the launcher starts them so
@@ -52,6 +58,11 @@ class SweepSpec:
     study: bool = False
     # MLflow's id of the sweep's run; empty if the store does not answer
     run_id: str = ""
+
+    @property
+    def state(self) -> str:
+        """What identifies the files that points start from."""
+        return self.tree if self.edited else self.commit
 
     @property
     def folder(self) -> Path:
@@ -74,6 +85,7 @@ def pin_sweep(root: Path, overrides: Sequence[str], settings: Any, uri: str, poi
     """
     commit = git("rev-parse", "--verify", "HEAD", folder=root)
     tree, changed = snapshot_tree(root)
+    edited = not all(WRITTEN_BY_DVC.fullmatch(path) for path in changed)
     if changed:
         print(format_changes(commit, changed), flush=True)
     done = subprocess.run(dvc_command("cache", "dir"), cwd=root, capture_output=True, text=True, check=False)
@@ -89,15 +101,22 @@ def pin_sweep(root: Path, overrides: Sequence[str], settings: Any, uri: str, poi
         tracking_uri=uri,
         git_identity=tuple(identity_options(root, commit)),
         fixed=tuple(normalise_override(o) for o in own if not is_swept(o)),
-        name=settings.name or f"{commit[:7]}-{short_hash(*sorted([*own, *study_identity]), tree)}",
+        name=settings.name or default_name([*own, *study_identity], tree if edited else commit),
         objective=settings.objective,
         tree=tree,
+        edited=edited,
         direction=settings.direction,
         points=points,
         at_once=settings.at_once,
         gpus=visible_gpus(),
         study=study,
     )
+
+
+def default_name(identity: Sequence[str], state: str) -> str:
+    """Return a sweep's name: what it sweeps over, and a hash of its overrides and files."""
+    swept = [short_key(o.lstrip("+~").partition("=")[0]) for o in identity if "=" in o and is_swept(o)]
+    return "-".join([*swept, short_hash(*sorted(identity), state)])
 
 
 def format_changes(commit: str, changed: Sequence[str]) -> str:
@@ -144,16 +163,56 @@ def point_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def point_name(spec: SweepSpec, overrides: Sequence[str]) -> str:
-    """Name a point's DVC experiment: its swept values, and a hash of the files and all overrides.
+    """Name a point's DVC experiment after its overrides, swept ones first; equal names mean equal points.
 
-    >>> point_name(spec, ["++train.lora.rank=8"])
-    'rank-8-0f3a51c2'
+    A hash follows where the words alone do not say all: edits on disk, odd characters, a long text.
+
+    >>> point_name(spec, ["++train.epochs=1", "++train.lora.rank=8"])
+    'rank-8-epochs-1'
     """
-    named = [o for o in overrides if o not in spec.fixed] or list(overrides)
-    pairs = [o.lstrip("+~").split("=", 1) for o in named]
-    text = "-".join("-".join([pair[0].split(".")[-1], *pair[1:]]) for pair in pairs)
-    text = re.sub(r"\.{2,}|-{2,}", "-", re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)).strip("-.")[:60]
-    return f"{text or 'point'}-{short_hash(spec.tree, *overrides)}"
+    ordered = sorted(overrides, key=lambda override: override in spec.fixed)
+    pairs = [override.lstrip("+").partition("=") for override in ordered]
+    plain = all(re.fullmatch(r"[\w./]+", key) and is_plain_value(value) for key, _, value in pairs)
+    text = "-".join(f"{short_key(key)}-{value}" for key, _, value in pairs)
+    name = (
+        re.sub(r"\.{2,}|-{2,}", "-", re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)).strip("-.")[:60]
+        or "point"
+    )
+    if plain and not spec.edited and len(text) <= 60:
+        return name
+    return f"{name}-{short_hash(spec.state, *overrides)}"
+
+
+def is_plain_value(value: str) -> bool:
+    """Whether a value can stand in a name as it is: words joined by dashes, none of which could be a key."""
+    words = value.split("-")
+    return all(re.fullmatch(r"[\w.]+", word, re.ASCII) and not setting_names()[word] for word in words)
+
+
+def short_key(key: str) -> str:
+    """Return the end of a key that no other setting has: `rank` for train.lora.rank, but `train.seed`."""
+    parts = re.split(r"[./]", key)
+    return next(
+        (".".join(parts[-n:]) for n in range(1, len(parts)) if setting_names()[".".join(parts[-n:])] < 2),
+        key.replace("/", "."),
+    )
+
+
+@lru_cache(maxsize=1)
+def setting_names() -> Counter[str]:
+    """Return how many settings of the configuration end in each dotted name."""
+    counts: Counter[str] = Counter()
+
+    def count(cls: Any, path: list[str]) -> None:
+        for item in fields(cls):
+            parts = [*path, item.name]
+            counts.update(".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+            if nested := nested_class(cls, item.name):
+                count(nested, parts)
+
+    for section in SECTIONS:
+        count(section_class(section), [section])
+    return counts
 
 
 def swept_values(spec: SweepSpec, overrides: Sequence[str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def claim_study_folder(folder: Path, spec: SweepSpec, space: Sequence[str]) -> b
     """
     identity = {
         "commit": spec.commit,
-        "tree": spec.tree,
+        "state of the files": spec.state,
         "objective": spec.objective,
         "direction": spec.direction,
         "swept": sorted(space),

@@ -75,23 +75,17 @@ def experiment_names(project: Project) -> list[str]:
     return sorted(ref.split("/")[-1] for ref in refs if ref.split("/")[2] + ref.split("/")[3] == head)
 
 
-def without_hashes(names: list[str]) -> list[str]:
-    """Return the names of points without their hashes."""
-    return [name.rsplit("-", 1)[0] for name in names]
-
-
 def read_experiment(project: Project, name: str, path: str = "reports/evaluate/tuned.json") -> str:
-    """Return a file of the experiment whose name starts with `name`."""
+    """Return a file of an experiment."""
     head = project.git("rev-parse", "HEAD")
-    [whole] = [found for found in experiment_names(project) if found.startswith(f"{name}-")]
-    return project.git("show", f"{experiment_ref(head, whole)}:{path}")
+    return project.git("show", f"{experiment_ref(head, name)}:{path}")
 
 
 def summary_rows(done: Done) -> dict[str, list[str]]:
-    """Return the cells of the table that ends a sweep, by the point's name without its hash."""
+    """Return the cells of the table that ends a sweep, by the point's name."""
     table = done.out.rsplit("\nsweep ", 1)[1].split("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in re.split(r"  +", line) if cell.strip()] for line in table]
-    return {row[0].rsplit("-", 1)[0]: row[1:] for row in cells}
+    return {row[0]: row[1:] for row in cells}
 
 
 def user_files(project: Project) -> dict[str, str]:

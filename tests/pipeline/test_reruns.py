@@ -21,7 +21,7 @@ import yaml
 
 from stages.sweep.point import parse_ran_stages
 from tests.helpers.tiny_project import STAGES, Project, environment
-from tests.helpers.toy_pipeline import experiment_names, run_sweep, summary_rows, user_files, without_hashes
+from tests.helpers.toy_pipeline import experiment_names, run_sweep, summary_rows, user_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -106,9 +106,9 @@ def a_sweep_over_two_ranks(project: Project) -> None:
     assert done.status == 0, done.text
     assert summary_rows(done)["rank-4"][1] == "from the cache"
     assert summary_rows(done)["rank-6"][1] == "ran 6 stages"
-    log = next((project.root / ".cache/sweep").rglob("rank-6-*.log")).read_text("utf-8")
+    log = next((project.root / ".cache/sweep").rglob("rank-6*.log")).read_text("utf-8")
     assert sorted(parse_ran_stages(log)) == sorted(["config", "train", *AFTER_TRAINING])
-    assert without_hashes(experiment_names(project)) == ["rank-4", "rank-6"]
+    assert experiment_names(project) == ["rank-4", "rank-6"]
     assert runs_by_rank(project) == {"4": 1, "6": 1}
     assert user_files(project) == before
     the_sweep_in_mlflow(project)

@@ -33,7 +33,6 @@ from tests.helpers.toy_pipeline import (
     run_sweep,
     summary_rows,
     user_files,
-    without_hashes,
 )
 
 SPEC = SweepSpec(
@@ -59,7 +58,7 @@ def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_p
         "rank-4": ["0.04", "ran 2 stages"],
         "rank-8": ["0.08", "ran 2 stages"],
     }
-    assert without_hashes(experiment_names(project)) == ["rank-4", "rank-8"]
+    assert experiment_names(project) == ["rank-4", "rank-8"]
     assert user_files(project) == before
     assert project.git("status", "--porcelain") == ""
     assert (project.git("rev-parse", "HEAD"), project.git("branch", "--list")) == (head, "* main")
@@ -81,7 +80,7 @@ def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_p
     project.commit()
     moved = run_sweep(project, "-m", "train.lora.rank=8")
     assert summary_rows(moved)["rank-8"][:5] == ["0.08", "from the cache", "+3.0", "0.025", "0.025"]
-    assert "Holm's correction for 1 point: rank-8-" in moved.out
+    assert "Holm's correction for 1 point: rank-8 (better)" in moved.out
 
     project.dvc("exp", "apply", experiment_names(project)[0])
     applied = project.repro()
@@ -94,14 +93,14 @@ def test_a_failed_point_does_not_end_the_others_and_groups_can_be_swept(toy: Pro
     project = toy.copy(tmp_path / "project")
     done = run_sweep(project, "-m", "base=other", "train.lora.rank=13,6", "sweep.name=mine")
     assert done.status == 1
-    assert summary_rows(done)["rank-13"] == ["-", "failed", "-", "-", "-"]
-    assert summary_rows(done)["rank-6"][:2] == ["0.06", "ran 2 stages"]
+    assert summary_rows(done)["rank-13-base-other"] == ["-", "failed", "-", "-", "-"]
+    assert summary_rows(done)["rank-6-base-other"][:2] == ["0.06", "ran 2 stages"]
     assert "rank 13 fails" in done.err
-    assert without_hashes(experiment_names(project)) == ["rank-6"]
+    assert experiment_names(project) == ["rank-6-base-other"]
     logs = sorted(p.suffix for p in (project.root / ".cache/sweep/mine").iterdir() if "rank-13" in p.name)
     assert logs == [".json", ".lock", ".log"]
-    assert '"base": "other"' in read_experiment(project, "rank-6")
-    assert "- base: other" in read_experiment(project, "rank-6", "params.yaml")
+    assert '"base": "other"' in read_experiment(project, "rank-6-base-other")
+    assert "- base: other" in read_experiment(project, "rank-6-base-other", "params.yaml")
 
 
 @pytest.mark.slow
@@ -139,9 +138,10 @@ def test_a_sweep_starts_from_what_is_on_disk(toy: Project, tmp_path: Path) -> No
         f"starts from commit {head} and what is on disk: conf/base/other.yaml, notes.txt, score.py"
         in done.out
     )
-    assert summary_rows(done)["rank-4"][:2] == ["0.4", "ran 2 stages"]
-    assert read_experiment(project, "rank-4", "notes.txt") == "new"
-    [name] = [name for name in experiment_names(project) if name.startswith("rank-4")]
+    name, _ = experiment_names(project)
+    assert re.fullmatch(r"rank-4-[0-9a-f]{8}", name), "edits are not in the words of a name"
+    assert summary_rows(done)[name][:2] == ["0.4", "ran 2 stages"]
+    assert read_experiment(project, name, "notes.txt") == "new"
     assert "conf/base/other.yaml" not in project.git(
         "ls-tree", "-r", "--name-only", experiment_ref(project.git("rev-parse", "HEAD"), name)
     )
@@ -150,12 +150,13 @@ def test_a_sweep_starts_from_what_is_on_disk(toy: Project, tmp_path: Path) -> No
     assert {row[1] for row in summary_rows(run_sweep(project, "-m", "train.lora.rank=4,8")).values()} == {
         "already done"
     }
-    project.dvc("exp", "apply", next(name for name in experiment_names(project) if name.startswith("rank-4")))
+    project.dvc("exp", "apply", name)
     assert "rank: 4" in (project.root / "params.yaml").read_text("utf-8")
     assert (project.root / "notes.txt").read_text("utf-8") == "new\n"
     assert not (project.root / "conf/base/other.yaml").exists()
     project.edit("score.py", "/ 10", "/ 50")
-    assert summary_rows(run_sweep(project, "-m", "train.lora.rank=4"))["rank-4"][0] == "0.08"
+    [row] = summary_rows(run_sweep(project, "-m", "train.lora.rank=4")).values()
+    assert row[:2] == ["0.08", "ran 1 stage"]
 
 
 def test_a_large_file_that_nobody_tracks_is_not_copied_into_git(tmp_path: Path) -> None:
@@ -177,16 +178,26 @@ def test_without_a_commit_there_is_no_sweep(tmp_path: Path) -> None:
 def test_a_point_is_named_after_its_swept_values() -> None:
     overrides = point_overrides(["++train.lora.rank=8", "++train.epochs=1", "sweep.name=x"])
     assert overrides == ["++train.epochs=1", "++train.lora.rank=8"]
-    name = point_name(SPEC, overrides)
-    assert name.startswith("rank-8-")
-    assert name == point_name(SPEC, overrides)
-    assert name != point_name(SPEC, ["++train.epochs=1", "++train.lora.rank=16"])
-    assert point_name(SPEC, ["++train.learning_rate=4e-4"]).startswith("learning_rate-4e-4-")
-    assert point_name(SPEC, ["++pack.validation_share=0.1"]).startswith("validation_share-0.1-")
-    assert point_name(SPEC, ["++train.lora.target_modules=[q_proj, v_proj]"]).startswith(
-        "target_modules-q_proj-v_proj-"
+    assert point_name(SPEC, overrides) == "rank-8-epochs-1"
+    assert point_name(SPEC, ["++train.learning_rate=4e-05"]) == "learning_rate-4e-05"
+    assert point_name(SPEC, ["base=codellama-7b"]) == "base-codellama-7b"
+    assert point_name(SPEC, ["base=my-rank-8"]).startswith("base-my-rank-8-"), "it could be a base and a rank"
+    assert point_name(SPEC, []) == "point"
+
+
+def test_points_that_differ_have_names_that_differ() -> None:
+    assert point_name(SPEC, ["train.seed=1"]) == "train.seed-1"
+    assert point_name(SPEC, ["pack.seed=1"]) == "pack.seed-1"
+    odd = "++train.lora.target_modules=[q_proj,v_proj]", "++train.lora.target_modules=[q_proj-v_proj]"
+    first, second = (point_name(SPEC, [override]) for override in odd)
+    assert first.startswith("target_modules-q_proj-v_proj-")
+    assert first != second
+    long = [f"++train.lora.target_modules={'a' * 70}{end}" for end in "xy"]
+    assert point_name(SPEC, long[:1]) != point_name(SPEC, long[1:])
+    edited = replace(SPEC, edited=True)
+    assert point_name(edited, ["train.seed=1"]) != point_name(
+        replace(edited, tree="e" * 40), ["train.seed=1"]
     )
-    assert point_name(SPEC, []).startswith("point-")
 
 
 def test_overrides_of_all_points_are_recognised_however_they_are_typed() -> None:
@@ -199,7 +210,7 @@ def test_overrides_of_all_points_are_recognised_however_they_are_typed() -> None
         "++train.lora.rank=8",
         "++train.lora.target_modules=[q_proj,v_proj]",
     ]
-    assert point_name(spec, job).startswith("rank-8-")
+    assert point_name(spec, job).startswith("rank-8-learning_rate-0.0001-target_modules-q_proj-v_proj-")
     assert swept_values(spec, job) == {"train.lora.rank": "8"}
 
 

@@ -24,7 +24,7 @@ from stages.sweep.study import (
     validation_losses,
 )
 from tests.helpers.tiny_project import Project
-from tests.helpers.toy_pipeline import experiment_names, run_sweep, summary_rows, without_hashes
+from tests.helpers.toy_pipeline import experiment_names, run_sweep, summary_rows
 
 SPACE = ["train.lora.rank=4,8,16,32", "train.learning_rate=tag(log,interval(1e-5,1e-3))", "train.epochs=2"]
 
@@ -193,7 +193,7 @@ def test_a_folder_holds_one_study(tmp_path: Path) -> None:
     assert claim_study_folder(tmp_path, spec, ["x=1,2"])
     for other, space, message in (
         (replace(spec, commit="c2"), ["x=1,2"], "another commit: c1, not c2"),
-        (replace(spec, tree="t2"), ["x=1,2"], "another tree: t1, not t2"),
+        (replace(spec, edited=True), ["x=1,2"], "another state of the files: c1, not t1"),
         (replace(spec, objective="a:c"), ["x=1,2"], "another objective"),
         (replace(spec, direction="minimize"), ["x=1,2"], "another direction"),
         (spec, ["x=1,2,3"], "another search space"),
@@ -284,7 +284,7 @@ def test_a_study_of_real_points_prunes_and_resumes(toy: Project, tmp_path: Path)
     assert more.status == 0, more.text
     found = {name: row[:2] for name, row in summary_rows(more).items()}
     assert found == {"rank-8": ["0.08", "already done"], "rank-5": ["-", "pruned at step 10"]}
-    assert without_hashes(experiment_names(project)) == ["rank-8"]
+    assert experiment_names(project) == ["rank-8"]
     results = [json.loads(p.read_text("utf-8")) for p in project.root.glob(".cache/sweep/*/rank-*.json")]
     assert sorted(result["number"] for result in results) == [1, 2]
 
