@@ -92,8 +92,12 @@ def require_file(path: Path, what: str) -> None:
                 f"{what}: {path} is a link to {path.readlink()}, which does not exist. Does `dvc pull` fetch "
                 "it?"
             ) from None
-        tracked = path.with_name(f"{path.name}.dvc").exists()
-        remedy = "`dvc pull` fetches it" if tracked else "Put it there, or change the source's path"
+        dvc = path.with_name(f"{path.name}.dvc")
+        remedy = (
+            f"`dvc pull` fetches it, or `dvc update {dvc}` from its URL"
+            if dvc.exists()
+            else "Put it there, or change the source's path"
+        )
         raise UserError(f"{what}: {path}: no such file. {remedy}.") from None
     except OSError as error:
         loop = error.errno == errno.ELOOP
