@@ -34,6 +34,8 @@ class Submission:
     completion: str
     # Run the test in the sandbox, beside the candidate: it needs more of the candidate than the entry point
     test_in_sandbox: bool = False
+    # Which of several fences counts, first or last
+    fence: str = "last"
 
 
 class Worker:

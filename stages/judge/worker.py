@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from stages.common.schema import Problem
@@ -27,7 +27,6 @@ from stages.judge.stub import (
     CandidateEnded,
     CandidateProxy,
     TestTooLong,
-    candidate_names_used,
     parse_error,
     run_inputs,
     run_test,
@@ -35,6 +34,7 @@ from stages.judge.stub import (
 from stages.judge.verdict import WEAK_PREFIX, Verdict
 
 WORKER_MEMORY_BYTES = 4 << 30
+ENDS_LOADING = ("cpu_timeout", "wall_timeout", "signal", "exception")
 
 
 CandidateCheck = Callable[[CandidateProxy], object]
@@ -50,29 +50,46 @@ class SampleJudge:
         self.limits = limits
         self.announce = announce  # called with each phase before it begins
         self.sandbox: Sandbox | None = None
+        self.loaded = False  # whether the last program ended its loading
         self.canonical: dict[str, list[Any]] = {}  # task_id: answers of its canonical solution
 
     def judge(
-        self, problem: Problem, completion: str, seed: int = 0, test_in_sandbox: bool = False
+        self,
+        problem: Problem,
+        completion: str,
+        seed: int = 0,
+        test_in_sandbox: bool = False,
+        fence: str = "last",
     ) -> Verdict:
         """Return the verdict on a completion.
+
+        A program that does not load because it hangs or dies is run again without the statements of its top
+        level that define nothing.
 
         Args:
             problem: the problem.
             completion: what the model wrote, unchanged.
             seed: of `random`, on both sides.
             test_in_sandbox: run the test beside the candidate, because it needs the candidate's own names.
+            fence: see extract_program.
         """
         self.announce("extract")
-        also = candidate_names_used(problem) if test_in_sandbox else []
-        extraction = extract_program(problem.prompt, problem.entry_point, completion, also)
+        extraction = extract_program(problem.prompt, problem.entry_point, completion, fence)
         if extraction.verdict:
             return Verdict(extraction.verdict, extraction.reason)
+        job = {"program": values.encode_value(extraction.program), "seed": seed}
+        if test_in_sandbox:
+            job["test"] = problem.test
         self.announce("sandbox")
         try:
             check = self.check_for(problem, seed)
             self.announce("sandbox")
-            return self.run_program(problem, extraction.program, seed, check, test_in_sandbox)
+            verdict = self.run_program(problem, job, check)
+            if not self.loaded and not test_in_sandbox and verdict.verdict in ENDS_LOADING:
+                again = self.run_program(problem, {**job, "definitions": True}, check)
+                if again.verdict == "passed":
+                    return replace(again, reason=f"run without its top level: {verdict.reason}")
+            return verdict
         except (SandboxFailed, LevelUnavailable) as error:
             self.close()
             return Verdict("harness_error", str(error))
@@ -101,7 +118,9 @@ class SampleJudge:
                 answers.extend(proxy.batch(oracles.encode_calls(problem.inputs)))
 
             program = extract_program(problem.prompt, problem.entry_point, problem.canonical_solution).program
-            verdict = self.run_program(problem, program, seed, collect)
+            verdict = self.run_program(
+                problem, {"program": values.encode_value(program), "seed": seed}, collect
+            )
             if verdict.verdict != "passed":
                 raise SandboxFailed(
                     f"its canonical solution does not answer the inputs: {verdict.verdict}, {verdict.reason}"
@@ -109,13 +128,12 @@ class SampleJudge:
             self.canonical[problem.task_id] = oracles.expected_answers(answers, problem.oracle)
         return self.canonical[problem.task_id]
 
-    def run_program(
-        self, problem: Problem, program: str, seed: int, check: CandidateCheck, test_in_sandbox: bool = False
-    ) -> Verdict:
+    def run_program(self, problem: Problem, job: dict[str, Any], check: CandidateCheck) -> Verdict:
         self.sandbox = self.sandbox or Sandbox(self.isolation)
+        self.loaded = False
         started = time.perf_counter()
         with self.sandbox.run(self.limits) as candidate:
-            word, reason = self.examine(candidate, problem, program, seed, check, test_in_sandbox)
+            word, reason = self.examine(candidate, {**job, "entry_point": problem.entry_point}, check)
         wall = time.perf_counter() - started
         end = candidate.end
         if end["trouble"]:
@@ -126,23 +144,8 @@ class SampleJudge:
         reason = reason.encode("utf-8", "replace").decode()
         return Verdict(word, reason, round(end["cpu"], 3), round(wall, 3))
 
-    def examine(
-        self,
-        candidate: Candidate,
-        problem: Problem,
-        program: str,
-        seed: int,
-        check: CandidateCheck,
-        test_in_sandbox: bool,
-    ) -> tuple[str, str]:
+    def examine(self, candidate: Candidate, job: dict[str, Any], check: CandidateCheck) -> tuple[str, str]:
         """Return verdict and reason while the candidate lives; an empty verdict where its end decides."""
-        job: dict[str, Any] = {
-            "program": values.encode_value(program),
-            "entry_point": problem.entry_point,
-            "seed": seed,
-        }
-        if test_in_sandbox:
-            job["test"] = problem.test
         try:
             candidate.send(job)
             loaded = candidate.receive()
@@ -150,12 +153,16 @@ class SampleJudge:
             return "", ""
         except (OverflowError, values.Malformed) as error:
             return "exception", str(error)
+        self.loaded = True
+        dropped = str(loaded.get("dropped", ""))[:500]
         if loaded.get("stage") != "ready":
-            return load_failure(loaded, problem.entry_point)
-        if test_in_sandbox:
-            return "passed", f"{WEAK_PREFIX}the test ran with the candidate"
-        self.announce("test")
-        return run_check(CandidateProxy(candidate), check)
+            return load_failure(loaded, job["entry_point"], dropped)
+        if "test" in job:
+            word, reason = "passed", f"{WEAK_PREFIX}the test ran with the candidate"
+        else:
+            self.announce("test")
+            word, reason = run_check(CandidateProxy(candidate), check)
+        return word, "; ".join(filter(None, (reason, f"{dropped} (while loading)" if dropped else "")))
 
     def close(self) -> None:
         if self.sandbox:
@@ -163,9 +170,11 @@ class SampleJudge:
         self.sandbox = None
 
 
-def load_failure(loaded: dict[str, Any], entry_point: str) -> tuple[str, str]:
+def load_failure(loaded: dict[str, Any], entry_point: str, dropped: str) -> tuple[str, str]:
     """Return the verdict on a program that failed while loading, or in a test in the sandbox."""
     stage = loaded.get("stage")
+    if stage == "entry" and dropped:
+        return "exception", f"{dropped} (while loading)"
     if stage == "entry":
         return "no_entry_point", f"the program leaves no function {entry_point}"
     try:
@@ -248,7 +257,9 @@ def main() -> None:
         for line in sys.stdin:
             job = json.loads(line)
             problem = Problem(**job["problem"])
-            verdict = judge.judge(problem, job["completion"], job["seed"], job["test_in_sandbox"])
+            verdict = judge.judge(
+                problem, job["completion"], job["seed"], job["test_in_sandbox"], job["fence"]
+            )
             send({"verdict": asdict(verdict)})
     finally:
         judge.close()

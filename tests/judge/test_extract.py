@@ -6,9 +6,10 @@ import time
 import pytest
 
 from stages.judge.extract.program import MAX_COMPLETION_CHARACTERS, extract_program
+from stages.judge.extract.thinking import opened_thinking
 
 PROMPT = 'from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    """The sum."""\n'
-HEAD = 'from typing import List\ndef total(xs: List[int]) -> int:\n    """The sum."""\n'
+HEAD = 'def total(xs: List[int]) -> int:\n    """The sum."""\n'
 HELPER_PROMPT = (
     'import math\n\n\ndef helper(x):\n    return x + 1\n\n\ndef total(xs):\n    """Uses helper."""\n'
 )
@@ -16,6 +17,25 @@ TEXT_PROMPT = '"""Write a function total that sums a list.\nassert total([1]) ==
 BODY = "    return sum(xs)\n"
 FULL = "def total(xs):\n    return sum(xs)\n"
 DRAFT = "def total(xs):\n    return 0\n"
+
+# Openers and closers of chat templates, and of vLLM's reasoning parsers
+THOUGHTS = [
+    *(
+        (f"<{name}>", f"</{name}>")
+        for name in ("think", "thinking", "thought", "reasoning", "seed:think", "Thought")
+    ),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<|channel|>commentary to=x <|constrain|>json<|message|>", "<|channel|>final<|message|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<unused94>thought", "<unused95>"),
+    ("Here is my thought process:", "Here is my response:"),
+    ("analysis", "assistantfinal"),
+]
 
 # name: prompt, completion, program
 GOLDEN: dict[str, tuple[str, str, str]] = {
@@ -32,7 +52,7 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
     ),
     "body, then prose": (PROMPT, BODY + "\nThis returns the sum.\n", HEAD + BODY),
     "body, then a closing fence": (PROMPT, BODY + "```\n\nThat is all.\n", HEAD + BODY),
-    "body, then another function": (PROMPT, BODY + "\n\ndef other():\n    return 1\n", HEAD + BODY),
+    "body, then another function": (PROMPT, BODY + "\n\ndef other():\n    return 1\n", HEAD + BODY + "def other():\n    return 1\n"),
     "body, then a helper it uses": (
         PROMPT,
         "    return one(xs)\n\n\ndef one(xs):\n    return 1\n",
@@ -40,7 +60,7 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
     ),
     "body, then tests": (PROMPT, BODY + "\n\nprint(total([1]))\nassert total([]) == 0\n", HEAD + BODY),
     "body, then a main block": (PROMPT, BODY + '\n\nif __name__ == "__main__":\n    total([1])\n', HEAD + BODY),
-    "body, then input": (PROMPT, "    n = len(xs)\n    return n\n\nn = int(input())\n", HEAD + "    n = len(xs)\n    return n\n"),
+    "body, then input": (PROMPT, "    n = len(xs)\n    return n\n\nn = int(input())\n", HEAD + "    n = len(xs)\n    return n\nn = int(input())\n"),
     "body, first line without indent": (PROMPT, "x = 0\n    return x\n", HEAD + "    x = 0\n    return x\n"),
     "body, first line with one space": (PROMPT, " x = 0\n    return x\n", HEAD + "    x = 0\n    return x\n"),
     "body, first line with too many spaces": (PROMPT, "       x = 0\n    return x\n", HEAD + "    x = 0\n    return x\n"),
@@ -58,22 +78,33 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
     "function in a fence of tildes": (PROMPT, f"So:\n~~~py\n{FULL}~~~\n", FULL),
     "function in a fence that is not closed": (PROMPT, f"Certainly\n\n```python\n{FULL}", FULL),
     "second fence has the function": (PROMPT, f"```bash\npip install x\n```\nthen\n```python\n{FULL}```\n", FULL),
-    "two fences define it, the first counts": (
+    "two fences define it, the last counts": (PROMPT, f"```python\n{DRAFT}```\nor\n```python\n{FULL}```\n", FULL),
+    "the last fence is cut, the one before counts": (
         PROMPT,
-        f"```python\n{FULL}```\nor\n```python\ndef total(xs):\n    return 0\n```\n",
+        f"```python\n{FULL}```\nor\n```python\ndef total(xs):\n    n = 0\n    return (",
+        FULL,
+    ),
+    "a constant and an import of an earlier version are kept": (
+        TEXT_PROMPT,
+        f"```python\nimport re\nBASE = 0\nUNUSED = 1\n{DRAFT}```\nbetter:\n```python\ndef total(xs):\n    return re and BASE\n```\n",
+        "import re\nBASE = 0\ndef total(xs):\n    return re and BASE\n",
+    ),
+    "NotImplementedError is a stub": (
+        TEXT_PROMPT,
+        f"```python\n{FULL}```\nThe frame:\n```python\ndef total(xs):\n    raise NotImplementedError('later')\n```\n",
         FULL,
     ),
     "fence in an indented list": (PROMPT, f"1. Like this:\n   ```python\n{FULL}   ```\n", FULL),
     "prose, then a function without a fence": (PROMPT, f"The answer is:\n\n{FULL}\nIt works.\n", FULL),
-    "imports are kept where they are used": (
+    "imports are kept": (
         PROMPT,
         "import math\nimport numpy\n\n\ndef total(xs):\n    return math.fsum(xs)\n",
-        HEAD + "import math\ndef total(xs):\n    return math.fsum(xs)\n",
+        HEAD + "import math\nimport numpy\ndef total(xs):\n    return math.fsum(xs)\n",
     ),
     "constants, classes and decorators are kept": (
         TEXT_PROMPT,
         "from functools import cache\nA = 1\nB = A + 1\nC = 3\n\n\nclass P:\n    x = B\n\n\n@cache\ndef total(xs):\n    return P.x\n",
-        "from functools import cache\nA = 1\nB = A + 1\nclass P:\n    x = B\n@cache\ndef total(xs):\n    return P.x\n",
+        "from functools import cache\nA = 1\nB = A + 1\nC = 3\nclass P:\n    x = B\n@cache\ndef total(xs):\n    return P.x\n",
     ),
     "future imports come first": (
         PROMPT,
@@ -98,7 +129,7 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
     "statements on one line are told apart": (
         TEXT_PROMPT,
         "import math; print(1)\ndef total(xs): return math.pi\n",
-        "import math\ndef total(xs): return math.pi\n",
+        "import math\nprint(1)\ndef total(xs): return math.pi\n",
     ),
     "helpers of the prompt are kept": (
         HELPER_PROMPT,
@@ -116,11 +147,11 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
     "an async helper and a global": (
         TEXT_PROMPT,
         "n = 0\nm = 0\nasync def go():\n    global n\n    n += 1\ndef total(xs):\n    return go\n",
-        "n = 0\nasync def go():\n    global n\n    n += 1\ndef total(xs):\n    return go\n",
+        "n = 0\nm = 0\nasync def go():\n    global n\n    n += 1\ndef total(xs):\n    return go\n",
     ),
     "a null byte ends it": (PROMPT, BODY + "\0\n    return 0\n", HEAD + BODY),
     "a lone surrogate ends it": (PROMPT, BODY + "x = '\ud800'\n", HEAD + BODY),
-    "a form feed is a line end": (PROMPT, BODY + "\f\nprint(1)\n", HEAD + BODY),
+    "a form feed is a line end": (PROMPT, BODY + "\f\nprint(total([1]))\n", HEAD + BODY),
     "thinking, then a fence": (PROMPT, f"<think>\nMaybe\n```python\n{DRAFT}```\nNo.\n</think>\n\n```python\n{FULL}```\n", FULL),
     "thinking that the template opened": (TEXT_PROMPT, f"First I try\n\n{DRAFT}\nNo.</think>\n\n{FULL}", FULL),
     "longer thinking than is read": (PROMPT, f"<think>\n{DRAFT * 2000}</think>\n```python\n{FULL}```\n", FULL),
@@ -215,7 +246,7 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
     "input at the top that the function does not need": (
         TEXT_PROMPT,
         "n = int(input())\n\ndef total(xs):\n    return 1\n\nprint(total(n))\n",
-        "def total(xs):\n    return 1\n",
+        "n = int(input())\ndef total(xs):\n    return 1\n",
     ),
     "a decorator that is cut": (TEXT_PROMPT, FULL + "\n@functools.lru", FULL),
     "a byte order mark": (TEXT_PROMPT, "\ufeff" + FULL, FULL),
@@ -224,11 +255,16 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
+def without_imports(program: str) -> str:
+    """Leave out the prompts' own imports, which most programs start with."""
+    return program.replace("from typing import List\n", "").replace("import math\n", "")
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden(name: str) -> None:
     prompt, completion, program = GOLDEN[name]
     found = extract_program(prompt, "total", completion)
-    assert (found.verdict, found.program) == ("", program), found
+    assert (found.verdict, without_imports(found.program)) == ("", without_imports(program)), found
     ast.parse(found.program)
 
 
@@ -248,7 +284,6 @@ def test_golden(name: str) -> None:
         ("<think>\nPerhaps\n\n" + FULL + "\nor", "no_entry_point", "nothing defines total"),
         ('{"code": "def total(xs): return 1"}', "no_entry_point", "nothing defines total"),
         (">>> " + FULL, "syntax_error", "invalid syntax, line 1"),
-        ("> ```python\n> def total(xs): return 1\n> ```", "syntax_error", "invalid syntax, line 1"),
         (
             "    return 1 if xs[0] &gt; 0 else 2\n",
             "syntax_error",
@@ -271,9 +306,100 @@ def test_text_without_a_program(completion: str, verdict: str, reason: str) -> N
     assert (found.program, found.verdict, found.reason) == ("", verdict, reason)
 
 
-def test_requested_names_besides_the_entry_point_are_kept() -> None:
-    text = "class Node:\n    pass\n\n\nclass Other:\n    pass\n\n\n" + FULL
-    assert extract_program(TEXT_PROMPT, "total", text, ["Node"]).program == f"class Node:\n    pass\n{FULL}"
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "TABLE = []\n\ndef fill():\n    TABLE.append(1)\n\nfill()\n" + FULL,
+        "OPS = {}\n\ndef register(f):\n    OPS[f.__name__] = f\n    return f\n\n@register\ndef plus(a, b):\n    return a\n"
+        + FULL,
+        "class A:\n    pass\n\nsetattr(A, 'x', 1)\n" + FULL,
+        "from sys import setrecursionlimit\nsetrecursionlimit(10**5)\n" + FULL,
+        "globals()['total'] = lambda xs: sum(xs)\n",
+        "exec('def total(xs): return sum(xs)')\n",
+    ],
+)
+def test_a_module_that_parses_runs_whole(completion: str) -> None:
+    program = extract_program("Write total.", "total", completion).program
+    assert ast.dump(ast.parse(program)) == ast.dump(ast.parse(completion))
+
+
+def test_uses_of_the_function_are_left_out() -> None:
+    text = (
+        FULL + "assert total([]) == 1\nprint(total([2]))\nif __name__ == '__main__':\n    print(total([]))\n"
+    )
+    assert extract_program("Write total.", "total", text).program == FULL
+
+
+def test_the_first_fence_counts_where_that_is_asked_for() -> None:
+    text = f"```python\n{FULL}```\nor\n```python\n{DRAFT}```\n"
+    assert extract_program("Write total.", "total", text, fence="first").program == FULL
+    assert extract_program("Write total.", "total", text).program == DRAFT
+
+
+CALL = f"Let me try:\n```python\n{DRAFT}```\nNo.\n"  # thoughts with a draft
+ANSWER = f"So:\n```python\n{FULL}```\n"
+
+
+@pytest.mark.parametrize(("opener", "closer"), THOUGHTS)
+def test_thinking_is_no_answer(opener: str, closer: str) -> None:
+    assert extract_program(PROMPT, "total", f"{opener}\n{CALL}{closer}\n{ANSWER}").program.endswith(FULL)
+    assert extract_program(PROMPT, "total", f"{opener}\n{CALL}").verdict == "no_entry_point"
+    assert extract_program(
+        PROMPT, "total", f"{opener.upper()}\n{CALL}{closer.upper()}\n{ANSWER}"
+    ).program.endswith(FULL)
+    if not opener.startswith("analysis"):  # a word that a prompt may hold
+        assert opened_thinking(f"<|user|>x<|assistant|>{opener}\n") == opener
+        assert opened_thinking(f"<|assistant|>{opener}\n\n{closer}\n\n") == ""
+        assert extract_program(PROMPT, "total", f"{CALL}{closer}\n{ANSWER}").program.endswith(FULL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```python\nTAG = '</think>'\n{FULL}```\n",
+        f'TAG = """\n</think>\n"""\n{FULL}',
+        f"# </think> ends it\nTAG = 1\n{FULL}",
+        f"TAG = 1\n{FULL}\n</think>\n",
+        f"TAG = 1\n{FULL}<think>\nIs it right?",
+        f"TAG = 1\n{FULL}\n<think>\n{DRAFT}</think>\n",
+        f"TAGS = ['<think>', '</think>']\nTAG = 1\n{FULL}",
+    ],
+)
+def test_a_thinking_tag_in_or_after_the_code_loses_nothing(text: str) -> None:
+    program = extract_program("Write total.", "total", text).program
+    assert "TAG =" in program
+    assert program.endswith(FULL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FULL.rstrip() + "<eos>",
+        FULL.rstrip() + "<eos><pad><pad>",
+        "<s> " + FULL,
+        "<|python_tag|>" + FULL + "<|eom_id|>",
+        "<|im_start|>assistant\n" + FULL + "<|im_end|>\n<|im_start|>user\nThanks",
+        "<bos>" + FULL + "<end_of_turn>\n",
+        FULL + "<|fim_middle|>x",
+        "<answer>" + FULL + "</answer>",
+        "Sure.\n<solution>\n" + FULL + "</solution>\nDone.",
+        f"<answer>\n```python\n{FULL}```\n</answer>",
+        "[PYTHON]\n" + FULL + "[/PYTHON]",
+        FULL.rstrip() + "[/INST]",
+        f"> ```python\n> {FULL.rstrip().replace(chr(10), chr(10) + '> ')}\n> ```\n",
+        f"```Python\n{FULL}```",
+        f'"```python\n{FULL}```"',
+        f"{'I wonder. ' * 7_000}\n```python\n{FULL}```\n",
+        f"{'I wonder. ' * 7_000}\n\n{FULL}",
+    ],
+)
+def test_marks_around_an_answer(text: str) -> None:
+    assert extract_program("Write total.", "total", text).program == FULL
+
+
+def test_a_fence_on_one_line() -> None:
+    text = "Use ```def total(xs): return sum(xs)``` here, or ```python def other(): pass```."
+    assert extract_program(PROMPT, "total", text).program.endswith("def total(xs): return sum(xs)\n")
 
 
 BOMBS = {

@@ -1,5 +1,6 @@
 """The forked process once it is confined: load a program and answer calls of its entry point."""
 
+import _ast
 import json
 import os
 import random
@@ -10,6 +11,10 @@ from typing import Any
 from stages.judge.sandbox import values
 
 READ_BYTES = 1 << 16
+SOURCE_NAME = "<solution>"
+DEFINITIONS = frozenset(
+    ("Import", "ImportFrom", "FunctionDef", "AsyncFunctionDef", "ClassDef", "Assign", "AnnAssign", "Try")
+)
 REPLY_BATCH_BYTES = 1 << 20  # of values in one message, unless a single value is longer
 
 
@@ -73,23 +78,53 @@ def run_candidate(stream: int) -> None:
 def load_program(stream: int, job: dict[str, Any]) -> Any:
     module = types.ModuleType("solution")  # in sys.modules, where dataclasses look up their module
     sys.modules["solution"] = module
-    stage = "syntax"
+    names = module.__dict__
+    stage, dropped = "syntax", ""
     try:
-        code = compile(values.decode_value(job["program"]), "<solution>", "exec", dont_inherit=True)
+        source = values.decode_value(job["program"])
+        compile(source, SOURCE_NAME, "exec", dont_inherit=True)
         stage = "load"
-        exec(code, module.__dict__)
-        function = module.__dict__.get(job["entry_point"])
+        dropped = run_module(source, names, job.get("definitions", False))
+        function = names.get(job["entry_point"])
         if job.get("test") is not None:
             stage = "test"
-            exec(compile(job["test"], "<test>", "exec", dont_inherit=True), module.__dict__)
-            check = module.__dict__["check"]
-            module.__dict__[job["entry_point"]] = function
+            exec(compile(job["test"], "<test>", "exec", dont_inherit=True), names)
+            check = names["check"]
+            names[job["entry_point"]] = function
             check(function)
     except BaseException as error:
-        send_message(stream, {"stage": stage, "error": describe_error(error)})
+        send_message(stream, {"stage": stage, "error": describe_error(error), "dropped": dropped})
         return None
-    send_message(stream, {"stage": "ready" if callable(function) else "entry"})
+    send_message(stream, {"stage": "ready" if callable(function) else "entry", "dropped": dropped})
     return function if callable(function) else None
+
+
+def run_module(source: str, names: dict[str, Any], definitions: bool) -> str:
+    """Run a module whole, but for statements that fail; return the first failure.
+
+    Args:
+        source: of the module.
+        names: its namespace.
+        definitions: run only statements that define something.
+    """
+    tree: Any = compile(source, SOURCE_NAME, "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
+    body = [node for node in tree.body if not definitions or type(node).__name__ in DEFINITIONS]
+    future = [node for node in body if getattr(node, "module", "") == "__future__"]
+    first = ""
+    while body:
+        tree.body = body
+        try:
+            exec(compile(tree, SOURCE_NAME, "exec", dont_inherit=True), names)
+            break
+        except (Exception, SystemExit) as error:
+            trace = error.__traceback__
+            while trace and trace.tb_frame.f_globals is not names:
+                trace = trace.tb_next
+            if trace is None:
+                raise
+            first = first or ": ".join(filter(None, describe_error(error)[::2]))
+            body = future + [node for node in body if node.lineno > trace.tb_lineno]
+    return first
 
 
 def answer_call(stream: int, function: Any, call: dict[str, Any]) -> None:
