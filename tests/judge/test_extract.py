@@ -6,7 +6,8 @@ import time
 import pytest
 
 from stages.judge.extract.program import MAX_COMPLETION_CHARACTERS, extract_program
-from stages.judge.extract.thinking import opened_thinking
+from stages.judge.extract.thinking import opened_by
+from tests.judge.test_thinking import THOUGHTS
 
 PROMPT = 'from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    """The sum."""\n'
 HEAD = 'def total(xs: List[int]) -> int:\n    """The sum."""\n'
@@ -17,25 +18,6 @@ TEXT_PROMPT = '"""Write a function total that sums a list.\nassert total([1]) ==
 BODY = "    return sum(xs)\n"
 FULL = "def total(xs):\n    return sum(xs)\n"
 DRAFT = "def total(xs):\n    return 0\n"
-
-# Openers and closers of chat templates, and of vLLM's reasoning parsers
-THOUGHTS = [
-    *(
-        (f"<{name}>", f"</{name}>")
-        for name in ("think", "thinking", "thought", "reasoning", "seed:think", "Thought")
-    ),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|inner_prefix|>", "<|inner_suffix|>"),
-    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
-    ("<|channel|>commentary to=x <|constrain|>json<|message|>", "<|channel|>final<|message|>"),
-    ("<|channel>thought", "<channel|>"),
-    ("<unused94>thought", "<unused95>"),
-    ("Here is my thought process:", "Here is my response:"),
-    ("analysis", "assistantfinal"),
-]
 
 # name: prompt, completion, program
 GOLDEN: dict[str, tuple[str, str, str]] = {
@@ -347,9 +329,9 @@ def test_thinking_is_no_answer(opener: str, closer: str) -> None:
     assert extract_program(
         PROMPT, "total", f"{opener.upper()}\n{CALL}{closer.upper()}\n{ANSWER}"
     ).program.endswith(FULL)
-    if not opener.startswith("analysis"):  # a word that a prompt may hold
-        assert opened_thinking(f"<|user|>x<|assistant|>{opener}\n") == opener
-        assert opened_thinking(f"<|assistant|>{opener}\n\n{closer}\n\n") == ""
+    if not opener.startswith("analysisWe"):  # a word that a prompt may hold
+        assert opened_by(f"<|user|>x<|assistant|>{opener}\n")[0] == opener
+        assert opened_by(f"<|assistant|>{opener}\n\n{closer}\n\n") == ("", "")
         assert extract_program(PROMPT, "total", f"{CALL}{closer}\n{ANSWER}").program.endswith(FULL)
 
 

@@ -2,10 +2,29 @@
 
 import pytest
 
-from stages.judge.extract.thinking import THINKING, answer_start, open_thinking
+from stages.judge.extract.thinking import answer_start, open_thinking
+
+# Openers and closers of chat templates, and of vLLM's reasoning parsers
+THOUGHTS = [
+    *(
+        (f"<{name}>", f"</{name}>")
+        for name in ("think", "thinking", "thought", "reasoning", "seed:think", "Thought")
+    ),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<|channel|>commentary to=x <|constrain|>json<|message|>", "<|channel|>final<|message|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<unused94>thought", "<unused95>"),
+    ("Here is my thought process:", "Here is my response:"),
+    ("analysisWe", "assistantfinal"),
+]
 
 
-@pytest.mark.parametrize(("opener", "closer"), THINKING)
+@pytest.mark.parametrize(("opener", "closer"), THOUGHTS)
 def test_the_answer_starts_after_the_thinking(opener: str, closer: str) -> None:
     draft = "\nMaybe:\n```python\ndef f(): pass\n```\n"
     text = f" \n{opener}{draft}{closer}\nanswer"
@@ -29,7 +48,7 @@ def test_marks_within_the_answer_are_the_answers() -> None:
 
 def test_only_a_prompt_that_ends_in_an_opener_has_opened_thinking() -> None:
     assert open_thinking("<|im_start|>assistant\n<think>\n") == "</think>"
-    assert open_thinking("<|assistant|>\n<THINKING>") == "</thinking>"
+    assert open_thinking("<|assistant|>\n<THINKING>").casefold() == "</thinking>"
     assert open_thinking("Think in <think> tags.<|im_end|>\n<|im_start|>assistant\n") == ""
     assert open_thinking("<think>\n\n</think>\n\n") == ""
     assert open_thinking("<|turn>model\n<|channel>thought\n<channel|>") == ""
