@@ -53,6 +53,8 @@ def parse_problem(row: Any, place: str) -> Problem:
     """Return a row as a Problem, without the fields that a Problem does not have."""
     if not isinstance(row, dict):
         raise UserError(f"{place}: not a JSON object")
+    if isinstance(row.get("task_id"), int):
+        row = {**row, "task_id": str(row["task_id"])}
     known = {f.name: row.get(f.name, f.default) for f in fields(Problem)}
     for name, value in known.items():
         expected, kinds = ("a number", int | float) if name == "atol" else ("text", str)

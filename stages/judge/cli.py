@@ -66,15 +66,18 @@ def load_problems(name: str, sections: dict[str, Any]) -> list[Problem]:
 def read_samples(path: Path, problems: list[Problem]) -> list[tuple[dict[str, Any], str, str]]:
     """Return sample lines, each with the problem's task_id and the text to judge.
 
-    A task_id may differ from the problem's in case: evalplus writes Mbpp/2 for what others call MBPP/2.
+    A task_id may differ from the problem's in case (evalplus writes Mbpp/2 for MBPP/2), or be its number. A
+    solution counts before a completion, as in evalplus.
 
     Raises:
         UserError: a line has no known task_id or no text; names the line.
     """
-    known = {p.task_id.casefold(): p.task_id for p in problems} | {p.task_id: p.task_id for p in problems}
+    ids = [problem.task_id for problem in problems]
+    known = {one.rpartition("/")[2]: one for one in ids} | {one.casefold(): one for one in ids}
+    known |= {one: one for one in ids}
     samples = []
     for number, row in enumerate(read_jsonl(path), 1):
-        texts = [row.get("completion"), row.get("solution")] if isinstance(row, dict) else []
+        texts = [row.get("solution"), row.get("completion")] if isinstance(row, dict) else []
         text = next((text for text in texts if isinstance(text, str)), None)
         if text is None:
             raise UserError(f"{path}, sample {number}: has neither a completion nor a solution")

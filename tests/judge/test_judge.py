@@ -65,6 +65,17 @@ def problem(test: str, name: str = "solve", prompt: str = "") -> Problem:
         ("passed", "", "    return sum(numbers)"),
         ("wrong_answer", "an assertion after call 1", "    return 7"),
         ("wrong_answer", "the test raised TypeError on the answer to call 1", "    return Big"),
+        ("passed", "", "    return sum(numbers)\n\nn = int(input())"),
+        (
+            "passed",
+            "EOFError: EOF when reading a line (while loading)",
+            "    return sum(numbers)\n\nn = int(input())",
+        ),
+        (
+            "passed",
+            "run without its top level: more than 0.3 s",
+            "    return sum(numbers)\n\nwhile True:\n    pass",
+        ),
         ("exception", "ZeroDivisionError: division by zero", "    return 1 / 0"),
         ("exception", "Odd: text", "    class Odd(Exception):\n        pass\n    raise Odd('text')"),
         ("exception", "NameError: name 'missing' is not defined", "    return missing"),
@@ -123,6 +134,28 @@ def test_verdict_and_reason(judge_c: JudgeProcess, word: str, reason: str, compl
             "n = 0\ndef solve():\n    global n\n    n += 1\n    return n",
             "passed",
         ),
+        # what Python calls equal is equal: numbers, wrappers, views; an iterator is read once
+        ("    assert abs(candidate(1, 3) - 1 / 3) < 1e-9", "from fractions import Fraction as solve", "passed"),
+        ("    assert candidate('2') == 2", "from decimal import Decimal as solve", "passed"),
+        ("    assert candidate({'a': 1}) == {'a': 1}", "from types import MappingProxyType as solve", "passed"),
+        ("    assert candidate({'a': 1}) == {'a': 1}", "from collections import ChainMap as solve", "passed"),
+        ("    assert candidate({'a': 1}) == {'a': 1}", "from collections import UserDict as solve", "passed"),
+        ("    assert candidate([1, [2]]) == [1, [2]]", "from collections import UserList as solve", "passed"),
+        ("    assert candidate('ab') == 'ab'", "from collections import UserString as solve", "passed"),
+        ("    assert candidate({'a': 1}) == {'a'}", "def solve(d):\n    return d.keys()", "passed"),
+        ("    assert candidate({'a': 1}) == ['a']", "def solve(d):\n    return d.keys()", "wrong_answer"),
+        ("    assert candidate({'a': 1}) == {('a', 1)}", "def solve(d):\n    return d.items()", "passed"),
+        ("    assert tuple(candidate([1, 2])) == (1, 2)", "from itertools import chain as solve", "passed"),
+        ("    assert tuple(candidate('ab')) == ('a', 'b')", "def solve(x):\n    return iter(x)", "passed"),
+        ("    assert tuple(candidate([1])) == (1,)", "import array\ndef solve(x):\n    return array.array('q', x)", "passed"),
+        ("    assert candidate([1, 2])[1] == 2 and len(candidate([1])) == 1", "from collections import deque as solve", "passed"),
+        ("    assert candidate(b'ab') == b'ab'", "def solve(x):\n    return memoryview(x)", "passed"),
+        ("    assert candidate(3) == range(3)", "def solve(n):\n    return range(n)", "passed"),
+        ("    assert candidate(1) == 1", "class A:\n    def __eq__(self, other):\n        return True\ndef solve(x):\n    return A()", "unsupported_value"),
+        ("    assert candidate(1) == 1", "from fractions import Fraction\nclass A(Fraction):\n    def __eq__(self, other):\n        return True\ndef solve(x):\n    return A(2)", "wrong_answer"),
+        ("    assert candidate(1) == {}", "class A(__import__('collections').UserDict):\n    def __eq__(self, other):\n        return True\ndef solve(x):\n    return A(a=1)", "wrong_answer"),
+        ("    assert candidate(1) == 1", "from decimal import Decimal\ndef solve(x):\n    return Decimal('1e9999')", "wrong_answer"),
+        ("    assert candidate(1) == 1", "from decimal import Decimal\ndef solve(x):\n    return Decimal('1e999999')", "unsupported_value"),
         # subclasses arrive as their base type; a bool stays a bool, though it equals an int as in Python
         (
             "    assert candidate() == {'a': 2}",
@@ -301,7 +334,7 @@ def test_values_without_a_literal() -> None:
 
 @pytest.mark.parametrize(
     "form",
-    [["x"], [], [1], {"a": 1}, ["i", "zz"], ["i", 5], ["f"], ["d", [1]], ["d", [["l"], 1]], ["s", ["l"]], ["u", "ff"], 1.5],
+    [["x"], [], [1], {"a": 1}, ["i", "zz"], ["i", 5], ["f"], ["d", [1]], ["d", [["l"], 1]], ["s", ["l"]], ["u", "ff"], 1.5, ["q", "1", "0"], ["q", "f" * 20_000, "1"], ["D", "1e999999"], ["D", "x"], ["r", 0, 10**9, 1], ["a", "q", "x"], ["k", ["l"]]],
 )  # fmt: skip
 def test_a_form_that_no_encoder_writes_is_refused(form: Any) -> None:
     with pytest.raises(values.Malformed):
