@@ -45,7 +45,7 @@ def open_judge_pool(settings: JudgeSettings) -> Pool:
     Raises:
         UserError: the level is C, and `evaluate.allow_weak_sandbox` is not set.
     """
-    isolation = detect(settings.isolation)
+    isolation = detect(settings.isolation, packages=settings.packages)
     if isolation.level == "C" and not settings.allow_weak_sandbox:
         raise UserError(
             "only resource limits are available here: generated code could read files, use the network and start "

@@ -6,7 +6,7 @@ WEAK_PREFIX = "weak: "  # starts the reason where the test ran in the sandbox, b
 
 VERDICTS = (
     *("passed", "wrong_answer", "exception", "syntax_error", "no_entry_point", "cpu_timeout", "wall_timeout"),
-    *("out_of_memory", "signal", "reply_too_large", "unsupported_value", "harness_error"),
+    *("out_of_memory", "signal", "reply_too_large", "unsupported_value", "unsupported", "harness_error"),
 )
 
 

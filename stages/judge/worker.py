@@ -10,6 +10,7 @@ its answers were compared, and for no other.
 import gc
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -34,6 +35,9 @@ from stages.judge.stub import (
 from stages.judge.verdict import WEAK_PREFIX, Verdict
 
 WORKER_MEMORY_BYTES = 4 << 30
+THREADS = re.compile("thread|concurrent|asyncio|executor", re.IGNORECASE)  # else none may be started
+# What the sandbox refuses that is no fault of a program; not more threads than supervisor.MAX_THREADS
+REFUSALS = re.compile("can't start new thread|ZoneInfoNotFoundError|No usable temporary directory found")
 ENDS_LOADING = ("cpu_timeout", "wall_timeout", "signal", "exception")
 
 
@@ -132,7 +136,8 @@ class SampleJudge:
         self.sandbox = self.sandbox or Sandbox(self.isolation)
         self.loaded = False
         started = time.perf_counter()
-        with self.sandbox.run(self.limits) as candidate:
+        threads = THREADS.search(str(job["program"])) is not None
+        with self.sandbox.run(self.limits, threads) as candidate:
             word, reason = self.examine(candidate, {**job, "entry_point": problem.entry_point}, check)
         wall = time.perf_counter() - started
         end = candidate.end
@@ -228,6 +233,8 @@ def final_verdict(word: str, reason: str, end: dict[str, Any], limits: Limits) -
         return "cpu_timeout", f"more than {limits.cpu_seconds:g} s of CPU time"
     if end["killed"] == "wall":
         return "wall_timeout", f"more than {limits.wall_seconds:g} s"
+    if word == "exception" and REFUSALS.search(reason) and not end["threads_refused"]:
+        return "unsupported", f"the sandbox has no such thing: {reason}"
     if word:
         return word, reason
     number = end["status"] & 0x7F

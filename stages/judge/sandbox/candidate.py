@@ -66,6 +66,7 @@ def run_candidate(stream: int) -> None:
     try:
         job = receive_message(stream)
         random.seed(job["seed"])
+        adapt_library(str(job["program"]))
         function = load_program(stream, job)
         if function is not None:
             while True:
@@ -73,6 +74,37 @@ def run_candidate(stream: int) -> None:
                 (answer_batch if "batch" in call else answer_call)(stream, function, call)
     except StreamClosed:
         return
+
+
+def adapt_library(program: str) -> None:
+    """Have asyncio and thread pools use a pipe and plain locks, where they would use sockets and shared memory."""
+    if "asyncio" in program:
+        from asyncio import selector_events
+
+        selector_events.BaseSelectorEventLoop._make_self_pipe = make_self_pipe  # type: ignore[attr-defined]
+    if "multiprocessing" in program:
+        import threading
+        from multiprocessing import context
+
+        context.BaseContext.Lock = lambda self: threading.Lock()  # type: ignore[method-assign,assignment,return-value]
+
+
+class PipeEnd:
+    """An end of a pipe with what asyncio asks of a socket."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.fileno = lambda: descriptor
+        self.close = lambda: os.close(descriptor)
+        self.send = lambda data: os.write(descriptor, data)
+        self.recv = lambda size: os.read(descriptor, size)
+
+
+def make_self_pipe(loop: Any) -> None:
+    """Stand in for asyncio's method of this name (Python 3.11 to 3.14)."""
+    loop._ssock, loop._csock = map(PipeEnd, os.pipe())
+    loop._internal_fds += 1
+    loop._add_reader(loop._ssock.fileno(), loop._read_from_self)
 
 
 def load_program(stream: int, job: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.judge.sandbox import values
+from stages.judge.sandbox import kernel, values
 
 SANDBOX_FOLDER = Path(__file__).resolve().parent
 REPOSITORY_ROOT = SANDBOX_FOLDER.parents[2]
@@ -65,6 +65,10 @@ class Isolation:
     python: str = ""
     # Folders and files that the interpreter reads
     libraries: list[str] = field(default_factory=list)
+    # Level A: other files and folders that can be read, each with its place in the sandbox
+    mounts: list[list[str]] = field(default_factory=list)
+    # Folders of installed packages, for the import path
+    packages: list[str] = field(default_factory=list)
     # Level A: folders inside `libraries` that appear empty
     hidden: list[str] = field(default_factory=list)
     # Level B: folders that can be listed but not read
@@ -128,8 +132,8 @@ class Sandbox:
             self.stderr.close()
 
     @contextmanager
-    def run(self, limits: Limits) -> Iterator["Candidate"]:
-        """Fork a candidate; after the block it is dead, and `candidate.end` says how it ended."""
+    def run(self, limits: Limits, threads: bool = False) -> Iterator["Candidate"]:
+        """Fork a candidate, which may start threads; after the block it is dead, and its `end` says how it ended."""
         ours, theirs = socket.socketpair()
         self.jobs += 1
         job = {
@@ -137,7 +141,8 @@ class Sandbox:
             "cpu_seconds": limits.cpu_seconds,
             "wall_seconds": limits.wall_seconds,
             "memory_bytes": limits.memory_bytes,
-            "poll_seconds": 0.05 if self.isolation.level == "C" else 1.0,
+            "threads": threads,
+            "poll_seconds": 0.05 if threads or self.isolation.level == "C" else 1.0,
         }
         candidate = Candidate(ours)
         with ours:
@@ -219,7 +224,8 @@ def supervisor_command(isolation: Isolation, control: int) -> list[str]:
     config = {
         "level": isolation.level,
         "landlock": isolation.landlock,
-        "readable": isolation.libraries,
+        "readable": [*isolation.libraries, *(place for _, place in isolation.mounts)],
+        "packages": isolation.packages,
         "listed": isolation.listed,
         "user": isolation.user,
         # Parent of the candidates' folders
@@ -230,13 +236,14 @@ def supervisor_command(isolation: Isolation, control: int) -> list[str]:
     python = [isolation.python, *PYTHON_FLAGS, script, root, str(control), json.dumps(config)]
     if isolation.level != "A":
         return python
-    binds = [word for path in isolation.libraries for word in ("--ro-bind", path, path)]
+    pairs = [*([path, path] for path in isolation.libraries), *isolation.mounts]
+    binds = [word for pair in pairs for word in ("--ro-bind", *pair)]
     empty = [word for path in isolation.hidden for word in ("--tmpfs", path, "--remount-ro", path)]
     return [
         *(isolation.bwrap, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"),
         *("--hostname", "sandbox", "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--clearenv", "--setenv", "PYTHONHASHSEED", "0"),
-        *(*binds, *empty),
+        *(*binds, *empty, "--dev-bind", kernel.NULL_DEVICE, kernel.NULL_DEVICE),
         *(
             word
             for name in MOUNTED_FILES

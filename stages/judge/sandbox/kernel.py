@@ -7,6 +7,7 @@ is allowed: a system call that a later kernel adds is refused until it is listed
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -19,17 +20,17 @@ CLONE3 = 435
 
 # name: x86_64, aarch64 (None: that architecture has no such call). No fork, exec, socket, ptrace, prctl,
 # chmod, link, mount, memfd, io_uring, keyctl, bpf, shared memory, and no signal to others; no utimensat,
-# which Landlock lets through, and no truncate, which its first two versions do.
+# which Landlock lets through; no lock on a file and no mincore, by which candidates could talk.
 ALLOWED: dict[str, tuple[int | None, int | None]] = {
-    "read": (0, 63), "write": (1, 64), "open": (2, None), "close": (3, 57), "stat": (4, None),
+    "read": (0, 63), "write": (1, 64), "close": (3, 57), "stat": (4, None),
     "fstat": (5, 80), "lstat": (6, None), "poll": (7, None), "lseek": (8, 62), "mmap": (9, 222),
     "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214), "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "pread64": (17, 67), "pwrite64": (18, 68),
     "readv": (19, 65), "writev": (20, 66), "access": (21, None), "pipe": (22, None), "select": (23, None),
-    "sched_yield": (24, 124), "mremap": (25, 216), "msync": (26, 227), "mincore": (27, 232),
+    "sched_yield": (24, 124), "mremap": (25, 216), "msync": (26, 227),
     "madvise": (28, 233), "dup": (32, 23), "dup2": (33, None), "pause": (34, None), "nanosleep": (35, 101),
     "getitimer": (36, 102), "alarm": (37, None), "setitimer": (38, 103), "getpid": (39, 172),
-    "exit": (60, 93), "uname": (63, 160), "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83),
+    "exit": (60, 93), "uname": (63, 160), "fsync": (74, 82), "fdatasync": (75, 83),
     "ftruncate": (77, 46), "getdents": (78, None), "getcwd": (79, 17),
     "chdir": (80, 49), "fchdir": (81, 50), "rename": (82, None), "mkdir": (83, None), "rmdir": (84, None),
     "creat": (85, None), "unlink": (87, None), "readlink": (89, None), "umask": (95, 166),
@@ -43,7 +44,7 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "time": (201, None), "futex": (202, 98), "sched_getaffinity": (204, 123), "getdents64": (217, 61),
     "set_tid_address": (218, 96), "restart_syscall": (219, 128), "fadvise64": (221, 223),
     "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115),
-    "exit_group": (231, 94), "openat": (257, 56), "mkdirat": (258, 34), "newfstatat": (262, 79),
+    "exit_group": (231, 94), "mkdirat": (258, 34), "newfstatat": (262, 79),
     "unlinkat": (263, 35), "renameat": (264, 38), "readlinkat": (267, 78), "faccessat": (269, 48),
     "pselect6": (270, 72), "ppoll": (271, 73), "set_robust_list": (273, 99),
     "fallocate": (285, 47), "dup3": (292, 24), "pipe2": (293, 59), "preadv": (295, 69),
@@ -58,12 +59,18 @@ CONDITIONAL: dict[str, tuple[tuple[int, int], int, tuple[int, ...] | str]] = {
     "tgkill": ((234, 131), 0, "self"),
     "prlimit64": ((302, 261), 0, "self"),
     "ioctl": ((16, 29), 1, (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)),  # TCGETS FIONREAD FIONBIO FIONCLEX FIOCLEX
-    "fcntl": ((72, 25), 1, (0, 1, 2, 3, 4, 5, 6, 7, 1030)),  # no owner, signal, lease, pipe size or seal
+    "fcntl": ((72, 25), 1, (0, 1, 2, 3, 4, 1030)),  # no lock, owner, signal, lease, pipe size or seal
 }  # fmt: skip
+OPENS = (((2, None), 1), ((257, 56), 2))  # open, openat: numbers, and the argument that holds the flags
+CLONE = (56, 220)
+# Of a thread in glibc and in musl: it shares all with the process, so no other kind of clone passes
+THREAD_FLAGS = (0x3D0F00, 0x7D0F00)
 
 UNKNOWN_PID = 0x7FFFFFFF  # placeholder in the filter's template; no process has it
-LOAD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
-ALLOW, FAIL, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+LOAD, AND, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+ALLOW, ASK, FAIL, KILL = 0x7FFF0000, 0x7FC00000, 0x00050000, 0x80000000
+SECCOMP = {"x86_64": 317, "aarch64": 277}
+NOTIFY_RECEIVE, NOTIFY_SEND = 0xC0502100, 0xC0182101
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG = (
     38,
     22,
@@ -72,7 +79,9 @@ PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR
     1,
 )
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-READ_FILE, READ_DIR = 1 << 2, 1 << 3  # rights of Landlock; EXECUTE is given nowhere
+# Rights of Landlock; EXECUTE is given nowhere
+WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
+NULL_DEVICE = "/dev/null"
 
 
 class KernelRefused(OSError):
@@ -155,7 +164,7 @@ def landlock_ruleset(
 ) -> int:
     """Return a ruleset's descriptor: read below `readable`, write below `writable`, list below `listed`.
 
-    All other files, TCP, and signals to processes outside are refused.
+    /dev/null can be read and written. All other files, TCP, and signals to processes outside are refused.
 
     Raises:
         KernelRefused: the kernel has no Landlock.
@@ -168,7 +177,9 @@ def landlock_ruleset(
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     c = libc()
     ruleset = require_success(c.syscall(CREATE_RULESET, attribute[:size], size, 0), "landlock_create_ruleset")
-    for paths, access in ((readable, READ_FILE | READ_DIR), (writable, files), (listed, READ_DIR)):
+    device = files & (READ_FILE | WRITE_FILE | TRUNCATE)
+    rules = ((readable, READ_FILE | READ_DIR), (writable, files), (listed, READ_DIR), ([NULL_DEVICE], device))
+    for paths, access in rules:
         for path in paths:
             allow_beneath(c, ruleset, path, access)
     return ruleset
@@ -184,7 +195,7 @@ def allow_beneath(c: ctypes.CDLL, ruleset: int, path: str, access: int) -> None:
     with contextlib.suppress(FileNotFoundError, PermissionError):
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         if not os.path.isdir(path):
-            access &= READ_FILE
+            access &= READ_FILE | WRITE_FILE | TRUNCATE
         rule = struct.pack("=Qi", access, descriptor)
         require_success(c.syscall(ADD_RULE, ruleset, 1, rule, 0), f"landlock_add_rule {path}")
         os.close(descriptor)
@@ -197,8 +208,11 @@ def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> b
 REFUSE = instruction(RETURN, FAIL | errno.EPERM)
 
 
-def seccomp_program(machine: str, pid: int) -> bytes:
-    """Return the BPF filter for a machine (`os.uname().machine`) and the process that will run under it."""
+def seccomp_program(machine: str, pid: int, threads: bool = False) -> bytes:
+    """Return the BPF filter for a machine (`os.uname().machine`) and the process that will run under it.
+
+    Opening for reading with O_TRUNC is refused: it empties a file, and Landlock before version 3 lets it pass.
+    """
     column = list(ARCHITECTURES).index(machine)
     program = [
         instruction(LOAD, 4),
@@ -208,7 +222,14 @@ def seccomp_program(machine: str, pid: int) -> bytes:
         instruction(JUMP_EQUAL, CLONE3, 0, 1),
         instruction(RETURN, FAIL | errno.ENOSYS),  # the C library then tries clone, which is refused
     ]
-    for name, (both, argument, values) in CONDITIONAL.items():
+    for numbers_of, argument in OPENS:
+        if (number := numbers_of[column]) is not None:
+            flags = [instruction(LOAD, 16 + 8 * argument), instruction(AND, os.O_TRUNC | os.O_ACCMODE)]
+            refused = instruction(JUMP_EQUAL, os.O_TRUNC | os.O_RDONLY, 0, 1)
+            body = [*flags, refused, REFUSE, instruction(RETURN, ALLOW)]
+            program += [instruction(JUMP_EQUAL, number, 0, len(body)), *body]
+    conditional = {**CONDITIONAL, **({"clone": (CLONE, 0, THREAD_FLAGS)} if threads else {})}
+    for name, (both, argument, values) in conditional.items():
         if isinstance(values, str):
             values = (0, pid) if name == "prlimit64" else (pid,)
         tests = [
@@ -252,7 +273,7 @@ def allow_ranges(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     ]
 
 
-def seccomp_template() -> bytes:
+def seccomp_template(threads: bool = False) -> bytes:
     """Return the filter for this machine, with UNKNOWN_PID in place of a process's own id.
 
     Raises:
@@ -261,7 +282,7 @@ def seccomp_template() -> bytes:
     machine = os.uname().machine
     if machine not in ARCHITECTURES:
         raise KernelRefused(errno.ENOSYS, f"seccomp: no table for {machine}")
-    return seccomp_program(machine, UNKNOWN_PID)
+    return seccomp_program(machine, UNKNOWN_PID, threads)
 
 
 def for_process(template: bytes, pid: int) -> bytes:
@@ -279,3 +300,32 @@ def enter_seccomp(template: bytes) -> None:
     header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     no_new_privileges()
     require_success(libc().prctl(PR_SET_SECCOMP, 2, header, 0, 0), "seccomp")
+
+
+def ask_for_threads() -> int:
+    """Have every thread of this process wait for leave; return the descriptor that gives it.
+
+    The filter of `enter_seccomp`, installed after this one, refuses whatever is not a thread.
+
+    Raises:
+        KernelRefused: the kernel cannot (before Linux 5.5, or in a sandbox of its own).
+    """
+    machine = os.uname().machine
+    number = CLONE[list(ARCHITECTURES).index(machine)]
+    steps = (LOAD, 0, 0, 0), (JUMP_EQUAL, number, 0, 1), (RETURN, ASK, 0, 0), (RETURN, ALLOW, 0, 0)
+    program = b"".join(instruction(*step) for step in steps)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("=HxxxxxxQ", len(steps), ctypes.addressof(buffer))
+    no_new_privileges()
+    return require_success(libc().syscall(SECCOMP[machine], 1, 8, header), "seccomp listener")
+
+
+def answer_thread(listener: int, allow: bool) -> None:
+    """Let the thread that asks start, or fail with EAGAIN."""
+    request = bytearray(80)
+    with contextlib.suppress(OSError):  # it is gone
+        fcntl.ioctl(listener, NOTIFY_RECEIVE, request)
+        error, flags = (0, 1) if allow else (-errno.EAGAIN, 0)
+        fcntl.ioctl(
+            listener, NOTIFY_SEND, struct.pack("=QqiI", *struct.unpack_from("=Q", request), 0, error, flags)
+        )

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,17 +19,30 @@ from stages.judge.sandbox.host import Isolation, LevelUnavailable, Limits, Sandb
 
 ISOLATION_LEVELS = ("A", "B", "C")
 UNUSED_USER = 64_990
+PACKAGES_FOLDER, TRIAL_FILE = "/packages", "/trial"  # at level A
+TRIAL = """
+import os
+def add(a, b):
+    try:
+        if open({0!r}).read() != 'kept':
+            return 0
+        os.close(os.open({0!r}, os.O_RDONLY | os.O_TRUNC))
+    except OSError:
+        pass
+    return a + b
+"""
 
 
-def detect(wanted: str = "auto", bwrap: str | None = None) -> Isolation:
+def detect(wanted: str = "auto", bwrap: str | None = None, packages: Sequence[str] = ()) -> Isolation:
     """Return the highest level that runs a small program on this machine, or `wanted` if it does.
 
     Args:
         wanted: auto, A, B or C.
         bwrap: path of bubblewrap; None: search PATH.
+        packages: installed packages that a candidate may import, with what they require.
 
     Raises:
-        UserError: the level is not available; says why.
+        UserError: the level is not available, or a package is not installed; says why.
     """
     if sys.platform != "linux":
         raise UserError(
@@ -36,9 +51,8 @@ def detect(wanted: str = "auto", bwrap: str | None = None) -> Isolation:
     reasons: list[str] = []
     for level in ISOLATION_LEVELS if wanted == "auto" else (wanted,):
         try:
-            isolation = prepare_level(level, bwrap)
-            with Sandbox(isolation) as sandbox:
-                run_trial(sandbox)
+            isolation = with_packages(prepare_level(level, bwrap), packages)
+            run_trial(isolation)
             return replace(isolation, why="; ".join(reasons))
         except (LevelUnavailable, SandboxFailed) as error:
             reasons.append(f"level {level} is not available: {error}")
@@ -62,8 +76,10 @@ def prepare_level(level: str, bwrap: str | None = None) -> Isolation:
             "A", bwrap=path, python=python, libraries=libraries, hidden=hidden, landlock=version > 0
         )
     if level == "B":
-        if version < 1:
-            raise LevelUnavailable("the kernel has no Landlock")
+        if version < 3:
+            raise LevelUnavailable(
+                f"the kernel's Landlock has version {version}; from 3 on (Linux 6.2) it keeps files from being emptied"
+            )
         user = UNUSED_USER if os.getuid() == 0 and readable_by_others(python) else 0
         listed = [folder for folder in libraries if package_folders(folder)]
         entries = [str(path) for folder in listed for path in Path(folder).iterdir()]
@@ -81,15 +97,22 @@ def interpreter_files() -> tuple[str, list[str]]:
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     modules = [str(p) for folder in folders for p in Path(folder, "lib-dynload").glob("*.so")]
-    found = {"/etc/ld.so.cache", python, *folders}
-    try:
-        out = subprocess.run(["ldd", python, *modules], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        out = ""
-    words = [word for line in out.splitlines() if line.startswith(("\t", " ")) for word in line.split()]
-    shared = {word for word in words if word.startswith("/") and os.path.exists(word)}
-    found |= shared or {"/lib", "/lib64", "/usr/lib", "/usr/lib64"}
+    zones = (sysconfig.get_config_var("TZPATH") or "").split(":")
+    found = {"/etc/ld.so.cache", python, *folders, *zones}
+    found |= shared_libraries([python, *modules]) or {"/lib", "/lib64", "/usr/lib", "/usr/lib64"}
     return python, sorted(path for path in found if os.path.exists(path))
+
+
+def shared_libraries(files: Sequence[str]) -> set[str]:
+    """Return the shared libraries that programs and modules need; empty without `ldd`."""
+    if not files:
+        return set()
+    try:
+        out = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return set()
+    words = [word for line in out.splitlines() if line.startswith(("\t", " ")) for word in line.split()]
+    return {word for word in words if word.startswith("/") and os.path.exists(word)}
 
 
 def package_folders(folder: str) -> list[str]:
@@ -102,21 +125,80 @@ def readable_by_others(path: str) -> bool:
     return all(parent.stat().st_mode & 0o005 == 0o005 for parent in [Path(path), *Path(path).parents])
 
 
-def run_trial(sandbox: Sandbox) -> None:
-    """Run a program that adds one and one, so that a level counts only if the kernel accepts its filters.
+def with_packages(isolation: Isolation, names: Sequence[str]) -> Isolation:
+    """Return an isolation in which installed packages and what they require can be imported."""
+    if not names:
+        return isolation
+    folders, entries, shared = package_files(tuple(names))
+    libraries = sorted({*isolation.libraries, *shared})
+    if isolation.level == "A":
+        mounts = [[path, f"{PACKAGES_FOLDER}/{os.path.basename(path)}"] for path in entries]
+        return replace(isolation, libraries=libraries, mounts=mounts, packages=[PACKAGES_FOLDER])
+    user = isolation.user if all(map(readable_by_others, entries)) else 0
+    libraries = sorted({*libraries, *entries})
+    return replace(
+        isolation, libraries=libraries, packages=folders, listed=[*isolation.listed, *folders], user=user
+    )
+
+
+@cache
+def package_files(names: tuple[str, ...]) -> tuple[list[str], list[str], set[str]]:
+    """Return folders of packages, their files and folders in these, and the shared libraries they need.
 
     Raises:
-        LevelUnavailable: the answer is not 2.
+        UserError: a package is not installed.
     """
-    with sandbox.run(Limits(cpu_seconds=5.0)) as candidate:
-        program = "def add(a, b):\n    return a + b\n"
-        answer: Any = None
-        with contextlib.suppress(EOFError):
-            candidate.send({"program": program, "entry_point": "add", "seed": 0})
-            candidate.receive()
-            candidate.send(
-                {"id": 1, "arguments": values.encode_value((1, 1)), "keywords": values.encode_value({})}
-            )
-            answer = candidate.receive().get("value")
-    if answer != 2:
-        raise LevelUnavailable(candidate.end["trouble"] or "a program that adds one and one did not run")
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    waiting, entries = list(names), dict[str, set[str]]()
+    while waiting:
+        name = waiting.pop()
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            raise UserError(f"evaluate.packages: {name} is not installed. Install it, or remove it") from None
+        if name not in entries:
+            files = {Path(str(found.locate_file(file.parts[0]))) for file in found.files or [] if file.parts}
+            entries[name] = {
+                str(path) for path in files if path.name not in ("..", "__pycache__") and path.exists()
+            }
+            wanted = [Requirement(text) for text in found.requires or []]
+            waiting += [one.name for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})]
+    paths = sorted(set().union(*entries.values()))
+    modules = [str(module) for path in paths for module in Path(path).rglob("*.so*")]
+    own = {word for word in shared_libraries(modules) if not word.startswith(tuple(paths))}
+    return sorted({os.path.dirname(path) for path in paths}), paths, own
+
+
+def run_trial(isolation: Isolation) -> None:
+    """Run a program that adds one and one, so that a level counts only if the kernel accepts its filters.
+
+    It also tries to empty a file that it can read.
+
+    Raises:
+        LevelUnavailable: the answer is not 2, or the file is empty.
+    """
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"kept")
+        file.flush()
+        os.chmod(file.name, 0o644)
+        place = TRIAL_FILE if isolation.level == "A" else file.name
+        trial = replace(
+            isolation,
+            libraries=[*isolation.libraries, *([] if isolation.level == "A" else [file.name])],
+            mounts=[*isolation.mounts, *([[file.name, place]] if isolation.level == "A" else [])],
+        )
+        with Sandbox(trial) as sandbox, sandbox.run(Limits(cpu_seconds=5.0)) as candidate:
+            answer: Any = None
+            with contextlib.suppress(EOFError):
+                candidate.send({"program": TRIAL.format(place), "entry_point": "add", "seed": 0})
+                candidate.receive()
+                call = {"arguments": values.encode_value((1, 1)), "keywords": values.encode_value({})}
+                candidate.send({"id": 1, **call})
+                answer = candidate.receive().get("value")
+        if answer != 2:
+            raise LevelUnavailable(candidate.end["trouble"] or "a program that adds one and one did not run")
+        if isolation.level != "C" and os.stat(file.name).st_size != 4:
+            raise LevelUnavailable("a program can empty the files that it reads")

@@ -48,6 +48,7 @@ PRELOADED = (
     *("re", "string", "typing"),
 )
 MESSAGE_BYTES = 1 << 16
+MAX_THREADS = 1_000  # that one candidate may start, over its whole life
 
 
 class Confinement(NamedTuple):
@@ -57,6 +58,7 @@ class Confinement(NamedTuple):
     user: int
     ruleset: int  # descriptor of the Landlock ruleset; -1: none
     filter: bytes  # seccomp filter for any process; empty: none
+    threads: bytes  # the same for a process that may start threads
 
 
 def prepare_confinement(config: dict[str, Any]) -> Confinement:
@@ -72,6 +74,7 @@ def prepare_confinement(config: dict[str, Any]) -> Confinement:
         config["user"],
         kernel.landlock_ruleset(config["readable"], writable, config["listed"]) if config["landlock"] else -1,
         kernel.seccomp_template() if level != "C" else b"",
+        kernel.seccomp_template(threads=True) if level != "C" else b"",
     )
 
 
@@ -79,6 +82,8 @@ def main() -> None:
     config = json.loads(sys.argv[3])
     control = socket.socket(fileno=int(sys.argv[2]))
     os.environ.clear()
+    sys.path += config["packages"]
+    os.putenv("OPENBLAS_NUM_THREADS", "1")  # not seen by os.environ, which stays empty
     del sys.argv[1:]  # hide where the judge is
     for module in PRELOADED:
         __import__(module)
@@ -125,19 +130,20 @@ def run_job(
     control: socket.socket, stream: int, job: dict[str, Any], confinement: Confinement
 ) -> dict[str, Any]:
     """Run one candidate to its end; return how it ended, and whether it left files."""
-    trouble_read, trouble_write = os.pipe()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         try:
-            become_candidate(stream, trouble_write, job, confinement)
+            become_candidate(stream, theirs, job, confinement)
         finally:
             os._exit(1)
     os.close(stream)
-    os.close(trouble_write)
+    theirs.close()
     # Written before the program is read, so that a candidate cannot forge it
-    trouble = os.read(trouble_read, MESSAGE_BYTES).decode()
-    os.close(trouble_read)
-    killed = watch(control, pid, job)
+    message, listener, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 1)
+    trouble = message.decode().strip()
+    ours.close()
+    killed, refused = watch(control, pid, job, listener)
     _, status, usage = os.wait4(pid, 0)
     kill_leftovers()
     dirty = any(True for _ in os.scandir(".")) if confinement.level == "A" else False
@@ -149,30 +155,44 @@ def run_job(
         "dirty": dirty,
         "id": job["id"],
         "trouble": trouble,
+        "threads_refused": refused,
     }
 
 
-def become_candidate(stream: int, trouble_write: int, job: dict[str, Any], confinement: Confinement) -> None:
-    """In the forked process: close all descriptors but the stream, confine the process, run the program."""
+def become_candidate(
+    stream: int, report: socket.socket, job: dict[str, Any], confinement: Confinement
+) -> None:
+    """In the forked process: close all descriptors but the stream, confine the process, run the program.
+
+    `report` takes what went wrong, or the descriptor that gives leave to start threads.
+    """
     try:
-        for first, last in pairwise(sorted((2, stream, trouble_write, max(2, confinement.ruleset), 4096))):
+        kept = (2, stream, report.fileno(), max(2, confinement.ruleset), 4096)
+        for first, last in pairwise(sorted(kept)):
             os.closerange(first + 1, last)
         os.dup2(1, 2)  # the supervisor's stderr is a file, a candidate's is discarded
         os.setsid()
-        confine(job, confinement)
+        confine(job, confinement, report)
     except BaseException as error:
-        os.write(trouble_write, f"{type(error).__name__}: {error}".encode()[:1000])
+        report.send(f"{type(error).__name__}: {error}".encode()[:1000])
         return
-    os.close(trouble_write)
+    report.close()
     run_candidate(stream)
 
 
-def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
-    """Wait for the candidate's end or kill it; return why it was killed ("": it ended by itself)."""
+def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[int]) -> tuple[str, int]:
+    """Wait for the candidate's end or kill it, and give leave to its threads.
+
+    Returns:
+        Why it was killed ("": it ended by itself), and the number of threads that were refused.
+    """
     descriptor = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     poll.register(control, select.POLLIN)
+    for asking in listener:
+        poll.register(asking, select.POLLIN)
+    threads = 0
     clock = (~pid << 3) | 2  # the process's CPU clock, as in clock_getcpuclockid(3)
     deadline = time.monotonic() + job["wall_seconds"]
     killed = ""
@@ -187,15 +207,22 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any]) -> str:
             ready = dict(poll.poll(max(1, 1000 * min(cpu_left, wall_left, job["poll_seconds"]))))
             if descriptor in ready:
                 break
+            for asking in listener:
+                if ready.get(asking, 0) & select.POLLIN:
+                    threads += 1
+                    kernel.answer_thread(asking, threads <= MAX_THREADS)
+                elif asking in ready:  # hung up: the process is gone
+                    poll.unregister(asking)
             if control.fileno() in ready:
                 killed = "end" if control.recv(MESSAGE_BYTES) else "closed"
     except OSError:  # the process is gone, and its clock with it
         pass
     finally:
-        os.close(descriptor)
+        for one in (descriptor, *listener):
+            os.close(one)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    return killed
+    return killed, max(0, threads - MAX_THREADS)
 
 
 def kill_leftovers() -> None:
@@ -220,7 +247,7 @@ def child_processes() -> list[int]:
     return []
 
 
-def confine(job: dict[str, Any], confinement: Confinement) -> None:
+def confine(job: dict[str, Any], confinement: Confinement, report: socket.socket) -> None:
     """Drop, in this forked process, every right that a function does not need."""
     kernel.limit_resources(job["cpu_seconds"], job["memory_bytes"])
     if confinement.level == "C":
@@ -232,7 +259,16 @@ def confine(job: dict[str, Any], confinement: Confinement) -> None:
     if confinement.ruleset >= 0:
         kernel.enter_landlock(confinement.ruleset)
         os.close(confinement.ruleset)
-    kernel.enter_seccomp(confinement.filter)
+    allowed = job["threads"]
+    if allowed:
+        try:
+            listener = kernel.ask_for_threads()
+        except kernel.KernelRefused:
+            allowed = False
+        else:
+            socket.send_fds(report, [b" "], [listener])
+            os.close(listener)
+    kernel.enter_seccomp(confinement.threads if allowed else confinement.filter)
 
 
 if __name__ == "__main__":
