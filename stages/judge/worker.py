@@ -35,7 +35,9 @@ from stages.judge.stub import (
 from stages.judge.verdict import WEAK_PREFIX, Verdict
 
 WORKER_MEMORY_BYTES = 4 << 30
-THREADS = re.compile("thread|concurrent|asyncio|executor", re.IGNORECASE)  # else none may be started
+THREADS = re.compile(
+    "thread|concurrent|asyncio|executor|multiprocessing", re.IGNORECASE
+)  # else none may be started
 # What the sandbox refuses that is no fault of a program; not more threads than supervisor.MAX_THREADS
 REFUSALS = re.compile("can't start new thread|ZoneInfoNotFoundError|No usable temporary directory found")
 ENDS_LOADING = ("cpu_timeout", "wall_timeout", "signal", "exception")

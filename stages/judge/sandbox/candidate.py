@@ -10,6 +10,7 @@ from typing import Any
 
 from stages.judge.sandbox import values
 
+START_ATTEMPTS = 20
 READ_BYTES = 1 << 16
 SOURCE_NAME = "<solution>"
 DEFINITIONS = frozenset(
@@ -77,10 +78,30 @@ def run_candidate(stream: int) -> None:
 
 
 def adapt_library(program: str) -> None:
-    """Have asyncio and thread pools use a pipe and plain locks, where they would use sockets and shared memory."""
+    """Have asyncio and thread pools use a pipe and plain locks, where they would use sockets and shared memory.
+
+    A thread that cannot start waits for others to end: `join` returns before their stacks are given back.
+    """
+    if "thread" in program.lower() or "concurrent" in program:
+        import threading
+        import time
+
+        start = threading._start_new_thread  # type: ignore[attr-defined]
+
+        def start_patiently(*arguments: Any) -> Any:
+            for _ in range(START_ATTEMPTS):
+                try:
+                    return start(*arguments)
+                except RuntimeError:
+                    time.sleep(0.002)
+            return start(*arguments)
+
+        threading._start_new_thread = start_patiently  # type: ignore[attr-defined]
     if "asyncio" in program:
+        import selectors
         from asyncio import selector_events
 
+        selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc,assignment]
         selector_events.BaseSelectorEventLoop._make_self_pipe = make_self_pipe  # type: ignore[attr-defined]
     if "multiprocessing" in program:
         import threading

@@ -67,8 +67,10 @@ class Isolation:
     libraries: list[str] = field(default_factory=list)
     # Level A: other files and folders that can be read, each with its place in the sandbox
     mounts: list[list[str]] = field(default_factory=list)
-    # Folders of installed packages, for the import path
+    # Folders of installed packages
     packages: list[str] = field(default_factory=list)
+    # What may be imported from there
+    modules: list[str] = field(default_factory=list)
     # Level A: folders inside `libraries` that appear empty
     hidden: list[str] = field(default_factory=list)
     # Level B: folders that can be listed but not read
@@ -226,6 +228,7 @@ def supervisor_command(isolation: Isolation, control: int) -> list[str]:
         "landlock": isolation.landlock,
         "readable": [*isolation.libraries, *(place for _, place in isolation.mounts)],
         "packages": isolation.packages,
+        "modules": isolation.modules,
         "listed": isolation.listed,
         "user": isolation.user,
         # Parent of the candidates' folders

@@ -81,6 +81,7 @@ PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 # Rights of Landlock; EXECUTE is given nowhere
 WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
+M_ARENA_MAX = -8
 NULL_DEVICE = "/dev/null"
 
 
@@ -115,6 +116,12 @@ def limit_resources(cpu_seconds: float, memory_bytes: int) -> None:
         lower_limit(name, value, value)
     seconds = int(cpu_seconds) + 2  # a safeguard: the supervisor kills at the exact limit
     lower_limit(resource.RLIMIT_CPU, seconds, seconds + 1)
+
+
+def use_one_arena() -> None:
+    """Keep glibc from reserving 64 MiB of address space per thread."""
+    with contextlib.suppress(AttributeError):
+        libc().mallopt(M_ARENA_MAX, 1)
 
 
 def lower_limit(name: int, soft: int, hard: int) -> None:
@@ -303,7 +310,7 @@ def enter_seccomp(template: bytes) -> None:
 
 
 def ask_for_threads() -> int:
-    """Have every thread of this process wait for leave; return the descriptor that gives it.
+    """Have every thread of this process wait for leave to start and to end; return the descriptor that gives it.
 
     The filter of `enter_seccomp`, installed after this one, refuses whatever is not a thread.
 
@@ -311,21 +318,28 @@ def ask_for_threads() -> int:
         KernelRefused: the kernel cannot (before Linux 5.5, or in a sandbox of its own).
     """
     machine = os.uname().machine
-    number = CLONE[list(ARCHITECTURES).index(machine)]
-    steps = (LOAD, 0, 0, 0), (JUMP_EQUAL, number, 0, 1), (RETURN, ASK, 0, 0), (RETURN, ALLOW, 0, 0)
-    program = b"".join(instruction(*step) for step in steps)
+    start, end = (both[list(ARCHITECTURES).index(machine)] for both in (CLONE, ALLOWED["exit"]))
+    steps = [
+        instruction(LOAD, 0),
+        instruction(JUMP_EQUAL, start or 0, 1, 0),
+        instruction(JUMP_EQUAL, end or 0, 0, 1),
+    ]
+    program = b"".join([*steps, instruction(RETURN, ASK), instruction(RETURN, ALLOW)])
     buffer = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("=HxxxxxxQ", len(steps), ctypes.addressof(buffer))
+    header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     no_new_privileges()
     return require_success(libc().syscall(SECCOMP[machine], 1, 8, header), "seccomp listener")
 
 
-def answer_thread(listener: int, allow: bool) -> None:
-    """Let the thread that asks start, or fail with EAGAIN."""
+def answer_thread(listener: int, allow: bool) -> int | None:
+    """Let a thread end, or start where that is allowed; return the change of their number, None without a request."""
     request = bytearray(80)
-    with contextlib.suppress(OSError):  # it is gone
+    try:
         fcntl.ioctl(listener, NOTIFY_RECEIVE, request)
-        error, flags = (0, 1) if allow else (-errno.EAGAIN, 0)
-        fcntl.ioctl(
-            listener, NOTIFY_SEND, struct.pack("=QqiI", *struct.unpack_from("=Q", request), 0, error, flags)
-        )
+        starts = struct.unpack_from("=i", request, 16)[0] in CLONE
+        error, flags = (-errno.EAGAIN, 0) if starts and not allow else (0, 1)
+        (number,) = struct.unpack_from("=Q", request)
+        fcntl.ioctl(listener, NOTIFY_SEND, struct.pack("=QqiI", number, 0, error, flags))
+    except OSError:  # the process is gone
+        return None
+    return int(not error) if starts else -1

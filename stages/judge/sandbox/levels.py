@@ -131,13 +131,24 @@ def with_packages(isolation: Isolation, names: Sequence[str]) -> Isolation:
         return isolation
     folders, entries, shared = package_files(tuple(names))
     libraries = sorted({*isolation.libraries, *shared})
+    modules = sorted({os.path.basename(path).split(".")[0] for path in entries})
     if isolation.level == "A":
         mounts = [[path, f"{PACKAGES_FOLDER}/{os.path.basename(path)}"] for path in entries]
-        return replace(isolation, libraries=libraries, mounts=mounts, packages=[PACKAGES_FOLDER])
-    user = isolation.user if all(map(readable_by_others, entries)) else 0
-    libraries = sorted({*libraries, *entries})
+        return replace(
+            isolation,
+            libraries=libraries,
+            mounts=mounts,
+            listed=[PACKAGES_FOLDER],
+            packages=[PACKAGES_FOLDER],
+            modules=modules,
+        )
     return replace(
-        isolation, libraries=libraries, packages=folders, listed=[*isolation.listed, *folders], user=user
+        isolation,
+        libraries=sorted({*libraries, *entries}),
+        packages=folders,
+        modules=modules,
+        listed=[*isolation.listed, *folders],
+        user=isolation.user if all(map(readable_by_others, entries)) else 0,
     )
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ PRELOADED = (
     *("re", "string", "typing"),
 )
 MESSAGE_BYTES = 1 << 16
-MAX_THREADS = 1_000  # that one candidate may start, over its whole life
+MAX_THREADS = 128  # of a candidate at once
 
 
 class Confinement(NamedTuple):
@@ -59,6 +60,18 @@ class Confinement(NamedTuple):
     ruleset: int  # descriptor of the Landlock ruleset; -1: none
     filter: bytes  # seccomp filter for any process; empty: none
     threads: bytes  # the same for a process that may start threads
+
+
+class PackageFinder:
+    """Find the chosen packages, and nothing else that is installed beside them."""
+
+    def __init__(self, folders: list[str], modules: list[str]) -> None:
+        self.folders, self.modules = folders, frozenset(modules)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if path is not None or name not in self.modules:
+            return None
+        return PathFinder.find_spec(name, self.folders)
 
 
 def prepare_confinement(config: dict[str, Any]) -> Confinement:
@@ -82,7 +95,8 @@ def main() -> None:
     config = json.loads(sys.argv[3])
     control = socket.socket(fileno=int(sys.argv[2]))
     os.environ.clear()
-    sys.path += config["packages"]
+    sys.meta_path.append(PackageFinder(config["packages"], config["modules"]))
+    kernel.use_one_arena()
     os.putenv("OPENBLAS_NUM_THREADS", "1")  # not seen by os.environ, which stays empty
     del sys.argv[1:]  # hide where the judge is
     for module in PRELOADED:
@@ -192,7 +206,7 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[
     poll.register(control, select.POLLIN)
     for asking in listener:
         poll.register(asking, select.POLLIN)
-    threads = 0
+    threads = refused = 0
     clock = (~pid << 3) | 2  # the process's CPU clock, as in clock_getcpuclockid(3)
     deadline = time.monotonic() + job["wall_seconds"]
     killed = ""
@@ -209,8 +223,8 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[
                 break
             for asking in listener:
                 if ready.get(asking, 0) & select.POLLIN:
-                    threads += 1
-                    kernel.answer_thread(asking, threads <= MAX_THREADS)
+                    change = kernel.answer_thread(asking, threads < MAX_THREADS)
+                    threads, refused = threads + (change or 0), refused + (change == 0)
                 elif asking in ready:  # hung up: the process is gone
                     poll.unregister(asking)
             if control.fileno() in ready:
@@ -222,7 +236,7 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[
             os.close(one)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    return killed, max(0, threads - MAX_THREADS)
+    return killed, refused
 
 
 def kill_leftovers() -> None:
