@@ -38,8 +38,9 @@ WORKER_MEMORY_BYTES = 4 << 30
 THREADS = re.compile(
     "thread|concurrent|asyncio|executor|multiprocessing", re.IGNORECASE
 )  # else none may be started
-# What the sandbox refuses that is no fault of a program; not more threads than supervisor.MAX_THREADS
-REFUSALS = re.compile("can't start new thread|ZoneInfoNotFoundError|No usable temporary directory found")
+# What a sandbox may lack, which is no fault of a program
+LACKS = re.compile("ZoneInfoNotFoundError|No usable temporary directory found")
+NO_THREAD = "can't start new thread"
 ENDS_LOADING = ("cpu_timeout", "wall_timeout", "signal", "exception")
 
 
@@ -235,7 +236,7 @@ def final_verdict(word: str, reason: str, end: dict[str, Any], limits: Limits) -
         return "cpu_timeout", f"more than {limits.cpu_seconds:g} s of CPU time"
     if end["killed"] == "wall":
         return "wall_timeout", f"more than {limits.wall_seconds:g} s"
-    if word == "exception" and REFUSALS.search(reason) and not end["threads_refused"]:
+    if word == "exception" and (LACKS.search(reason) or (NO_THREAD in reason and not end["threads"])):
         return "unsupported", f"the sandbox has no such thing: {reason}"
     if word:
         return word, reason

@@ -1,4 +1,4 @@
-# tries: listens on a unix socket with a path -> exception
+# tries: listens on a unix socket with a path -> exception|unsupported
 def solve(numbers):
     import os
     import socket

@@ -1,4 +1,4 @@
-# tries: moves a file out of the tmpfs -> exception
+# tries: moves a file out of the tmpfs -> exception|unsupported
 def solve(numbers):
     import os
     import tempfile

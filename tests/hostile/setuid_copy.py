@@ -1,4 +1,4 @@
-# tries: makes a setuid program of its own -> exception
+# tries: makes a setuid program of its own -> exception|unsupported
 def solve(numbers):
     import os
     import tempfile

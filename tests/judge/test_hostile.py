@@ -72,9 +72,8 @@ ESCAPES_AT_C_AS_ROOT = (
         "sets_times",
         "setuid_program",
         "subprocess",
-        "thread",
     ),
-    *("thread_raw", "truncates"),
+    "truncates",
 )
 
 

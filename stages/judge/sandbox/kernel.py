@@ -331,8 +331,8 @@ def ask_for_threads() -> int:
     return require_success(libc().syscall(SECCOMP[machine], 1, 8, header), "seccomp listener")
 
 
-def answer_thread(listener: int, allow: bool) -> int | None:
-    """Let a thread end, or start where that is allowed; return the change of their number, None without a request."""
+def answer_thread(listener: int, allow: bool) -> int:
+    """Let a thread end, or start where that is allowed; return the change of their number."""
     request = bytearray(80)
     try:
         fcntl.ioctl(listener, NOTIFY_RECEIVE, request)
@@ -341,5 +341,5 @@ def answer_thread(listener: int, allow: bool) -> int | None:
         (number,) = struct.unpack_from("=Q", request)
         fcntl.ioctl(listener, NOTIFY_SEND, struct.pack("=QqiI", number, 0, error, flags))
     except OSError:  # the process is gone
-        return None
+        return 0
     return int(not error) if starts else -1

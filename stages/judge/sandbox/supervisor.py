@@ -157,7 +157,7 @@ def run_job(
     message, listener, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 1)
     trouble = message.decode().strip()
     ours.close()
-    killed, refused = watch(control, pid, job, listener)
+    killed = watch(control, pid, job, listener)
     _, status, usage = os.wait4(pid, 0)
     kill_leftovers()
     dirty = any(True for _ in os.scandir(".")) if confinement.level == "A" else False
@@ -169,7 +169,7 @@ def run_job(
         "dirty": dirty,
         "id": job["id"],
         "trouble": trouble,
-        "threads_refused": refused,
+        "threads": bool(listener) or confinement.level == "C",
     }
 
 
@@ -194,11 +194,10 @@ def become_candidate(
     run_candidate(stream)
 
 
-def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[int]) -> tuple[str, int]:
-    """Wait for the candidate's end or kill it, and give leave to its threads.
+def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[int]) -> str:
+    """Wait for the candidate's end or kill it; return why it was killed ("": it ended by itself).
 
-    Returns:
-        Why it was killed ("": it ended by itself), and the number of threads that were refused.
+    `listener` takes the requests of its threads to start and to end.
     """
     descriptor = os.pidfd_open(pid)
     poll = select.poll()
@@ -206,7 +205,7 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[
     poll.register(control, select.POLLIN)
     for asking in listener:
         poll.register(asking, select.POLLIN)
-    threads = refused = 0
+    threads = 0
     clock = (~pid << 3) | 2  # the process's CPU clock, as in clock_getcpuclockid(3)
     deadline = time.monotonic() + job["wall_seconds"]
     killed = ""
@@ -223,8 +222,7 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[
                 break
             for asking in listener:
                 if ready.get(asking, 0) & select.POLLIN:
-                    change = kernel.answer_thread(asking, threads < MAX_THREADS)
-                    threads, refused = threads + (change or 0), refused + (change == 0)
+                    threads += kernel.answer_thread(asking, threads < MAX_THREADS)
                 elif asking in ready:  # hung up: the process is gone
                     poll.unregister(asking)
             if control.fileno() in ready:
@@ -236,7 +234,7 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[
             os.close(one)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    return killed, refused
+    return killed
 
 
 def kill_leftovers() -> None:
