@@ -1,4 +1,4 @@
-# tries: takes memory in many threads -> exception|out_of_memory|wrong_answer
+# tries: takes memory in many threads -> exception|out_of_memory|wrong_answer|cpu_timeout
 def solve(numbers):
     import threading
     taken = []
