@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
@@ -22,7 +23,9 @@ from stages.judge.verdict import FirstRun, Verdict
 JUDGE_ATTEMPTS = 3
 EXTRACT_SECONDS = 60.0
 SHUTDOWN_SECONDS = 5.0
-TIMEOUTS = ("cpu_timeout", "wall_timeout")
+DEATH_SECONDS = 0.5  # until a process whose streams have ended is gone
+UNDISTURBED_SHARE = 0.7  # of a core's time, for a program that only computes
+CROWDED = 4  # runnable threads a core
 OnVerdict = Callable[[int, Verdict], object]  # index of the sample, and its final verdict
 
 
@@ -91,18 +94,23 @@ class Worker:
             phase = message["phase"]
         return None, phase
 
-    def close(self) -> None:
-        """End the worker: an idle one closes its sandbox; a busy one is killed, and its sandbox with it."""
+    def close(self) -> int:
+        """End the worker: an idle one closes its sandbox; a busy one is killed, and its sandbox with it.
+
+        Returns:
+            Its exit status, minus the signal that ended it; 0 where it had not ended by itself.
+        """
         assert self.process.stdin
         assert self.process.stdout
         with contextlib.suppress(OSError):  # a buffered line that the dead worker never read
             self.process.stdin.close()
-        if not self.busy:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(SHUTDOWN_SECONDS)
+        status = 0
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self.process.wait(DEATH_SECONDS if self.busy else SHUTDOWN_SECONDS)
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+        return status
 
 
 class Pool:
@@ -117,28 +125,40 @@ class Pool:
     def judge_all(
         self, submissions: Sequence[Submission], on_verdict: OnVerdict = lambda index, verdict: None
     ) -> list[Verdict]:
-        """Return verdicts in the order of the submissions; one that timed out is run once more, alone.
+        """Return verdicts in the order of the submissions; equal submissions are judged once.
 
-        `on_verdict` is called with each final verdict, by one thread at a time.
+        A timeout on a crowded machine is judged again. `on_verdict` is called with each final verdict, by one
+        thread at a time.
 
         Raises:
             UserError: the judge itself failed on a sample JUDGE_ATTEMPTS times.
         """
+        places: dict[Submission, list[int]] = {}
+        for index, submission in enumerate(submissions):
+            places.setdefault(submission, []).append(index)
+        distinct = list(places)
+        doubtful: list[int] = []
 
         def report(index: int, verdict: Verdict) -> None:
             if verdict.verdict != "harness_error":
-                on_verdict(index, verdict)
+                for place in places[distinct[index]]:
+                    on_verdict(place, verdict)
 
-        def report_unless_timeout(index: int, verdict: Verdict) -> None:
-            if verdict.verdict not in TIMEOUTS:
+        def report_unless_doubtful(index: int, verdict: Verdict) -> None:
+            if is_doubtful(verdict):
+                doubtful.append(index)
+            else:
                 report(index, verdict)
 
-        verdicts = self.judge_in_parallel(submissions, self.workers, report_unless_timeout)
-        timed_out = [i for i, verdict in enumerate(verdicts) if verdict.verdict in TIMEOUTS]
-        reruns = self.judge_in_parallel([submissions[i] for i in timed_out], 1)
-        for i, rerun in zip(timed_out, reruns, strict=True):
-            verdicts[i] = with_first_run(verdicts[i], rerun)
-            report(i, verdicts[i])
+        judged = self.judge_in_parallel(distinct, report_unless_doubtful)
+        reruns = self.judge_in_parallel([distinct[i] for i in doubtful])
+        for i, rerun in zip(doubtful, reruns, strict=True):
+            judged[i] = replace(
+                rerun, first_run=FirstRun(judged[i].verdict, judged[i].cpu_s, judged[i].wall_s)
+            )
+            report(i, judged[i])
+        by_submission = dict(zip(distinct, judged, strict=True))
+        verdicts = [by_submission[submission] for submission in submissions]
         broken = [i for i, verdict in enumerate(verdicts) if verdict.verdict == "harness_error"]
         if broken:
             task = submissions[broken[0]].problem.task_id
@@ -151,7 +171,6 @@ class Pool:
     def judge_in_parallel(
         self,
         submissions: Sequence[Submission],
-        workers: int,
         on_verdict: OnVerdict = lambda index, verdict: None,
     ) -> list[Verdict]:
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -165,9 +184,9 @@ class Pool:
             with lock:
                 on_verdict(index, verdicts[index])
 
-        cores: Sequence[int | None] = [None] * workers
+        cores: Sequence[int | None] = [None] * self.workers
         available = os.sched_getaffinity(0)
-        if workers == len(available):  # judge and candidate take turns: on one core they wake up faster
+        if self.workers == len(available):  # judge and candidate take turns: on one core they wake up faster
             cores = sorted(available)
         threads = [
             threading.Thread(
@@ -213,36 +232,45 @@ class Pool:
         self, worker: Worker, submission: Submission, core: int | None
     ) -> tuple[Worker, Verdict]:
         """Judge a sample, with a new worker if the old one is lost; return the worker to continue with."""
-        verdict, phase = None, ""
+        verdict = Verdict("harness_error", "not judged")
         for _ in range(JUDGE_ATTEMPTS):
-            verdict, phase = worker.judge(submission, self.seed)
-            if verdict is None or verdict.verdict == "harness_error":
-                worker.close()
-                status = worker.process.returncode
-                worker = Worker(self.isolation, self.limits, core)
-                if (
-                    verdict is None and status == -signal.SIGPROF
-                ):  # over the time limit in C code: no accident
-                    break
-            else:
-                return worker, verdict
-        return worker, verdict or lost_worker_verdict(phase)
+            found, phase = worker.judge(submission, self.seed)
+            if found and found.verdict != "harness_error":
+                return worker, found
+            status = worker.close()
+            worker = Worker(self.isolation, self.limits, core)
+            verdict = found or lost_worker_verdict(phase, status)
+            if status == -signal.SIGPROF:  # over the time limit in C code: no accident
+                break
+        return worker, verdict
 
 
-def lost_worker_verdict(phase: str) -> Verdict:
-    """Return the verdict where every attempt lost its worker in this phase."""
+def lost_worker_verdict(phase: str, status: int) -> Verdict:
+    """Return the verdict where every attempt lost its worker in this phase.
+
+    Args:
+        phase: the last that it announced.
+        status: its exit status, minus the signal that ended it; 0: it hung.
+    """
+    if status == -signal.SIGKILL:  # the kernel ran out of memory, or somebody ended it
+        return Verdict("harness_error", f"the worker was killed in phase {phase}")
     if phase == "extract":
         return Verdict("syntax_error", "the parser does not survive this text")
-    if phase == "test":
+    if phase == "test" and status in (0, -signal.SIGPROF):
         return Verdict("cpu_timeout", "the test program does not end on the answers that came")
+    if phase == "test" and status < 0:
+        name = signal.Signals(-status).name
+        return Verdict("signal", f"the test program dies by {name} on the answers that came")
     return Verdict("harness_error", "the worker died")
 
 
-def with_first_run(first: Verdict, rerun: Verdict) -> Verdict:
-    """Return the verdict of the rerun, with the first run's beside it."""
-    note = "the same alone" if first.verdict == rerun.verdict else f"first run: {first.verdict}"
-    return replace(
-        rerun,
-        reason=f"{rerun.reason}; {note}".lstrip("; "),
-        first_run=FirstRun(first.verdict, first.cpu_s, first.wall_s),
-    )
+def is_doubtful(verdict: Verdict) -> bool:
+    """Return whether other processes may have caused a timeout: they took the core, or crowd the machine."""
+    if verdict.verdict == "cpu_timeout":
+        return 0 < verdict.cpu_s < UNDISTURBED_SHARE * verdict.wall_s
+    return verdict.verdict == "wall_timeout" and runnable() > CROWDED * (os.cpu_count() or 1)
+
+
+def runnable() -> int:
+    """Return the threads of this machine that run or wait for a core."""
+    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stages.common.errors import UserError
@@ -10,8 +10,9 @@ from stages.common.schema import Problem
 from stages.judge.pool import OnVerdict, Pool, Submission
 from stages.judge.sandbox.host import Isolation, Limits
 from stages.judge.sandbox.levels import detect
-from stages.judge.selftest import SelfTest, run_self_test
+from stages.judge.selftest import SelfTest, self_test_submissions, sum_up_self_test
 from stages.judge.settings import JudgeSettings
+from stages.judge.stub import candidate_names_used
 from stages.judge.verdict import WEAK_PREFIX, Verdict
 
 
@@ -61,13 +62,31 @@ def judge_benchmark(
     problems: Sequence[Problem],
     completions: Sequence[tuple[str, str]],
     on_verdict: OnVerdict = lambda index, verdict: None,
+    fence: str = "last",
 ) -> Judgement:
-    """Test the judge itself on the benchmark, then judge pairs of task_id and completion.
+    """Judge pairs of task_id and completion, after canonical solutions and probes that test the judge itself.
+
+    Args:
+        pool: of judges.
+        problems: of the benchmark.
+        completions: task_id and text; the thinking that a rendered prompt opened starts with its opener.
+        on_verdict: called with the index and verdict of each completion as it is judged.
+        fence: which of several fences counts, see extract_program.
 
     Raises:
         UserError: a canonical solution fails, a probe escapes the sandbox, or the judge fails on a sample.
     """
-    self_test = run_self_test(problems, pool)
+    by_id = {problem.task_id: problem for problem in problems}
+    weak = {problem.task_id for problem in problems if candidate_names_used(problem)}
+    tests = self_test_submissions(problems, weak)
+    samples = [Submission(by_id[task], text, task in weak, fence) for task, text in completions]
+
+    def report(index: int, verdict: Verdict) -> None:
+        if index >= len(tests):
+            on_verdict(index - len(tests), verdict)
+
+    judged = pool.judge_all([*tests, *samples], report)
+    self_test = sum_up_self_test(problems, pool, weak, judged[: len(tests)])
     if self_test.canonical_failed:
         failed = "; ".join(f"{task} ({why})" for task, why in list(self_test.canonical_failed.items())[:5])
         raise UserError(
@@ -75,7 +94,10 @@ def judge_benchmark(
             f"{failed}. A score would blame the model for the judge's faults. If one runs out of time or memory, raise "
             "evaluate.cpu_seconds or evaluate.memory_mib, or drop the task with `exclude` of its benchmark."
         )
-    by_id = {problem.task_id: problem for problem in problems}
-    weak = set(self_test.weak)
-    submissions = [Submission(by_id[task], text, task in weak) for task, text in completions]
-    return Judgement(pool.judge_all(submissions, on_verdict), pool.isolation, self_test)
+    verdicts = judged[len(tests) :]
+    beside = [i for i, (task, _) in enumerate(completions) if task in set(self_test.weak) - weak]
+    again = [replace(samples[i], test_in_sandbox=True) for i in beside]
+    for i, verdict in zip(beside, pool.judge_all(again), strict=True):
+        verdicts[i] = verdict
+        on_verdict(i, verdict)
+    return Judgement(verdicts, pool.isolation, self_test)

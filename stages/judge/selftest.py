@@ -7,6 +7,7 @@ from stages.common.errors import UserError
 from stages.common.schema import Problem
 from stages.judge.pool import Pool, Submission
 from stages.judge.stub import candidate_names_used
+from stages.judge.verdict import Verdict
 
 PROBE_TEST = "def check(candidate):\n    assert candidate() == 1\n"
 ESCAPE_PROGRAM = """
@@ -58,30 +59,62 @@ class SelfTest:
     weak: list[str] = field(default_factory=list)
 
 
+def self_test_submissions(problems: Sequence[Problem], weak: set[str]) -> list[Submission]:
+    """Return every probe, then the canonical solution of each problem."""
+    programs = probe_programs()
+    probes = [Submission(Problem(n, "", "probe", "", PROBE_TEST), text) for n, text in programs.items()]
+    return [*probes, *(Submission(p, p.canonical_solution, p.task_id in weak) for p in problems)]
+
+
+def probe_programs() -> dict[str, str]:
+    return {name: ESCAPE_PROGRAM.format(body=body) for name, body in ESCAPES.items()} | CHEATS
+
+
 def run_self_test(problems: Sequence[Problem], pool: Pool) -> SelfTest:
     """Judge every canonical solution and every probe.
 
     Raises:
         UserError: a probe passed at a level that must stop it.
     """
-    weak = {p.task_id for p in problems if candidate_names_used(p)}
-    verdicts = pool.judge_all([Submission(p, p.canonical_solution, p.task_id in weak) for p in problems])
-    not_sendable = [i for i, verdict in enumerate(verdicts) if verdict.verdict == "unsupported_value"]
-    retried = pool.judge_all(
-        [Submission(problems[i], problems[i].canonical_solution, True) for i in not_sendable]
-    )
-    for i, verdict in zip(not_sendable, retried, strict=True):
-        weak.add(problems[i].task_id)
-        verdicts[i] = verdict
-    failed = [(p.task_id, v) for p, v in zip(problems, verdicts, strict=True) if v.verdict != "passed"]
-    probes_passed = run_probes(pool)
+    weak = {problem.task_id for problem in problems if candidate_names_used(problem)}
+    return sum_up_self_test(problems, pool, weak, pool.judge_all(self_test_submissions(problems, weak)))
+
+
+def sum_up_self_test(
+    problems: Sequence[Problem], pool: Pool, weak: set[str], verdicts: Sequence[Verdict]
+) -> SelfTest:
+    """Return the result of a self-test from the verdicts on its submissions.
+
+    Canonical solutions whose answers or arguments cannot be sent are judged again, beside their tests.
+
+    Args:
+        problems: all problems.
+        pool: the pool that judged them.
+        weak: task_ids of problems whose tests ran in the sandbox.
+        verdicts: on `self_test_submissions`.
+
+    Raises:
+        UserError: a probe passed at a level that must stop it.
+    """
+    probes = len(probe_programs())
+    found = list(verdicts[probes:])
+    unsent = [i for i, verdict in enumerate(found) if verdict.verdict == "unsupported_value"]
+    retried = pool.judge_all([Submission(problems[i], problems[i].canonical_solution, True) for i in unsent])
+    for i, verdict in zip(unsent, retried, strict=True):
+        found[i] = verdict
+    beside = weak | {problems[i].task_id for i in unsent}
+    failed = {
+        p.task_id: f"{v.verdict}: {v.reason}"
+        for p, v in zip(problems, found, strict=True)
+        if v.verdict != "passed"
+    }
     return SelfTest(
         canonical_passed=len(problems) - len(failed),
         canonical=len(problems),
-        canonical_failed={task: f"{v.verdict}: {v.reason}" for task, v in failed},
-        probes=len(ESCAPES) + len(CHEATS),
-        probes_passed=probes_passed,
-        weak=[p.task_id for p in problems if p.task_id in weak],
+        canonical_failed=failed,
+        probes=probes,
+        probes_passed=check_probes(pool, verdicts[:probes]),
+        weak=[p.task_id for p in problems if p.task_id in beside],
     )
 
 
@@ -91,11 +124,11 @@ def run_probes(pool: Pool) -> list[str]:
     Raises:
         UserError: a cheat passed, or an escape at level A or B.
     """
-    programs = {name: ESCAPE_PROGRAM.format(body=body) for name, body in ESCAPES.items()} | CHEATS
-    problems = [Problem(name, "", "probe", "", PROBE_TEST) for name in programs]
-    submissions = [Submission(p, program) for p, program in zip(problems, programs.values(), strict=True)]
-    verdicts = pool.judge_all(submissions)
-    passed = [p.task_id for p, v in zip(problems, verdicts, strict=True) if v.verdict == "passed"]
+    return check_probes(pool, pool.judge_all(self_test_submissions([], set())))
+
+
+def check_probes(pool: Pool, verdicts: Sequence[Verdict]) -> list[str]:
+    passed = [n for n, v in zip(probe_programs(), verdicts, strict=True) if v.verdict == "passed"]
     escaped = [name for name in passed if pool.isolation.level != "C" or name in CHEATS]
     if escaped:
         raise UserError(

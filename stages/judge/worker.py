@@ -234,6 +234,8 @@ def final_verdict(word: str, reason: str, end: dict[str, Any], limits: Limits) -
     """Return the final verdict. Limits come first: a signal handler may still answer after exceeding one."""
     if end["killed"] == "cpu" or end["cpu"] > limits.cpu_seconds:
         return "cpu_timeout", f"more than {limits.cpu_seconds:g} s of CPU time"
+    if end["killed"] == "asleep":
+        return "wall_timeout", f"more than {limits.cpu_seconds:g} s, most of them asleep"
     if end["killed"] == "wall":
         return "wall_timeout", f"more than {limits.wall_seconds:g} s"
     if word == "exception" and (LACKS.search(reason) or (NO_THREAD in reason and not end["threads"])):

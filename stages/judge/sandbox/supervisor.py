@@ -49,6 +49,7 @@ PRELOADED = (
     *("re", "string", "typing"),
 )
 MESSAGE_BYTES = 1 << 16
+SLEEPER_SHARE = 0.1  # of the time that a candidate was waited for: one that uses less CPU time is asleep
 MAX_THREADS = 128  # of a candidate at once
 
 
@@ -226,7 +227,11 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[
                 elif asking in ready:  # hung up: the process is gone
                     poll.unregister(asking)
             if control.fileno() in ready:
-                killed = "end" if control.recv(MESSAGE_BYTES) else "closed"
+                word, _, seconds = control.recv(MESSAGE_BYTES).decode().partition(" ")
+                if word != "waited":
+                    killed = "end" if word else "closed"
+                elif time.clock_gettime(clock) < SLEEPER_SHARE * float(seconds):
+                    killed = "asleep"
     except OSError:  # the process is gone, and its clock with it
         pass
     finally:
