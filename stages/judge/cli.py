@@ -2,59 +2,74 @@
 
     python -m stages.judge samples.jsonl --benchmark humaneval --output verdicts.jsonl
 
-A line of samples.jsonl (or .jsonl.gz) is {"task_id", "completion"} or {"task_id", "solution"}; a task may
-have several lines, in any order, and other fields are copied to the output. The output has a line per sample,
-in the same order, with `verdict`, `reason`, `cpu_s` and `wall_s` added. A benchmark is a name below
-data/benchmarks; where that file is missing, a name of fetch.benchmarks, which is downloaded from its pinned
-source and kept in memory; or a file in HumanEval's shape (.jsonl, .jsonl.gz).
+A line of samples.jsonl (or .jsonl.gz; `-` is standard input) is {"task_id", "completion"} or {"task_id",
+"solution"}; a task may have several lines, in any order, and other fields are copied to the output. The output
+has a line per sample, in the same order, with `verdict`, `reason`, `cpu_s` and `wall_s` added. A benchmark is a
+name below data/benchmarks; where that file is missing, a name of fetch.benchmarks, which is downloaded from its
+pinned source and kept in memory; or a file in HumanEval's shape (.jsonl, .jsonl.gz).
+
+Verdicts are kept beside the output as they come, so that the same command resumes an interrupted one.
 """
 
 import argparse
-from dataclasses import replace
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import read_jsonl, write_jsonl
 from stages.common.schema import Problem
-from stages.common.statistics import wilson_interval
+from stages.common.statistics import pass_at_k_interval
 from stages.judge.benchmark import benchmark_path, is_file_name, load_benchmark
 from stages.judge.scoring import judge_benchmark, open_judge_pool
-from stages.judge.settings import ISOLATION_CHOICES, JudgeSettings
+from stages.judge.settings import FENCE_CHOICES, ISOLATION_CHOICES, JudgeSettings
+from stages.judge.verdict import Verdict
 
 VERDICT_FIELDS = ("verdict", "reason", "cpu_s", "wall_s")  # added to each sample's line
+PASS_AT = (1, 10, 100)  # each k of pass@k that is printed, where every problem has as many samples
+OVERRIDES = ("workers", "cpu_seconds", "isolation", "fence", "packages")
+Sample = tuple[dict[str, Any], str, str]  # a line, the problem's task_id, the text to judge
 
 
-def resolve_benchmark(name: str) -> tuple[str, dict[str, Any]]:
-    """Return a benchmark's name, and the configuration with its preset conf/evaluate/<name>.yaml, if any.
+def judge_settings(name: str) -> tuple[str, JudgeSettings]:
+    """Return a benchmark's name, and the settings of params.yaml and its preset conf/evaluate/<name>.yaml.
 
-    The preset may define the benchmark's source, and name another benchmark (mbppplus-file). {} for a file.
+    The preset may name another benchmark (mbppplus-file). Hydra would take a second to read these two files.
     """
     if is_file_name(name):
-        return name, {}
+        return name, JudgeSettings()
     import yaml
 
-    from stages.config.compose import compose_config
-
-    preset = Path("conf/evaluate", f"{name}.yaml")
-    if not preset.exists():
-        return name, compose_config()
-    node = yaml.safe_load(preset.read_text("utf-8"))
-    return node.get("evaluate", node).get("benchmark", name), compose_config(f"evaluate={name}")
+    paths = Path("conf/evaluate", f"{name}.yaml"), Path("params.yaml")
+    preset, params = (yaml.safe_load(p.read_text("utf-8")) if p.exists() else {} for p in paths)
+    section = {**preset.get("evaluate", preset), **(params.get("evaluate") or {})}
+    own = {field.name: section[field.name] for field in fields(JudgeSettings) if field.name in section}
+    return preset.get("evaluate", preset).get("benchmark", name), JudgeSettings(**own)
 
 
-def load_problems(name: str, sections: dict[str, Any]) -> list[Problem]:
+def load_problems(name: str, preset: str) -> list[Problem]:
     """Return the problems of a benchmark: from its file, or where that is missing from its pinned source.
+
+    Args:
+        name: of the benchmark.
+        preset: of conf/evaluate/, which may define the source.
 
     Raises:
         UserError: neither a file nor a benchmark of the configuration, or its source is unavailable.
     """
-    if not sections or benchmark_path(name).exists():
+    if is_file_name(name) or benchmark_path(name).exists():
         return load_benchmark(name)
+    from stages.config.compose import compose_config
     from stages.fetch import benchmark_formats
     from stages.fetch.resolve import resolve_source
 
-    known = sections["fetch"].benchmarks
+    overrides = [f"evaluate={preset}"] if Path("conf/evaluate", f"{preset}.yaml").exists() else []
+    known = compose_config(*overrides)["fetch"].benchmarks
     if name not in known:
         raise UserError(
             f"--benchmark is {name!r}: {benchmark_path(name)} does not exist, and the configuration has no such "
@@ -63,7 +78,7 @@ def load_problems(name: str, sections: dict[str, Any]) -> list[Problem]:
     return benchmark_formats.parse_benchmark(known[name], resolve_source(known[name]).files)
 
 
-def read_samples(path: Path, problems: list[Problem]) -> list[tuple[dict[str, Any], str, str]]:
+def read_samples(path: Path, problems: list[Problem]) -> list[Sample]:
     """Return sample lines, each with the problem's task_id and the text to judge.
 
     A task_id may differ from the problem's in case (evalplus writes Mbpp/2 for MBPP/2), or be its number. A
@@ -76,7 +91,7 @@ def read_samples(path: Path, problems: list[Problem]) -> list[tuple[dict[str, An
     known = {one.rpartition("/")[2]: one for one in ids} | {one.casefold(): one for one in ids}
     known |= {one: one for one in ids}
     samples = []
-    for number, row in enumerate(read_jsonl(path), 1):
+    for number, row in enumerate(read_jsonl("/dev/stdin" if str(path) == "-" else path), 1):
         texts = [row.get("solution"), row.get("completion")] if isinstance(row, dict) else []
         text = next((text for text in texts if isinstance(text, str)), None)
         if text is None:
@@ -90,12 +105,68 @@ def read_samples(path: Path, problems: list[Problem]) -> list[tuple[dict[str, An
     return samples
 
 
+class KeptVerdicts:
+    """Verdicts of an interrupted command, in a file beside the output: a line of what they depend on, then each."""
+
+    def __init__(self, output: Path, depends_on: Any) -> None:
+        self.path = output.with_name(output.name + ".partial")
+        key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+        self.verdicts: dict[int, Verdict] = {}
+        try:
+            lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
+            if lines[:1] == [key]:
+                rows = [json.loads(line) for line in lines[1:] if line.endswith("}")]
+                self.verdicts = {row["index"]: Verdict(**row["verdict"]) for row in rows}
+            self.file = self.path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"--output: cannot write beside {output} ({error.strerror}): {self.path}"
+            ) from None
+        self.file.write(key + "\n")
+        for index, verdict in list(self.verdicts.items()):
+            self.keep(index, verdict)
+
+    def keep(self, index: int, verdict: Verdict) -> None:
+        self.verdicts[index] = verdict
+        kept = {"index": index, "verdict": {field: getattr(verdict, field) for field in VERDICT_FIELDS}}
+        self.file.write(json.dumps(kept) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        self.path.unlink()
+
+
+def summary_lines(
+    problems: Sequence[Problem], samples: Sequence[Sample], verdicts: Sequence[Verdict]
+) -> list[str]:
+    """Return pass@k over the problems that have samples, and what was not judged or lacked a module."""
+    made, passed = Counter(task for _, task, _ in samples), Counter[str]()
+    for (_, task, _), verdict in zip(samples, verdicts, strict=True):
+        passed[task] += verdict.verdict == "passed"
+    counts = [(total, passed[task]) for task, total in made.items()]
+    lines = []
+    for k in (k for k in PASS_AT if k <= min(made.values())):
+        value, low, high = pass_at_k_interval(counts, k)
+        lines.append(f"pass@{k} {value:.1%} (95%: {low:.1%} to {high:.1%}) over {len(made)} problems")
+    without = [problem.task_id for problem in problems if problem.task_id not in made]
+    if without:
+        shown = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
+        lines.append(f"{len(without)} problems without a sample, not counted: {shown}")
+    failed = [verdict.reason for verdict in verdicts if verdict.verdict != "passed"]
+    modules = Counter(name for reason in failed for name in re.findall(r"No module named '([\w.]+)'", reason))
+    if modules:
+        counted = ", ".join(f"{name} ({count})" for name, count in modules.most_common())
+        lines.append(f"failures for want of a module: {counted}; --packages gives installed ones")
+    return lines
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m stages.judge", description=__doc__.split("\n")[0].rstrip(":")
     )
     parser.add_argument(
-        "samples", type=Path, help="JSON lines (.jsonl, .jsonl.gz) with task_id and completion"
+        "samples", type=Path, help="JSON lines with task_id and completion; -: standard input"
     )
     parser.add_argument("--benchmark", default="humaneval", help="a name or a file (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="where to write the verdicts, JSON lines")
@@ -103,6 +174,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help=f"judges at once; 0: one per core ({default})")
     parser.add_argument("--cpu-seconds", type=float, help=f"CPU time a sample may use ({default})")
     parser.add_argument("--isolation", choices=ISOLATION_CHOICES, help=f"see docs/evaluate.md ({default})")
+    parser.add_argument("--fence", choices=FENCE_CHOICES, help=f"which of several fences counts ({default})")
+    parser.add_argument("--packages", nargs="*", help=f"installed packages to import ({default})")
     parser.add_argument(
         "--allow-weak-sandbox", action="store_true", help="accept level C, where only resource limits apply"
     )
@@ -111,24 +184,45 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    name, sections = resolve_benchmark(arguments.benchmark)
-    problems = load_problems(name, sections)
-    overrides = {key: getattr(arguments, key) for key in ("workers", "cpu_seconds", "isolation")}
-    settings = replace(
-        sections.get("evaluate", JudgeSettings()),
-        **{key: value for key, value in overrides.items() if value is not None},
-        **({"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}),
-    )
+    if arguments.output.is_dir():
+        raise UserError(f"--output: {arguments.output} is a folder. Name a file in it")
+    name, configured = judge_settings(arguments.benchmark)
+    overrides = {key: getattr(arguments, key) for key in OVERRIDES if getattr(arguments, key) is not None}
+    weak: dict[str, Any] = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
+    settings = replace(configured, **overrides, **weak)
+    problems = load_problems(name, arguments.benchmark)
     samples = read_samples(arguments.samples, problems)
     pool = open_judge_pool(settings)
-    print(f"isolation: level {pool.isolation.level}. {pool.isolation.why}".rstrip(". "), flush=True)
-    judgement = judge_benchmark(pool, problems, [(task, text) for _, task, text in samples])
-    pairs = zip(samples, judgement.verdicts, strict=True)
-    rows = (
-        {**row, **{field: getattr(verdict, field) for field in VERDICT_FIELDS}}
-        for (row, *_), verdict in pairs
+    depends_on = [
+        asdict(settings),
+        pool.isolation.level,
+        list(map(asdict, problems)),
+        [s[1:] for s in samples],
+    ]
+    kept = KeptVerdicts(arguments.output, depends_on)
+    done = f", {len(kept.verdicts)} verdicts kept" if kept.verdicts else ""
+    print(f"isolation: level {pool.isolation.level}. {pool.isolation.why}".rstrip(". ") + done, flush=True)
+    missing = [index for index in range(len(samples)) if index not in kept.verdicts]
+    pairs = [samples[index][1:] for index in missing]
+    try:
+        judge_benchmark(
+            pool, problems, pairs, lambda i, verdict: kept.keep(missing[i], verdict), settings.fence
+        )
+    except KeyboardInterrupt:
+        raise UserError(
+            f"interrupted: {len(kept.verdicts)} of {len(samples)} verdicts are kept in {kept.path}. The same command "
+            "resumes"
+        ) from None
+    verdicts = [kept.verdicts[index] for index in range(len(samples))]
+    judged = zip(samples, verdicts, strict=True)
+    write_jsonl(
+        arguments.output,
+        (
+            {**row, **{field: getattr(verdict, field) for field in VERDICT_FIELDS}}
+            for (row, *_), verdict in judged
+        ),
     )
-    write_jsonl(arguments.output, rows)
-    passed = sum(verdict.verdict == "passed" for verdict in judgement.verdicts)
-    low, high = wilson_interval(passed, len(samples))
-    print(f"{passed} of {len(samples)} samples passed ({low:.1%} to {high:.1%}): {arguments.output}")
+    kept.close()
+    passed = sum(verdict.verdict == "passed" for verdict in verdicts)
+    print(f"{passed} of {len(samples)} samples passed: {arguments.output}")
+    print("\n".join(summary_lines(problems, samples, verdicts)))

@@ -20,6 +20,16 @@ from stages.judge.sandbox.host import Isolation, LevelUnavailable, Limits, Sandb
 ISOLATION_LEVELS = ("A", "B", "C")
 UNUSED_USER = 64_990
 PACKAGES_FOLDER, TRIAL_FILE = "/packages", "/trial"  # at level A
+# What a wheel may take from the system (PEP 600), besides the interpreter's own
+WHEELS_NEED = (
+    "libgcc_s.so.1",
+    "libstdc++.so.6",
+    "libz.so.1",
+    "libm.so.6",
+    "libdl.so.2",
+    "librt.so.1",
+    "libpthread.so.0",
+)
 TRIAL = """
 import os
 def add(a, b):
@@ -105,8 +115,6 @@ def interpreter_files() -> tuple[str, list[str]]:
 
 def shared_libraries(files: Sequence[str]) -> set[str]:
     """Return the shared libraries that programs and modules need; empty without `ldd`."""
-    if not files:
-        return set()
     try:
         out = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
     except OSError:
@@ -178,9 +186,9 @@ def package_files(names: tuple[str, ...]) -> tuple[list[str], list[str], set[str
             wanted = [Requirement(text) for text in found.requires or []]
             waiting += [one.name for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})]
     paths = sorted(set().union(*entries.values()))
-    modules = [str(module) for path in paths for module in Path(path).rglob("*.so*")]
-    own = {word for word in shared_libraries(modules) if not word.startswith(tuple(paths))}
-    return sorted({os.path.dirname(path) for path in paths}), paths, own
+    beside = {os.path.dirname(path) for path in interpreter_files()[1] if ".so" in path}
+    shared = {path for folder in beside for name in WHEELS_NEED if os.path.exists(path := f"{folder}/{name}")}
+    return sorted({os.path.dirname(path) for path in paths}), paths, shared
 
 
 def run_trial(isolation: Isolation) -> None:
