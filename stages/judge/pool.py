@@ -24,7 +24,7 @@ JUDGE_ATTEMPTS = 3
 EXTRACT_SECONDS = 60.0
 SHUTDOWN_SECONDS = 5.0
 DEATH_SECONDS = 0.5  # until a process whose streams have ended is gone
-UNDISTURBED_SHARE = 0.7  # of a core's time, for a program that only computes
+UNDISTURBED_SHARE = 0.5  # of a core's time, for a program that only computes
 CROWDED = 4  # runnable threads a core
 OnVerdict = Callable[[int, Verdict], object]  # index of the sample, and its final verdict
 
