@@ -30,6 +30,18 @@ WHEELS_NEED = (
     "librt.so.1",
     "libpthread.so.0",
 )
+# Print the libraries of a process that has loaded the modules; `ldd` would start a process for each
+LOADED = """
+import ctypes, sys
+for module in sys.argv[1:]:
+    try:
+        ctypes.CDLL(module)
+    except OSError:
+        pass
+kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_void_p * 2), ctypes.c_size_t, ctypes.c_void_p)
+show = kind(lambda info, size, data: print((ctypes.string_at(info[0][1] or b'')).decode()) or 0)
+ctypes.CDLL(None).dl_iterate_phdr(show, None)
+"""
 TRIAL = """
 import os
 def add(a, b):
@@ -109,18 +121,14 @@ def interpreter_files() -> tuple[str, list[str]]:
     modules = [str(p) for folder in folders for p in Path(folder, "lib-dynload").glob("*.so")]
     zones = (sysconfig.get_config_var("TZPATH") or "").split(":")
     found = {"/etc/ld.so.cache", python, *folders, *zones}
-    found |= shared_libraries([python, *modules]) or {"/lib", "/lib64", "/usr/lib", "/usr/lib64"}
+    found |= shared_libraries(python, modules) or {"/lib", "/lib64", "/usr/lib", "/usr/lib64"}
     return python, sorted(path for path in found if os.path.exists(path))
 
 
-def shared_libraries(files: Sequence[str]) -> set[str]:
-    """Return the shared libraries that programs and modules need; empty without `ldd`."""
-    try:
-        out = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return set()
-    words = [word for line in out.splitlines() if line.startswith(("\t", " ")) for word in line.split()]
-    return {word for word in words if word.startswith("/") and os.path.exists(word)}
+def shared_libraries(python: str, modules: Sequence[str]) -> set[str]:
+    """Return the shared libraries of an interpreter and its modules, by the names that the loader opens."""
+    done = subprocess.run([python, "-S", "-c", LOADED, *modules], capture_output=True, text=True, check=False)
+    return {word for word in done.stdout.split("\n") if word.startswith("/") and os.path.exists(word)}
 
 
 def package_folders(folder: str) -> list[str]:
