@@ -1,4 +1,4 @@
-# tries: starts threads without end, with small stacks -> exception
+# tries: starts threads without end, with small stacks -> exception|wall_timeout
 def solve(numbers):
     import threading
     threading.stack_size(32768)
