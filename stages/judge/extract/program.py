@@ -21,7 +21,7 @@ from stages.judge.extract.statements import (
     gives_something,
     is_future,
     is_stub_function,
-    is_text,
+    is_bare_text,
     is_use,
     needed_from,
     sharing_lines,
@@ -279,7 +279,7 @@ def select(
     """Keep the module but for uses of the entry point; `from __future__` comes first."""
     body = without_repeats(parsed.tree.body, name, header_lines, cut)
     entries = [n for n in body if name in defined(n) and (n.end_lineno or 0) > header_lines]
-    kept = [node for node in body if not is_use(node, name) and not is_text(node)]
+    kept = [node for node in body if not is_use(node, name) and not is_bare_text(node)]
     shared = sharing_lines(parsed.tree.body)
     ordered = sorted(kept, key=lambda node: not is_future(node))
     program = "\n".join(source_of(node, parsed.lines, shared) for node in ordered) + "\n"

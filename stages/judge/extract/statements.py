@@ -36,7 +36,7 @@ def is_skeleton(node: ast.stmt) -> bool:
     return is_placeholder(node)
 
 
-def is_text(node: ast.stmt) -> bool:
+def is_bare_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 

@@ -108,10 +108,10 @@ def inside_code(text: str, tag: re.Match[str]) -> bool:
     start = text.find("\n", opening) + 1 if opening or text.startswith("```") else 0
     closing_fence = text.find("\n```", tag.end())
     block = text[start : closing_fence if closing_fence >= 0 else len(text)]
-    return len(block) <= MAX_CODE and any(parses(header + block) for header in ("", "def f():\n"))
+    return len(block) <= MAX_CODE and any(is_python(header + block) for header in ("", "def f():\n"))
 
 
-def parses(code: str) -> bool:
+def is_python(code: str) -> bool:
     try:
         ast.parse(code)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
