@@ -206,7 +206,10 @@ def main() -> None:
     pairs = [samples[index][1:] for index in missing]
     try:
         judge_benchmark(
-            pool, problems, pairs, lambda i, verdict: kept.keep(missing[i], verdict), settings.fence
+            pool,
+            problems,
+            pairs,
+            lambda i, verdict: kept.keep(missing[i], verdict),
         )
     except KeyboardInterrupt:
         raise UserError(

@@ -116,11 +116,14 @@ class Worker:
 class Pool:
     """Judge samples with `workers` processes (0: one per core that this process may use)."""
 
-    def __init__(self, isolation: Isolation, limits: Limits, workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, isolation: Isolation, limits: Limits, workers: int = 0, seed: int = 0, fence: str = "last"
+    ) -> None:
         self.isolation = isolation
         self.limits = limits
         self.workers = workers or len(os.sched_getaffinity(0))
         self.seed = seed
+        self.fence = fence  # of submissions that judge_benchmark makes
 
     def judge_all(
         self, submissions: Sequence[Submission], on_verdict: OnVerdict = lambda index, verdict: None

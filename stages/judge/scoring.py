@@ -54,7 +54,7 @@ def open_judge_pool(settings: JudgeSettings) -> Pool:
             "evaluate.allow_weak_sandbox=true (--allow-weak-sandbox)."
         )
     limits = Limits(settings.cpu_seconds, settings.memory_mib << 20)
-    return Pool(isolation, limits, settings.workers, settings.seed)
+    return Pool(isolation, limits, settings.workers, settings.seed, settings.fence)
 
 
 def judge_benchmark(
@@ -62,7 +62,6 @@ def judge_benchmark(
     problems: Sequence[Problem],
     completions: Sequence[tuple[str, str]],
     on_verdict: OnVerdict = lambda index, verdict: None,
-    fence: str = "last",
 ) -> Judgement:
     """Judge pairs of task_id and completion, after canonical solutions and probes that test the judge itself.
 
@@ -71,7 +70,6 @@ def judge_benchmark(
         problems: of the benchmark.
         completions: task_id and text; the thinking that a rendered prompt opened starts with its opener.
         on_verdict: called with the index and verdict of each completion as it is judged.
-        fence: which of several fences counts, see extract_program.
 
     Raises:
         UserError: a canonical solution fails, a probe escapes the sandbox, or the judge fails on a sample.
@@ -79,7 +77,7 @@ def judge_benchmark(
     by_id = {problem.task_id: problem for problem in problems}
     weak = {problem.task_id for problem in problems if candidate_names_used(problem)}
     tests = self_test_submissions(problems, weak)
-    samples = [Submission(by_id[task], text, task in weak, fence) for task, text in completions]
+    samples = [Submission(by_id[task], text, task in weak, pool.fence) for task, text in completions]
 
     def report(index: int, verdict: Verdict) -> None:
         if index >= len(tests):
