@@ -1,11 +1,14 @@
-"""Generation on a CPU: our decoding against transformers' `generate`, same prompts and greedy texts, float32.
+"""Generation on a CPU: our decoding against transformers' `generate` and `generate_batch`, same greedy texts, float32.
 
-`generate` runs twice: unchanged, until each row's end-of-text token or the token limit, and with our rule for
-the end of an answer as a stopping criterion, which saves it tokens that nobody needs. Its prompts are sorted
-by length to reduce padding. Loading the model is not counted for either.
+`generate` runs in static batches, sorted by length to reduce padding, at the batch size that is fastest on some of
+the prompts; `generate_batch` is transformers' continuous batching. Both run to each row's end-of-text token or the
+token limit. `generate` also runs with our rule for the end of an answer as a stopping criterion, which saves it
+tokens that nobody needs. Samples of a prompt are copies, since only greedy texts can be the same for all. Loading
+the model is not counted for anyone.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,94 +25,88 @@ from stages.evaluate.generate import context_length, rows_to_generate, stop_ids
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge.benchmark import load_benchmark
 
+Made = dict[int, Completion]  # by the row's index
+
 
 @dataclass(frozen=True)
 class Bench:
-    """What both sides share."""
+    """What all sides share."""
 
     model: Path
     tokenizer: Any
-    prompts: list[str]
+    requests: list[SampleRequest]
     settings: EvaluateSettings
     stops: set[int]
 
-    def rows(self, prompts: Sequence[str]) -> list[BatchRow]:
-        requests = [SampleRequest(prompt) for prompt in prompts]
-        context = context_length(self.model)
-        return rows_to_generate(
-            requests, self.tokenizer, context, self.model, PromptSettings(), self.settings
+    def rows(self, every: int = 1) -> list[BatchRow]:
+        """Return the rows of all requests, or of each `every`-th, the longest first."""
+        made = rows_to_generate(
+            self.requests,
+            self.tokenizer,
+            context_length(self.model),
+            self.model,
+            PromptSettings(),
+            self.settings,
         )
+        return sorted(made[::every], key=lambda row: -len(row.ids))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, default=Path("models/base"))
     parser.add_argument("--benchmark", default="humaneval")
+    parser.add_argument("--problems", type=int, default=164, help="of the benchmark's, evenly spread")
+    parser.add_argument("--samples", type=int, default=5, help="copies of each prompt")
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 32, 64])
-    parser.add_argument("--parts", nargs="+", choices=("best", "one"), default=["best", "one"])
-    parser.add_argument(
-        "--one",
-        type=int,
-        default=41,
-        help="prompts for `generate` at batch size 1, with its time scaled to all; 0: all (45 minutes)",
-    )
 
 
 def run(given: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(given.model)
     settings = EvaluateSettings(max_new_tokens=given.max_new_tokens, dtype="float32")
-    prompts = [problem.prompt for problem in load_benchmark(given.benchmark)]
-    bench = Bench(given.model, tokenizer, prompts, settings, stop_ids(given.model, tokenizer))
+    problems = load_benchmark(given.benchmark)
+    problems = problems[:: max(1, len(problems) // given.problems)][: given.problems]
+    requests = [SampleRequest(problem.prompt, i) for problem in problems for i in range(given.samples)]
+    bench = Bench(given.model, tokenizer, requests, settings, stop_ids(given.model, tokenizer))
     print(
-        f"{len(prompts)} prompts, float32, {torch.get_num_threads()} threads, at most {given.max_new_tokens} tokens"
+        f"{len(problems)} prompts, {given.samples} times each, float32, {torch.get_num_threads()} threads, at most "
+        f"{given.max_new_tokens} tokens"
     )
-
-    ours, texts = measure_ours(bench)
-    print_comparison("ours", ours, texts, ours, texts)
+    seconds, texts = measure_ours(bench)
+    print(f"ours: {seconds:.1f} s, {sum(made.new_tokens for made in texts.values())} tokens", flush=True)
     model = load_plain(given.model)
-    sides: list[tuple[int, list[str]]] = []
-    if "best" in given.parts:
-        sides.append((best_size(bench, model, given.batch_sizes), prompts))
-    if "one" in given.parts:
-        sides.append((1, prompts[:: max(1, len(prompts) // (given.one or len(prompts)))]))
-    for size, subset in sides:
-        note = "" if len(subset) == len(prompts) else f", {len(subset)} of the prompts, time scaled"
-        for stopping in (False, True):
-            seconds, made = measure_generate(bench, model, subset, size, stopping)
-            name = f"generate, batch {size}{', stopped by our rule' if stopping else ''}{note}"
-            print_comparison(name, seconds * len(prompts) / len(subset), made, ours, texts)
+    best = best_size(bench, model, given.batch_sizes)
+    sides = {
+        f"generate, batch {best}": measure_generate(bench, model, bench.rows(), best, False),
+        f"generate, batch {best}, stopped by our rule": measure_generate(
+            bench, model, bench.rows(), best, True
+        ),
+        "generate_batch": measure_generate_batch(bench, model),
+    }
+    for name, (other, made) in sides.items():
+        same = sum(made[index].text == texts[index].text for index in texts)
+        print(f"{name}: {other:.1f} s, {other / seconds:.2f} x ours; same text {same} of {len(texts)}")
 
 
 def best_size(bench: Bench, model: Any, sizes: Sequence[int]) -> int:
-    """Return the batch size at which plain `generate` is fastest, on as many prompts as the largest size."""
-    every = max(1, len(bench.prompts) // max(sizes))
-    some = bench.prompts[::every][: max(sizes)]
+    """Return the batch size at which plain `generate` is fastest, on as many rows as the largest size."""
+    some = bench.rows(max(1, len(bench.requests) // max(sizes)))[: max(sizes)]
     tries = {size: measure_generate(bench, model, some, size, False)[0] for size in sizes}
     times = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in tries.items())
     best = min(tries, key=tries.__getitem__)
-    print(f"best batch size of `generate` on {len(some)} prompts: {best} ({times})", flush=True)
+    print(f"best batch size of `generate` on {len(some)} rows: {best} ({times})", flush=True)
     return best
 
 
-def print_comparison(
-    name: str, seconds: float, made: dict[str, Completion], ours: float, texts: dict[str, Completion]
-) -> None:
-    same = sum(completion.text == texts[prompt].text for prompt, completion in made.items())
-    print(
-        f"{name}: {seconds:.1f} s, {seconds / ours:.2f} x ours; same text {same} of {len(made)}", flush=True
-    )
-
-
-def measure_ours(bench: Bench) -> tuple[float, dict[str, Completion]]:
-    """Return seconds, and completions by prompt."""
+def measure_ours(bench: Bench) -> tuple[float, Made]:
+    """Return seconds, and completions by index."""
     model = transformers_backend.load_for_generation(bench.model, "float32")
     sampler = transformers_backend.Sampler(Detokenizer(bench.tokenizer), bench.stops)
-    made: dict[int, Completion] = {}
+    made: Made = {}
     started = time.perf_counter()
-    rows = bench.rows(bench.prompts)
-    transformers_backend.decode_in_parallel(model, rows, sampler, bench.settings.batch_size, made.__setitem__)
-    seconds = time.perf_counter() - started
-    return seconds, {bench.prompts[index]: completion for index, completion in made.items()}
+    transformers_backend.decode_in_parallel(
+        model, bench.rows(), sampler, bench.settings.batch_size, math.inf, made.__setitem__
+    )
+    return time.perf_counter() - started, made
 
 
 def load_plain(folder: Path) -> Any:
@@ -120,8 +117,8 @@ def load_plain(folder: Path) -> Any:
 
 @torch.inference_mode()
 def measure_generate(
-    bench: Bench, model: Any, prompts: Sequence[str], size: int, stopping: bool
-) -> tuple[float, dict[str, Completion]]:
+    bench: Bench, model: Any, rows: Sequence[BatchRow], size: int, stopping: bool
+) -> tuple[float, Made]:
     """Return the same for transformers' `generate` in static batches of `size`."""
     from transformers import StoppingCriteria, StoppingCriteriaList
 
@@ -129,7 +126,7 @@ def measure_generate(
     pad = bench.tokenizer.eos_token_id
 
     class AnswerEnded(StoppingCriteria):
-        def __init__(self, rows: list[BatchRow], width: int) -> None:
+        def __init__(self, rows: Sequence[BatchRow], width: int) -> None:
             self.rows, self.width = rows, width
 
         def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
@@ -140,8 +137,7 @@ def measure_generate(
             return torch.tensor(ends)
 
     started = time.perf_counter()
-    rows = sorted(bench.rows(prompts), key=lambda row: -len(row.ids))
-    made: dict[str, Completion] = {}
+    made: Made = {}
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         width = max(len(row.ids) for row in batch)
@@ -157,12 +153,35 @@ def measure_generate(
             stopping_criteria=StoppingCriteriaList([AnswerEnded(batch, width)]) if stopping else None,
         )
         for row, new in zip(batch, output[:, width:].tolist(), strict=True):
-            made[prompts[row.index]] = cut_row(row, new, bench.stops, detokenizer)
+            made[row.index] = cut_row(row, new, bench)
     return time.perf_counter() - started, made
 
 
-def cut_row(row: BatchRow, new: list[int], stops: set[int], detokenizer: Detokenizer) -> Completion:
-    """Return what `generate` wrote, cut where we cut."""
-    end = next((i for i, token in enumerate(new) if token in stops), None)
-    row.new = new if end is None else new[: end + 1]
-    return finish_row(row, "length" if end is None else "eos", detokenizer)
+@torch.inference_mode()
+def measure_generate_batch(bench: Bench, model: Any) -> tuple[float, Made]:
+    """Return the same for transformers' `generate_batch`."""
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=bench.settings.max_new_tokens,
+        eos_token_id=sorted(bench.stops),
+        pad_token_id=bench.tokenizer.eos_token_id,
+    )
+    rows = bench.rows()
+    started = time.perf_counter()
+    outputs = model.generate_batch([row.ids for row in rows], generation_config=config)
+    ordered = [outputs[key] for key in sorted(outputs, key=lambda key: int(key.rsplit("_", 1)[-1]))]
+    made = {
+        row.index: cut_row(row, output.generated_tokens, bench)
+        for row, output in zip(rows, ordered, strict=True)
+    }
+    return time.perf_counter() - started, made
+
+
+def cut_row(row: BatchRow, new: list[int], bench: Bench) -> Completion:
+    """Return what another generator wrote, cut where we cut."""
+    sampler = transformers_backend.Sampler(Detokenizer(bench.tokenizer), bench.stops)
+    row.new, row.text = [], ""
+    stop = next((stop for token in new if (stop := sampler.append(row, token))), "length")
+    return finish_row(row, stop, sampler.detokenizer)

@@ -96,13 +96,7 @@ def marks_thinking(tokenizer: Any) -> bool:
 class Backend(Protocol):
     """Complete rows with the model of a folder, in any order; call `on_completion` with each finished row.
 
-    Args:
-        model_folder: the model.
-        rows: what to complete.
-        detokenizer: ids to text.
-        stops: tokens that end a sample.
-        settings: of the stage.
-        on_completion: called with each finished row.
+    `stops` are tokens that end a sample.
     """
 
     def __call__(

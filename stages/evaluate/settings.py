@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from stages.common.settings import require
 from stages.judge.settings import JudgeSettings
 
-EVALUATION_TARGETS = ("base", "tuned")
-BACKENDS = ("transformers", "vllm")
-GENERATION_DTYPES = ("auto", "bfloat16", "float32")
+CHOICES = {
+    "target": ("base", "tuned"),
+    "backend": ("transformers", "vllm"),
+    "dtype": ("auto", "bfloat16", "float32"),
+}
 
 
 @dataclass
@@ -37,30 +39,16 @@ class EvaluateSettings(JudgeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.target in EVALUATION_TARGETS,
-            "evaluate.target",
-            self.target,
-            "one of " + ", ".join(EVALUATION_TARGETS),
-        )
-        require(self.samples >= 1, "evaluate.samples", self.samples, "at least 1")
+        for key, choices in CHOICES.items():
+            value = getattr(self, key)
+            require(value in choices, f"evaluate.{key}", value, "one of " + ", ".join(choices))
+        for key in ("samples", "max_new_tokens", "batch_size"):
+            require(getattr(self, key) >= 1, f"evaluate.{key}", getattr(self, key), "at least 1")
         for k in self.pass_at:
             fits = f"numbers from 1 to evaluate.samples ({self.samples}): pass@k needs k samples per problem"
             require(1 <= k <= self.samples, "evaluate.pass_at", self.pass_at, fits)
+        above = f"above 0 where evaluate.samples is {self.samples}: greedy samples are identical"
         require(self.temperature >= 0, "evaluate.temperature", self.temperature, "0 (greedy) or more")
-        require(
-            self.samples == 1 or self.temperature > 0,
-            "evaluate.temperature",
-            self.temperature,
-            f"above 0 where evaluate.samples is {self.samples}: greedy samples are identical",
-        )
-        require(self.backend in BACKENDS, "evaluate.backend", self.backend, "one of " + ", ".join(BACKENDS))
-        require(self.max_new_tokens >= 1, "evaluate.max_new_tokens", self.max_new_tokens, "at least 1")
-        require(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")
+        hot = self.samples == 1 or self.temperature > 0
+        require(hot, "evaluate.temperature", self.temperature, above)
         require(self.memory_gib >= 0, "evaluate.memory_gib", self.memory_gib, "GiB above 0, or 0 for a share")
-        require(
-            self.dtype in GENERATION_DTYPES,
-            "evaluate.dtype",
-            self.dtype,
-            "one of " + ", ".join(GENERATION_DTYPES),
-        )
