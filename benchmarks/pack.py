@@ -1,8 +1,8 @@
 """Packing: ours against TRL's `pack_dataset` (`bfd`), from tokenized documents on disk to an Arrow file of packs.
 
 Lengths are distributed like those of the generated corpus in tokens. Each side reads the same documents in its own form: TRL
-an Arrow file of `input_ids` and `labels`, ours the flat files that the stage's tokenization leaves (ids, a mark a
-token, row ids). Both are memory-mapped and were written just before, and both write an Arrow file of packs with `input_ids`,
+an Arrow file of `input_ids` and `labels`, ours the groups that the stage's tokenization leaves, whose tokens go
+through its scratch file within the time. Both were written just before, and both write an Arrow file of packs with `input_ids`,
 `labels` and the lengths of the documents; ours also packs the row ids, splits and counts, as the stage does. A run is a
 process of its own; the clock starts behind its imports, on memory that was in use a moment before (`memory_at_hand`): else
 whichever side comes first pays for pages that a virtual machine's host has to find, some seconds for the packs alone.
@@ -12,11 +12,11 @@ packs are as full as they get.
 
 import argparse
 import json
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,7 @@ import pyarrow as pa
 from benchmarks.peers import TRL, python_of
 from benchmarks.tell import Part, ratio
 from stages.pack.documents import TokenizedGroup
-from stages.pack.overlong import OverlongCost
 from stages.pack.packing import fewest_packs
-from stages.pack.token_store import TokenStore
 
 CAPACITY = 1024
 WRITTEN = 10_000  # documents at once
@@ -110,13 +108,13 @@ def lengths_of(rows: int, capacity: int) -> np.ndarray:
 
 
 def write_documents(folder: Path, lengths: np.ndarray) -> None:
-    """Documents of random ids: `documents.arrow` for TRL, `tokens` for ours. Every token but the first is trained on; TRL's
+    """Documents of random ids: `documents.arrow` for TRL, `groups.pickle` for ours. Every token but the first is trained on; TRL's
     labels are the ids."""
     draw = np.random.default_rng(1)
     kind = pa.list_(pa.int32())
     schema = pa.schema([("input_ids", kind), ("labels", kind)])
+    store = []
     with (
-        TokenStore(folder / "tokens") as store,
         pa.OSFile(str(folder / "documents.arrow"), "wb") as sink,
         pa.ipc.new_stream(sink, schema) as writer,
     ):
@@ -126,23 +124,19 @@ def write_documents(folder: Path, lengths: np.ndarray) -> None:
             column = pa.ListArray.from_arrays(np.r_[0, np.cumsum(part)].astype(np.int32), pa.array(ids))
             writer.write_batch(pa.RecordBatch.from_arrays([column, column], schema=schema))
             store.append(documents_of(ids, part, start))
+    (folder / "groups.pickle").write_bytes(pickle.dumps(store))
 
 
 def documents_of(ids: np.ndarray, lengths: np.ndarray, start: int) -> TokenizedGroup:
     """Documents as the stage's tokenization gives them, each of a row of its own with an id of 16 characters."""
     count = len(lengths)
-    loss = np.ones(len(ids), np.uint8)
-    loss[np.cumsum(lengths) - lengths] = 0
+    tokens = ids.copy()
+    tokens[np.cumsum(lengths) - lengths] ^= -1  # no loss
     return TokenizedGroup(
-        ids,
-        loss,
+        tokens,
         lengths,
-        names=b"".join(b"%016x" % number for number in range(start, start + count)),
-        name_lengths=np.full(count, 16),
+        row_ids=[f"{number:016x}" for number in range(start, start + count)],
         components=np.arange(start, start + count).astype(np.uint64),
         characters=4 * lengths,
-        labelled=lengths - 1,
-        first=np.ones(count, np.uint8),
-        dropped=Counter(),
-        cost=OverlongCost(),
+        first=np.ones(count, bool),
     )

@@ -1,7 +1,7 @@
 """Tokenization: ours against `tokenizers` `encode_batch` on the same texts, with one thread each and with two.
 
-Ours renders nothing here and is given prompt and completion; it returns the ids of both, with the seam checked and the
-end-of-text token. `encode_batch` is given prompt and completion as one text and returns its `Encoding` objects, of which
+Ours renders nothing here and is given prompt and completion; it returns the ids of both, each encoded
+by itself, with the end-of-text token. `encode_batch` is given prompt and completion as one text and returns its `Encoding` objects, of which
 the ids are read, as anyone must. A second is one of wall; tokens are those of the whole texts, the same for both.
 """
 

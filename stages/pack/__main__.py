@@ -2,38 +2,35 @@
 
     dvc repro pack
     python -m stages.pack pack.max_length=2048
+    python -m stages.pack.show    # a row of each source as the model will see it
 
-Writes data/packed/{train,validation}.arrow (see `pack_schema`) and packing.json: the same bytes every time,
-on every engine. Workers take one row group at a time. Memory is a few row groups per worker, and some bytes
-per document of a shard.
+Writes data/packed/{train,validation}.arrow (see `pack_schema`), dropped.parquet and packing.json: the same bytes
+every time, on every engine. Workers take one row group at a time. Tokens wait in a scratch file; memory is a few
+row groups per worker, and some 80 bytes per document.
 """
 
 import os
-import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages.common.engine import EngineSettings, open_engine
-from stages.common.errors import UserError
 from stages.common.files import atomic_folder, write_json
-from stages.common.paths import BASE_MODEL, CLEAN_ROWS, PACKED
+from stages.common.paths import BASE_MODEL, PACKED
 from stages.common.stage import Settings, run
 from stages.pack.clean_rows import open_rows
 from stages.pack.documents import RowGroupTask, cached_tokenizer, tokenize_group
+from stages.pack.drops import Drops
 from stages.pack.model_limits import check_context, vocabulary_size
 from stages.pack.overlong import OverlongCost
-from stages.pack.pack_writer import PackWriter
+from stages.pack.pack_writer import write_packs
 from stages.pack.packing import Packing, pack_lengths
-from stages.pack.packing_statistics import PackingStatistics
+from stages.pack.packing_statistics import packing_figures, packing_histograms
 from stages.pack.settings import PackSettings
-from stages.pack.split import distinct_hashes, validation_split
+from stages.pack.show import SAMPLE_CHARACTERS, find_rows, rendered_row
+from stages.pack.split import validation_split
 from stages.pack.token_store import StoredDocuments, TokenStore
 
 SPLITS = ("train", "validation")
@@ -45,42 +42,50 @@ def main(settings: Settings) -> dict[str, Any]:
     with open_rows() as file:
         rows, groups = file.metadata.num_rows, file.num_row_groups
     context = check_context(BASE_MODEL, pack.max_length)
-    stamp = tuple(sorted(path.stat().st_mtime_ns for path in BASE_MODEL.iterdir()))
-    task = RowGroupTask(
-        0, str(BASE_MODEL), stamp, vocabulary_size(BASE_MODEL), pack, settings.prompt, alone=True
-    )
-    cached_tokenizer(task.model, task.stamp)  # report a broken tokenizer before workers start
+    task = RowGroupTask(0, str(BASE_MODEL), vocabulary_size(BASE_MODEL), pack, settings.prompt, alone=True)
+    cached_tokenizer.cache_clear()  # of a folder that has changed since
+    cached_tokenizer(task.model)  # report a broken tokenizer before workers start
 
     with atomic_folder(PACKED) as folder:
-        with TokenStore(folder / "tokens") as store:
-            dropped, cost = tokenize_rows(task, groups, settings.engine, store)
-            require_documents(store.documents, rows, dropped)
-            statistics = write_splits(store.read(), folder, pack)
-        shutil.rmtree(folder / "tokens")
+        store, drops = TokenStore(folder / "tokens"), Drops(folder / "dropped.parquet")
+        with drops:
+            cost, glued = tokenize_groups(task, groups, settings.engine, store, drops)
+        documents = store.read()
+        drops.check(rows, len(documents.row_ids), pack.max_dropped_share)
+        packings = split_and_pack(documents, pack)
+        for name, packing in packings.items():
+            write_packs(folder / f"{name}.arrow", documents, packing)
         metrics: dict[str, Any] = {
             "style": settings.prompt.style,
             "max_length": pack.max_length,
             "context": context,
             "rows_in": rows,
-            "rows_kept": store.rows,
-            "rows_dropped": dict(sorted(dropped.items())),
+            "rows_kept": int(documents.first.sum()),
+            "rows_dropped": dict(sorted(drops.counts.items())),
+            "rows_glued": len(glued),
             "overlong": {"what": pack.overlong, **asdict(cost)},
-            **{name: statistics[name].figures() for name in SPLITS},
+            **{
+                name: packing_figures(documents, packing, pack.max_length, pack.max_documents)
+                for name, packing in packings.items()
+            },
         }
+        histograms = packing_histograms(documents, packings["train"], pack.max_length)
+        (folder / "tokens").unlink()
         write_json(folder / "packing.json", metrics)
-    print_summary(metrics)
-    return {**metrics, "histograms": statistics["train"].histograms()}
+    print_summary(metrics, drops, glued)
+    if sys.stdout.isatty():
+        print("\n\n".join(rendered_row(row, task, characters=SAMPLE_CHARACTERS) for row in find_rows()))
+    return {**metrics, "histograms": histograms}
 
 
-def tokenize_rows(
-    task: RowGroupTask, groups: int, settings: EngineSettings, store: TokenStore
-) -> tuple[Counter[str], OverlongCost]:
-    """Fill the store with the documents of all row groups; return dropped rows and the cost of long rows."""
+def tokenize_groups(
+    task: RowGroupTask, groups: int, settings: EngineSettings, store: TokenStore, drops: Drops
+) -> tuple[OverlongCost, list[str]]:
+    """Fill the store and the drops from all row groups; return the cost of long rows, and the glued rows."""
     from tqdm import tqdm
 
     workers = min(settings.workers or len(os.sched_getaffinity(0)), max(1, groups))
-    dropped: Counter[str] = Counter()
-    cost = OverlongCost()
+    cost, glued = OverlongCost(), []
     with open_engine(replace(settings, workers=workers)) as engine:
         tasks = (task._replace(group=group, alone=engine.workers == 1) for group in range(groups))
         for tokenized in tqdm(
@@ -91,70 +96,44 @@ def tokenize_rows(
             disable=not sys.stderr.isatty(),
         ):
             store.append(tokenized)
-            dropped += tokenized.dropped
+            drops.add(tokenized.dropped)
             cost.add(tokenized.cost)
-    return dropped, cost
+            glued += tokenized.glued
+    return cost, glued
 
 
-def write_splits(
-    documents: StoredDocuments, folder: Path, pack: PackSettings
-) -> dict[str, PackingStatistics]:
-    """Pack the documents shard by shard into one file per split; return the statistics of each split."""
-    statistics = {name: PackingStatistics(pack.max_length, pack.max_documents) for name in SPLITS}
-    shards = [documents.shard(*bounds) for bounds in shard_bounds(len(documents), pack.shard_rows)]
-    components = [shard.components for shard in shards]
-    split = validation_split(components, pack.validation_share)
-    with ExitStack() as stack:
-        writers = {name: stack.enter_context(PackWriter(folder / f"{name}.arrow")) for name in SPLITS}
-        for shard in shards:
-            held_out = split.held_out(shard.components)
-            for name, in_split in (("train", ~held_out), ("validation", held_out)):
-                indices = np.flatnonzero(in_split)
-                lengths = np.diff(shard.starts)[indices]
-                packing = pack_lengths(lengths, pack.max_length, pack.max_documents)
-                writers[name].write(shard, Packing(indices[packing.order], packing.starts))
-                statistics[name].add(shard, indices, lengths, packing)
-            documents.release()
-    for hashes in distinct_hashes(components):
-        held_out = split.held_out(hashes)
-        statistics["validation"].components += int(held_out.sum())
-        statistics["train"].components += int((~held_out).sum())
-        documents.release()
-    return statistics
+def split_and_pack(documents: StoredDocuments, pack: PackSettings) -> dict[str, Packing]:
+    """Return the packs of each split, of indices into the documents."""
+    held_out = validation_split([documents.components], pack.validation_share).held_out(documents.components)
+    packings = {}
+    for name, in_split in zip(SPLITS, (~held_out, held_out), strict=True):
+        indices = np.flatnonzero(in_split)
+        packing = pack_lengths(np.diff(documents.starts)[indices], pack.max_length, pack.max_documents)
+        packings[name] = Packing(indices[packing.order], packing.starts)
+    return packings
 
 
-def shard_bounds(documents: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the bounds (first, end) of documents that are packed together; size 0: one shard of all."""
-    size = size or max(1, documents)
-    return ((first, min(first + size, documents)) for first in range(0, documents, size))
-
-
-def require_documents(documents: int, rows: int, dropped: Counter[str]) -> None:
-    """Raise UserError if no document is left to train on."""
-    if documents:
-        return
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
-    raise UserError(
-        f"{CLEAN_ROWS}: none of {rows} rows is left to pack ({reasons or 'the file is empty'}). Raise "
-        "pack.max_length, choose another prompt.style, or loosen the rules of clean."
-    )
-
-
-def print_summary(metrics: dict[str, Any]) -> None:
+def print_summary(metrics: dict[str, Any], drops: Drops, glued: list[str]) -> None:
     for name in SPLITS:
         figures = metrics[name]
         print(
             f"{name}: {figures['rows']} rows, {figures['tokens']} tokens ({figures['labelled_tokens']} "
             f"labelled) in {figures['packs']} packs, {figures['utilisation']:.1%} full"
         )
-    if metrics["rows_dropped"]:
-        print("dropped: " + ", ".join(f"{n} {reason}" for reason, n in metrics["rows_dropped"].items()))
+    for line in drops.summary(metrics["rows_in"]):
+        print(line)
     overlong = metrics["overlong"]
     if overlong["rows"]:
         print(
             f"over {metrics['max_length']} tokens: {overlong['rows']} rows "
             f"(pack.overlong={overlong['what']}), {overlong['tokens_lost']} tokens lost, "
             f"{overlong['labelled_tokens_lost']} of them labelled"
+        )
+    if glued:
+        print(
+            f"WARNING: in {len(glued)} rows the completion follows the prompt without white space between, e.g. "
+            f"row {glued[0]} (`python -m stages.pack.show {glued[0]}`). For instructions and their answers choose "
+            "clean=instruct prompt=alpaca, or prompt=chat."
         )
 
 

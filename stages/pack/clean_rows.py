@@ -1,7 +1,6 @@
 """Read the rows of data/clean."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,8 +9,6 @@ from stages.common.errors import UserError
 from stages.common.files import open_parquet, unreadable_parquet
 from stages.common.paths import CLEAN_ROWS
 from stages.common.schema import row_schema
-
-RENDERED_COLUMNS = ["id", "source", "prompt", "completion", "messages", "component"]
 
 
 def open_rows() -> pq.ParquetFile:
@@ -25,11 +22,11 @@ def open_rows() -> pq.ParquetFile:
     return file
 
 
-def read_rows(group: int) -> list[dict[str, Any]]:
-    """Return the rows of one row group as dictionaries of `RENDERED_COLUMNS`."""
+def read_rows(group: int) -> pa.Table:
+    """Return the rows of one row group: the columns of `row_schema`, and `component`."""
     try:
         with open_rows() as file:
-            return file.read_row_group(group, columns=RENDERED_COLUMNS).to_pylist()
+            return file.read_row_group(group, columns=[*row_schema().names, "component"])
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable_parquet(f"{CLEAN_ROWS}, row group {group}", error) from None
 

@@ -1,15 +1,19 @@
-"""Shorten rows of more tokens than a pack holds: drop them, cut them on the left, or split them."""
+"""Shorten rows of more tokens than a pack holds: chats between exchanges, running text anywhere."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.text.tokens import Tokens
 
-Document = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]
+class Document(NamedTuple):
+    """Tokens, and which of them are trained on."""
+
+    ids: npt.NDArray[np.int32]
+    loss: npt.NDArray[np.bool_]
 
 
 @dataclass
@@ -31,97 +35,79 @@ class OverlongCost:
         self.labelled_tokens_lost += other.labelled_tokens_lost
 
 
-class Shortened(NamedTuple):
-    """Documents within the length limit: document i is `starts[i] : starts[i + 1]` of `ids` and `loss`."""
-
-    ids: npt.NDArray[np.int32]
-    loss: npt.NDArray[np.bool_]
-    # shape (documents + 1,)
-    starts: npt.NDArray[np.int64]
-    # index of the row that each document is from
-    rows: npt.NDArray[np.int64]
-    cost: OverlongCost
-
-
-def shorten(tokens: Tokens, limit: int, mode: str, bos: int | None) -> Shortened:
-    """Return documents of at most `limit` tokens, made of the whole documents of `tokens`.
+def shorten_chat(
+    row: dict[str, Any], encode: Callable[[dict[str, Any]], list[Document]], limit: int, every_answer: bool
+) -> tuple[list[Document], int]:
+    """Return documents of whole exchanges, each after the system messages, and how many tokens are kept.
 
     Args:
-        mode: drop, truncate or split.
-        bos: id of the BOS token, repeated at the start of each part; None if the tokenizer has none.
+        encode: renders and tokenizes a row; [] if there is nothing to train on.
+        every_answer: split into documents that hold as many exchanges as fit; otherwise only the last ones.
     """
-    lengths = np.diff(tokens.starts)
-    rows = np.flatnonzero(tokens.whole)
-    fits = lengths[rows] <= limit
-    if fits.all() and len(rows) == len(lengths):
-        return Shortened(tokens.ids, tokens.loss, tokens.starts, rows, OverlongCost())
-    ids: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)]
-    loss: list[npt.NDArray[np.bool_]] = [np.zeros(0, bool)]
-    row_of: list[int] = []
-    cost = OverlongCost(rows=int((~fits).sum()))
-    for row, row_fits in zip(rows.tolist(), fits.tolist(), strict=True):
-        span = slice(tokens.starts[row], tokens.starts[row + 1])
-        documents = [(tokens.ids[span], tokens.loss[span])]
-        if not row_fits:
-            documents = shorten_document(*documents[0], limit, mode, bos)
-            cost.dropped += not documents
-            bos_tokens = int(tokens.ids[span][0] == bos)  # repeated in each document, but counted once
-            left = sum(len(part) - bos_tokens for part, _ in documents) + (bos_tokens if documents else 0)
-            cost.tokens_lost += len(tokens.ids[span]) - left
-            cost.labelled_tokens_lost += int(
-                tokens.loss[span].sum() - sum(part_loss.sum() for _, part_loss in documents)
-            )
-        for part, part_loss in documents:
-            ids.append(part)
-            loss.append(part_loss)
-            row_of.append(row)
-    starts = np.zeros(len(row_of) + 1, np.int64)
-    np.cumsum([len(part) for part in ids[1:]], out=starts[1:])
-    return Shortened(np.concatenate(ids), np.concatenate(loss), starts, np.array(row_of, np.int64), cost)
+    head, exchanges = split_exchanges(row["messages"])
+
+    def part(numbers: range | list[int]) -> list[Document]:
+        turns = [*head, *chain.from_iterable(exchanges[number] for number in numbers)]
+        return encode({**row, "messages": turns})
+
+    kept: list[int] = []
+    documents: list[Document] = []
+    if every_answer:
+        first = 0
+        while first < len(exchanges):
+            end, best = first + 1, None
+            while end <= len(exchanges) and within_limit(found := part(range(first, end)), limit):
+                best, end = found, end + 1
+            documents += best or []
+            kept += range(first, end - 1) if best else []
+            first = max(end - 1, first + 1)
+    else:
+        first = len(exchanges) - 1
+        while first > 0 and within_limit(found := part(range(first, len(exchanges))), limit):
+            documents, kept = found, [*range(first, len(exchanges))]
+            first -= 1
+    return documents, sum(len(one.ids) for one in part(kept)) if kept else 0
 
 
-def shorten_document(
-    ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_], limit: int, mode: str, bos: int | None
-) -> list[Document]:
-    """Return the documents that replace one that is too long; none if it is dropped."""
+def within_limit(documents: list[Document], limit: int) -> bool:
+    return all(len(one.ids) <= limit for one in documents)
+
+
+def split_exchanges(messages: list[dict[str, Any]]) -> tuple[list[Any], list[list[Any]]]:
+    """Return the leading system messages, and the exchanges: turns from a question up to the next one."""
+    start = next((i for i, turn in enumerate(messages) if turn["role"] != "system"), len(messages))
+    exchanges: list[list[Any]] = []
+    answered = True
+    for turn in messages[start:]:
+        asks = turn["role"] in ("user", "system")
+        if not exchanges or (asks and answered):
+            exchanges.append([])
+        exchanges[-1].append(turn)
+        answered = not asks
+    return messages[:start], exchanges
+
+
+def shorten_text(document: Document, limit: int, mode: str, lead: int) -> list[Document]:
+    """Return running text cut to the limit, each part after the `lead` tokens that the tokenizer puts first.
+
+    truncate: cut the beginning of the prompt, or nothing is left if that would cut the completion. split: parts
+    of equal length, give or take a token; parts without labels are left out.
+    """
+    ids, loss = document
     if mode == "truncate":
-        return truncate_document(ids, loss, limit, bos)
-    return split_document(ids, loss, limit, bos) if mode == "split" else []
+        begin = len(ids) - (limit - lead)
+        answer = int(np.flatnonzero(~loss)[-1]) + 1
+        # the first token has no label, so some of the prompt must remain before the completion
+        return [] if begin + (lead == 0) > answer else [slice_after(document, lead, begin, len(ids))]
+    parts = -(-(len(ids) - lead) // (limit - lead))
+    cuts = np.linspace(lead, len(ids), parts + 1).round().astype(int)
+    return [
+        part for a, b in pairwise(cuts.tolist()) if (part := slice_after(document, lead, a, b)).loss.any()
+    ]
 
 
-def truncate_document(
-    ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_], limit: int, bos: int | None
-) -> list[Document]:
-    """Cut tokens after BOS until the document fits; return nothing if that would cut into the last answer.
-
-    The first token has no label, so BOS or some of the prompt must remain before the answer.
-    """
-    bos_tokens = int(len(ids) > 0 and ids[0] == bos)
-    begin = len(ids) - (limit - bos_tokens)
-    answer = int(np.flatnonzero(~loss)[-1]) + 1 if not loss.all() else 0
-    if begin + (1 - bos_tokens) > answer:
-        return []
-    return [slice_after_bos(ids, loss, bos_tokens, begin, len(ids))]
-
-
-def split_document(
-    ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_], limit: int, bos: int | None
-) -> list[Document]:
-    """Split into documents of equal length, give or take a token, each after BOS if there is one.
-
-    Parts without labels are left out.
-    """
-    bos_tokens = int(len(ids) > 0 and ids[0] == bos)
-    parts = -(-(len(ids) - bos_tokens) // (limit - bos_tokens))
-    cuts = np.linspace(bos_tokens, len(ids), parts + 1).round().astype(int)
-    documents = [slice_after_bos(ids, loss, bos_tokens, a, b) for a, b in pairwise(cuts.tolist())]
-    return [(part, part_loss) for part, part_loss in documents if part_loss.any()]
-
-
-def slice_after_bos(
-    ids: npt.NDArray[np.int32], loss: npt.NDArray[np.bool_], bos_tokens: int, begin: int, end: int
-) -> Document:
-    """Return the first `bos_tokens` tokens followed by `begin : end`; the first token has no label."""
-    part_loss = np.concatenate([loss[:bos_tokens], loss[begin:end]])
-    part_loss[0] = False
-    return np.concatenate([ids[:bos_tokens], ids[begin:end]]), part_loss
+def slice_after(document: Document, lead: int, begin: int, end: int) -> Document:
+    """Return the first `lead` tokens followed by `begin : end`; the first token has no label."""
+    ids, loss = (np.concatenate([values[:lead], values[begin:end]]) for values in document)
+    loss[0] = False
+    return Document(ids, loss)

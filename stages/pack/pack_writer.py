@@ -1,12 +1,9 @@
-"""Write packs of documents as Arrow IPC streams."""
+"""Write packs of documents as an Arrow IPC stream, which `datasets.Dataset.from_file` opens."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from stages.pack.packing import Packing
@@ -28,70 +25,32 @@ def pack_schema() -> pa.Schema:
     )
 
 
-class PackWriter:
-    """Write packs to one Arrow IPC stream.
-
-    Without packs it writes one empty batch, because `datasets` cannot read a stream that has none.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.sink = pa.OSFile(str(path), "wb")
-        self.stream = pa.ipc.new_stream(self.sink, pack_schema())
-        self.batches = 0
-
-    def __enter__(self) -> "PackWriter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if not self.batches:
-            self.stream.write_batch(pa.RecordBatch.from_pylist([], schema=pack_schema()))
-        self.stream.close()
-        self.sink.close()
-
-    def write(self, documents: StoredDocuments, packing: Packing) -> None:
-        """Write packs of indices into `documents`; the next batch is gathered while one is written."""
-        with ThreadPoolExecutor(1) as writer:
-            written: Future[None] = writer.submit(lambda: None)
-            for batch in pack_batches(documents, packing):
-                written.result()
-                written = writer.submit(self.stream.write_batch, batch)
-                self.batches += 1
-            written.result()
+def write_packs(path: Path, documents: StoredDocuments, packing: Packing) -> None:
+    """Write the packs of a split; without any, one empty batch, because `datasets` cannot read a bare stream."""
+    schema = pack_schema()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        for batch in pack_batches(documents, packing):
+            stream.write_batch(batch)
+        if not len(packing):
+            stream.write_batch(pa.RecordBatch.from_pylist([], schema=schema))
 
 
 def pack_batches(documents: StoredDocuments, packing: Packing) -> Iterator[pa.RecordBatch]:
-    """Yield packs as record batches; Arrow gathers them, without a Python object per document or token."""
-    ids = list_array(4 * documents.starts, documents.ids)
-    loss = list_array(documents.starts, documents.loss)
-    names = list_array(documents.name_starts, documents.names, pa.large_string())
+    """Yield packs as record batches; Arrow gathers documents as lists of bytes, with no object per token."""
+    buffers = [None, pa.py_buffer(4 * documents.starts), pa.py_buffer(documents.tokens)]
+    lists = pa.Array.from_buffers(pa.large_binary(), len(documents.starts) - 1, buffers)
     for first in range(0, len(packing), BATCH_PACKS):
         bounds = packing.starts[first : first + BATCH_PACKS + 1]
-        order, pack_starts = (
-            pa.array(packing.order[bounds[0] : bounds[-1]]),
-            (bounds - bounds[0]).astype(np.int32),
-        )
-        (id_bytes, byte_starts), (loss_bytes, _) = take_lists(ids, order), take_lists(loss, order)
-        tokens, starts = id_bytes.view(np.int32), (byte_starts // 4).astype(np.int32)
-        labels = np.where(loss_bytes.view(np.bool_), tokens, np.int32(NO_LOSS))
+        order = pa.array(packing.order[bounds[0] : bounds[-1]])
+        pack_starts = (bounds - bounds[0]).astype(np.int32)
+        _, offsets, values = lists.take(order).buffers()
+        starts = (np.frombuffer(offsets, np.int64, len(order) + 1) // 4).astype(np.int32)
+        tokens = np.frombuffer(values, np.int32, starts[-1])
+        ids, labels = np.where(tokens < 0, ~tokens, tokens), np.where(tokens < 0, np.int32(NO_LOSS), tokens)
         columns = [
-            pa.ListArray.from_arrays(pa.array(starts[pack_starts]), pa.array(tokens)),
+            pa.ListArray.from_arrays(pa.array(starts[pack_starts]), pa.array(ids)),
             pa.ListArray.from_arrays(pa.array(starts[pack_starts]), pa.array(labels)),
             pa.ListArray.from_arrays(pa.array(pack_starts), pa.array(np.diff(starts))),
-            pa.ListArray.from_arrays(pa.array(pack_starts), names.take(order).cast(pa.string())),
+            pa.ListArray.from_arrays(pa.array(pack_starts), documents.row_ids.take(order)),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=pack_schema())
-
-
-def list_array(
-    starts: npt.NDArray[np.int64], values: npt.NDArray[Any], kind: pa.DataType | None = None
-) -> pa.Array:
-    """Return an Arrow array of byte lists that begin at `starts` in `values`, without copying."""
-    buffers = [None, pa.py_buffer(starts), pa.py_buffer(values)]
-    return pa.Array.from_buffers(kind or pa.large_binary(), len(starts) - 1, buffers)
-
-
-def take_lists(lists: pa.Array, order: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return the concatenated bytes of the lists at the indices `order`, and where each list begins."""
-    _, offsets, values = lists.take(order).buffers()
-    starts = np.frombuffer(offsets, np.int64, len(order) + 1)
-    return np.frombuffer(values, np.uint8, starts[-1]), starts

@@ -1,4 +1,4 @@
-"""Best-fit-decreasing bin packing of document lengths, over the histogram of the lengths."""
+"""Best-fit-decreasing bin packing of document lengths."""
 
 from dataclasses import dataclass
 
@@ -17,42 +17,12 @@ class Packing:
         return len(self.starts) - 1
 
 
-class Rooms:
-    """Open packs by the room left in them; the last one added is taken first."""
-
-    def __init__(self, capacity: int) -> None:
-        self.stacks: list[list[npt.NDArray[np.int64]]] = [[] for _ in range(capacity + 1)]
-        self.bits = 0  # bit r: some pack has exactly r tokens of room
-
-    def push(self, room: int, packs: npt.NDArray[np.int64]) -> None:
-        if room and len(packs):
-            self.stacks[room].append(packs)
-            self.bits |= 1 << room
-
-    def least(self, length: int) -> int:
-        """Return the least room of at least `length` that some pack has; 0: none."""
-        fitting = self.bits >> length
-        return length + (fitting & -fitting).bit_length() - 1 if fitting else 0
-
-    def take(self, room: int) -> npt.NDArray[np.int64]:
-        """Remove and return all packs with this room, the last one added first."""
-        self.bits ^= 1 << room
-        packs = np.concatenate(self.stacks[room])[::-1]
-        self.stacks[room] = []
-        return packs
-
-
 def pack_lengths(lengths: npt.ArrayLike, capacity: int, max_documents: int = 0) -> Packing:
     """Pack documents, longest first, each into the fullest pack that still has room for it.
 
     It uses at most 11/9 of the fewest possible packs, plus one (Johnson 1973); for documents much shorter
     than the capacity nearly always the fewest. Ties go to the earlier document and the most recently changed
     pack, so the result depends on the lengths alone.
-
-    Documents of one length are placed at once. A pack with the least sufficient room takes them until it has
-    too little left, for nothing fits better meanwhile; then come the others of the same room. What a pack has
-    left after it was visited is less than half, so there are at most about 2 lengths log2(capacity) visits,
-    whatever the documents; the rest is sorting.
 
     Args:
         lengths: tokens of each document, each from 1 to `capacity`.
@@ -69,65 +39,27 @@ def pack_lengths(lengths: npt.ArrayLike, capacity: int, max_documents: int = 0) 
     wrong = np.flatnonzero((lengths < 1) | (lengths > capacity))
     if len(wrong):
         raise ValueError(f"document {wrong[0]} has {lengths[wrong[0]]} tokens; a pack holds 1 to {capacity}")
-    sizes = np.bincount(lengths, minlength=capacity + 1)
-    longest_first = stable_order(capacity - lengths, capacity)
-    pack_of = assign_packs(sizes, capacity, max_documents or len(lengths))
-    packs = int(pack_of.max()) + 1 if len(pack_of) else 0
-    order = longest_first[stable_order(pack_of, packs)]
-    starts = np.zeros(packs + 1, np.int64)
-    np.cumsum(np.bincount(pack_of, minlength=packs), out=starts[1:])
-    return Packing(order, starts)
-
-
-def assign_packs(sizes: npt.NDArray[np.int64], capacity: int, most: int) -> npt.NDArray[np.int64]:
-    """Return the pack of each document, longest first; `sizes[n]`: number of documents of n tokens."""
-    rooms, opened = Rooms(capacity), 0
-    documents = np.zeros(int(sizes.sum()) if len(sizes) else 0, np.int64)  # of each pack that is open
-    placed: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    for length in np.flatnonzero(sizes)[::-1].tolist():
-        left = int(sizes[length])
-        while left:
-            room = rooms.least(length)
-            if room:
-                packs = rooms.take(room)
-            else:
-                room = capacity
-                new = -(-left // min(most, capacity // length))
-                packs = np.arange(opened, opened + new)
-                opened += new
-            takes = np.minimum(room // length, most - documents[packs])
-            ends = np.cumsum(takes)
-            last = int(np.searchsorted(ends, left))  # the pack that gets the last document, if there is one
-            used, over = packs[: last + 1], packs[last + 1 :]
-            takes = takes[: last + 1]
-            if last < len(packs):
-                takes[last] -= ends[last] - left
-            placed.append(np.repeat(used, takes))
-            left -= int(takes.sum())
-            documents[used] += takes
-            rooms.push(room, over[::-1])
-            push_back(rooms, used, room - takes * length, documents[used] < most)
-    return np.concatenate(placed)
-
-
-def push_back(
-    rooms: Rooms, packs: npt.NDArray[np.int64], left: npt.NDArray[np.int64], is_open: npt.NDArray[np.bool_]
-) -> None:
-    """Push back the packs that may take more; all visited ones have the same room left, except the last."""
-    packs, left = packs[is_open], left[is_open]
-    if len(packs) and left[-1] != left[0]:
-        rooms.push(int(left[-1]), packs[-1:])
-        packs, left = packs[:-1], left[:-1]
-    if len(packs):
-        rooms.push(int(left[0]), packs)
-
-
-def stable_order(keys: npt.NDArray[np.int64], largest: int) -> npt.NDArray[np.int64]:
-    """Return indices that sort `keys` (0 to `largest`) stably; numpy sorts 16-bit keys by radix."""
-    order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
-    if largest > 0xFFFF:
-        order = order[stable_order(keys[order] >> 16, largest >> 16)]
-    return order
+    longest_first = np.argsort(-lengths, kind="stable")
+    rooms: list[list[int]] = [[] for _ in range(capacity + 1)]  # open packs by the tokens of room left
+    bits = 0  # bit r: some open pack has room r
+    pack_of: list[int] = []
+    documents: list[int] = []  # of each pack
+    for length in lengths[longest_first].tolist():
+        fitting = bits >> length
+        if fitting:
+            room = length + (fitting & -fitting).bit_length() - 1  # the least that is enough
+            pack = rooms[room].pop()
+            bits ^= (not rooms[room]) << room
+        else:
+            room, pack = capacity, len(documents)
+            documents.append(0)
+        pack_of.append(pack)
+        documents[pack] += 1
+        if room > length and documents[pack] != max_documents:
+            rooms[room - length].append(pack)
+            bits |= 1 << room - length
+    order = longest_first[np.argsort(np.array(pack_of, np.int64), kind="stable")]
+    return Packing(order, np.concatenate([[0], np.cumsum(documents, dtype=np.int64)]))
 
 
 def fewest_packs(tokens: int, documents: int, halves: int, capacity: int, max_documents: int = 0) -> int:

@@ -11,68 +11,47 @@ from stages.pack.token_store import StoredDocuments
 BINS = 32  # of the histograms of document and pack lengths
 
 
-class PackingStatistics:
-    """Rows, tokens and utilisation of one split, summed over its shards."""
+def packing_figures(
+    documents: StoredDocuments, packing: Packing, capacity: int, max_documents: int
+) -> dict[str, Any]:
+    """Return rows, tokens and utilisation of one split, the documents of `packing`."""
+    at = packing.order
+    lengths, packs = np.diff(documents.starts)[at], len(packing)
+    tokens, labelled = int(lengths.sum()), int(documents.labelled[at].sum())
+    halves = int((2 * lengths > capacity).sum())
+    fewest = fewest_packs(tokens, len(at), halves, capacity, max_documents)
+    return {
+        "rows": int(documents.first[at].sum()),
+        "documents": len(at),
+        "components": len(np.unique(documents.components[at])),
+        "packs": packs,
+        "fewest_packs": fewest,  # lower bound on any packing
+        "tokens": tokens,
+        "labelled_tokens": labelled,
+        "labelled_share": rounded_ratio(labelled, tokens),
+        "utilisation": rounded_ratio(tokens, packs * capacity),
+        "utilisation_bound": rounded_ratio(tokens, fewest * capacity),
+        "documents_per_pack": rounded_ratio(len(at), packs),
+        "characters_per_token": rounded_ratio(int(documents.characters[at].sum()), tokens),
+    }
 
-    def __init__(self, capacity: int, max_documents: int) -> None:
-        self.capacity, self.max_documents = capacity, max_documents
-        self.rows = self.documents = self.components = self.packs = 0
-        self.tokens = self.labelled = self.characters = self.halves = 0
-        self.width = -(-capacity // BINS)
-        self.edges = list(range(self.width, capacity + self.width, self.width))
-        self.bins = {name: np.zeros(len(self.edges), np.int64) for name in ("rows", "packs")}
-        self.by_documents = np.zeros(0, np.int64)
 
-    def add(
-        self,
-        documents: StoredDocuments,
-        indices: npt.NDArray[np.int64],
-        lengths: npt.NDArray[np.int64],
-        packing: Packing,
-    ) -> None:
-        """Add one shard: `packing` packs the documents at `indices`, which have these `lengths`."""
-        self.rows += int(documents.first[indices].sum())
-        self.documents += len(indices)
-        self.packs += len(packing)
-        self.tokens += int(lengths.sum())
-        self.labelled += int(documents.labelled[indices].sum())
-        self.characters += int(documents.characters[indices].sum())
-        self.halves += int((2 * lengths > self.capacity).sum())
-        if len(indices):
-            pack_tokens = np.add.reduceat(lengths[packing.order], packing.starts[:-1])
-            self.bins["rows"] += self.count_bins(lengths)
-            self.bins["packs"] += self.count_bins(pack_tokens)
-            counts = np.bincount(np.diff(packing.starts), minlength=len(self.by_documents))
-            counts[: len(self.by_documents)] += self.by_documents
-            self.by_documents = counts
+def packing_histograms(documents: StoredDocuments, packing: Packing, capacity: int) -> dict[str, Any]:
+    """Return counts for plots: documents (`rows`) and packs by tokens, packs by number of documents."""
+    width = -(-capacity // BINS)
+    edges = list(range(width, capacity + width, width))
+    lengths = np.diff(documents.starts)[packing.order]
+    packs = np.add.reduceat(lengths, packing.starts[:-1]) if len(packing) else lengths
 
-    def count_bins(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.bincount((lengths - 1) // self.width, minlength=len(self.edges))
+    def binned(counts: npt.NDArray[np.int64]) -> list[int]:
+        return np.bincount((counts - 1) // width, minlength=len(edges)).tolist()
 
-    def figures(self) -> dict[str, Any]:
-        fewest = fewest_packs(self.tokens, self.documents, self.halves, self.capacity, self.max_documents)
-        return {
-            "rows": self.rows,
-            "documents": self.documents,
-            "components": self.components,
-            "packs": self.packs,
-            "fewest_packs": fewest,  # lower bound on any packing
-            "tokens": self.tokens,
-            "labelled_tokens": self.labelled,
-            "labelled_share": rounded_ratio(self.labelled, self.tokens),
-            "utilisation": rounded_ratio(self.tokens, self.packs * self.capacity),
-            "utilisation_bound": rounded_ratio(self.tokens, fewest * self.capacity),
-            "documents_per_pack": rounded_ratio(self.documents, self.packs),
-            "characters_per_token": rounded_ratio(self.characters, self.tokens),
-        }
-
-    def histograms(self) -> dict[str, Any]:
-        """Return counts for plots: documents (`rows`) and packs by tokens, packs by number of documents."""
-        return {
-            "tokens": self.edges,  # upper edges of the bins
-            **{name: counts.tolist() for name, counts in self.bins.items()},
-            "packs_by_documents": self.by_documents[1:].tolist(),
-        }
+    return {
+        "tokens": edges,  # upper edges of the bins
+        "rows": binned(lengths),
+        "packs": binned(packs),
+        "packs_by_documents": np.bincount(np.diff(packing.starts))[1:].tolist(),
+    }
 
 
 def rounded_ratio(part: float, whole: float) -> float:

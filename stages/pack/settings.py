@@ -11,15 +11,15 @@ OVERLONG = ("drop", "truncate", "split", "fail")
 class PackSettings:
     # tokens per pack, at least 8 and at most the model's context
     max_length: int = 1024
-    # what to do with a row of more than max_length tokens: drop (and count it) | truncate (cut the beginning
-    # of the prompt and keep the last answer whole; drop the row if that is not enough) | split (into
-    # documents of equal length, none of which sees the ones before) | fail (and name the row)
+    # what to do with a row of more than max_length tokens: drop (and count it) | truncate (a chat to its last
+    # exchanges, running text at its beginning; answers stay whole, a row with a longer one is dropped) | split
+    # (a chat between exchanges, running text into equal parts; no part sees the ones before) | fail (name it)
     overlong: str = "drop"
     # most documents per pack; 0: any number
     max_documents: int = 0
-    # documents that are packed together, in the order of the rows; 0: all. Memory is about 70 bytes per row
-    # of a shard; from about 10,000 rows, packs are as full as when all rows are packed together
-    shard_rows: int = 0
+    # share of rows that may be dropped for another reason than their length, 0 to 1: more is an error, and a
+    # tenth of the rows a warning
+    max_dropped_share: float = 0.5
     # share of rows to hold out, by duplicate component, 0 to below 1
     validation_share: float = 0.05
     # of the validation split
@@ -29,7 +29,12 @@ class PackSettings:
         require(self.max_length >= 8, "pack.max_length", self.max_length, "at least 8 tokens")
         require(self.overlong in OVERLONG, "pack.overlong", self.overlong, "one of " + ", ".join(OVERLONG))
         require(self.max_documents >= 0, "pack.max_documents", self.max_documents, "0 or more")
-        require(self.shard_rows >= 0, "pack.shard_rows", self.shard_rows, "0 or more")
+        require(
+            0 <= self.max_dropped_share <= 1,
+            "pack.max_dropped_share",
+            self.max_dropped_share,
+            "a number in [0, 1]",
+        )
         require(
             0 <= self.validation_share < 1,
             "pack.validation_share",

@@ -1,7 +1,7 @@
 """Hold out a validation split: whole components of near duplicates, selected by hash."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,25 +66,6 @@ def large_components(parts: Sequence[Hashes], share: float) -> Hashes:
         if len(candidates):
             sizes += np.bincount(at[candidates[at] == part], minlength=len(candidates))
     return candidates[sizes > max(1.0, share * sum(map(len, parts)))]
-
-
-def distinct_hashes(parts: Sequence[Hashes]) -> Iterator[Hashes]:
-    """Yield every hash once, in ascending order, about as many at a time as the largest part holds.
-
-    Each turn reads all parts for the hashes of one range. Hashes are uniform, so ranges hold about the same
-    number.
-    """
-    turns = -(-sum(map(len, parts)) // max([1, *map(len, parts)]))
-    for turn in range(turns):
-        low, high = (turn << 64) // turns, ((turn + 1) << 64) // turns - 1
-        in_range = (part[(part >= low) & (part <= high)] if turns > 1 else part for part in parts)
-        yield distinct_values(np.concatenate([distinct_values(hashes) for hashes in in_range]))
-
-
-def distinct_values(values: Hashes) -> Hashes:
-    """Return the distinct values, sorted; twice as fast as `numpy.unique` on a million."""
-    values = np.sort(values)
-    return values[np.diff(values, prepend=~values[:1]).astype(bool)]
 
 
 def component_hash(component: str, seed: int) -> int:

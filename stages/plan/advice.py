@@ -41,6 +41,12 @@ def warmup_advice(f: RunFacts) -> str | None:
 
 
 def validation_advice(f: RunFacts) -> str | None:
+    if not f.validation_rows and f.validation_share:
+        return (
+            f"no validation rows, although pack.validation_share={f.validation_share:g}: too few rows, or most "
+            "are near duplicates of one another, which stay together. reports/clean.json counts these groups. "
+            "Set clean.near.threshold higher, or add sources."
+        )
     if not f.validation_rows:
         return (
             "no validation rows: nothing shows when the model stops learning. Set pack.validation_share=0.05."

@@ -175,11 +175,10 @@ def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: boo
     with open_rows() as file:
         rows, groups = file.metadata.num_rows, min(file.num_row_groups, SAMPLE_GROUPS)
         sampled = sum(file.metadata.row_group(group).num_rows for group in range(groups))
-    task = RowGroupTask(
-        0, str(BASE_MODEL), (), vocabulary_size(BASE_MODEL), pack, sections["prompt"], alone=True
-    )
+    task = RowGroupTask(0, str(BASE_MODEL), vocabulary_size(BASE_MODEL), pack, sections["prompt"], alone=True)
     tokenized = [tokenize_group(task._replace(group=group)) for group in range(groups)]
-    dropped: Counter[str] = sum((group.dropped for group in tokenized), Counter())
+    reasons = [group.dropped["reason"].to_pylist() for group in tokenized if group.dropped]
+    dropped = Counter(reason for group in reasons for reason in group)
     if not sum(len(group.lengths) for group in tokenized):
         raise UserError(
             f"{CLEAN_ROWS}: no rows left to pack ({dict(dropped)}). Raise pack.max_length or change "
@@ -190,10 +189,11 @@ def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: boo
         cost.add(group.cost)
     split = validation_split([group.components for group in tokenized], pack.validation_share)
     held_out = np.concatenate([split.held_out(group.components) for group in tokenized])
-    lengths, labelled, first = (
+    lengths, first, tokens = (
         np.concatenate([getattr(group, name) for group in tokenized])
-        for name in ("lengths", "labelled", "first")
+        for name in ("lengths", "first", "tokens")
     )
+    labelled = np.repeat(~held_out, lengths) & (tokens >= 0)
     trained = lengths[~held_out]
     packing = pack_lengths(trained, pack.max_length, pack.max_documents)
     scale = rows / max(1, sampled)
@@ -205,7 +205,7 @@ def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: boo
         rows_in=rows,
         rows=round(scale * int(first[~held_out].sum())),
         **pack_columns(trained[packing.order], packing.starts[:-1], scale),
-        labelled_share=float(labelled[~held_out].sum() / max(1, trained.sum())),
+        labelled_share=float(labelled.sum() / max(1, trained.sum())),
         validation_rows=round(scale * int(first[held_out].sum())),
         validation_tokens=round(scale * int(lengths[held_out].sum())),
         overlong=pack.overlong,
@@ -249,12 +249,12 @@ def data_from_stand_ins(sections: Mapping[str, Any], reason: str) -> TrainingDat
 
 def format_tokens(prompt: Any) -> int:
     """Return the tokens that a prompt format adds around question and answer, with end-of-text and BOS."""
-    from stages.common.text.templates import render_opening
+    from stages.common.text.templates import ask, render_opening
 
     if prompt.style == "chat":
         return 60  # about (conf/prompt/chat.yaml); the template is the tokenizer's
     texts = {"completion": "", "template": prompt.template}
-    text = texts[prompt.style] if prompt.style in texts else render_opening("", None, prompt)
+    text = texts[prompt.style] if prompt.style in texts else render_opening(ask(""), None, prompt)
     return 2 + round(len(text) / CHARACTERS_PER_TOKEN)
 
 

@@ -40,6 +40,8 @@ class RunFacts:
     # passes over the data, limits of tokens and steps considered
     epochs: float
     validation_rows: int
+    # pack.validation_share
+    validation_share: float
     early_stopping: bool
     rank: int
     alpha: float
@@ -134,6 +136,7 @@ def run_facts(
         warmup_steps=warmup_steps(train, steps),
         epochs=len(order) / len(data.pack_tokens),
         validation_rows=data.validation_rows,
+        validation_share=pack.validation_share,
         early_stopping=bool(train.early_stopping_patience or train.keep_best),
         rank=train.lora.rank,
         alpha=train.lora.alpha,

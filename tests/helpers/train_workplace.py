@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from stages.common.stage import Settings
-from stages.pack.pack_writer import PackWriter
+from stages.pack.pack_writer import write_packs as write_packing
 from stages.pack.packing import Packing
 from stages.pack.token_store import StoredDocuments
 from stages.track.settings import TrackSettings
@@ -25,37 +26,31 @@ TRACK = TrackSettings(live=False, peak_seconds=0)
 def documents(count: int, seed: int = 0) -> StoredDocuments:
     """Make documents of 6 to 30 tokens that count around a circle of 20, with prompts of any length and EOS last."""
     rng = random.Random(seed)
-    ids: list[int] = []
-    loss: list[int] = []
+    tokens: list[int] = []
     starts = [0]
     for _ in range(count):
         length = rng.randint(6, 30)
         start = rng.randrange(20)
         prompt = max(1, rng.randint(0, length // 2))
-        ids += [*(1 + (start + i) % 20 for i in range(length - 1)), EOS]
-        loss += [0] * prompt + [1] * (length - prompt)
-        starts.append(len(ids))
-    names = [f"row{seed}-{number}" for number in range(count)]
+        ids = [*(1 + (start + i) % 20 for i in range(length - 1)), EOS]
+        tokens += [~i for i in ids[:prompt]] + ids[prompt:]
+        starts.append(len(tokens))
     none = np.zeros(count, np.int64)
     return StoredDocuments(
-        ids=np.array(ids, np.int32),
-        loss=np.array(loss, np.uint8),
+        tokens=np.array(tokens, np.int32),
         starts=np.array(starts),
-        names=np.frombuffer("".join(names).encode(), np.uint8),
-        name_starts=np.cumsum([0, *map(len, names)]),
+        row_ids=pa.array([f"row{seed}-{number}" for number in range(count)]),
         components=none.astype(np.uint64),
         characters=none,
         labelled=none,
-        first=none.astype(np.uint8),
+        first=none.astype(bool),
     )
 
 
 def write_packs(path: Path, count: int, seed: int = 0) -> None:
     """Write `count` documents, three per pack."""
-    with PackWriter(path) as writer:
-        writer.write(
-            documents(count, seed), Packing(np.arange(count), np.array([*range(0, count, 3), count]))
-        )
+    packing = Packing(np.arange(count), np.array([*range(0, count, 3), count]))
+    write_packing(path, documents(count, seed), packing)
 
 
 def write_packed(folder: Path, train: int = 24, validation: int = 6) -> None:

@@ -2,12 +2,10 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -20,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stages.common.engine import EngineSettings
@@ -28,17 +26,16 @@ from stages.common.errors import UserError
 from stages.common.files import sha256_folder, write_parquet
 from stages.common.model.packs import read_packs
 from stages.common.schema import row_schema
-from stages.common.text.pieces import int32
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
-from stages.common.text.tokens import join_documents, load_tokenizer
-from stages.pack.__main__ import main, write_splits
-from stages.pack.documents import TokenizedGroup
-from stages.pack.overlong import shorten
+from stages.common.text.tokens import load_tokenizer
+from stages.pack import show
+from stages.pack.__main__ import main
+from stages.pack.overlong import Document, shorten_text, split_exchanges
 from stages.pack.packing import Packing, fewest_packs, pack_lengths
 from stages.pack.settings import PackSettings
-from stages.pack.split import component_hash, distinct_hashes, validation_split
-from stages.pack.token_store import COLUMN_TYPES, StoredDocuments, TokenStore
+from stages.pack.show import mark_labels
+from stages.pack.split import component_hash, validation_split
 from tests.common.test_engine import two_nodes
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
@@ -197,55 +194,6 @@ def test_a_component_larger_than_the_share_stays_in_training():
         assert "big" not in held_out(["big"] * 50 + [str(i) for i in range(50)], 0.1, seed, part=9)
 
 
-DOCUMENTS = st.lists(
-    st.tuples(st.booleans(), st.integers(0, 40), st.integers(2, 40)).map(
-        lambda one: ([9] * one[0] + [1] * one[1] + [2] * (one[2] - 1) + [3], one[0] + one[1])
-    ),
-    min_size=1,
-    max_size=12,
-)
-
-
-@pytest.mark.parametrize("mode", ["drop", "truncate", "split"])
-@given(DOCUMENTS, st.integers(8, 50))
-@settings(max_examples=200, deadline=None)
-def test_overlong_documents_are_shortened_by_mode(mode, documents, limit):
-    tokens = join_documents([(int32(ids), [seam]) for ids, seam in documents])
-    shortened = shorten(tokens, limit, mode, bos=9)
-    lost = labels_lost = 0
-    by_row: dict[int, list[tuple[list[int], list[bool]]]] = {}
-    for row, a, b in zip(shortened.rows, shortened.starts[:-1], shortened.starts[1:], strict=True):
-        by_row.setdefault(int(row), []).append((shortened.ids[a:b].tolist(), shortened.loss[a:b].tolist()))
-    for row, (ids, seam) in enumerate(documents):
-        parts, head = by_row.get(row, []), int(ids[0] == 9)
-        before = len(ids) - max(1, seam)
-        if len(ids) <= limit:
-            assert [part for part, _ in parts] == [ids]
-        elif mode == "truncate" and parts:
-            ((part, _),) = parts
-            assert len(part) == limit
-            assert part == ids[:head] + ids[len(ids) - (limit - head) :]
-            assert part[-(len(ids) - seam) :] == ids[seam:]
-        elif mode == "split":
-            assert parts[-1][0][-1] == 3
-            assert [t for part, _ in parts for t in part[head:]] == ids[
-                len(ids) - sum(len(p) - head for p, _ in parts) :
-            ]
-            assert all((part[0] == 9) == bool(head) for part, _ in parts)
-        else:
-            assert parts == []
-        for part, loss in parts:
-            assert len(part) <= limit
-            assert any(loss)
-            assert not loss[0]
-        if len(ids) > limit:
-            lost += len(ids) - sum(len(part) - head for part, _ in parts) - (head if parts else 0)
-            labels_lost += before - sum(sum(loss) for _, loss in parts)
-    assert (shortened.cost.tokens_lost, shortened.cost.labelled_tokens_lost) == (lost, labels_lost)
-    assert shortened.cost.rows == sum(len(ids) > limit for ids, _ in documents)
-    assert shortened.cost.dropped == sum(row not in by_row for row in range(len(documents)))
-
-
 class Stage:
     """The pack stage in its own folder."""
 
@@ -279,7 +227,7 @@ class Stage:
 
 def complete(row: dict[str, Any], number: int, component: str | None) -> dict[str, Any]:
     row_id = f"{number:08x}"
-    base = {"prompt": None, "completion": None, "messages": None, "tests": None}
+    base = dict.fromkeys(row_schema().names)
     fixed = {
         "id": row_id,
         "source": "s",
@@ -358,11 +306,10 @@ def test_packing_twice_gives_the_same_bytes(stage):
     assert sha256_folder(stage.folder / "data/packed") == first
 
 
-@pytest.mark.parametrize("shard_rows", [0, 1, 11])
-def test_rows_of_one_component_stay_in_one_split_in_shards_too(stage, shard_rows):
+def test_rows_of_one_component_stay_in_one_split(stage):
     rows = [{**row, "component": str(i % 7)} for i, row in enumerate(generated_functions(40))]
     stage.write(rows)
-    metrics = stage.run(shard_rows=shard_rows)
+    metrics = stage.run()
     sides = [
         {int(row_id, 16) % 7 for pack in stage.packs(split) for row_id in pack["row_ids"]}
         for split in ("train", "validation")
@@ -372,16 +319,6 @@ def test_rows_of_one_component_stay_in_one_split_in_shards_too(stage, shard_rows
     assert [metrics[split]["components"] for split in ("train", "validation")] == [
         len(side) for side in sides
     ]
-
-
-@given(
-    st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 3) | st.just(2**64 - 1), max_size=60),
-    st.integers(1, 60),
-)
-@settings(max_examples=200, deadline=None)
-def test_distinct_hashes_are_complete_in_parts_of_any_size(hashes, size):
-    parts = [np.array(hashes[i : i + size], np.uint64) for i in range(0, len(hashes), size)]
-    assert [value for some in distinct_hashes(parts) for value in some.tolist()] == sorted(set(hashes))
 
 
 def test_overlong_rows_are_dropped_and_counted_or_fail(stage):
@@ -414,53 +351,6 @@ def test_the_cost_of_shortening_overlong_rows_is_reported(stage):
         assert lost["labelled_tokens_lost"] == fits["labelled_tokens"] - labelled
         assert all(sum(pack["lengths"]) <= 64 for pack in packs)
         assert metrics["train"]["documents"] == sum(len(pack["lengths"]) for pack in packs) >= kept
-
-
-def test_shards_are_packed_separately_with_the_same_split(stage):
-    stage.run()
-    whole = [{i for pack in stage.packs(split) for i in pack["row_ids"]} for split in ("train", "validation")]
-    metrics = stage.run(shard_rows=7)
-    assert [
-        {i for p in stage.packs(split) for i in p["row_ids"]} for split in ("train", "validation")
-    ] == whole
-    for split in ("train", "validation"):
-        shards = [{int(i, 16) // 7 for i in pack["row_ids"]} for pack in stage.packs(split)]
-        assert all(len(shard) == 1 for shard in shards)
-        assert [max(shard) for shard in shards] == sorted(max(shard) for shard in shards)
-    assert metrics["train"]["packs"] == len(stage.packs())
-
-
-def stored(folder: Path, count: int) -> StoredDocuments:
-    """Return `count` short documents from a store."""
-    lengths = np.random.default_rng(0).integers(4, 16, count)
-    with TokenStore(folder / "tokens") as store:
-        ids = np.zeros(lengths.sum(), np.int32)
-        names, ones = b"%08x" * count % tuple(range(count)), np.ones(count, np.uint8)
-        components = np.random.default_rng(1).integers(0, 2**63, count).astype(np.uint64)
-        sizes = np.full(count, 8)
-        group = TokenizedGroup(
-            ids, np.ones(len(ids), np.uint8), lengths, names, sizes, components, lengths, lengths, ones
-        )
-        store.append(group)
-        return store.read()
-
-
-@pytest.mark.parametrize(("shard_rows", "most"), [(0, 100), (10_000, 12)])
-def test_memory_is_a_few_bytes_per_document_of_a_shard(tmp_path, shard_rows, most):
-    count = 100_000
-    documents = stored(tmp_path, count)
-    tracemalloc.start()
-    write_splits(documents, tmp_path, PackSettings(max_length=64, shard_rows=shard_rows))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak / count < most
-    mapped = [
-        part for part in Path("/proc/self/smaps").read_text().split("VmFlags") if f"{tmp_path}/tokens" in part
-    ]
-    assert len(mapped) == len(COLUMN_TYPES)
-    assert all(re.search(r"^Rss: +0 kB", part, re.MULTILINE) for part in mapped), (
-        "pages of the store count as this process's memory"
-    )
 
 
 def test_a_pack_holds_at_most_max_documents(stage):
@@ -536,8 +426,12 @@ def test_odd_rows_become_a_document_or_a_drop_reason(stage):
         {"messages": []},
     ]
     stage.write([*rows, {"prompt": None, "completion": "x = 1\n"}])
-    metrics = stage.run(validation_share=0.0)
+    metrics = stage.run(validation_share=0.0, max_dropped_share=0.6)
     assert metrics["rows_dropped"] == {"empty_completion": 2, "no_answer": 1, "overlong": 1}
+    dropped = pq.read_table(stage.folder / "data/packed/dropped.parquet")
+    assert dropped.schema.names == [*row_schema().names, "reason", "detail"]
+    assert dropped["reason"].to_pylist() == ["empty_completion", "empty_completion", "overlong", "no_answer"]
+    assert dropped["detail"][3].as_py() == "no answer"
     assert metrics["rows_in"] == metrics["rows_kept"] + 4 == 5
     assert metrics["overlong"]["tokens_lost"] > 100_000
 
@@ -608,7 +502,10 @@ def test_rows_that_the_style_cannot_render_are_counted_by_reason(stage):
 
 
 def test_no_rows_left_is_an_error_with_reasons_and_writes_nothing(stage):
-    with pytest.raises(UserError, match=r"none of 40 rows is left to pack \(40 overlong\)"):
+    with pytest.raises(
+        UserError,
+        match=r"none of 40 rows is left to pack\.\n  40 overlong, e\.g\. row 0{8} \(s\)[^$]*raise pack\.max_length",
+    ):
         stage.run(max_length=8)
     assert not (stage.folder / "data/packed").exists()
     stage.write([])
@@ -651,3 +548,142 @@ def test_chat_without_a_template_is_refused(stage):
     with pytest.raises(UserError, match="no chat template"):
         stage.run(style="chat")
     assert stage.run(style="alpaca", max_length=256)["rows_kept"] > 0
+
+
+LONG_CHAT = [
+    {"role": "system", "content": "Be kind."},
+    *(
+        {"role": role, "content": f"{role} {number}"}
+        for number in range(8)
+        for role in ("user", "tool", "assistant")
+    ),
+    {"role": "user", "content": "unanswered"},
+]
+PLAIN_CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def chat_stage(stage: Stage, template: str) -> Any:
+    tokenizer = load_tokenizer(stage.model)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(stage.model)
+    return tokenizer
+
+
+def whole_documents(stage: Stage, tokenizer: Any) -> list[str]:
+    """Return the text of each document, trained text between brackets, in the order of the packs."""
+    return [
+        mark_labels(Document(ids, labels != -100), tokenizer)
+        for pack in stage.packs()
+        for ids, labels in zip(
+            *(
+                np.split(np.array(pack[key]), np.cumsum(pack["lengths"])[:-1])
+                for key in ("input_ids", "labels")
+            ),
+            strict=True,
+        )
+    ]
+
+
+@pytest.mark.parametrize("overlong", ["truncate", "split"])
+@pytest.mark.parametrize("loss", ["last", "all"])
+def test_a_long_chat_is_cut_between_exchanges_behind_its_system_message(stage, overlong, loss):
+    tokenizer = chat_stage(stage, PLAIN_CHAT)
+    stage.write([{"messages": LONG_CHAT}])
+    metrics = stage.run("chat", loss, overlong=overlong, max_length=96, validation_share=0.0)
+    texts = whole_documents(stage, tokenizer)
+    end, seen = "<|endoftext|>", []
+    for text in texts:
+        assert text.startswith(f"<system>Be kind.{end}<user>")
+        exchanges = text.removeprefix(f"<system>Be kind.{end}").split("<user>")[1:]
+        numbers = [int(exchange.split(end)[0].removeprefix("user ")) for exchange in exchanges]
+        seen += numbers
+        for number, exchange in zip(numbers, exchanges, strict=True):
+            answer = f"assistant {number}{end}"
+            labelled = loss == "all" or number == 7
+            answer = f"«{answer}»" if labelled else answer
+            assert exchange == f"user {number}{end}<tool>tool {number}{end}<assistant>{answer}"
+    assert max(pack_length for pack in stage.packs() for pack_length in pack["lengths"]) <= 96
+    if (overlong, loss) == ("split", "all"):
+        assert sorted(seen) == list(range(8))
+        assert metrics["overlong"]["labelled_tokens_lost"] == metrics["overlong"]["tokens_lost"] == 0
+    else:
+        assert len(texts) == 1
+        assert seen == list(range(8 - len(seen), 8))
+        assert metrics["overlong"]["tokens_lost"] > 0
+
+
+def test_exchanges_begin_at_a_question():
+    asked = ["user", "assistant"]
+    roles = ["system", *asked, "tool", "assistant", "user", *asked, "system", *asked]
+    head, exchanges = split_exchanges([{"role": role} for role in roles])
+    assert [turn["role"] for turn in head] == ["system"]
+    assert [" ".join(turn["role"] for turn in one) for one in exchanges] == [
+        "user assistant tool assistant",
+        "user user assistant",
+        "system user assistant",
+    ]
+
+
+@pytest.mark.parametrize("lead", [0, 1])
+@given(st.integers(0, 40), st.integers(2, 40), st.integers(8, 50))
+@settings(max_examples=200, deadline=None)
+def test_running_text_is_cut_behind_what_the_tokenizer_puts_first(lead, prompt, answer, limit):
+    ids = np.arange(lead + prompt + answer, dtype=np.int32)
+    assume(len(ids) > limit)
+    document = Document(ids, ids >= max(1, lead + prompt))
+    for part in shorten_text(document, limit, "truncate", lead):
+        assert part.ids.tolist() == [*ids[:lead], *ids[max(lead, len(ids) - limit + lead) :]]
+        assert part.loss.sum() == document.loss.sum()
+    parts = shorten_text(document, limit, "split", lead)
+    assert [i for part in parts for i in part.ids[lead:].tolist()] == [
+        *range(len(ids) - sum(len(part.ids) - lead for part in parts), len(ids))
+    ]
+    assert all(len(part.ids) <= limit and not part.loss[0] and part.loss.any() for part in parts)
+
+
+def test_no_row_ends_the_stage_and_many_drops_are_an_error_with_the_words_of_the_template(stage, capsys):
+    strict = (
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('Roles must alternate.') }}{% endif %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    )
+    chat_stage(stage, strict)
+    good = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "be kind"}]
+    rows = [{"messages": good}] * 8 + [{"messages": good[1:]}, {"messages": [good[0], *good]}]
+    stage.write(rows)
+    metrics = stage.run("chat", "all")
+    assert metrics["rows_dropped"] == {"no_question": 1, "template": 1}
+    printed = capsys.readouterr().out
+    assert "1 template, e.g. row 00000009 (s): TemplateError: Roles must alternate." in printed
+    assert "WARNING: 2 of 10 rows cannot be trained on" in printed
+    with pytest.raises(UserError, match=r"2 of 10 rows cannot be trained on[^$]*Roles must alternate"):
+        stage.run("chat", "all", max_dropped_share=0.1)
+
+
+def test_an_answer_glued_to_its_instruction_is_warned_of(stage, capsys):
+    stage.write([*generated_functions(3), {"prompt": "Name a tree.", "completion": "An oak."}])
+    assert stage.run()["rows_glued"] == 1
+    assert "in 1 rows the completion follows the prompt without white space between, e.g. row 00000003" in (
+        capsys.readouterr().out
+    )
+
+
+def test_rows_are_shown_with_trained_text_marked_and_tokens_on_request(stage, capsys, monkeypatch):
+    (stage.folder / "reports").mkdir()
+    (stage.folder / "reports/config.yaml").write_text("pack: {max_length: 64}\nprompt: {style: completion}\n")
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    stage.write([{"prompt": "Sum:\n", "completion": "total"}, {"prompt": "x", "completion": " " * 9}])
+    show.main(["0000", "--tokens"])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("row 00000000 (s): ")
+    assert "\n".join(shown).split("trained on\n")[1].startswith("Sum:«\ntotal<|endoftext|>»")
+    assert shown[-1] == "*       0 '<|endoftext|>'"
+    show.main(["00000001"])
+    assert (
+        capsys.readouterr().out == "row 00000001 (s) is dropped: empty_completion: the completion is empty\n"
+    )
+    with pytest.raises(SystemExit):
+        show.main(["--source", "other"])
+    assert "no row  of source other. Its sources are s." in capsys.readouterr().err

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages.common.errors import UserError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 IGNORED = -100  # label of a token without loss
 PACK_COLUMNS = ("input_ids", "labels", "lengths")
@@ -17,7 +17,7 @@ REPACK = "Remove data/packed and run `dvc repro pack`."
 class Packs:
     """The packs of one Arrow stream, memory-mapped; `packs[i]` is a mapping of `input_ids`, `labels`, `lengths`."""
 
-    def __init__(self, path: Path, table: "pa.Table") -> None:
+    def __init__(self, path: Path, table: pa.Table) -> None:
         self.path = path
         self._columns = {name: table[name] for name in PACK_COLUMNS}
         self.tokens = list_lengths(self._columns["input_ids"])
@@ -41,10 +41,8 @@ class Packs:
         return pack
 
 
-def list_lengths(column: "pa.ChunkedArray") -> list[int]:
+def list_lengths(column: pa.ChunkedArray) -> list[int]:
     """Return the length of each list of a column, from its offsets: nothing else of a memory-mapped file is read."""
-    import pyarrow.compute as pc
-
     return pc.list_value_length(column).to_pylist()
 
 
@@ -54,8 +52,6 @@ def read_packs(path: str | Path) -> Packs:
     Raises:
         UserError: the file is missing or truncated, or lacks a column.
     """
-    import pyarrow as pa
-
     path = Path(path)
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:

@@ -2,32 +2,44 @@
 
 A document is a prompt, which the model reads, and a completion, which it is trained on. Evaluation stops
 after the prompt. Both are rendered here, so that evaluation prompts a model with exactly the tokens that
-preceded the completion in training. stages.common.text.tokens turns the text into ids.
+preceded the completion in training. stages.common.text.tokens turns the text into ids; control tokens that
+a row's text spells are marked by `guard`.
 
 A function header (code without its body, like HumanEval's prompts) is continued as it is in style
 `completion`. The other styles put it into an instruction and begin the answer with a code fence and the
 header again. So in every style, what follows the prompt is the body.
 """
 
-import re
+import json
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.headers import is_function_header
-from stages.common.text.pieces import pieces_of, plain_ids
+from stages.common.text.seam import (
+    end_with_one_break,
+    render_continuation,
+    split_trailing_space,
+)
 from stages.common.text.settings import PromptSettings
 from stages.common.text.templates import (
+    Chat,
+    ChatTurn,
     Unrenderable,
+    apply_chat_template,
+    ask,
+    check_arguments,
+    check_read,
     render_all_answers,
-    render_chat_answer,
+    render_last_answer,
     render_opening,
 )
-from stages.common.text.tokens import special_tokens
+from stages.common.text.tokens import GUARD, guard
 
 OPEN_FENCE = "```python\n"
 CLOSE_FENCE = "\n```"
+EXTRAS = ("tool_calls", "reasoning_content", "name")  # of a turn; only a template can render them
 
 
 def render_prompt(prompt: str, tokenizer: Any, settings: PromptSettings) -> str:
@@ -36,6 +48,7 @@ def render_prompt(prompt: str, tokenizer: Any, settings: PromptSettings) -> str:
     Raises:
         UserError: style chat with a tokenizer that has no template, or whose template refuses the messages.
     """
+    prompt = guard(prompt, tokenizer, settings.control_tokens)
     header = is_function_header(prompt)
     kept, _ = split_trailing_space(end_with_one_break(prompt) if header else prompt, tokenizer)
     if settings.style == "completion":
@@ -43,12 +56,12 @@ def render_prompt(prompt: str, tokenizer: Any, settings: PromptSettings) -> str:
     try:
         if header:
             instruction = header_instruction(prompt, settings)
-            return render_opening(instruction, tokenizer, settings) + OPEN_FENCE + kept.lstrip()
-        return render_opening(prompt, tokenizer, settings)
+            return render_opening(ask(instruction), tokenizer, settings) + OPEN_FENCE + kept.lstrip()
+        return render_opening(ask(prompt), tokenizer, settings)
     except Unrenderable as error:
         raise UserError(
             f"prompt.style={settings.style}: the template refuses the benchmark's prompt "
-            f"({error.__cause__ or error}). Set prompt.system to '' or choose another style."
+            f"({error.detail}). Set prompt.system to '' or choose another style."
         ) from error
 
 
@@ -62,14 +75,15 @@ def render_row(row: dict[str, Any], tokenizer: Any, settings: PromptSettings) ->
         Unrenderable: the style cannot render the row.
         UserError: style chat with a tokenizer that has no template; prompt.template fails.
     """
+    mark = partial(guard_value, tokenizer=tokenizer, allowed=settings.control_tokens)
     if row["messages"] is not None:
-        messages = [(message["role"], message["content"] or "") for message in row["messages"]]
-        reject_special_tokens([content for _, content in messages], tokenizer)
-        return render_conversation(messages, tokenizer, settings)
-    prompt, completion = row["prompt"] or "", row["completion"] or ""
-    reject_special_tokens([prompt, completion], tokenizer)
+        tools = json.loads(row["tools"]) if row.get("tools") else None
+        return render_conversation(Chat(mark(turns_with_extras(row)), mark(tools)), tokenizer, settings)
+    prompt, completion = mark(row["prompt"] or ""), mark(row["completion"] or "")
+    if row.get("tools"):
+        raise Unrenderable("tools", "the row is no conversation, so no template shows its tools")
     if not completion.strip():
-        raise Unrenderable("empty_completion")
+        raise Unrenderable("empty_completion", "the completion is empty")
     if not prompt.strip():
         return "", prompt + completion  # plain text: there is no question for a style to format
     if settings.style == "completion":
@@ -83,33 +97,160 @@ def render_row(row: dict[str, Any], tokenizer: Any, settings: PromptSettings) ->
     return render_answer(prompt, "", completion, tokenizer, settings)
 
 
-def render_conversation(
-    messages: Sequence[tuple[str, str]], tokenizer: Any, settings: PromptSettings
-) -> tuple[str, ...]:
-    """Return prompts and answers of a conversation; in style chat, `prompt.loss` selects the trained ones.
+def guard_value(value: Any, tokenizer: Any, allowed: Sequence[str]) -> Any:
+    """Return a value in whose texts, keys included, the control tokens are marked as text.
 
     Raises:
-        Unrenderable: `conversation` (not one question and one answer, and the style takes no more),
-            `no_answer`.
+        Unrenderable: `noncharacter`: a text has the mark itself.
     """
-    last = max((i for i, (role, _) in enumerate(messages) if role == "assistant"), default=-1)
-    if last < 0 or not messages[last][1].strip():
-        raise Unrenderable("no_answer")
-    before, answer = list(messages[:last]), messages[last][1]
+    if isinstance(value, str):
+        if GUARD in value:
+            raise Unrenderable(
+                "noncharacter", "the text has U+FDD0, which Unicode keeps for programs' own use"
+            )
+        return guard(value, tokenizer, allowed)
+    if isinstance(value, list):
+        return [guard_value(item, tokenizer, allowed) for item in value]
+    if isinstance(value, dict):
+        return {
+            guard_value(key, tokenizer, allowed): guard_value(item, tokenizer, allowed)
+            for key, item in value.items()
+        }
+    return value
+
+
+def turns_with_extras(row: dict[str, Any]) -> list[ChatTurn]:
+    """Return the turns of a row: role, content, and what `extra` holds."""
+    return [
+        {
+            "role": message["role"],
+            "content": message["content"] or "",
+            **(json.loads(message["extra"]) if message.get("extra") else {}),
+        }
+        for message in row["messages"]
+    ]
+
+
+def render_conversation(chat: Chat, tokenizer: Any, settings: PromptSettings) -> tuple[str, ...]:
+    """Return prompts and answers of a conversation; in style chat, `prompt.loss` selects the trained ones.
+
+    An answer that nothing precedes, or whose `train` is false, is never trained on.
+
+    Raises:
+        Unrenderable: `no_answer`, `no_question`; `conversation` (more turns than the style takes);
+            `template`; a field that the style or the template does not render, by its name.
+    """
+    answers = trained_answers(chat.turns, every=settings.loss == "all")
+    chat = chat.first(answers[-1] + 1)
+    if settings.style in ("completion", "alpaca"):
+        question, answer = sole_exchange(chat, settings.style)
+        if settings.style == "completion":
+            white = "" if question[-1:].isspace() else "\n"
+            return render_continuation(question, white + answer, tokenizer)
+        return render_answer(question, "", answer, tokenizer, settings)
     if settings.style == "template":
-        return render_opening(before, tokenizer, settings), answer.strip()
-    if settings.style == "chat" and settings.loss == "all":
-        return render_all_answers(messages[: last + 1], tokenizer, settings)
-    if settings.style == "chat":
-        prompt = render_opening(before, tokenizer, settings)
-        return prompt, render_chat_answer(before, prompt, answer, tokenizer, settings)
-    if [role for role, _ in messages] != ["user", "assistant"]:
-        raise Unrenderable("conversation")
-    question = before[0][1]
-    if settings.style == "completion":
-        completion = answer if question[-1:].isspace() else "\n" + answer
-        return render_continuation(question, completion, tokenizer)
-    return render_answer(question, "", answer, tokenizer, settings)
+        return render_with_template(chat, tokenizer, settings)
+    refusal: Unrenderable | None = None
+    for form in argument_forms(chat):
+        try:
+            return render_with_chat_template(form, answers, tokenizer, settings)
+        except Unrenderable as error:
+            refusal = refusal or error
+    raise refusal or AssertionError("a chat has one form at least")
+
+
+def trained_answers(turns: Sequence[ChatTurn], every: bool) -> list[int]:
+    """Return the indices of the answers to train on: the last one, or all that are not empty."""
+    given = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+    wanted = given if every else given[-1:]
+    found = [
+        i
+        for i in wanted
+        if turns[i].get("train", True) and (turns[i]["content"].strip() or turns[i].get("tool_calls"))
+    ]
+    if not found:
+        what = "no answer" if not given else "no answer to train on: it is empty, or excluded (train, weight)"
+        other = "; prompt.loss=all trains on the others" if not every and given[1:] else ""
+        raise Unrenderable("no_answer", what + other)
+    found = [i for i in found if i]
+    if not found:
+        raise Unrenderable("no_question", "the only answer is the first turn")
+    return found
+
+
+def sole_exchange(chat: Chat, style: str) -> tuple[str, str]:
+    """Return the texts of a conversation of one question and its answer.
+
+    Raises:
+        Unrenderable: it has other turns, or fields that no text shows.
+    """
+    for reason in EXTRAS:
+        if any(turn.get(reason) for turn in chat.turns):
+            raise Unrenderable(reason, f"prompt.style={style} cannot render {reason}; chat and template can")
+    if chat.tools:
+        raise Unrenderable("tools", f"prompt.style={style} cannot render tools; chat and template can")
+    roles = [turn["role"] for turn in chat.turns]
+    if roles != ["user", "assistant"]:
+        raise Unrenderable(
+            "conversation",
+            f"prompt.style={style} takes one question and its answer, not {', '.join(roles[:8])}; chat takes all",
+        )
+    return chat.turns[0]["content"], chat.turns[1]["content"]
+
+
+def render_with_template(chat: Chat, tokenizer: Any, settings: PromptSettings) -> tuple[str, str]:
+    """Return the prompt of prompt.template and the last turn, whose text alone can be trained on."""
+    answer, before = chat.turns[-1], chat.first(-1)
+    for reason in EXTRAS:
+        if answer.get(reason):
+            raise Unrenderable(
+                reason, f"prompt.template renders no answer, so not its {reason}; style chat does"
+            )
+    opening = render_opening(before, tokenizer, settings)
+    check_arguments(before, opening)
+    check_read(before, (), lambda tagged: render_opening(tagged, tokenizer, settings))
+    return opening, answer["content"].strip("\r\n")
+
+
+def render_with_chat_template(
+    chat: Chat, answers: Sequence[int], tokenizer: Any, settings: PromptSettings
+) -> tuple[str, ...]:
+    if settings.loss == "all":
+        texts = render_all_answers(chat, answers, tokenizer, settings)
+    else:
+        texts = render_last_answer(chat, tokenizer, settings)
+    check_arguments(chat, "".join(texts))
+    check_read(
+        chat,
+        answers,
+        lambda tagged: apply_chat_template(tagged, tokenizer, settings, add_generation_prompt=False),
+    )
+    return texts
+
+
+def argument_forms(chat: Chat) -> list[Chat]:
+    """Return the conversation with the arguments of calls as objects, and as JSON text if there are any.
+
+    Templates want either one: `arguments | tojson`, or `arguments` as OpenAI sends them.
+    """
+    if not any(turn.get("tool_calls") for turn in chat.turns):
+        return [chat]
+
+    def as_text(call: Any) -> Any:
+        if not isinstance(call, dict):
+            return call
+        written = {key: as_text(value) if key == "function" else value for key, value in call.items()}
+        if isinstance(call.get("arguments"), dict):
+            written["arguments"] = json.dumps(call["arguments"], ensure_ascii=False)
+        return written
+
+    turns = [
+        {**turn, "tool_calls": [as_text(call) for call in turn["tool_calls"]]}
+        if turn.get("tool_calls")
+        else turn
+        for turn in chat.turns
+    ]
+    return [chat, Chat(turns, chat.tools)]
 
 
 def render_answer(
@@ -122,85 +263,13 @@ def render_answer(
         rest: the rest of the answer, which is trained on.
     """
     if not given:
-        rest = rest.lstrip("\n")  # line breaks would merge with the end of the opening into one token
-    prompt = render_opening(question, tokenizer, settings) + given
-    if settings.style != "chat":
-        return prompt, rest.rstrip()
-    turn = [("user", question.strip())]
-    return prompt, render_chat_answer(turn, prompt, given + rest, tokenizer, settings)
+        rest = rest.lstrip("\r\n")  # line breaks would merge with the end of the opening into one token
+    if settings.style == "chat":
+        opening, answer = render_last_answer(ask(question, given + rest), tokenizer, settings)
+        return opening + given, answer.removeprefix(given)
+    return render_opening(ask(question), tokenizer, settings) + given, rest.rstrip("\r\n")
 
 
 def header_instruction(header: str, settings: PromptSettings) -> str:
     """Return the instruction to complete a function header."""
     return f"{settings.instruction}\n\n{OPEN_FENCE}{header.strip()}{CLOSE_FENCE}"
-
-
-def render_continuation(prompt: str, completion: str, tokenizer: Any) -> tuple[str, str]:
-    """Return prompt and completion, with the white space between them placed by `split_trailing_space`.
-
-    A function header whose line break stays in the prompt keeps exactly one: blank lines before the body, of
-    which evaluation knows nothing, are dropped.
-    """
-    text = prompt + completion
-    body = completion.lstrip()
-    before = text[: len(text) - len(body)]
-    white = before[len(before.rstrip()) :]
-    if white.startswith("\n") and white.count("\n") == 1:  # the same for a header and for other text
-        kept, _ = split_trailing_space(before, tokenizer)
-        return kept, text[len(kept) :]
-    header = "\n" in white and is_function_header(prompt)
-    kept, _ = split_trailing_space(end_with_one_break(before) if header else before, tokenizer)
-    if header and kept.endswith("\n"):
-        return kept, before[before.rfind("\n") + 1 :] + body
-    return kept, text[len(kept) :]
-
-
-def end_with_one_break(prompt: str) -> str:
-    return prompt.rstrip() + "\n"
-
-
-def split_trailing_space(prompt: str, tokenizer: Any) -> tuple[str, str]:
-    """Split off the white space at a prompt's end that the tokenizer merges with what follows.
-
-    Most tokenizers merge a line break with the indent after it (one token for a newline and four spaces). A
-    prompt that ends in a bare newline then asks for a token sequence that the model has never seen: HumanEval
-    pass@1 of SmolLM2-135M falls from 0.04 to 0. Others (like GPT-4's) merge the line break with the
-    punctuation before it and need it kept in the prompt (bigcode-evaluation-harness #159). The tokenizer
-    itself shows which kind it is.
-
-    Returns:
-        the prompt without that white space, and the white space.
-    """
-    kept = prompt.rstrip()
-    white = prompt[len(kept) :]
-    breaks = white[: len(white) - len(white.lstrip("\n"))]
-    if not kept or not breaks:
-        return kept, white
-    tail = kept[kept.rfind("\n") + 1 :][-80:]
-    tail = pieces_of(tokenizer).pieces_in(tail)[-1]  # tokens of earlier pieces do not depend on what follows
-    if keeps_tokens_before_break(tail, breaks, tokenizer):
-        return kept, white
-    return kept + breaks, white[len(breaks) :]
-
-
-@lru_cache(maxsize=1 << 14)
-def keeps_tokens_before_break(tail: str, breaks: str, tokenizer: Any) -> bool:
-    """Whether the tokens of a line's end stay the same when line breaks and an indent follow."""
-    alone, followed = plain_ids([tail, f"{tail}{breaks}    x"], tokenizer)
-    return followed[: len(alone)] == alone
-
-
-def reject_special_tokens(texts: Sequence[str], tokenizer: Any) -> None:
-    """Refuse text that spells a special token: it would become that token, and end or split the document.
-
-    Raises:
-        Unrenderable: `special_token`.
-    """
-    pattern = special_pattern(tokenizer)
-    if any(pattern.search(text) for text in texts):
-        raise Unrenderable("special_token")
-
-
-@lru_cache(maxsize=4)
-def special_pattern(tokenizer: Any) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, special_tokens(tokenizer).values())))

@@ -1,11 +1,12 @@
 """Settings of prompt rendering, shared by pack (training) and evaluate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stages.common.settings import require
 
 STYLES = ("completion", "alpaca", "chat", "template")
 ANSWERS_TRAINED = ("last", "all")
+INSTRUCTION = "Complete the following Python function."
 
 
 @dataclass
@@ -15,13 +16,16 @@ class PromptSettings:
     # styles chat and template: system message for rows that have none; empty: none
     system: str = ""
     # all styles but completion: the instruction put before a function header
-    instruction: str = "Complete the following Python function."
+    instruction: str = INSTRUCTION
     # style chat: train on the last answer of a conversation, or on all its answers
     loss: str = "last"
     # style template: Jinja for everything before the answer, with `prompt` (the question), `system`,
-    # `messages` (the turns before the answer: role, content), `bos_token` and `eos_token`. The answer and an
-    # end-of-text token follow.
+    # `messages` (the turns before the answer: role, content), `tools`, `bos_token` and `eos_token`. The answer
+    # and an end-of-text token follow.
     template: str = ""
+    # control tokens that keep their meaning where a row's text spells them (<fim_prefix>, <reponame>); all
+    # others are encoded as plain text
+    control_tokens: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require(self.style in STYLES, "prompt.style", self.style, "one of " + ", ".join(STYLES))
@@ -29,6 +33,15 @@ class PromptSettings:
             self.loss in ANSWERS_TRAINED, "prompt.loss", self.loss, "one of " + ", ".join(ANSWERS_TRAINED)
         )
         require(bool(self.instruction.strip()), "prompt.instruction", self.instruction, "a sentence")
+        for key, default, styles in (
+            ("loss", "last", ("chat",)),
+            ("system", "", ("chat", "template")),
+            ("template", "", ("template",)),
+            ("instruction", INSTRUCTION, ("alpaca", "chat", "template")),
+        ):
+            value = getattr(self, key)
+            expected = f"{default!r}: only prompt.style={' or '.join(styles)} uses it, and it is {self.style}"
+            require(value == default or self.style in styles, f"prompt.{key}", value, expected)
         if self.style == "template":
             fault = template_fault(self.template)
             require(not fault, "prompt.template", self.template, f"a Jinja template{fault}")
