@@ -23,13 +23,12 @@ from stages.fetch.row_formats import (
     read_tests,
 )
 from stages.fetch.settings import Source
-from stages.fetch.turns import TURN_KEYS, json_in
+from stages.fetch.turns import EMPTY, json_in, turn_fields, without_nulls
 from stages.fetch.unread import RENDERINGS, SHOWN, is_metadata, proposal, texts_in, unread_message
 
 MISSING = object()
 CONTENT = {"prompt", "completion", "messages"}  # mapping one of them settles what a row is
 LONG_TEXT = 40  # characters
-EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 class RowReader:
@@ -216,31 +215,8 @@ def parsed(row: SourceRow, is_padded: bool) -> SourceRow:
     return {**row, **new} if new else row
 
 
-def turn_fields(turns: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of turns that nothing reads and that hold something; turns may be JSON text."""
-    if isinstance(turns, str):
-        try:
-            turns = json_in(turns, "")
-        except RowError:
-            return
-    for turn in turns if isinstance(turns, list) else ():
-        if isinstance(turn, Mapping) and not turn.keys() <= TURN_KEYS:
-            yield from (
-                (key, value) for key, value in turn.items() if key not in TURN_KEYS and value not in EMPTY
-            )
-
-
 def format_of(names: set[str]) -> RowFormat | None:
     return next((one for one in FORMATS if names.issuperset(one.required)), None)
-
-
-def without_nulls(value: Any) -> Any:
-    """Return objects without the keys that are null: a table gives each object the keys of all."""
-    if isinstance(value, list):
-        return [without_nulls(one) for one in value]
-    if isinstance(value, Mapping):
-        return {key: without_nulls(one) for key, one in value.items() if one is not None}
-    return value
 
 
 def value_at(row: Mapping[str, Any], path: str) -> Any:

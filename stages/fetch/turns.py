@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stages.fetch.row_errors import FORMAT, NOT_TEXT, RowError
@@ -19,6 +19,7 @@ TURN_KEYS = {
     *("role", "from", "content", "value", "tool_calls", "function_call", "tool_call_id", "name"),
     *("weight", "train", "training", *REASONING_KEYS),
 }
+EMPTY: tuple[Any, ...] = (None, "", [], {})  # says nothing
 Turn = dict[str, Any]  # role, content and, where there is more, extra (see row_schema)
 
 
@@ -143,3 +144,26 @@ def part_text(part: Any, place: str) -> str:
         return part["text"]
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
     raise RowError(NOT_TEXT, f"{place}: a part of its content is {kind}, expected text")
+
+
+def turn_fields(turns: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of turns that nothing reads and that hold something; turns may be JSON text."""
+    if isinstance(turns, str):
+        try:
+            turns = json_in(turns, "")
+        except RowError:
+            return
+    for turn in turns if isinstance(turns, list) else ():
+        if isinstance(turn, Mapping) and not turn.keys() <= TURN_KEYS:
+            yield from (
+                (key, value) for key, value in turn.items() if key not in TURN_KEYS and value not in EMPTY
+            )
+
+
+def without_nulls(value: Any) -> Any:
+    """Return objects without the keys that are null: a table gives each object the keys of all."""
+    if isinstance(value, list):
+        return [without_nulls(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return value
