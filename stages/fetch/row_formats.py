@@ -20,8 +20,8 @@ CHAT_COLUMNS = ("messages", "conversations", "conversation")
 REASONING_COLUMNS = ("reasoning_content", "reasoning", "thinking")
 CONTEXT_COLUMNS = ("input", "context")  # follows an instruction, after a blank line
 JSON_COLUMNS = (*CHAT_COLUMNS, "tools", "functions", "history")  # may be JSON text, as in CSV
-QUESTIONS = ("instruction", "prompt", "question", "query", "problem", "input")
-ANSWERS = ("output", "completion", "response", "solution", "answer")
+QUESTIONS: tuple[str, ...] = ("instruction", "prompt", "question", "query", "problem", "input")
+ANSWERS: tuple[str, ...] = ("output", "completion", "response", "solution", "answer")
 KNOWN_FORMATS = (
     f"{', '.join(CHAT_COLUMNS)} (turns of OpenAI or ShareGPT); a question ({', '.join(QUESTIONS)}) and an "
     f"answer ({', '.join(ANSWERS)}); query, tools and answers (xLAM); code and test_list (MBPP); "
