@@ -32,8 +32,7 @@ from stages.clean.duplicates.deduplicate import deduplicate, preference_ranks
 from stages.clean.duplicates.near_duplicates import Likeness
 from stages.clean.duplicates.signatures import sign, sorted_unique
 from stages.clean.funnel import Funnel, funnel_table, require_kept_rows
-from stages.clean.parts import make_part, row_group_tasks
-from stages.clean.raw import open_raw
+from stages.clean.parts import make_part, open_raw, row_group_tasks
 from stages.clean.row_table import FAILED, PASSED, RowTable, build_row_table, validate_rows
 from stages.clean.settings import CleanSettings
 from stages.clean.validate import sandbox_level

@@ -18,16 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.clean.contamination.benchmark_proximity import Proximity, find_proximities
-from stages.clean.contamination.decontaminate import load_index, prefilter_rows
+from stages.clean.contamination.decontaminate import load_index
 from stages.clean.duplicates.deduplicate import text_digest
 from stages.clean.duplicates.sides import question_and_answer, question_digest
 from stages.clean.duplicates.signatures import write_shingles
-from stages.clean.raw import require_values
 from stages.clean.row import RowView, make_row
 from stages.clean.screen import RowDrop, first_failed_rule
 from stages.clean.settings import CleanSettings
 from stages.clean.transform import transform_batch
 from stages.clean.validate import RowCheck, extract_check
+from stages.common.errors import UserError
+from stages.common.files import open_parquet
 from stages.common.schema import row_schema
 
 SCREEN_BATCH_ROWS = 1024
@@ -62,6 +63,21 @@ class CleanedPart:
     changed: Counter[str] = field(default_factory=Counter)  # rows changed before the rules, by kind
     # Rows dropped for each benchmark. A row may hold problems of several.
     benchmarks: Counter[str] = field(default_factory=Counter)
+
+
+def open_raw(path: str) -> pq.ParquetFile:
+    """Open the file of rows; only its footer is read.
+
+    Raises:
+        UserError: the file is missing, not Parquet or empty, or its columns are not those that fetch writes.
+    """
+    file = open_parquet(path)
+    found = list(file.schema_arrow)
+    wrong = [column.name for column in row_schema() if column not in found]
+    if wrong or not file.metadata.num_rows:
+        what = f"the columns {', '.join(wrong)} are missing or of another type" if wrong else "holds no rows"
+        raise UserError(f"{path}: {what}. Run `dvc repro fetch`.")
+    return file
 
 
 def row_group_tasks(
@@ -105,7 +121,6 @@ def clean_row_group(task: CleanTask) -> CleanedPart:
     screened = ScreenedRows()
     for batch in file.iter_batches(SCREEN_BATCH_ROWS, row_groups=[task.number], columns=names):
         batch = batch.select(names)
-        require_values(batch, task.path, task.first + len(screened.drops))
         batch, counts = transform_batch(batch, settings)
         changed.update(counts)
         batches.append(batch)
@@ -150,7 +165,6 @@ class ScreenedRows:
     def add(self, rows: deque[RowView], benchmarks: str, settings: CleanSettings) -> None:
         """Screen `rows` and empty the deque as it goes, which frees each row's syntax tree."""
         index = load_index(benchmarks, settings.contamination)
-        prefilter_rows([*rows], index)
         while rows:
             row = rows.popleft()
             drop = first_failed_rule(row, settings, index)

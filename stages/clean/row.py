@@ -22,9 +22,6 @@ class RowView:
     text: str  # the whole row
     layout: str  # where its code is: whole | fenced
     has_tests: bool = False
-    # Contamination checks that may match the row, set by `prefilter_rows`. None: not prefiltered, any check
-    # may match.
-    prefilter_hits: frozenset[str] | None = None
     licence: str = ""  # SPDX id or expression
     tests: str = ""  # Python source that tests the row's code
 

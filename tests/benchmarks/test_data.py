@@ -14,7 +14,7 @@ from benchmarks.corpus import LEVELS, SHARES, Plan, near_copy, original, rows_of
 from benchmarks.jaccard import jaccard, pairs_at_least, shingle_sets
 from benchmarks.near import agreement
 from stages.clean.code.syntax import read_module_code
-from stages.clean.raw import open_raw
+from stages.clean.parts import open_raw
 from stages.common.schema import Problem
 
 PROBLEMS = [

@@ -8,7 +8,7 @@ space collapsed.
 import ast
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 from stages.clean.code.fingerprint import CODE_WORD, code_shingles
 from stages.clean.code.syntax import UnparsableError, parse_python, read_module_code
-from stages.clean.contamination.word_runs import WordHashes, WordRunSet, text_batches
 from stages.clean.row import WORD_PATTERN, RowView
 from stages.clean.rules.quotes import quote
 from stages.clean.settings import Contamination
@@ -41,18 +40,39 @@ class ProblemMatch:
         return f"{self.benchmark} {self.task_id}: {self.text}"
 
 
+class RunIndex:
+    """Looks up runs of `size` words: by their first, middle and last word, and whole only where these agree."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.values: dict[str, list[Any]] = {}  # run of words -> what was added with it
+        self.anchors: set[tuple[str, str, str]] = set()
+
+    def add(self, run: list[str], value: Any) -> None:
+        self.anchors.update(self.ends(run))
+        self.values.setdefault(" ".join(run), []).append(value)
+
+    def ends(self, words: list[str]) -> Iterator[tuple[str, str, str]]:
+        return zip(words, words[self.size // 2 :], words[self.size - 1 :], strict=False)
+
+    def find(self, words: list[str]) -> dict[str, list[Any]]:
+        """Return the runs of `words` that were added, in order, with their values."""
+        places = [place for place, ends in enumerate(self.ends(words)) if ends in self.anchors]
+        runs = (" ".join(words[place : place + self.size]) for place in places)
+        return {run: self.values[run] for run in runs if run in self.values}
+
+
 @dataclass
 class ProblemIndex:
     """Lookup tables over all problems, by position in `problems`. Two benchmarks may share a problem."""
 
     settings: Contamination
     problems: list[tuple[str, Problem]]  # benchmark and problem
-    # First words of a docstring -> problem, whole docstring
-    docstrings: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    docstrings: RunIndex  # first words of a docstring -> problem, whole docstring
+    ngrams: RunIndex  # -> problem
     # Piece of a solution -> problem, offset in the solution
     pieces: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     solutions: list[str] = field(default_factory=list)
-    ngrams: dict[str, list[int]] = field(default_factory=dict)
     ngram_counts: list[int] = field(default_factory=list)
     # Canonical text of a solution of at least `ast_words` words
     functions: dict[str, list[int]] = field(default_factory=dict)
@@ -60,8 +80,6 @@ class ProblemIndex:
     shingles: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
     solution_shingles: list[set[tuple[str, ...]]] = field(default_factory=list)
     names: dict[str, list[int]] = field(default_factory=dict)  # normalized name of the entry point
-    # Check -> runs of words, one of which a row must hold for the check to match
-    prefilters: dict[str, WordRunSet] = field(default_factory=dict)
 
     def match(self, problem: int, text: str, measure: float = 1.0) -> ProblemMatch:
         benchmark, indexed = self.problems[problem]
@@ -118,35 +136,21 @@ def cached_index(
     return build_index(read_problems(folder), Contamination(*settings))
 
 
-def prefilter_rows(rows: Sequence[RowView], index: ProblemIndex) -> None:
-    """Set on each row which of the word-run checks may match it; the other checks look at every row.
-
-    The results of the checks do not change, only their cost: a few microseconds a row, against a hundred
-    without this.
-    """
-    for numbers in text_batches([row.text for row in rows]):
-        hashes = WordHashes([rows[number].text for number in numbers])
-        hits = {check: runs.texts(hashes) for check, runs in index.prefilters.items()}
-        for place, number in enumerate(numbers):
-            rows[number].prefilter_hits = frozenset(check for check, texts in hits.items() if place in texts)
-
-
-def passes_prefilter(row: RowView, check: str) -> bool:
-    return row.prefilter_hits is None or check in row.prefilter_hits
-
-
 def build_index(problems: list[tuple[str, Problem]], settings: Contamination) -> ProblemIndex:
     """Build the index of all problems, for `CONTAMINATION_CHECKS` and `find_proximities`."""
-    index = ProblemIndex(settings, problems)
+    index = ProblemIndex(
+        settings, problems, RunIndex(settings.docstring_words), RunIndex(settings.ngram_words)
+    )
     for number, (_, problem) in enumerate(problems):
         add_docstrings(index, number, problem)
         add_solution(index, number, problem.canonical_solution)
-        grams = set(
-            ngrams(split_words(problem.prompt + "\n" + problem.canonical_solution), settings.ngram_words)
-        )
-        index.ngram_counts.append(len(grams))
-        for gram in grams:
-            index.ngrams.setdefault(gram, []).append(number)
+        words = split_words(problem.prompt + "\n" + problem.canonical_solution)
+        runs = {
+            tuple(words[i : i + settings.ngram_words]) for i in range(len(words) - settings.ngram_words + 1)
+        }
+        index.ngram_counts.append(len(runs))
+        for run in runs:
+            index.ngrams.add([*run], number)
         functions = dict(read_module_code(problem.prompt + problem.canonical_solution).functions)
         text = functions.get(problem.entry_point, "")
         if text and len(CODE_WORD.findall(text)) >= settings.ast_words:
@@ -156,10 +160,6 @@ def build_index(problems: list[tuple[str, Problem]], settings: Contamination) ->
         for shingle in shingles:
             index.shingles.setdefault(shingle, []).append(number)
         index.names.setdefault(normalized_name(problem.entry_point), []).append(number)
-    index.prefilters = {
-        "contaminated_docstring": WordRunSet([*index.docstrings], settings.docstring_words),
-        "contaminated_ngrams": WordRunSet([*index.ngrams], settings.ngram_words),
-    }
     return index
 
 
@@ -168,7 +168,7 @@ def add_docstrings(index: ProblemIndex, number: int, problem: Problem) -> None:
     for text in descriptions(problem):
         words = split_words(text)
         if len(words) >= least:
-            index.docstrings.setdefault(" ".join(words[:least]), []).append((number, " ".join(words)))
+            index.docstrings.add(words[:least], (number, " ".join(words)))
 
 
 def descriptions(problem: Problem) -> list[str]:
@@ -198,15 +198,11 @@ def add_solution(index: ProblemIndex, number: int, solution: str) -> None:
 
 def contaminated_docstring(row: RowView, index: ProblemIndex) -> Iterator[ProblemMatch]:
     """Match rows that hold the words of a problem's docstring, in order."""
-    if not passes_prefilter(row, "contaminated_docstring"):
-        return
-    text = f" {' '.join(row.words)} "
-    tried: set[tuple[int, str]] = set()  # a row may repeat the first words many times
-    for gram in ngrams(row.words, index.settings.docstring_words):
-        for number, docstring in index.docstrings.get(gram, ()):
-            if (number, docstring) not in tried and f" {docstring} " in text:
-                yield index.match(number, quote(docstring))
-            tried.add((number, docstring))
+    found = index.docstrings.find(row.words)
+    text = f" {' '.join(row.words)} " if found else ""
+    for number, docstring in dict.fromkeys(match for matches in found.values() for match in matches):
+        if f" {docstring} " in text:
+            yield index.match(number, quote(docstring))
 
 
 def contaminated_solution(row: RowView, index: ProblemIndex) -> Iterator[ProblemMatch]:
@@ -241,11 +237,9 @@ def contaminated_ngrams(row: RowView, index: ProblemIndex) -> Iterator[ProblemMa
 
 def ngram_overlaps(row: RowView, index: ProblemIndex) -> Iterator[ProblemMatch]:
     """Yield each problem that shares n-grams with the row, with the share of the problem's, largest first."""
-    if not passes_prefilter(row, "contaminated_ngrams"):
-        return
     shared: dict[int, list[str]] = {}
-    for gram in dict.fromkeys(ngrams(row.words, index.settings.ngram_words)):
-        for number in index.ngrams.get(gram, ()):
+    for gram, numbers in index.ngrams.find(row.words).items():
+        for number in numbers:
             shared.setdefault(number, []).append(gram)
     coverage = {number: len(grams) / index.ngram_counts[number] for number, grams in shared.items()}
     for number in sorted(coverage, key=lambda n: (-coverage[n], n)):
@@ -287,7 +281,3 @@ def split_words(text: str) -> list[str]:
 def collapse_whitespace(text: str) -> str:
     """Collapse runs of white space to one space, so that indentation and line breaks do not hide a copy."""
     return " ".join(text.split())
-
-
-def ngrams(items: list[str], size: int) -> list[str]:
-    return [" ".join(items[i : i + size]) for i in range(len(items) - size + 1)]

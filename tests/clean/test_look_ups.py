@@ -1,16 +1,13 @@
-"""Marks and look-ups by hash change no result of decontamination, only its cost: against the plain way to do it."""
+"""Look-ups change no result of decontamination, only its cost: against the plain way to do it."""
 
 import re
 from collections import Counter
-from unittest.mock import patch
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.clean.code.fingerprint import code_shingles
-from stages.clean.contamination import word_runs
 from stages.clean.contamination.benchmark_proximity import (
     candidate_problems,
     find_proximities,
@@ -18,13 +15,10 @@ from stages.clean.contamination.benchmark_proximity import (
 )
 from stages.clean.contamination.decontaminate import (
     CONTAMINATION_CHECKS,
-    ProblemIndex,
+    RunIndex,
     build_index,
     descriptions,
-    prefilter_rows,
 )
-from stages.clean.contamination.word_runs import WordHashes, WordRunSet
-from stages.clean.row import RowView
 from stages.clean.settings import Contamination
 from stages.common.schema import Problem
 from tests.helpers.clean_rows import CLAMP, RUNS, problem, row
@@ -73,12 +67,6 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-def found(made: RowView, index: ProblemIndex) -> list[object]:
-    return [[*check(made, index)] for check in CONTAMINATION_CHECKS.values()] + [
-        find_proximities(made, index)
-    ]
-
-
 def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
@@ -89,20 +77,9 @@ def runs(text: str, size: int) -> set[tuple[str, ...]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(TEXTS, min_size=1, max_size=6), st.sampled_from([60, 400, 1 << 20]))
-def test_checks_find_the_same_with_and_without_the_prefilter(texts: list[str], room: int) -> None:
-    plain, prefiltered = [row(text) for text in texts], [row(text) for text in texts]
-    with patch.object(word_runs, "HASH_BATCH_BYTES", room):
-        prefilter_rows(prefiltered, INDEX)
-    for one, other in zip(plain, prefiltered, strict=True):
-        assert found(one, INDEX) == found(other, INDEX)
-
-
-@settings(max_examples=150, deadline=None)
 @given(TEXTS)
 def test_words_in_common_are_those_of_plain_sets(text: str) -> None:
     made = row(text)
-    prefilter_rows([made], INDEX)
     size = LIMITS.ngram_words
     coverage = {
         p.task_id: len(runs(text, size) & whole) / len(whole)
@@ -123,62 +100,20 @@ def test_words_in_common_are_those_of_plain_sets(text: str) -> None:
     assert {match.task_id for match in CONTAMINATION_CHECKS["contaminated_docstring"](made, INDEX)} == holding
 
 
-def test_the_prefilter_skips_most_rows_and_no_copy() -> None:
-    unrelated = [
-        row(f"def f{i}(a):\n    return a + {i}  # step {i} of many, each unlike the last\n")
-        for i in range(50)
-    ]
-    chinese = [
-        row("def f(a):\n    # 返回 a 的 值 加上 一 个 常数 然后 结束\n    return a\n") for _ in range(5)
-    ]
-    copies = [row(p.prompt + p.canonical_solution) for _, p in PROBLEMS] + [
-        row(PROBLEMS[2][1].prompt.upper())
-    ]
-    rows = (
-        [made for group in zip(unrelated[:4], copies, strict=True) for made in group]
-        + unrelated[4:]
-        + chinese
-    )
-    prefilter_rows(rows, INDEX)
-    assert all(made.prefilter_hits == frozenset() for made in [*unrelated, *chinese])
-    assert all(made.prefilter_hits and "contaminated_ngrams" in made.prefilter_hits for made in copies)
-    assert "words" not in vars(unrelated[0])
-    assert not list(CONTAMINATION_CHECKS["contaminated_ngrams"](unrelated[0], INDEX))
-    assert "words" not in vars(unrelated[0])  # not even computed
-
-
-def test_a_row_longer_than_a_batch_is_checked_by_every_check() -> None:
-    made = [row("short"), row("x " * 100), row("short")]
-    with patch.object(word_runs, "HASH_BATCH_BYTES", 100):
-        prefilter_rows(made, INDEX)
-    assert [r.prefilter_hits for r in made] == [frozenset(), None, frozenset()]
-
-
-def test_texts_of_other_alphabets_fit_into_a_batch() -> None:
-    texts = ["é" * 900_000, "一二 " * 300_000, "İ" * 500_000, "\U00020000 b" * 200_000]
-    made = [row(text) for text in texts] + [row(RUNS["prompt"])]
-    prefilter_rows(made, INDEX)
-    assert [r.prefilter_hits for r in made[:-1]] == [None] * len(texts)  # too long for one: never cut
-    short = [row(text[:200_000]) for text in texts] + [row(RUNS["prompt"])]
-    prefilter_rows(short, INDEX)
-    assert [r.prefilter_hits for r in short] == [frozenset()] * len(texts) + [made[-1].prefilter_hits]
-
-
-def test_runs_do_not_cross_texts_and_a_shared_hash_is_not_enough() -> None:
-    texts = ["", "a b", "c d", "A_b c2 D", "d", ""]
-    hashes, places = WordHashes(texts).runs(2)
-    assert places.tolist() == [1, 2, 3, 3]
-    assert len(np.unique(hashes)) == 4
-    assert WordHashes(texts).runs(4)[1].tolist() == []
-    run_set = WordRunSet(["b c", "c2 d"], 2)
-    assert run_set.texts(WordHashes(texts)) == {3}
-    assert run_set.texts(WordHashes(["b c", "c b", "bc", "C2 D"])) == {0, 3}
-    assert WordRunSet([], 2).texts(WordHashes(texts)) == set()
-    with patch.object(WordRunSet, "texts", lambda self, words: set(range(100))):  # every hash is shared
-        copy, other = row(RUNS["prompt"]), row("nothing in common")
-        prefilter_rows([copy, other], INDEX)
-    assert other.prefilter_hits == frozenset(INDEX.prefilters)
-    assert found(other, INDEX) == found(row("nothing in common"), INDEX)
+@given(
+    st.lists(st.sampled_from("abc"), max_size=12),
+    st.lists(st.lists(st.sampled_from("abc"), min_size=3, max_size=3)),
+)
+def test_runs_are_found_in_order(listed: list[str], added: list[list[str]]) -> None:
+    index = RunIndex(3)
+    for number, run in enumerate(added):
+        index.add(run, number)
+    expected = {
+        " ".join(run): [number for number, other in enumerate(added) if other == run]
+        for place in range(len(listed) - 2)
+        if (run := listed[place : place + 3]) in added
+    }
+    assert list(index.find(listed).items()) == list(expected.items())
 
 
 EXPRESSIONS = st.recursive(
@@ -230,7 +165,7 @@ SETS = st.sets(st.integers(0, 11), min_size=1)
 @settings(max_examples=500, deadline=None)
 @given(SETS, st.lists(SETS, max_size=12), st.sampled_from([0.05, 0.3, 0.5, 0.55, 0.7, 1.0]))
 def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int]], least: float) -> None:
-    index = ProblemIndex(Contamination(near_code_similarity=least), [])
+    index = build_index([], Contamination(near_code_similarity=least))
     for number, other in enumerate(others):
         for item in other:
             index.shingles.setdefault((str(item),), []).append(number)
@@ -239,7 +174,7 @@ def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int
 
 
 def test_shingles_put_aside_are_not_looked_up() -> None:
-    index = ProblemIndex(Contamination(near_code_similarity=0.5), [])
+    index = build_index([], Contamination(near_code_similarity=0.5))
     index.shingles = {("rare",): [0], ("common",): [0, *range(100)], ("usual",): list(range(50))}
     assert candidate_problems({("rare",), ("common",), ("usual",)}, index) == set(
         range(50)
@@ -279,7 +214,6 @@ def test_a_megabyte_that_holds_a_problem_many_times_takes_seconds(text: str) -> 
     bars = problem("Bar/0", "def bars(x):\n", "bars", f"    return '{'=' * 300}' + x\n")
     index = build_index([*PROBLEMS, ("bars", Problem(**bars))], Contamination())
     made = row(text)
-    prefilter_rows([made], index)
     for check in CONTAMINATION_CHECKS.values():
         matches = Counter(
             match.task_id for match in check(made, index) if "is its solution" not in match.text
