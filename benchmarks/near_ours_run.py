@@ -9,7 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pandas  # noqa: F401  # pyarrow and scipy import these when they are first used
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import scipy.sparse.csgraph  # noqa: F401
 
