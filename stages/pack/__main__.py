@@ -30,7 +30,7 @@ from stages.pack.packing import Packing, pack_lengths
 from stages.pack.packing_statistics import packing_figures, packing_histograms
 from stages.pack.settings import PackSettings
 from stages.pack.show import SAMPLE_CHARACTERS, find_rows, rendered_row
-from stages.pack.split import validation_split
+from stages.pack.split import validation_mask
 from stages.pack.token_store import StoredDocuments, TokenStore
 
 SPLITS = ("train", "validation")
@@ -104,7 +104,9 @@ def tokenize_groups(
 
 def split_and_pack(documents: StoredDocuments, pack: PackSettings) -> dict[str, Packing]:
     """Return the packs of each split, of indices into the documents."""
-    held_out = validation_split([documents.components], pack.validation_share).held_out(documents.components)
+    held_out, warning = validation_mask(documents.components, documents.row_ids, pack.validation_share)
+    if warning:
+        print(f"WARNING: {warning}")
     packings = {}
     for name, in_split in zip(SPLITS, (~held_out, held_out), strict=True):
         indices = np.flatnonzero(in_split)

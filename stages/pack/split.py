@@ -1,71 +1,66 @@
-"""Hold out a validation split: whole components of near duplicates, selected by hash."""
+"""Hold out a validation split: whole components of related rows, selected by hash."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
-NO_HASHES: Hashes = np.zeros(0, np.uint64)
 
 
-class Split(NamedTuple):
-    """Which documents are held out, by the hash of their component."""
+def validation_mask(components: Hashes, row_ids: Any, share: float) -> tuple[npt.NDArray[np.bool_], str]:
+    """Decide which documents to hold out.
 
-    # components whose hash, as a number in [0, 1), is below the share, are held out
-    share: float = 0.0
-    # exceptions, by hash: never and always held out
-    never: Hashes = NO_HASHES
-    always: Hashes = NO_HASHES
-
-    def held_out(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
-        below = hashes / 2.0**64 < self.share
-        return (below & ~np.isin(hashes, self.never)) | np.isin(hashes, self.always)
-
-
-def validation_split(parts: Sequence[Hashes], share: float) -> Split:
-    """Decide which components to hold out.
-
-    The hash of a component decides, regardless of the other documents, so adding or removing one moves no
-    other. A component of more than `share` of all documents stays in training. With `share` > 0 and at least
-    two components, each side gets at least one. Memory is that of a part: a component of more than a share of
-    all documents is more than that share of some part.
+    The hash of a component decides, so adding or removing one moves no other. A component of more than
+    `share` of all documents is too large to be held out. Where such hold less than half of the documents,
+    they are trained on, and the share is taken from the rest; otherwise the rest would not stand for them,
+    and they are split row by row. With `share` > 0 and at least two components, each side gets at least one.
 
     Args:
-        parts: `component_hash` of each document's component, in parts of any size.
+        components: `component_hash` of each document's component.
+        row_ids: id of each document's row, a list or an Arrow array.
         share: share of documents to hold out, 0 to below 1; met on average.
+
+    Returns:
+        bool [documents], and a warning if a component is too large, else "".
     """
-    parts = [part for part in parts if len(part)]
-    if share == 0 or not parts or min(map(np.min, parts)) == max(map(np.max, parts)):
-        return Split()
-    large = large_components(parts, share)
-    if all(np.isin(part, large).all() for part in parts):
-        large = NO_HASHES
-    split = Split(share, large)
-    if not any(split.held_out(part).any() for part in parts):
-        small = [part[~np.isin(part, large)] for part in parts]
-        return Split(share, large, np.array([min(part.min() for part in small if len(part))], np.uint64))
-    if all(split.held_out(part).all() for part in parts):
-        return Split(share, np.append(large, max(map(np.max, parts))).astype(np.uint64))
-    return split
+    size = len(components)
+    if share == 0 or size == 0:
+        return np.zeros(size, bool), ""
+    _, inverse, counts = np.unique(components, return_inverse=True, return_counts=True)
+    large = (counts > max(1.0, share * size))[inverse]
+    many = int(large.sum())
+    by_row = many > size / 2
+    hashes, eligible = components, ~large | by_row
+    if by_row:
+        hashes = components.copy()
+        hashes[large] = [
+            component_hash(str(row_ids[place]), int(components[place]))
+            for place in np.flatnonzero(large).tolist()
+        ]
+    rate = share if by_row or not many else share * size / (size - many)
+    held_out = eligible & (hashes / 2.0**64 < rate)
+    if not held_out.any():
+        held_out = eligible & (hashes == hashes[eligible].min())
+    if held_out.all():
+        held_out = hashes != hashes.max()
+    return held_out, large_warning(large, counts, by_row, share) if many else ""
 
 
-def large_components(parts: Sequence[Hashes], share: float) -> Hashes:
-    """Return the hashes of components that hold more than `share` of all documents, and at least two."""
-    large = [NO_HASHES]
-    for part in parts:
-        values, counts = np.unique(part, return_counts=True)
-        large.append(values[counts > share * len(part)])
-    candidates = np.unique(np.concatenate(large))
-    sizes = np.zeros(len(candidates), np.int64)
-    for part in parts:
-        at = np.searchsorted(candidates, part)
-        at[at == len(candidates)] = 0
-        if len(candidates):
-            sizes += np.bincount(at[candidates[at] == part], minlength=len(candidates))
-    return candidates[sizes > max(1.0, share * sum(map(len, parts)))]
+def large_warning(
+    large: npt.NDArray[np.bool_], counts: npt.NDArray[np.int64], by_row: bool, share: float
+) -> str:
+    what = (
+        "They are split row by row, so rows of the validation split resemble rows that are trained on, and its "
+        "loss is too low"
+        if by_row
+        else "They stay in training, and the validation split is taken from the others"
+    )
+    return (
+        f"{large.sum()} of {len(large)} documents are in groups of related rows (column `component` of "
+        f"data/clean) of more than pack.validation_share={share:g} of all, the largest of {counts.max()}. {what}."
+    )
 
 
 def component_hash(component: str, seed: int) -> int:

@@ -169,7 +169,7 @@ def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: boo
     from stages.pack.model_limits import vocabulary_size
     from stages.pack.overlong import OverlongCost
     from stages.pack.packing import pack_lengths
-    from stages.pack.split import validation_split
+    from stages.pack.split import validation_mask
 
     pack = sections["pack"]
     with open_rows() as file:
@@ -187,8 +187,9 @@ def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: boo
     cost = OverlongCost()
     for group in tokenized:
         cost.add(group.cost)
-    split = validation_split([group.components for group in tokenized], pack.validation_share)
-    held_out = np.concatenate([split.held_out(group.components) for group in tokenized])
+    components = np.concatenate([group.components for group in tokenized])
+    row_ids = [row_id for group in tokenized for row_id in group.row_ids]
+    held_out, _ = validation_mask(components, row_ids, pack.validation_share)
     lengths, first, tokens = (
         np.concatenate([getattr(group, name) for group in tokenized])
         for name in ("lengths", "first", "tokens")

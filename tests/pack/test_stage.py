@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +34,6 @@ from stages.pack.overlong import Document, shorten_text, split_exchanges
 from stages.pack.packing import Packing, fewest_packs, pack_lengths
 from stages.pack.settings import PackSettings
 from stages.pack.show import mark_labels
-from stages.pack.split import component_hash, validation_split
 from tests.common.test_engine import two_nodes
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
@@ -136,62 +134,6 @@ def test_a_million_documents_pack_in_less_than_two_seconds():
     packing = pack_lengths(lengths, 2048)
     assert time.process_time() - started < 2
     assert lengths.sum() / (len(packing) * 2048) > 0.999
-
-
-def held_out_one_by_one(components: list[str], share: float, seed: int) -> set[str]:
-    """Return the components held out, by the definition of the split."""
-    sizes = Counter(components)
-    if share == 0 or len(sizes) < 2:
-        return set()
-    by_hash = sorted(sizes, key=lambda component: component_hash(component, seed))
-    small = [c for c in by_hash if sizes[c] <= max(1.0, share * len(components))] or by_hash
-    held_out = [c for c in small if component_hash(c, seed) / 2**64 < share] or small[:1]
-    return set(held_out if len(held_out) < len(sizes) else held_out[:-1])
-
-
-def held_out(components: list[str], share: float, seed: int, part: int = 0) -> set[str]:
-    hashes = np.array([component_hash(component, seed) for component in components], np.uint64)
-    parts = [
-        hashes[i : i + (part or len(hashes))] for i in range(0, len(hashes), part or max(1, len(hashes)))
-    ]
-    chosen = validation_split(parts, share).held_out(hashes)
-    assert all(len({chosen[i] for i, c in enumerate(components) if c == one}) == 1 for one in components)
-    return {component for component, out in zip(components, chosen, strict=True) if out}
-
-
-@given(
-    st.lists(st.integers(0, 30).map(str), max_size=80),
-    st.floats(0.01, 0.99),
-    st.integers(0, 5),
-    st.sampled_from([0, 1, 7]),
-)
-@settings(max_examples=300, deadline=None)
-def test_both_splits_get_a_component_in_parts_of_any_size(components, share, seed, part):
-    found = held_out(components, share, seed, part)
-    assert found == held_out_one_by_one(components, share, seed)
-    if len(set(components)) < 2:
-        assert found == set()
-    else:
-        assert found
-        assert found < set(components)
-
-
-def test_the_split_holds_out_the_share_and_depends_on_the_seed():
-    components = [str(i) for i in range(1000)]
-    one, two = (held_out(components, 0.1, seed) for seed in (0, 1))
-    assert 70 < len(one) < 130
-    assert one != two
-    assert held_out(components, 0.0, 0) == set()
-
-
-def test_adding_a_component_moves_no_other_between_splits():
-    components = [str(i) for i in range(400)]
-    assert held_out(components, 0.1, 0) - {"new"} == held_out([*components, "new"], 0.1, 0) - {"new"}
-
-
-def test_a_component_larger_than_the_share_stays_in_training():
-    for seed in range(30):
-        assert "big" not in held_out(["big"] * 50 + [str(i) for i in range(50)], 0.1, seed, part=9)
 
 
 class Stage:
@@ -309,7 +251,7 @@ def test_packing_twice_gives_the_same_bytes(stage):
 def test_rows_of_one_component_stay_in_one_split(stage):
     rows = [{**row, "component": str(i % 7)} for i, row in enumerate(generated_functions(40))]
     stage.write(rows)
-    metrics = stage.run()
+    metrics = stage.run(validation_share=0.3)
     sides = [
         {int(row_id, 16) % 7 for pack in stage.packs(split) for row_id in pack["row_ids"]}
         for split in ("train", "validation")
