@@ -41,20 +41,24 @@ MERGE_METRICS: tuple[LabelledMetric, ...] = (
     ("tensors_merged", "weights merged", format_number),
     ("tensors_kept", "tensors copied unchanged", format_number),
     ("mean_kl", "mean KL divergence, nats per token", format_number),
+    ("median_kl", "median of the KL divergence", format_number),
+    ("kl_p99", "KL divergence that 99% of the tokens stay below", format_number),
     ("largest_logit_difference", "largest logit difference", format_number),
     ("top1_agreement", "same most likely token", format_percent),
     ("trained_loss", "loss of the trained model", format_number),
     ("merged_loss", "loss of the merged model", format_number),
     ("loss_difference", "difference of the losses", format_number),
+    ("loss_difference_error", "its standard error", format_number),
     ("tokens", "tokens compared", format_number),
     ("split", "compared on split", str),
 )
 # Key of the limit, key of the metric it limits, its relation, formatter
 MERGE_LIMITS: tuple[tuple[str, str, str, Callable[[Any], str]], ...] = (
     ("max_mean_kl", "mean_kl", "at most", format_number),
+    ("max_median_kl", "median_kl", "at most", format_number),
+    ("max_kl_p99", "kl_p99", "at most", format_number),
     ("max_logit_difference", "largest_logit_difference", "at most", format_number),
     ("min_top1_agreement", "top1_agreement", "at least", format_percent),
-    ("max_loss_difference", "loss_difference", "at most", format_number),
 )
 MERGE_BASES = {
     "dequantized": "The adapter is merged into the dequantized weights that it was trained on.",
