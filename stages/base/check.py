@@ -9,6 +9,7 @@ from typing import Any
 
 from stages.common.errors import UserError, one_line
 from stages.common.files import read_json, sha256_file
+from stages.common.model.coverage import LOADING_INFO, refuse_uncovered, silence_transformers
 
 
 def check_model_folder(folder: Path, name: str) -> dict[str, Any]:
@@ -19,6 +20,7 @@ def check_model_folder(folder: Path, name: str) -> dict[str, Any]:
     """
     config = read_model_config(folder, name)
     shapes = tensor_shapes(folder, name)
+    check_coverage(folder, name)
     tokenizer = check_tokenizer(folder, name)
     text = config.get("text_config", config)
     vocabulary = text.get("vocab_size", 0)
@@ -71,6 +73,20 @@ def tensor_shapes(folder: Path, name: str) -> dict[str, list[int]]:
     if missing or not files:
         raise UserError(f"{name}: the folder lacks the weights {', '.join(missing) or '(*.safetensors)'}")
     return {tensor: shape for file in files for tensor, shape in safetensors_shapes(file, name).items()}
+
+
+def check_coverage(folder: Path, name: str) -> None:
+    """Raise UserError if the files lack a tensor of the model, hold others, or the model is unknown; load no weight."""
+    from transformers import AutoModelForCausalLM
+
+    silence_transformers()
+    try:
+        _, info = AutoModelForCausalLM.from_pretrained(
+            folder, device_map={"": "meta"}, local_files_only=True, **LOADING_INFO
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{name}: transformers cannot load the model ({one_line(error, 200)})") from error
+    refuse_uncovered(name, info)
 
 
 def safetensors_shapes(file: Path, name: str) -> dict[str, list[int]]:

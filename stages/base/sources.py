@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from stages.common.errors import UserError, one_line
+from stages.common.model.coverage import LOADING_INFO, refuse_uncovered
 from stages.common.sources.hub import hub_errors
 
 # Never *.py: if a repository has model code of its own, only transformers' own classes may load the model.
@@ -94,7 +95,10 @@ def copy_model_files(folder: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, local_files_only=True, **LOADING_INFO
+    )
+    refuse_uncovered(str(folder), info)
     save_model(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), target)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from stages.common.errors import UserError
+from stages.common.model.coverage import LOADING_INFO, refuse_uncovered
 from stages.evaluate.completion import BatchRow, Completion, Detokenizer, OnCompletion, finish_row
 from stages.evaluate.packed_linear import pack_linears
 from stages.evaluate.settings import EvaluateSettings
@@ -183,13 +184,14 @@ def load_for_generation(folder: Path, dtype: str) -> Any:
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), local_files_only=True
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), local_files_only=True, **LOADING_INFO
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{folder}: cannot load a causal model ({error}). Run `dvc repro` to rebuild it."
         ) from error
+    refuse_uncovered(str(folder), info)
     model = model.to(device).eval()
     return pack_linears(model, lambda: try_slots(model))
 

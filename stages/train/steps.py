@@ -36,6 +36,8 @@ class StepCallback(TrainerCallback):
                     "train.keep_best and train.early_stopping_patience compare validation losses, and no token of the "
                     "validation packs within train.eval_tokens has a label. Raise train.eval_tokens, or drop the keys."
                 )
+            if loss is not None and not math.isfinite(loss):
+                raise UserError(self.trainer.describe_divergence("the validation loss is not finite"))
             self.curve.close_row(0, 0.0, 0.0, None, loss)
         self.started = time.perf_counter()
 

@@ -33,6 +33,10 @@ from stages.train.settings import TrainSettings
 from stages.train.training_curve import Curve
 
 CURVE_STATE = "curve.json"
+BROKEN_BASE = (
+    "the base gives values that are not finite. Its weight files may be damaged, or too large for train.dtype. "
+    "Run `dvc repro -f -s base`, try train.dtype=float32, or choose another base."
+)
 BEST_ADAPTER = "best.safetensors"  # in a checkpoint: the adapter of the lowest validation loss so far
 
 
@@ -178,6 +182,8 @@ class PackTrainer(Trainer):
     def describe_divergence(self, what: str, step: int | None = None) -> str:
         """Return the error message for a training that diverged."""
         scratch = Path(self.args.output_dir)
+        if step is None and self.state.global_step == 0 and "loss" in what:  # no update was made yet
+            return f"step 1: {what} before any update: {BROKEN_BASE}"
         kept = f" The last checkpoint stays in {scratch}." if last_checkpoint(scratch) else ""
         return (
             f"step {step or self.state.global_step + 1}: {what}; no adapter was written. "

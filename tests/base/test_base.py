@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stages.base.check import check_model_folder
+from stages.base.check import check_coverage, check_model_folder
 from stages.base.settings import BaseSettings
 from stages.base.sources import copy_local_model, unpack_gguf
 from stages.common.errors import UserError
@@ -199,6 +199,58 @@ def test_a_local_folder_is_copied_whole_and_shards_count_once(tiny_model: Path, 
     assert (copy / "generation_config.json").exists()
     with pytest.raises(UserError, match=r"nowhere: no such folder\. Set base.path"):
         copy_local_model(tmp_path / "nowhere", copy)
+
+
+def without_a_tensor(path: Path) -> None:
+    edit_tensors(path, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
+
+
+def with_another(path: Path) -> None:
+    edit_tensors(path, lambda tensors: tensors.update(stray=tensors["model.norm.weight"].clone()))
+
+
+def with_another_shape(path: Path) -> None:
+    edit_tensors(
+        path, lambda tensors: tensors.update({"model.norm.weight": tensors["model.norm.weight"][:-8]})
+    )
+
+
+def edit_tensors(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    edit(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_a_tensor, r"1 missing from the files: model\.layers\.1\.mlp\.up_proj\.weight"),
+        (with_another, "1 unknown to the model: stray"),
+        (
+            with_another_shape,
+            r"1 of another shape: model\.norm\.weight \(\[\d+\] in the files, \[\d+\] in the",
+        ),
+    ],
+)
+def test_files_that_do_not_cover_the_model_are_refused_by_base_and_both_loaders(
+    spoil: Callable[[Path], None], message: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    from stages.common.model.load import load_frozen_model
+    from stages.common.model.quantize import Quantization
+    from stages.evaluate.transformers_backend import load_for_generation
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    check_coverage(folder, "mine")  # tied: the head has no tensor of its own
+    spoil(folder / "model.safetensors")
+    with pytest.raises(UserError, match=f"^mine: the weight files do not fit .*{message}"):
+        check_model_folder(folder, "mine")
+    for quantization in ("nf4", "none"):
+        with pytest.raises(UserError, match=message):
+            load_frozen_model(folder, Quantization(quantization, False, "float32"))
+    with pytest.raises(UserError, match=message):
+        load_for_generation(folder, "float32")
 
 
 def test_pytorch_weights_become_safetensors(tiny_model: Path, tmp_path: Path) -> None:

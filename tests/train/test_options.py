@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stages.common.curve import CURVE_FILE, CurveRow
@@ -521,6 +522,19 @@ def test_weights_that_are_not_finite_are_never_saved(place: Path) -> None:
             main(train_settings(learning_rate=1e39, warmup=0.0, max_steps=steps, save_every=save_every))
         assert not ADAPTER.exists()
         assert not list(CHECKPOINTS_FOLDER.glob("*/*"))
+
+
+@pytest.mark.parametrize("held_out", [6, 0])
+def test_a_base_that_gives_no_finite_loss_is_blamed_before_any_update(place: Path, held_out: int) -> None:
+    write_packs(Path("data/packed/validation.arrow"), held_out)
+    path = Path("models/base/model.safetensors")
+    tensors = load_file(path)
+    tensors["model.norm.weight"][:] = float("nan")
+    path.unlink()  # may be a link to the model of all tests
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(UserError, match="loss is not finite before any update: the base gives") as error:
+        main(train_settings(max_steps=2))
+    assert "learning_rate" not in str(error.value)
 
 
 def test_a_validation_loss_that_is_not_finite_ends_the_training(place: Path) -> None:

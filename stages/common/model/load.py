@@ -9,6 +9,7 @@ from torch import nn
 from stages.common.errors import UserError
 from stages.common.model.attention.interface import ATTENTION_NAME, register_attention
 from stages.common.model.checks import refuse_attention, try_model
+from stages.common.model.coverage import LOADING_INFO, refuse_uncovered, silence_transformers
 from stages.common.model.lora import replace_linear_forwards
 from stages.common.model.packed_model import PackedModel
 from stages.common.model.quantize import (
@@ -18,14 +19,6 @@ from stages.common.model.quantize import (
 )
 
 UNSUPPORTED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-
-
-def silence_transformers() -> None:
-    """Switch off transformers' progress bars and advice, all of it known for this project's settings."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def load_frozen_model(
@@ -53,13 +46,14 @@ def load_frozen_model(
         refuse_unknown_head(folder, config)
         refuse_attention(folder, config, attention, quantization.dtype)
         options = load_options(quantization)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation=ATTENTION_NAME, device_map={"": place}, **options
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation=ATTENTION_NAME, device_map={"": place}, **LOADING_INFO, **options
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(
             f"{folder}: the model does not load ({error}). Remove the folder and run the stage that writes it."
         ) from error
+    refuse_uncovered(str(folder), info)
     disable_repacking(model)
     replace_linear_forwards(model)
     try_model(PackedModel(model, attention if place == compute_device() else "auto"), folder)
