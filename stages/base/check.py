@@ -20,7 +20,6 @@ def check_model_folder(folder: Path, name: str) -> dict[str, Any]:
     """
     config = read_model_config(folder, name)
     shapes = tensor_shapes(folder, name)
-    check_coverage(folder, name)
     tokenizer = check_tokenizer(folder, name)
     text = config.get("text_config", config)
     vocabulary = text.get("vocab_size", 0)
@@ -29,6 +28,7 @@ def check_model_folder(folder: Path, name: str) -> dict[str, Any]:
             f"{name}: the tokenizer has {len(tokenizer)} tokens, but the model only {vocabulary}: they do "
             "not belong together"
         )
+    check_coverage(folder, name)
     return {
         "architecture": (config.get("architectures") or [config.get("model_type", "")])[0],
         "parameters": sum(math.prod(shape) for shape in shapes.values()),

@@ -71,7 +71,7 @@ def resolve_target_modules(model: Any, target_modules: Any) -> Any:
         UserError: a name or the pattern matches no linear layer; names the nearest ones.
     """
     if target_modules == "all-linear":
-        return target_modules
+        return all_linear_layers(model)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
     if isinstance(target_modules, str):
@@ -87,6 +87,48 @@ def resolve_target_modules(model: Any, target_modules: Any) -> Any:
                 f"The model has {', '.join(short_names)}."
             )
     return list(target_modules)
+
+
+def all_linear_layers(model: Any) -> list[str]:
+    """Return the names of the text model's linear layers without the head: what "all-linear" means here.
+
+    peft would also take those of a vision tower and subclasses with a forward of their own, such as a router, and
+    would rewrite the experts of some models to `target_parameters`, which cannot be merged.
+
+    Raises:
+        UserError: there are none, or experts hold weights that no linear layer has: they would be neither quantized
+            nor trained.
+    """
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    text = model.get_decoder() if hasattr(model, "get_decoder") else model
+    prefix = next((f"{name}." for name, module in model.named_modules() if module is text and name), "")
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    names = [
+        prefix + name
+        for name, module in text.named_modules()
+        if type(module) in (nn.Linear, Linear4bit, Linear8bitLt) and module is not head
+    ]
+    if not names:
+        raise UserError(
+            "train.lora.target_modules=all-linear: the text model has no linear layer (GPT-2 and its like store their "
+            "weights transposed, as Conv1D, which cannot be merged). Choose another base."
+        )
+    experts = {name: p for name, p in text.named_parameters() if p.ndim == 3}
+    if experts:
+        # a weight of 4 bits has two in a byte, so shapes of quantized layers are those of the modules
+        linear = sum(
+            m.in_features * m.out_features
+            for m in text.modules()
+            if isinstance(m, nn.Linear) and m is not head
+        )
+        held = sum(p.numel() for p in experts.values())
+        raise UserError(
+            f"train.lora.target_modules=all-linear: {held / (held + linear):.1%} of the weights in layers are experts "
+            f"(such as {next(iter(experts))}), which this project neither quantizes nor adapts. Choose a dense base; "
+            "or, to train the other layers alone, with experts in 16 bits, name them in train.lora.target_modules."
+        )
+    return names
 
 
 def check_pattern(model: nn.Module, pattern: str, linear: list[str]) -> None:

@@ -27,7 +27,7 @@ from stages.common.model.trained import ADAPTER_WEIGHTS, INITIAL_WEIGHTS, load_t
 from stages.train import steps
 from stages.train.__main__ import ADAPTER, BASE_MODEL, main
 from stages.train.initialise import eva_rows
-from stages.train.lora_adapter import add_adapter, parameter_groups, save_adapter
+from stages.train.lora_adapter import add_adapter, parameter_groups, resolve_target_modules, save_adapter
 from stages.train.settings import Lora, TrainSettings
 from tests.helpers.train_workplace import train_settings, workplace
 
@@ -309,6 +309,61 @@ def test_target_modules_are_all_a_list_or_a_pattern(tiny_model: Path) -> None:
         n for n in (*attention, *mlp) if n.endswith(("q_proj", "up_proj"))
     }
     assert targets(model(), r".*layers\.1\.self_attn\.[qv]_proj") == {attention[4], attention[6]}
+
+
+CONFIG = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("gpt2", {}, "no linear layer .*Conv1D"),
+        (
+            "mixtral",
+            {"num_local_experts": 4},
+            r"[6-9]\d\.\d% of the weights in layers are experts \(such as layers",
+        ),
+        ("qwen3_moe", {"num_experts": 4, "moe_intermediate_size": 48}, "are experts"),
+        ("olmoe", {"num_experts": 4}, "are experts"),
+    ],
+)
+def test_all_linear_refuses_what_it_would_leave_out(kind: str, changes: dict[str, Any], message: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **CONFIG, **changes))
+    with pytest.raises(UserError, match=f"target_modules=all-linear: .*{message}"):
+        resolve_target_modules(model, "all-linear")
+
+
+def test_all_linear_is_the_text_model_without_subclasses_and_head() -> None:
+    from transformers import AutoModelForImageTextToText, Gemma3Config
+
+    config = Gemma3Config(
+        text_config={**CONFIG, "head_dim": 8},
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+        },
+    )
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    names = resolve_target_modules(model, "all-linear")
+    assert len(names) == 14
+    assert all(".layers." in name and "vision" not in name for name in names)
+    layer = model.get_submodule(names[0])
+    layer.__class__ = type("Router", (torch.nn.Linear,), {})
+    assert names[1:] == resolve_target_modules(model, "all-linear")
 
 
 @pytest.mark.parametrize(
