@@ -230,9 +230,9 @@ def test_each_limit_alone_fails_the_gate(figure: str, limit: float, wrong: float
 
 def test_a_gate_that_fails_on_few_tokens_says_so() -> None:
     with pytest.raises(
-        UserError, match=r"^only 32 labelled tokens were compared, too few .*mean_kl 1\."
+        UserError, match=r"^only 32 labelled tokens were compared, too few .*mean_kl 1\.5"
     ) as error:
-        check_parity(replace(FITS, tokens=32, mean_kl=1.0), MergeSettings())
+        check_parity(replace(FITS, tokens=32, mean_kl=1.5), MergeSettings())
     assert "merged wrongly" not in str(error.value)
 
 
