@@ -95,7 +95,8 @@ def measure_parity(trained: LabelledStates, merged: LabelledStates, targets: tor
     return Parity(
         tokens,
         float(kl.mean()),
-        *kl.quantile(torch.tensor([0.5, 0.99], dtype=kl.dtype)).tolist(),
+        float(kl.quantile(0.5)),
+        float(kl.quantile(0.99)),
         largest,
         float(agreement.mean()),
         float(trained_loss.mean()),
