@@ -1,6 +1,8 @@
 """A row of data/raw as the rules see it."""
 
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +10,6 @@ from typing import Any
 from stages.clean.code.syntax import FENCED_BLOCK, Code, read_fenced_code, read_module_code
 
 WORD_PATTERN = re.compile(r"\w+")
-TextRecord = dict[str, Any]  # prompt, completion, tests and messages of a row
 
 
 @dataclass
@@ -17,8 +18,8 @@ class RowView:
 
     id: str
     source: str
-    prompt: str  # what is not trained on; of a conversation, every turn but the assistant's
-    answer: str  # the completion, or the assistant's turns
+    prompt: str  # what is not trained on; of a conversation, the other turns
+    answer: str  # the completion, or the assistant's turns that are trained on, with reasoning and tool calls
     text: str  # the whole row
     layout: str  # where its code is: whole | fenced
     has_tests: bool = False
@@ -67,15 +68,14 @@ class RowView:
 
 def make_row(record: dict[str, Any], layout: str) -> RowView:
     """Return the view of a record of `row_schema()`. A conversation is always read as fenced."""
-    messages = record["messages"]
-    if messages is None:
+    if record["messages"] is None:
         prompt, answer = record["prompt"] or "", record["completion"] or ""
         text = prompt + answer
     else:
-        turns = [((m or {}).get("role"), (m or {}).get("content") or "") for m in messages]
-        prompt = "\n".join(content for role, content in turns if role != "assistant")
-        answer = "\n".join(content for role, content in turns if role == "assistant")
-        text = "\n".join(content for _, content in turns)
+        turns = [turn_text(m) for m in record["messages"] if m]
+        prompt = "\n".join(text for is_answer, text in turns if not is_answer)
+        answer = "\n".join(text for is_answer, text in turns if is_answer)
+        text = "\n".join(text for _, text in turns)
         layout = "fenced"
     return RowView(
         record["id"],
@@ -88,3 +88,28 @@ def make_row(record: dict[str, Any], layout: str) -> RowView:
         licence=record["licence"],
         tests=record["tests"] or "",
     )
+
+
+def turn_text(message: dict[str, Any]) -> tuple[bool, str]:
+    """Return whether a turn is trained on, and its text: reasoning, content and tool calls."""
+    content = message["content"] or ""
+    if not message.get("extra"):
+        return message["role"] == "assistant", content
+    extra = json.loads(message["extra"])
+    calls = [line for call in extra.get("tool_calls", ()) for line in value_lines(call.get("function", call))]
+    texts = [extra.get("reasoning_content") or "", content, *calls]
+    is_answer = message["role"] == "assistant" and extra.get("train") is not False
+    return is_answer, "\n".join(filter(None, texts))
+
+
+def value_lines(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the values of a tool call, each behind its key; a text of many lines starts a line of its own."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from value_lines(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from value_lines(inner, key)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value)
+        yield f"{key}:\n{text}" if "\n" in text else f"{key}: {text}"

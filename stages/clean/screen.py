@@ -1,11 +1,15 @@
 """Apply the rules on single rows in their configured order."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stages.clean.contamination.decontaminate import CONTAMINATION_CHECKS, ProblemIndex
 from stages.clean.row import RowView
-from stages.clean.rules.row_rules import RULE_FUNCTIONS
+from stages.clean.rules.code import unparsable
+from stages.clean.rules.text import empty
 from stages.clean.settings import CleanSettings
+
+PLAIN_RULES = {"empty": empty, "parse": unparsable}  # the others are sections of the settings
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,13 @@ def first_failed_rule(row: RowView, settings: CleanSettings, index: ProblemIndex
                 also = f"; also {', '.join(sorted(others))}" if others else ""
                 return RowDrop(name, f"{first}{also}", (first.benchmark, *sorted(others)))
         else:
-            evidence = RULE_FUNCTIONS[name](row, settings)
+            evidence = row_rule(name, settings)(row)
             if evidence:
                 return RowDrop(name, evidence)
     return None
+
+
+def row_rule(name: str, settings: CleanSettings) -> Callable[[RowView], str | None]:
+    """Return a rule on single rows, which returns the evidence for a drop, or None."""
+    rule: Callable[[RowView], str | None] = PLAIN_RULES.get(name) or getattr(settings, name)
+    return rule

@@ -1,23 +1,12 @@
-"""Settings of the clean stage: rules and their order. Thresholds of the row rules: rules/settings.py."""
+"""Settings of the clean stage: rules and their order. Thresholds of the row rules are beside each rule, in rules/."""
 
 from dataclasses import dataclass, field
 
-from stages.clean.rules.settings import (
-    Alphanumeric,
-    Blobs,
-    Boilerplate,
-    Comments,
-    Docstring,
-    Encoding,
-    Language,
-    Length,
-    Licence,
-    LongLines,
-    Placeholder,
-    Refusal,
-    Repetition,
-    System,
-)
+from stages.clean.rules.code import Comments, Docstring, Licence, Placeholder
+from stages.clean.rules.language import Language
+from stages.clean.rules.prose import Boilerplate, Refusal
+from stages.clean.rules.system import System
+from stages.clean.rules.text import Alphanumeric, Blobs, Encoding, Length, LongLines, Repetition
 from stages.common.settings import require
 
 ROW_RULES = (

@@ -1,10 +1,9 @@
-"""Repair the text of rows before any rule sees it: encoding, line ends, control characters, redaction.
+"""Repair the text of rows before any rule sees it: encoding, line ends, redaction.
 
-Unicode is not normalized: NFC in a string literal would change what the program computes, Python folds names
-itself, and the digests of duplicates do their own folding.
+Nothing that a program computes with is changed: a control character may stand in a literal, and NFC would
+change one. Python folds names itself, and the digests of duplicates do their own folding.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -13,17 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.clean.row import TextRecord
 from stages.clean.settings import CleanSettings
+from stages.clean.texts import TEXT_COLUMNS, TextRecord, change_texts
 
-TEXT_COLUMNS = ("prompt", "completion", "tests")  # and the content of messages
-# Control characters except tab, line feed and form feed (a page break in old sources, which Python allows),
-# carriage returns, and the byte order mark that some editors put first
-UNCLEAN = r"[\x00-\x08\x0B\x0D-\x1F\x7F\x{80}-\x{9F}]|^\x{FEFF}"  # for RE2
-CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
+UNCLEAN = r"\r|^\x{FEFF}"  # for RE2: carriage returns, and the byte order mark that some editors put first
 BOM = "\ufeff"
-
-Change = Callable[[str], tuple[str, Counter[str]]]  # returns the new text, and changed places by kind
 
 
 def transform_batch(batch: pa.RecordBatch, settings: CleanSettings) -> tuple[pa.RecordBatch, dict[str, int]]:
@@ -33,7 +26,7 @@ def transform_batch(batch: pa.RecordBatch, settings: CleanSettings) -> tuple[pa.
     """
     counts: Counter[str] = Counter()
     batch = repair_utf8(batch, counts)
-    batch = change_rows(batch, [UNCLEAN], clean_records, counts)
+    batch = change_rows(batch, [UNCLEAN], mend_records, counts)
     if settings.redact.secrets or settings.redact.personal:
         from stages.clean.redact import redact  # imports detect-secrets
 
@@ -42,44 +35,20 @@ def transform_batch(batch: pa.RecordBatch, settings: CleanSettings) -> tuple[pa.
     return batch, dict(sorted(counts.items()))
 
 
-def clean_records(records: list[TextRecord]) -> list[tuple[TextRecord, Counter[str]]]:
-    return [change_texts(record, clean_characters) for record in records]
+def mend_records(records: list[TextRecord]) -> list[tuple[TextRecord, Counter[str]]]:
+    return [change_texts(record, clean_line_ends) for record in records]
 
 
-def clean_characters(text: str) -> tuple[str, Counter[str]]:
-    """Return text with line feeds for line ends, without byte order marks and control characters.
-
-    Tab and form feed stay: Python allows both in code.
-    """
+def clean_line_ends(text: str) -> tuple[str, Counter[str]]:
+    """Return text with line feeds for line ends, as Python reads them, and without byte order marks first."""
     kinds: Counter[str] = Counter()
     if "\r" in text:
         kinds["line_ends"] = text.count("\r")
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text, removed = CONTROL_CHARACTER.subn("", text)
-    if removed:
-        kinds["control_characters"] = removed
     if text.startswith(BOM):
         text = text.lstrip(BOM)
         kinds["encoding"] = 1
     return text, kinds
-
-
-def change_texts(record: TextRecord, change: Change) -> tuple[TextRecord, Counter[str]]:
-    """Return the record with `change` applied to each of its texts, and changed places by kind."""
-    places: Counter[str] = Counter()
-
-    def changed(text: str | None) -> str | None:
-        if text is None:
-            return None
-        text, kinds = change(text)
-        places.update(kinds)
-        return text
-
-    new = {name: changed(record[name]) for name in TEXT_COLUMNS}
-    messages = record["messages"]
-    if messages is not None:
-        messages = [m and {**m, "content": changed(m["content"])} for m in messages]
-    return {**new, "messages": messages}, places
 
 
 def change_rows(
@@ -95,7 +64,7 @@ def change_rows(
         counts: gets the changed rows by kind and, with `unit`, the changed places as `<kind>_<unit>`.
     """
     rows = rows_matching(batch, patterns)
-    replaced: dict[str, dict[int, Any]] = {name: {} for name in (*TEXT_COLUMNS, "messages")}
+    replaced: dict[str, dict[int, Any]] = {name: {} for name in (*TEXT_COLUMNS, "messages", "tools")}
     records = [{name: batch.column(name)[row].as_py() for name in replaced} for row in rows]
     for row, record, (new, places) in zip(rows, records, change(records), strict=True):
         for name, values in replaced.items():
@@ -113,13 +82,19 @@ def change_rows(
 
 
 def rows_matching(batch: pa.RecordBatch, patterns: list[str]) -> list[int]:
-    """Return the indexes of rows with a text that one of the patterns matches, ascending."""
+    """Return the indexes of rows with a text that one of the patterns matches, ascending.
+
+    Rows with tools, tool calls or reasoning always count: JSON writes their texts with escapes.
+    """
     rows: set[int] = set()
     for name in TEXT_COLUMNS:
         rows.update(matching_places(batch.column(name), patterns))
+    rows.update(pc.indices_nonzero(pc.is_valid(batch.column("tools"))).to_pylist())
     messages = batch.column("messages")
     if messages.null_count < len(messages):
         parents = pc.list_parent_indices(messages)
+        extra = pc.struct_field(pc.list_flatten(messages), "extra")
+        rows.update(parents.filter(pc.is_valid(extra)).to_pylist())
         rows.update(parents[place].as_py() for place in matching_places(message_contents(messages), patterns))
     return sorted(rows)
 

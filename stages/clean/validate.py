@@ -54,7 +54,11 @@ def extract_check(row: RowView) -> RowCheck | None:
     documents = extract_doctests(row.code.tree) if ">>>" in row.text and row.code.tree else ()
     if not row.tests and not documents:
         return None
-    program = row.text if row.layout == "whole" or not row.code.tree else ast.unparse(row.code.tree)
+    program = (
+        row.text
+        if (row.layout == "whole" and row.code.runs) or not row.code.tree
+        else ast.unparse(row.code.tree)
+    )
     return RowCheck(row.id, program, row.tests, documents)
 
 

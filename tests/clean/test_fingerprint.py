@@ -17,7 +17,7 @@ from stages.clean.code.fingerprint import MAX_TREE_DEPTH, CanonicalWriter, bound
 from stages.clean.code.syntax import MAX_PARSED_CHARACTERS, TOO_DEEP, read_fenced_code, read_module_code
 from stages.clean.contamination import benchmark_proximity, decontaminate
 from stages.clean.duplicates import deduplicate
-from stages.clean.rules import row_rules
+from stages.clean.rules import text as row_rules
 from tests.helpers.clean_rows import row
 
 # A program in parts: names in capitals are bound by it, and are the ones that a renaming may change.

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.clean.__main__ import main
-from stages.clean.rules.settings import Placeholder
+from stages.clean.rules.code import Placeholder
 from stages.clean.settings import CleanSettings
 from stages.common.engine import EngineSettings
 from stages.common.files import sha256_folder

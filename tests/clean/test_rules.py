@@ -6,8 +6,10 @@ from omegaconf import OmegaConf
 from stages.clean.code.syntax import read_fenced_code, read_module_code
 from stages.clean.contamination.decontaminate import build_index
 from stages.clean.row import WORD_PATTERN, RowView
-from stages.clean.rules import quotes, row_rules
-from stages.clean.screen import first_failed_rule
+from stages.clean.rules import quotes
+from stages.clean.rules.code import unparsable
+from stages.clean.rules.text import empty
+from stages.clean.screen import first_failed_rule, row_rule
 from stages.clean.settings import (
     ROW_RULES,
     CleanSettings,
@@ -25,49 +27,43 @@ from tests.helpers.tiny_project import REPOSITORY
 GOOD = row("    return a + b\n", 'def add(a, b):\n    """Add."""\n')
 
 
-def test_a_good_row_passes_every_rule() -> None:
-    for name, rule in row_rules.RULE_FUNCTIONS.items():
-        assert rule(GOOD, CleanSettings()) is None, name
-
-
-def test_every_configured_rule_is_a_rule_or_a_check() -> None:
+def test_a_good_row_passes_every_rule_and_every_rule_is_a_rule_or_a_check() -> None:
     from stages.clean.contamination.decontaminate import CONTAMINATION_CHECKS
 
-    assert set(ROW_RULES) == set(row_rules.RULE_FUNCTIONS) | set(CONTAMINATION_CHECKS)
+    assert set(CONTAMINATION_CHECKS) < set(ROW_RULES)
+    for name in set(ROW_RULES) - set(CONTAMINATION_CHECKS):
+        assert row_rule(name, CleanSettings())(GOOD) is None, name
 
 
 @pytest.mark.parametrize("completion", ["", " \n\t\n"])
 def test_empty(completion: str) -> None:
-    assert row_rules.empty(row(completion, "def f():")) == "the completion is empty"
+    assert empty(row(completion, "def f():")) == "the completion is empty"
 
 
 def test_empty_conversation_is_one_whose_assistant_says_nothing() -> None:
-    assert row_rules.empty(conversation(("user", "Hello"), ("assistant", " "))) == "the completion is empty"
-    assert row_rules.empty(conversation(("user", ""), ("assistant", "Hi"))) is None
+    assert empty(conversation(("user", "Hello"), ("assistant", " "))) == "the completion is empty"
+    assert empty(conversation(("user", ""), ("assistant", "Hi"))) is None
 
 
 def test_length_counts_the_completion_alone() -> None:
     limits = Length(min_characters=5, max_characters=20, min_lines=2, max_lines=3)
     prompt = "x" * 100 + "\n" * 9
-    assert row_rules.length(row(" a\nb ", prompt), limits) == "3 characters, fewer than 5"
-    assert row_rules.length(row("a" * 21, prompt), limits) == "21 characters, more than 20"
-    assert row_rules.length(row("abcdef", prompt), limits) == "1 lines, fewer than 2"
-    assert row_rules.length(row("a\nb\n\nc\nd\n", prompt), limits) == "4 lines, more than 3"
-    assert row_rules.length(row("abc\n\ndef\n", prompt), limits) is None
+    assert limits(row(" a\nb ", prompt)) == "3 characters, fewer than 5"
+    assert limits(row("a" * 21, prompt)) == "21 characters, more than 20"
+    assert limits(row("abcdef", prompt)) == "1 lines, fewer than 2"
+    assert limits(row("a\nb\n\nc\nd\n", prompt)) == "4 lines, more than 3"
+    assert limits(row("abc\n\ndef\n", prompt)) is None
 
 
 def test_long_lines_of_prompt_and_completion() -> None:
     limits = LongLines(max_characters=10)
-    assert row_rules.long_lines(row("b" * 10, "a" * 10 + "\n"), limits) is None
-    assert (
-        row_rules.long_lines(row("b", "a" * 11 + "\n"), limits)
-        == "line of 11 characters, more than 10: 'aaaaaaaaaaa'"
-    )
+    assert limits(row("b" * 10, "a" * 10 + "\n")) is None
+    assert limits(row("b", "a" * 11 + "\n")) == "line of 11 characters, more than 10: 'aaaaaaaaaaa'"
 
 
 def test_parse_reads_prompt_and_completion_as_one_module() -> None:
-    assert row_rules.unparsable(row("    return a\n", "def f(a):\n")) is None
-    assert row_rules.unparsable(row("return a\n", "def f(a):\n")) == (
+    assert unparsable(row("    return a\n", "def f(a):\n")) is None
+    assert unparsable(row("return a\n", "def f(a):\n")) == (
         "IndentationError: expected an indented block after function definition on line 1 (line 2)"
     )
 
@@ -87,7 +83,7 @@ def test_parse_reads_prompt_and_completion_as_one_module() -> None:
     ],
 )
 def test_hostile_text_is_dropped_with_a_reason(text: str, reason: str) -> None:
-    assert reason in (row_rules.unparsable(row(text)) or "")
+    assert reason in (unparsable(row(text)) or "")
 
 
 @pytest.mark.parametrize(
@@ -101,23 +97,18 @@ def test_hostile_text_is_dropped_with_a_reason(text: str, reason: str) -> None:
 def test_a_return_that_lost_its_function_does_not_parse(completion: str, line: int) -> None:
     """`ast.parse` takes it; the compiler does not."""
     prompt = 'def tell(name):\n    """Tell."""\n'
-    assert (
-        row_rules.unparsable(row(completion, prompt))
-        == f"SyntaxError: 'return' outside function (line {line})"
-    )
+    assert unparsable(row(completion, prompt)) == f"SyntaxError: 'return' outside function (line {line})"
     assert [name for name, _ in read_module_code(prompt + completion).functions] == ["tell"]
-    assert row_rules.unparsable(row("    def inner():\n        return 1\n    return inner\n", prompt)) is None
-    assert row_rules.unparsable(row("if name:\n    def inner():\n        return 1\n", prompt)) is None
+    assert unparsable(row("    def inner():\n        return 1\n    return inner\n", prompt)) is None
+    assert unparsable(row("if name:\n    def inner():\n        return 1\n", prompt)) is None
 
 
 def test_fenced_python_must_parse_and_other_languages_need_not() -> None:
     bad = "Here:\n```python\ndef f(:\n```\n"
-    assert (row_rules.unparsable(row(bad, layout="fenced")) or "").startswith(
-        "SyntaxError: invalid syntax (line 1)"
-    )
-    assert row_rules.unparsable(conversation(("user", "f?"), ("assistant", bad)))
+    assert (unparsable(row(bad, layout="fenced")) or "").startswith("SyntaxError: invalid syntax (line 1)")
+    assert unparsable(conversation(("user", "f?"), ("assistant", bad)))
     for fine in ("No code.", "```js\nfunction f( {\n```", "```\n$ ls\n```", "```python\nx = 1\n```"):
-        assert row_rules.unparsable(row(fine, layout="fenced")) is None
+        assert unparsable(row(fine, layout="fenced")) is None
 
 
 def test_code_of_fences() -> None:
@@ -132,15 +123,15 @@ def test_code_of_fences() -> None:
 )
 def test_placeholder_quotes_the_line(line: str) -> None:
     found = row(f"    {line}\n    return a\n", "def f(a):\n")
-    assert row_rules.placeholder(found, Placeholder()) == f"placeholder: '{line}'"
-    assert row_rules.placeholder(found, Placeholder(patterns=[])) is None
+    assert Placeholder()(found) == f"placeholder: '{line}'"
+    assert Placeholder(patterns=[])(found) is None
 
 
 def test_a_todo_list_is_not_a_placeholder() -> None:
     fine = row(
         "    todo = [a]  # what is left\n    return todo\n", "def todo_list(a):\n    # TODO in the prompt\n"
     )
-    assert row_rules.placeholder(fine, Placeholder()) is None
+    assert Placeholder()(fine) is None
 
 
 @pytest.mark.parametrize(
@@ -148,41 +139,38 @@ def test_a_todo_list_is_not_a_placeholder() -> None:
 )
 def test_stub_bodies(body: str) -> None:
     stub = row(f"    {body}\n", 'def f(a):\n    """Do it."""\n')
-    assert (row_rules.placeholder(stub, Placeholder()) or "").startswith(
+    assert (Placeholder()(stub) or "").startswith(
         'nothing but a stub in "f: ' if "'" in body else "nothing but a stub in 'f: "
     )
-    assert row_rules.placeholder(stub, Placeholder(stubs=False)) is None
+    assert Placeholder(stubs=False)(stub) is None
 
 
 @pytest.mark.parametrize(
     "body", ["if a:\n        pass\n    return a", "raise ValueError", "return ...", "pass\n    print(a)"]
 )
 def test_bodies_that_do_something(body: str) -> None:
-    assert row_rules.placeholder(row(f"    {body}\n", "def f(a):\n"), Placeholder()) is None
+    assert Placeholder()(row(f"    {body}\n", "def f(a):\n")) is None
 
 
 def test_a_stub_that_the_last_function_uses_is_fine() -> None:
     text = "def hook(x):\n    pass\n\n\ndef f(x):\n    return hook(x)\n"
-    assert row_rules.placeholder(row(text), Placeholder()) is None
+    assert Placeholder()(row(text)) is None
 
 
 def test_repeated_lines() -> None:
-    limits = Repetition(min_lines=5, max_line_share=0.5)
-    assert row_rules.repetition(row("x += 1\n" * 4 + "y = 1\n"), limits) == (
-        "0.60 of its lines repeat an earlier one: 'x += 1'"
+    limits = Repetition(max_line_share=0.5)
+    assert limits(row("x += 1\n" * 16 + "y = 1\nz = 1\nw = 1\nv = 1\n")) == (
+        "0.75 of its lines repeat an earlier one: 'x += 1'"
     )
-    assert row_rules.repetition(row("x += 1\n" * 4), limits) is None  # too few lines to judge
-    assert row_rules.repetition(row("x += 1\n" * 3 + "a\nb\nc\n"), limits) is None
+    assert limits(row("x += 1\n" * 19)) is None  # too few lines to judge
+    assert limits(row("x += 1\n" * 6 + "\n".join("abcdefghijklmnop"))) is None
 
 
 def test_repeated_ngrams() -> None:
-    limits = Repetition(min_words=20, ngram_words=3, max_ngram_share=0.5)
-    assert (
-        row_rules.repetition(row("a b c " * 10), limits)
-        == "0.89 of its 3-grams repeat an earlier one: 'a b c'"
-    )
-    assert row_rules.repetition(row(" ".join(f"w{i}" for i in range(30))), limits) is None
-    assert row_rules.repetition(row("a b c " * 6), limits) is None  # 18 words: too few to judge
+    limits = Repetition()
+    assert limits(row("a b c " * 20)) == "0.94 of its 8-grams repeat an earlier one: 'a b c a b c a b'"
+    assert limits(row(" ".join(f"w{i}" for i in range(90)))) is None
+    assert limits(row("a b c " * 19)) is None  # 57 words: too few to judge
 
 
 def test_evidence_fits_into_a_table() -> None:

@@ -4,22 +4,15 @@ import pyarrow as pa
 import pytest
 from omegaconf import OmegaConf
 
+from stages.clean.contamination.decontaminate import CONTAMINATION_CHECKS
 from stages.clean.row import RowView
-from stages.clean.rules.code import comments, docstring, language, licence, placeholder, system
-from stages.clean.rules.prose import boilerplate, refusal
+from stages.clean.rules.code import Comments, Docstring, Licence, Placeholder
+from stages.clean.rules.language import Language
+from stages.clean.rules.prose import Boilerplate, Refusal
 from stages.clean.rules.quotes import quote
-from stages.clean.rules.row_rules import RULE_FUNCTIONS
-from stages.clean.rules.settings import (
-    Boilerplate,
-    Comments,
-    Docstring,
-    Language,
-    Licence,
-    Placeholder,
-    Refusal,
-    System,
-)
-from stages.clean.settings import CleanSettings
+from stages.clean.rules.system import System
+from stages.clean.screen import row_rule
+from stages.clean.settings import ROW_RULES, CleanSettings
 from stages.clean.transform import transform_batch
 from stages.common.schema import row_schema
 from stages.common.stage import load_sections
@@ -35,76 +28,64 @@ def fenced(answer: str) -> RowView:
 
 
 def test_fences_of_other_languages() -> None:
-    assert language(fenced(JS), Language()) == (
+    assert Language()(fenced(JS)) == (
         "1.00 of its code is in another language, most of it javascript: 'console.log(a, b)'"
     )
-    assert (
-        language(fenced(JS + PYTHON), Language(max_other_code_share=0.5)) is not None
-    )  # 18 of 30 characters
-    assert language(fenced(JS + PYTHON), Language(max_other_code_share=0.6)) is None
+    assert Language(max_other_code_share=0.5)(fenced(JS + PYTHON)) is not None  # 18 of 30 characters
+    assert Language(max_other_code_share=0.6)(fenced(JS + PYTHON)) is None
     for mark in ("bash", "text", "", "json"):
-        assert language(fenced(f"```{mark}\nls -l\n```\n"), Language()) is None
-    assert language(fenced(JS), Language(neutral=["javascript"])) is None
-    assert language(conversation(("user", JS), ("assistant", PYTHON)), Language()) is None
+        assert Language()(fenced(f"```{mark}\nls -l\n```\n")) is None
+    assert Language()(conversation(("user", JS), ("assistant", PYTHON))) is None
 
 
 def test_unmarked_code_of_other_languages() -> None:
     java = "public static void main(String[] a) { System.out.println(1); }"
-    assert language(fenced(java), Language()) == (
+    assert Language()(fenced(java)) == (
         "looks like another language: 'public static void', 'system.out.print'"
     )
-    assert language(fenced("In Java it is public static void main."), Language()) is None  # one alone
-    assert language(fenced(java + "\n" + PYTHON), Language()) is None
+    assert Language()(fenced("In Java it is public static void main.")) is None  # one alone
+    assert Language()(fenced(java + "\n" + PYTHON)) is None
 
 
 @pytest.mark.parametrize("text", ["hello", "{'a': [1, -2]}", '"""Only words."""', "a, b"])
 def test_a_module_that_only_names_values_is_not_python(text: str) -> None:
-    assert (language(row(text), Language(python=True)) or "").startswith("no Python in it: ")
-    assert language(row(text), Language()) is None
+    assert (Language(python=True)(row(text)) or "").startswith("no Python in it: ")
+    assert Language()(row(text)) is None
 
 
 @pytest.mark.parametrize("text", ["print(1)", "x = 1", "import os", "def f(): pass", "not python at all"])
 def test_python_is_python_and_parse_has_the_rest(text: str) -> None:
-    assert language(row(text), Language(python=True)) is None
+    assert Language(python=True)(row(text)) is None
 
 
 def test_scripts() -> None:
-    assert language(row("x = 1  # αβγ and café"), Language()) is None
-    found = language(row("# Это сумма двух чисел\nx = a + b"), Language())
+    assert Language()(row("x = 1  # αβγ and café")) is None
+    found = Language()(row("# Это сумма двух чисел\nx = a + b"))
     assert found == "0.85 of its letters are not latin or greek: 'сумма'"
-    assert language(row("# Это сумма двух чисел\nx = a + b"), Language(scripts=["latin", "cyrillic"])) is None
+    assert Language(scripts=["latin", "cyrillic"])(row("# Это сумма двух чисел\nx = a + b")) is None
     edge = "# " + "a" * 8 + "сс\n"
-    assert language(row(edge), Language(max_other_script_share=0.2)) is None
-    assert language(row(edge), Language(max_other_script_share=0.19)) is not None
+    assert Language(max_other_script_share=0.2)(row(edge)) is None
+    assert Language(max_other_script_share=0.19)(row(edge)) is not None
     with pytest.raises(ValueError, match=r"clean\.language\.scripts is 'klingon'"):
         Language(scripts=["klingon"])
 
 
 def test_prose_that_is_not_english() -> None:
-    limits = Language(prose_words=8)
-    french = "Cette fonction calcule la somme des nombres pairs donnés\n" + PYTHON
-    assert (language(fenced(french), limits) or "").startswith(
-        "0 of the commonest English words in 9 words of prose"
-    )
-    assert language(fenced(french), Language(prose_words=10)) is None  # too few to judge
-    assert language(fenced(french), Language()) is None
-    assert language(fenced("This gives the sum of all of the even numbers\n" + PYTHON), limits) is None
+    limits = Language(min_stop_words=2)
+    french = "Cette fonction calcule la somme des nombres pairs donnés. " * 6
+    assert (limits(fenced(french + "\n" + PYTHON)) or "").startswith("0 of the commonest English words in 54")
+    assert limits(fenced(french[:300] + "\n" + PYTHON)) is None  # too few to judge
+    assert Language()(fenced(french)) is None
+    assert limits(fenced("This gives the sum of all of the even numbers. " * 6 + PYTHON)) is None
 
 
 def test_share_of_comments() -> None:
-    limits = Comments(max_share=0.5, min_share=0.2, min_lines=4)
-    assert comments(row("# a\n# b\nx = 1\ny = 2\n"), limits) is None
-    assert (
-        comments(row("# a\n# b\n# c\ny = 2\n"), limits)
-        == "0.75 of its lines are comments, more than 0.5: '# a'"
-    )
-    assert (
-        comments(row("a = 1\nb = 2\nc = 3\nd = 4\n"), limits)
-        == "0.00 of its lines are comments, fewer than 0.2"
-    )
-    assert comments(row("# a\n# b\n# c\n"), limits) is None  # three lines
-    assert comments(fenced("# Title\n# Title\n# Title\n# Title\n"), limits) is None  # headings, no code
-    assert comments(fenced("```py\n# a\n# b\n# c\ny = 2\n```"), limits) is not None
+    limits = Comments(max_share=0.5)
+    assert limits(row("# a\n# b\nx = 1\ny = 2\n")) is None
+    assert limits(row("# a\n# b\n# c\ny = 2\n")) == "0.75 of its lines are comments, more than 0.5: '# a'"
+    assert limits(row("# a\n# b\n# c\n")) is None  # three lines
+    assert limits(fenced("# Title\n# Title\n# Title\n# Title\n")) is None  # headings, no code
+    assert limits(fenced("```py\n# a\n# b\n# c\ny = 2\n```")) is not None
 
 
 @pytest.mark.parametrize(
@@ -119,17 +100,17 @@ def test_share_of_comments() -> None:
     ],
 )
 def test_more_placeholders(line: str) -> None:
-    found = placeholder(row(f"    x = 1\n    {line}\n", "def f():\n"), Placeholder())
+    found = Placeholder()(row(f"    x = 1\n    {line}\n", "def f():\n"))
     assert found == f"placeholder: {quote(line)}"
 
 
 @pytest.mark.parametrize("line", ["# the rest of the list", "# ... and so on", "goes = here"])
 def test_comments_that_are_not_placeholders(line: str) -> None:
-    assert placeholder(row(f"    {line}\n    return 1\n", "def f():\n"), Placeholder()) is None
+    assert Placeholder()(row(f"    {line}\n    return 1\n", "def f():\n")) is None
 
 
 def test_placeholder_quotes_a_line_of_text_that_changes_length_in_lower_case() -> None:
-    assert placeholder(row("x = 'İİ'\n# TODO it\n"), Placeholder()) == "placeholder: '# todo it'"
+    assert Placeholder()(row("x = 'İİ'\n# TODO it\n")) == "placeholder: '# todo it'"
 
 
 def test_patterns_are_lower_case_regular_expressions() -> None:
@@ -142,16 +123,16 @@ def test_patterns_are_lower_case_regular_expressions() -> None:
 def test_spaces_do_not_make_a_pattern_slow() -> None:
     text = "#" + " " * 50_000 + "x" + "ff " + " " * 50_000
     for name in ("placeholder", "blobs", "licence"):
-        RULE_FUNCTIONS[name](row(text), typed("functions"))
+        row_rule(name, typed("functions"))(row(text))
 
 
 def test_classes_of_nothing_but_stubs() -> None:
     stubs = "class A:\n    def f(self):\n        pass\n\n    def g(self):\n        '''Doc.'''\n"
-    assert placeholder(row(stubs), Placeholder()) == "nothing but stubs in the class A"
-    assert placeholder(row(stubs), Placeholder(stubs=False)) is None
-    assert placeholder(row(stubs + "        return 1\n"), Placeholder()) is None
-    assert placeholder(row(stubs + "\n\ndef h():\n    return 1\n"), Placeholder()) is None
-    assert placeholder(row("class Wrong(Exception):\n    pass\n"), Placeholder()) is None
+    assert Placeholder()(row(stubs)) == "nothing but stubs in the class A"
+    assert Placeholder(stubs=False)(row(stubs)) is None
+    assert Placeholder()(row(stubs + "        return 1\n")) is None
+    assert Placeholder()(row(stubs + "\n\ndef h():\n    return 1\n")) is None
+    assert Placeholder()(row("class Wrong(Exception):\n    pass\n")) is None
 
 
 def documented(text: str) -> RowView:
@@ -160,35 +141,26 @@ def documented(text: str) -> RowView:
 
 def test_docstring_of_the_last_function() -> None:
     bare = row("def f():\n    '''Doc.'''\n\n\ndef g():\n    return 1\n")
-    assert docstring(bare, Docstring(required=True)) == "no docstring in g"
-    assert docstring(bare, Docstring()) is None
-    assert docstring(documented(" "), Docstring(required=True)) == "no docstring in merge_sort"
-    assert docstring(documented("Sort."), Docstring(required=True)) is None
-    assert docstring(row("x = 1"), Docstring(required=True)) is None
+    assert Docstring(required=True)(bare) == "no docstring in g"
+    assert Docstring()(bare) is None
+    assert Docstring(required=True)(documented(" ")) == "no docstring in merge_sort"
+    assert Docstring(required=True)(documented("Sort.")) is None
+    assert Docstring(required=True)(row("x = 1")) is None
 
 
 def test_words_of_a_docstring() -> None:
     text = documented("Sort a list.")
-    assert docstring(text, Docstring(min_words=3, max_words=3)) is None
-    assert docstring(text, Docstring(min_words=4)) == "docstring of 3 words, fewer than 4: 'Sort a list.'"
-    assert docstring(text, Docstring(max_words=2)) == "docstring of 3 words, more than 2: 'Sort a list.'"
+    assert Docstring(min_words=3, max_words=3)(text) is None
+    assert Docstring(min_words=4)(text) == "docstring of 3 words, fewer than 4: 'Sort a list.'"
+    assert Docstring(max_words=2)(text) == "docstring of 3 words, more than 2: 'Sort a list.'"
 
 
 def test_ascii_share_of_a_docstring() -> None:
-    assert docstring(documented("ab é"), Docstring(min_ascii_share=0.75)) is None
+    assert Docstring(min_ascii_share=0.75)(documented("ab é")) is None
     assert (
-        docstring(documented("aб é"), Docstring(min_ascii_share=0.75))
+        Docstring(min_ascii_share=0.75)(documented("aб é"))
         == "0.50 of its docstring is ASCII, less than 0.75: 'aб é'"
     )
-
-
-def test_a_docstring_that_repeats_the_name() -> None:
-    limits = Docstring(repeats_name=True)
-    assert docstring(documented("The merge sort function."), limits) == (
-        "the docstring of merge_sort only repeats its name: 'The merge sort function.'"
-    )
-    assert docstring(documented("Merge sort of a list."), limits) is None
-    assert docstring(documented("Merge sort."), Docstring()) is None
 
 
 @pytest.mark.parametrize(
@@ -210,7 +182,7 @@ def test_a_docstring_that_repeats_the_name() -> None:
     ],
 )
 def test_code_that_touches_the_system(text: str, name: str) -> None:
-    assert f"uses {name}: " in (system(row(text), System()) or "")
+    assert f"uses {name}: " in (System()(row(text)) or "")
 
 
 @pytest.mark.parametrize(
@@ -229,14 +201,14 @@ def test_code_that_touches_the_system(text: str, name: str) -> None:
     ],
 )
 def test_code_that_touches_nothing(text: str) -> None:
-    assert system(row(text), System()) is None
+    assert System()(row(text)) is None
 
 
 def test_system_lists_and_its_line() -> None:
     code = row("import os\n\n\ndef f(p):\n    os.unlink(p)\n")
-    assert system(code, System()) == "line 5 uses os.unlink: 'os.unlink(p)'"
-    assert system(code, System(modules=["os"], calls=[])) == "line 1 uses os: 'import os'"
-    assert system(code, System(modules=[], calls=[])) is None
+    assert System()(code) == "line 5 uses os.unlink: 'os.unlink(p)'"
+    assert System(modules=["os"], calls=[])(code) == "line 1 uses os: 'import os'"
+    assert System(modules=[], calls=[])(code) is None
 
 
 def listed(*ids: str) -> Licence:
@@ -259,29 +231,27 @@ def listed(*ids: str) -> Licence:
     ],
 )
 def test_licence_of_the_row(expression: str, fits: bool) -> None:
-    found = licence(row("x = 1", licence=expression), listed("MIT", "ISC"))
+    found = listed("MIT", "ISC")(row("x = 1", licence=expression))
     assert (found is None) is fits
-    assert licence(row("x = 1", licence=expression), Licence()) is None
+    assert Licence()(row("x = 1", licence=expression)) is None
 
 
 def test_licence_of_a_header() -> None:
     gpl = "# This is free software: the GNU General Public License applies.\nx = 1\n"
-    assert (licence(row(gpl), Licence()) or "").startswith(
-        "a header names another licence: '# this is free software"
-    )
+    assert (Licence()(row(gpl)) or "").startswith("a header names another licence: '# this is free software")
     tagged = row("# SPDX-License-Identifier: GPL-2.0-only\nx = 1\n")
-    assert licence(tagged, listed("MIT")) == (
+    assert listed("MIT")(tagged) == (
         "a header names another licence: 'SPDX-License-Identifier: GPL-2.0-only'"
     )
-    assert licence(tagged, Licence()) is None
+    assert Licence()(tagged) is None
     for header in ("# {}", "# {} -->", "/* {} */", "# {} OR GPL-2.0-only"):
         text = header.format("SPDX-License-Identifier: MIT")
-        assert licence(row(f"{text}\r\nx = 1\n"), listed("MIT")) is None, text
+        assert listed("MIT")(row(f"{text}\r\nx = 1\n")) is None, text
     for text in ("MIT AND (GPL-2.0-only OR AGPL-3.0-only)", "MIT, GPL-2.0", "MIT GPL-2.0", ""):
         tagged = row(f"# SPDX-License-Identifier: {text} x\nx = 1\n")
-        assert licence(tagged, listed("MIT")) is not None, text
-    assert licence(fenced("The GNU General Public License asks for the source."), Licence()) is None  # prose
-    assert licence(fenced(f"```python\n{gpl}```\n"), Licence()) is not None
+        assert listed("MIT")(tagged) is not None, text
+    assert Licence()(fenced("The GNU General Public License asks for the source.")) is None  # prose
+    assert Licence()(fenced(f"```python\n{gpl}```\n")) is not None
 
 
 @pytest.mark.parametrize(
@@ -294,7 +264,7 @@ def test_licence_of_a_header() -> None:
     ],
 )
 def test_refusals(text: str) -> None:
-    assert refusal(fenced(text), Refusal()) == f"refusal: {text.splitlines()[-1]!r}"
+    assert Refusal()(fenced(text)) == f"refusal: {text.splitlines()[-1]!r}"
 
 
 @pytest.mark.parametrize(
@@ -306,24 +276,21 @@ def test_refusals(text: str) -> None:
     ],
 )
 def test_answers(text: str) -> None:
-    assert refusal(fenced(text), Refusal()) is None
+    assert Refusal()(fenced(text)) is None
 
 
 def test_a_user_may_say_it() -> None:
-    assert (
-        refusal(conversation(("user", "Say: as an AI language model"), ("assistant", "No.")), Refusal())
-        is None
-    )
+    assert Refusal()(conversation(("user", "Say: as an AI language model"), ("assistant", "No."))) is None
 
 
 def test_boilerplate_by_its_share_of_lines() -> None:
     greeting = "Sure! Here is the code:\n"
-    assert boilerplate(fenced(greeting + "x = 1\n"), Boilerplate()) == (
+    assert Boilerplate()(fenced(greeting + "x = 1\n")) == (
         "1 of 2 lines are boilerplate: 'Sure! Here is the code:'"
     )
-    assert boilerplate(fenced(greeting + "x = 1\ny = 2\n"), Boilerplate()) is None  # a third
-    assert boilerplate(fenced(greeting + "x = 1\n" * 20), Boilerplate(max_line_share=0)) is not None
-    assert boilerplate(fenced("x = 1\n"), Boilerplate(max_line_share=0)) is None
+    assert Boilerplate()(fenced(greeting + "x = 1\ny = 2\n")) is None  # a third
+    assert Boilerplate(max_line_share=0)(fenced(greeting + "x = 1\n" * 20)) is not None
+    assert Boilerplate(max_line_share=0)(fenced("x = 1\n")) is None
     with pytest.raises(ValueError, match=r"clean\.boilerplate\.phrases is 'Sure'"):
         Boilerplate(phrases=["Sure"])
 
@@ -334,12 +301,13 @@ def typed(preset: str) -> CleanSettings:
 
 
 def test_what_the_presets_choose() -> None:
+    rules = set(ROW_RULES) - set(CONTAMINATION_CHECKS)
     chosen = {
-        preset: {rule for rule in typed(preset).rules if rule in RULE_FUNCTIONS}
+        preset: {rule for rule in typed(preset).rules if rule in rules}
         for preset in ("functions", "instruct", "off")
     }
-    assert set(RULE_FUNCTIONS) - chosen["functions"] == {"refusal", "boilerplate"}
-    assert set(RULE_FUNCTIONS) - chosen["instruct"] == {"docstring", "system"}
+    assert rules - chosen["functions"] == {"refusal", "boilerplate"}
+    assert rules - chosen["instruct"] == {"docstring", "system"}
     assert chosen["off"] == {"empty"}
 
 

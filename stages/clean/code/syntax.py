@@ -12,10 +12,20 @@ from stages.clean.code.scopes import BLOCKS, FUNCTION_NODES
 MAX_PARSED_CHARACTERS = 1_000_000  # the parser takes hundreds of bytes for each
 # Possessive quantifiers: without them a fence without a line end is tried at every split of its characters.
 FENCED_BLOCK = re.compile(
-    r"^[ \t]*+(```++|~~~++)[ \t]*+([\w+#.-]*+)[^\n]*+\n(.*?)(?:^[ \t]*+\1[ \t]*+$|\Z)", re.M | re.S
+    r"^[ \t]*+(```++|~~~++)[ \t]*+(?:\{\.?)?([\w+#.-]*+)[^\n]*+\n(.*?)(?:^[ \t]*+\1[ \t]*+$|\Z)", re.M | re.S
 )
 TOO_DEEP = f"nested more than {MAX_TREE_DEPTH} levels deep"
-PYTHON_MARKS = {"python", "py", "python3", "py3"}
+PYTHON_MARKS = {"python", "py", "python3", "py3", "ipython", "ipython3"}
+# Lines of a session: Python's prompts, and those of IPython
+PROMPT = re.compile(r"[ \t]*(?:>>>|\.\.\.|In \[\d+\]:|\.\.\.+:)(?: (.*)|$)")
+SESSION_START = re.compile(r"^[ \t]*(?:>>>|In \[\d+\]:)", re.M)
+# What IPython reads and Python does not: magics, commands of a shell, questions; also what they are assigned to
+IPYTHON_LINE = re.compile(
+    r"^([ \t]*)(?:([\w, ]+=)[ \t]*(?:!|%[a-zA-Z]).*|%[a-zA-Z].*|[!$][ \t]*\w.*|\?+[\w.]+|[\w.]+\?+)$"
+)
+CELL_MAGIC = re.compile(r"\s*%%(\w+)")
+PYTHON_CELLS = {"time", "timeit", "capture", "prun", "python", "python3", "pypy"}  # what follows is Python
+TRACEBACK = "Traceback (most recent call last):"
 
 
 @dataclass
@@ -30,18 +40,19 @@ class Code:
     # The module, read-only; None where nothing parses. It has at most `MAX_TREE_DEPTH` levels, so recursion
     # is safe. It is thirty times the size of its text: do not keep batches of rows whose code has been read.
     tree: ast.Module | None = None
+    runs: bool = True  # as it is written: without lines of a session, of IPython or of a shell
 
 
 def read_module_code(text: str) -> Code:
     """Read a row that is one Python module."""
     try:
-        tree = parse_python(text)
+        tree, runs = parse_cell(text)
         inner = text.count("def") > sum(isinstance(node, FUNCTION_NODES) for node in tree.body)
         digest, functions = fingerprints(tree, ":=" in text, inner)
         stray = stray_return(tree)
         if stray:
             return Code(f"SyntaxError: 'return' outside function (line {stray.lineno})", functions=functions)
-        return Code("", digest, functions, stub_body(tree), tree)
+        return Code("", digest, functions, stub_body(tree), tree, runs)
     except UnparsableError as error:
         return Code(error=str(error))
     except (TooDeepError, RecursionError):
@@ -60,12 +71,62 @@ def read_fenced_code(text: str) -> Code:
     read: dict[str, Code] = {}  # unmarked blocks, so that a single one is not read twice
     for _, language, block in FENCED_BLOCK.findall(text):
         block = textwrap.dedent(block)
+        if block.startswith(TRACEBACK) or is_other_cell(block):
+            continue
+        block = python_lines(block)
         if not language:
             read[block] = read_module_code(block)
         if language.lower() in PYTHON_MARKS or (not language and not read[block].error):
             blocks.append(block)
     whole = "\n".join(blocks)
     return read.get(whole) or read_module_code(whole) if blocks else Code()
+
+
+def parse_cell(text: str) -> tuple[ast.Module, bool]:
+    """Parse a module, or a notebook's; return also whether it parses as it is.
+
+    Raises:
+        UnparsableError: see `parse_python`.
+    """
+    try:
+        return parse_python(text), True
+    except UnparsableError:
+        mended = python_lines(text)
+        if mended == text:
+            raise
+        return parse_python(mended), False
+
+
+def is_other_cell(block: str) -> bool:
+    """Whether a block is a cell of IPython in another language, as `%%bash`."""
+    found = CELL_MAGIC.match(block)
+    return bool(found) and found[1] not in PYTHON_CELLS  # type: ignore[index]
+
+
+def python_lines(block: str) -> str:
+    """Return the Python of a session or of a cell of IPython, `pass` for a line in another language.
+
+    A block that parses is returned as it is: `%` and `!` may begin a line of a string or of an expression.
+    """
+    session = SESSION_START.search(block)
+    if not session and not any(map(IPYTHON_LINE.match, block.split("\n"))) and not CELL_MAGIC.match(block):
+        return block
+    try:
+        parse_python(block)
+        return block
+    except UnparsableError:
+        pass
+    lines = block.split("\n")
+    if session:
+        lines = [found[1] or "" for line in lines if (found := PROMPT.match(line))]
+    return "\n".join(map(python_line, lines))
+
+
+def python_line(line: str) -> str:
+    if CELL_MAGIC.match(line):
+        return ""
+    found = IPYTHON_LINE.match(line)
+    return line if found is None else f"{found[1]}{found[2]} None" if found[2] else f"{found[1]}pass"
 
 
 class UnparsableError(Exception):

@@ -6,8 +6,8 @@ Placeholders are BigCode's where it has one (<KEY>, <PASSWORD>, <EMAIL>; in its 
 import io
 import textwrap
 import tokenize
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable
 from functools import cache
 from itertools import accumulate
 
@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from stages.clean.code.syntax import FENCED_BLOCK, UnparsableError, parse_python
 from stages.clean.redact import personal, prefilter, secrets
 from stages.clean.redact.secrets import Span
-from stages.clean.row import TextRecord
 from stages.clean.settings import Redaction
+from stages.clean.texts import TextRecord, change_conversation, change_texts
 
 REPLACEMENTS = {
     "key": "<KEY>",
@@ -56,44 +56,46 @@ def redact_records(
         records: of rows that `redaction_patterns` match.
         layout: where a row's code is: whole | fenced.
     """
-    finder = SpanFinder(
-        settings, [line for record in records for text in texts_of(record) for line in text.split("\n")]
-    )
+    texts: list[str] = []
+
+    def collect(text: str) -> tuple[str, Counter[str]]:
+        texts.append(text)
+        return text, Counter()
+
+    for record in records:
+        change_texts(record, collect)
+    finder = SpanFinder(settings, texts)
     return [redact_record(record, finder, layout) for record in records]
-
-
-def texts_of(record: TextRecord) -> Iterable[str]:
-    yield from (record[name] for name in ("prompt", "completion", "tests") if record[name])
-    yield from (m["content"] for m in record["messages"] or () if m and m["content"])
 
 
 class SpanFinder:
     """Finds what to replace; secrets only in lines that pass the prefilter, run on all lines at once."""
 
-    def __init__(self, settings: Redaction, lines: list[str]) -> None:
+    def __init__(self, settings: Redaction, texts: list[str]) -> None:
         self.names = tuple(settings.plugins) if settings.secrets else ()
         self.finders = [personal.PERSONAL_FINDERS[kind] for kind in settings.personal]
         self.suspicious: set[str] = set()  # lines that may hold a secret
-        if self.names and lines:
-            column = pa.array(lines, pa.large_string())
+        if self.names and texts:
+            pieces = [piece for text in texts for _, piece in secrets.line_pieces(text)]
+            column = pa.array(pieces, pa.large_string())
             for pattern in cached_patterns(self.names, ()):
                 self.suspicious.update(column.filter(pc.match_substring_regex(column, pattern)).to_pylist())
 
     def spans(self, text: str) -> list[Span]:
         """Return spans in order without overlaps: of two, a secret wins, otherwise the longer."""
         found = [span for finder in self.finders for span in finder(text)]
-        lines = text.split("\n")
-        starts = accumulate((len(line) + 1 for line in lines), initial=0)
-        for start, line in zip(starts, lines, strict=False):
-            if line in self.suspicious:
-                for span in secrets.find_secrets(line, self.names):
-                    if any(mark in line[span.start : span.end] for mark in KEY_MARKS):
-                        found += secrets.key_body_spans(text, start + span.end)
-                    else:
-                        found.append(Span(start + span.start, start + span.end, span.kind))
+        for start, line in secrets.line_pieces(text) if self.suspicious else ():
+            for span in secrets.find_secrets(line, self.names) if line in self.suspicious else ():
+                if any(mark in line[span.start : span.end] for mark in KEY_MARKS):
+                    found += secrets.key_body_spans(text, start + span.end)
+                else:
+                    moved = Span(start + span.start, start + span.end, span.kind)
+                    found.append(secrets.whole_token(text, moved))
+        taken = bytearray(len(text))  # 1 where a character is replaced
         kept: list[Span] = []
         for span in sorted(found, key=lambda s: (s.kind not in SECRET_KINDS, s.start - s.end, s.start)):
-            if span.start < span.end and not any(span.start < k.end and k.start < span.end for k in kept):
+            if span.start < span.end and taken.find(1, span.start, span.end) < 0:
+                taken[span.start : span.end] = b"\1" * (span.end - span.start)
                 kept.append(span)
         return sorted(kept)
 
@@ -101,7 +103,7 @@ class SpanFinder:
 def redact_record(record: TextRecord, finder: SpanFinder, layout: str) -> tuple[TextRecord, Counter[str]]:
     places: Counter[str] = Counter()
 
-    def replaced(text: str | None, is_module: bool) -> str | None:
+    def replaced(text: str | None, is_module: bool = False) -> str | None:
         spans = finder.spans(text) if text else []
         if not text or not spans:
             return text
@@ -110,17 +112,11 @@ def redact_record(record: TextRecord, finder: SpanFinder, layout: str) -> tuple[
         places.update(span.kind for span in spans)
         return substitute(text, spans)
 
-    if record["messages"] is not None:
-        messages = [m and {**m, "content": replaced(m["content"], False)} for m in record["messages"]]
-        return {**record, "messages": messages, "tests": replaced(record["tests"], True)}, places
-    new = (
-        {name: replaced(record[name], False) for name in ("prompt", "completion")}
-        if layout != "whole"
-        else {}
-    )
-    new["tests"] = replaced(record["tests"], True)
-    if layout == "whole":
+    new = {"tests": replaced(record["tests"], True), **change_conversation(record, replaced)}
+    if layout == "whole" and record["messages"] is None:
         new |= dict(zip(("prompt", "completion"), redact_module(record, finder, places), strict=True))
+    else:
+        new |= {name: replaced(record[name]) for name in ("prompt", "completion")}
     return {**record, **new}, places
 
 
@@ -159,19 +155,19 @@ def safe_spans(text: str, spans: list[Span], blocks: list[tuple[int, int]]) -> l
     Args:
         blocks: start and end of each piece of Python in the text.
     """
+    dropped: set[Span] = set()
     for start, end in blocks:
-        inside = [
-            Span(s.start - start, s.end - start, s.kind) for s in spans if start <= s.start and s.end <= end
-        ]
+        first = bisect_left(spans, start, key=lambda span: span.start)
+        last = bisect_right(spans, end, key=lambda span: span.end)
+        inside = [Span(s.start - start, s.end - start, s.kind) for s in spans[first:last]]
         block = text[start:end]
         if not inside or not parses(block) or parses(substitute(block, inside)):
             continue
-        quoted = spans_in_strings(block, inside)
-        if not parses(substitute(block, quoted)):
-            quoted = []
-        left = {(s.start + start, s.end + start) for s in inside if s not in quoted}
-        spans = [s for s in spans if (s.start, s.end) not in left]
-    return spans
+        quoted = set(spans_in_strings(block, inside))
+        if not parses(substitute(block, sorted(quoted))):
+            quoted.clear()
+        dropped.update(Span(s.start + start, s.end + start, s.kind) for s in inside if s not in quoted)
+    return [span for span in spans if span not in dropped]
 
 
 def parses(block: str) -> bool:
@@ -193,4 +189,5 @@ def spans_in_strings(block: str, spans: list[Span]) -> list[Span]:
                 quoted.append((starts[row - 1] + column, starts[last_row - 1] + last_column))
     except (tokenize.TokenError, SyntaxError, IndexError):
         return []
-    return [s for s in spans if any(start <= s.start and s.end <= end for start, end in quoted)]
+    before = [bisect_right(quoted, span.start, key=lambda pair: pair[0]) - 1 for span in spans]
+    return [s for s, i in zip(spans, before, strict=True) if i >= 0 and s.end <= quoted[i][1]]

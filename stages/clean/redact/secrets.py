@@ -11,13 +11,27 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from stages.clean.redact.prefilter import widened
-
 WHOLE_MATCH = {"GitHubTokenDetector", "GitLabTokenDetector"}
 PASSWORDS = {"BasicAuthDetector", "KeywordDetector"}
+# Forms that detect-secrets does not know, or not whole: passwords with any sign in them or without a user,
+# and keys of GitHub, Hugging Face, OpenAI, Anthropic, Google and Slack, with the group of the secret.
+FORMS: dict[str, tuple[tuple[re.Pattern[str], int], ...]] = {
+    "BasicAuthDetector": ((re.compile(r"://[^\s:/@'\"<>]*:([^\s/'\"<>]+)@(?=[\w\[{%])"), 1),),
+    "": (
+        (re.compile(r"github_pat_[A-Za-z0-9_]{22,}"), 0),
+        (re.compile(r"hf_[A-Za-z]{30,}"), 0),
+        (re.compile(r"sk-(?:proj|svcacct|admin|ant|or)-[A-Za-z0-9_-]{20,}"), 0),
+        (re.compile(r"AIza[A-Za-z0-9_-]{35}"), 0),
+        (re.compile(r"xapp-\d-[A-Z0-9]+-\d+-[a-z0-9]+|xoxe(?:\.xox[bp])?-\d-[A-Za-z0-9]{40,}"), 0),
+    ),
+}
 # Plugins whose secrets have no form of their own
 GUESSES = {"KeywordDetector", "Base64HighEntropyString", "HexHighEntropyString"}
-LONG_LINE = 2000  # characters
+LONG_LINE = 4000  # characters
+OVERLAP = 1000  # characters; longer tokens are found by their beginning and replaced whole
+TOKEN = re.compile(r"[A-Za-z0-9_=-]*")
+DOTTED_TOKEN = re.compile(r"[A-Za-z0-9_=.-]*(?<!\.)")  # JWT
+KEY_LENGTH = 16384  # characters to search for the last line of a private key; RSA of 16,384 bits takes 12,700
 EDGES = " \t\"'=:"
 KEY_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY|\Z")
 KEY_BYTES = re.compile(r"\\[nrt]|([A-Za-z0-9+/=]{16,}(?:(?:\\n|\n[ \t]*)[A-Za-z0-9+/=]+)*)")
@@ -33,7 +47,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Detector:
-    """A plugin of detect-secrets."""
+    """A plugin of detect-secrets; without a name, the forms of this file."""
 
     name: str
     plugin: Any
@@ -55,7 +69,9 @@ def load_detectors(names: tuple[str, ...]) -> tuple[Detector, ...]:
     found = []
     for name in names:
         plugin = classes[name]()
-        if name == "KeywordDetector":
+        if name in FORMS:
+            patterns = FORMS[name]
+        elif name == "KeywordDetector":
             patterns = tuple(QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP.items())
         elif name in GUESSES:
             patterns = ((plugin.regex, 2),)
@@ -63,7 +79,7 @@ def load_detectors(names: tuple[str, ...]) -> tuple[Detector, ...]:
             whole = name in WHOLE_MATCH
             patterns = tuple((p, 0 if whole or not p.groups else 1) for p in plugin.denylist)
         found.append(Detector(name, plugin, patterns))
-    return tuple(found)
+    return (*found, Detector("", None, FORMS[""])) if names else ()
 
 
 def detector_patterns(names: tuple[str, ...]) -> list[re.Pattern[str]]:
@@ -71,33 +87,40 @@ def detector_patterns(names: tuple[str, ...]) -> list[re.Pattern[str]]:
     return [pattern for detector in load_detectors(names) for pattern, _ in detector.patterns]
 
 
+def line_pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the start and text of each line; of a long one, of pieces that overlap.
+
+    Some patterns take time quadratic in the length of a line.
+    """
+    start = 0
+    for line in text.split("\n"):
+        for first in range(0, max(1, len(line) - OVERLAP), LONG_LINE - OVERLAP):
+            yield start + first, line[first : first + LONG_LINE]
+        start += len(line) + 1
+
+
 def find_secrets(line: str, names: tuple[str, ...]) -> Iterator[Span]:
-    """Find the secrets in one line.
+    """Find the secrets in one line, or in a piece of it.
 
     A comment that allows a secret (`pragma: allowlist secret`) is ignored: the model must not learn it.
     """
     for detector in load_detectors(names):
-        found = [
-            (match, group)
-            for pattern, group in detector.patterns
-            if len(line) < LONG_LINE or may_match(pattern, line)
-            for match in pattern.finditer(line)
-        ]
-        if not found:
-            continue
-        yielded = set(detector.plugin.analyze_string(line))
+        found = [(match, group) for pattern, group in detector.patterns for match in pattern.finditer(line)]
+        named = detector.name not in FORMS and found
+        yielded = set(detector.plugin.analyze_string(line)) if named else set()
         for match, group in found:
             values = [value for value in (match.groups() or (match[0],)) if value]
+            if not named:
+                yielded.update(values)
             if any(value in yielded and is_secret(value, line, detector) for value in values):
                 yield trimmed_span(match, group, detector.kind)
 
 
-def may_match(pattern: re.Pattern[str], line: str) -> bool:
-    """Whether a pattern may match, by RE2 in linear time: with `re` some patterns take quadratic time."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return pc.match_substring_regex(pa.array([line]), widened(pattern))[0].as_py()
+def whole_token(text: str, span: Span) -> Span:
+    """Return a key's span up to the end of its token: the pattern of JWT ends before the signature."""
+    token = DOTTED_TOKEN if text.startswith("eyJ", span.start) else TOKEN
+    rest = token.match(text, span.end) if span.kind == "key" else None
+    return Span(span.start, rest.end(), span.kind) if rest else span
 
 
 def trimmed_span(match: re.Match[str], group: int, kind: str) -> Span:
@@ -136,7 +159,8 @@ def is_secret(value: str, line: str, detector: Detector) -> bool:
 
 def key_body_spans(text: str, start: int) -> Iterator[Span]:
     """Find the bytes of a private key between its first line, which ends at `start`, and its last."""
-    end = KEY_END.search(text, start)
-    for match in KEY_BYTES.finditer(text, start, end.start() if end else len(text)):
+    limit = min(len(text), start + KEY_LENGTH)
+    end = KEY_END.search(text, start, limit)
+    for match in KEY_BYTES.finditer(text, start, end.start() if end else limit):
         if match[1]:
             yield Span(match.start(1), match.end(1), "key")

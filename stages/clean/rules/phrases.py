@@ -2,7 +2,8 @@
 
 # Blocks in these languages may accompany Python (its output, its input) and do not count as another language.
 NEUTRAL = ("", "text", "txt", "plain", "plaintext", "output", "console", "shell", "bash", "sh", "json", "yaml", "toml",
-           "csv", "markdown", "md", "diff", "pycon", "doctest", "none")  # fmt: skip
+           "csv", "markdown", "md", "diff", "pycon", "doctest", "none", "pytb", "python-repl", "traceback", "log", "ini",
+           "cfg", "env", "zsh", "shell-session", "powershell", "cmd", "bat")  # fmt: skip
 MARKERS = ("#include <", "public static void", "system.out.print", "console.log(", "<?php", "<!doctype", "</div>",
            "using namespace", "using system;", "std::", "fmt.print", "func main()", "fn main()", "document.get")  # fmt: skip
 PLACEHOLDER_PATTERNS = (

@@ -1,0 +1,16 @@
+"""What settings of rules must be: shares, lower-case phrases."""
+
+from collections.abc import Sequence
+
+from stages.common.settings import require
+
+
+def require_share(section: str, settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        require(0 <= value <= 1, f"clean.{section}.{name}", value, "a number from 0 to 1")
+
+
+def require_lower_case(section: str, key: str, phrases: Sequence[str]) -> None:
+    for phrase in phrases:
+        require(bool(phrase) and phrase == phrase.lower(), f"clean.{section}.{key}", phrase, "lower case")
