@@ -81,7 +81,7 @@ def require_kept_rows(counts: dict[str, Any]) -> None:
         raise UserError(
             f"clean dropped all {counts['rows_in']} rows of data/raw/rows.parquet, {dropped[strictest]} of them "
             f"by the rule '{strictest}'. Relax its threshold in conf/clean, or remove the rule from clean.rules or "
-            f"clean.duplicates.{hint if strictest == 'parse' else ''}"
+            f"clean.duplicates.{hint if strictest in ('parse', 'length', 'language', 'docstring') else ''}"
         )
 
 

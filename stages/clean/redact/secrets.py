@@ -33,7 +33,7 @@ TOKEN = re.compile(r"[A-Za-z0-9_=-]*")
 DOTTED_TOKEN = re.compile(r"[A-Za-z0-9_=.-]*(?<!\.)")  # JWT
 KEY_LENGTH = 16384  # characters to search for the last line of a private key; RSA of 16,384 bits takes 12,700
 EDGES = " \t\"'=:"
-KEY_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY|\Z")
+KEY_END = re.compile(r"-----(?:END [A-Z0-9 ]*PRIVATE KEY|BEGIN )|PuTTY-User-Key-File|\Z")
 KEY_BYTES = re.compile(r"\\[nrt]|([A-Za-z0-9+/=]{16,}(?:(?:\\n|\n[ \t]*)[A-Za-z0-9+/=]+)*)")
 
 
