@@ -163,7 +163,7 @@ def test_repeated_lines() -> None:
         "0.75 of its lines repeat an earlier one: 'x += 1'"
     )
     assert limits(row("x += 1\n" * 19)) is None  # too few lines to judge
-    assert limits(row("x += 1\n" * 6 + "\n".join("abcdefghijklmnop"))) is None
+    assert limits(row("x += 1\n" * 6 + "\n".join(f"{c} += 1" for c in "abcdefghijklmnop"))) is None
 
 
 def test_repeated_ngrams() -> None:

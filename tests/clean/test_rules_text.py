@@ -23,7 +23,7 @@ ENCODED = [
     ("x = 1 # \u2066 } {", "1 characters that reverse the order of code"),
     ("x = 'don\x92t'", "1 characters that are not text"),
     ("half \ud800", "1 characters that are not text"),
-    ("x = 'a\U000e0041\U000e0042'", "2 characters that are not text"),  # text that nobody sees
+    ("x = 'a\U000e0041\U000e0042'", "1 characters that are not text"),  # text that nobody sees: a run is one
     (GARBLED, "3 sequences of UTF-8 read as Latin-1, more than 0"),
     ("Ã©tÃ©", "2 sequences"),
     ("ÐŸÑ€Ð¸Ð²ÐµÑ‚", "1 sequences"),
