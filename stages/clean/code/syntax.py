@@ -21,7 +21,7 @@ PROMPT = re.compile(r"[ \t]*(?:>>>|\.\.\.|In \[\d+\]:|\.\.\.+:)(?: (.*)|$)")
 SESSION_START = re.compile(r"^[ \t]*(?:>>>|In \[\d+\]:)", re.M)
 # What IPython reads and Python does not: magics, commands of a shell, questions; also what they are assigned to
 IPYTHON_LINE = re.compile(
-    r"^([ \t]*)(?:([\w, ]+=)[ \t]*(?:!|%[a-zA-Z]).*|%[a-zA-Z].*|[!$][ \t]*\w.*|\?+[\w.]+|[\w.]+\?+)$"
+    r"^([ \t]*+)(?:([\w, ]+=)[ \t]*(?:!|%[a-zA-Z]).*|%[a-zA-Z].*|[!$][ \t]*\w.*|\?+[\w.]+|[\w.]+\?+)$"
 )
 CELL_MAGIC = re.compile(r"\s*%%(\w+)")
 PYTHON_CELLS = {"time", "timeit", "capture", "prun", "python", "python3", "pypy"}  # what follows is Python
@@ -91,7 +91,7 @@ def parse_cell(text: str) -> tuple[ast.Module, bool]:
     try:
         return parse_python(text), True
     except UnparsableError:
-        mended = python_lines(text)
+        mended = python_lines(text) if len(text) <= MAX_PARSED_CHARACTERS else text
         if mended == text:
             raise
         return parse_python(mended), False
