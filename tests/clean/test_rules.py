@@ -322,6 +322,7 @@ def test_a_row_of_each_kind_is_dropped_by_its_rule_in_a_preset(rule: str) -> Non
     for name in ("functions", "instruct"):
         section = OmegaConf.load(REPOSITORY / f"conf/clean/{name}.yaml")
         chosen = load_sections({"clean": section}, ["clean"])["clean"]
+        chosen.licence.ids = frozenset({"MIT"})
         fine = row("    return name.upper()\n", FUNCTION, layout=chosen.layout)
         assert first_failed_rule(fine, chosen, index) is None
         if name == preset:
