@@ -11,7 +11,7 @@ import numpy as np
 from stages.common.text.tokens import plain_ids, special_tokens
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.stopping import Ending
-from stages.judge.extract.thinking import THINKING
+from stages.judge.extract.thinking import OPENERS
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ class Detokenizer:
 
 def marks_thinking(tokenizer: Any) -> bool:
     """Return whether special tokens open the model's thinking, as Mistral's [THINK] and gpt-oss's <|channel|>."""
-    specials = special_tokens(tokenizer).values()
-    return any(token and token in opener for token in specials for opener, _ in THINKING)
+    # Channels open with several tokens, of which these words are the rest
+    beginnings = [f"{token}analysis<|message|>" for token in special_tokens(tokenizer).values() if token]
+    return any(opener.match(beginning) for beginning in beginnings for opener, _ in OPENERS)
 
 
 class Backend(Protocol):

@@ -12,9 +12,9 @@ from functools import cached_property
 from stages.clean.code.scopes import FUNCTION_NODES
 from stages.clean.code.syntax import PYTHON_MARKS, does_nothing
 from stages.clean.row import RowView
-from stages.clean.rules.checks import require_lower_case, require_share
 from stages.clean.rules.phrases import LICENCE_HEADERS, PLACEHOLDER_PATTERNS
 from stages.clean.rules.quotes import line_around, quote
+from stages.clean.rules.valid_settings import require_lower_case, require_share
 from stages.common.settings import require
 from stages.common.spdx import allows
 

@@ -7,9 +7,9 @@ from functools import cached_property
 
 from stages.clean.code.syntax import PYTHON_MARKS
 from stages.clean.row import RowView
-from stages.clean.rules.checks import require_share
 from stages.clean.rules.phrases import MARKERS, NEUTRAL, SCRIPTS
 from stages.clean.rules.quotes import quote
+from stages.clean.rules.valid_settings import require_share
 from stages.common.settings import require
 
 # Expressions that only name values: a module of nothing else is data, or prose that happens to parse.

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stages.clean.row import RowView
-from stages.clean.rules.checks import require_lower_case, require_share
 from stages.clean.rules.phrases import BOILERPLATE, REFUSALS
 from stages.clean.rules.quotes import line_around, quote
+from stages.clean.rules.valid_settings import require_lower_case, require_share
 
 
 @dataclass

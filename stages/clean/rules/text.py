@@ -14,8 +14,8 @@ from itertools import pairwise
 from typing import TypeVar
 
 from stages.clean.row import WORD_PATTERN, RowView
-from stages.clean.rules.checks import require_share
 from stages.clean.rules.quotes import quote, quote_around
+from stages.clean.rules.valid_settings import require_share
 from stages.common.settings import require
 
 Element = TypeVar("Element")
