@@ -72,7 +72,7 @@ def make_row(record: dict[str, Any], layout: str) -> RowView:
         prompt, answer = record["prompt"] or "", record["completion"] or ""
         text = prompt + answer
     else:
-        turns = [read_turn(m) for m in record["messages"] if m]
+        turns = [trained_text(m) for m in record["messages"] if m]
         prompt = "\n".join(text for is_answer, text in turns if not is_answer)
         answer = "\n".join(text for is_answer, text in turns if is_answer)
         text = "\n".join(text for _, text in turns)
@@ -90,7 +90,7 @@ def make_row(record: dict[str, Any], layout: str) -> RowView:
     )
 
 
-def read_turn(message: dict[str, Any]) -> tuple[bool, str]:
+def trained_text(message: dict[str, Any]) -> tuple[bool, str]:
     """Return whether a turn is trained on, and its text: reasoning, content and tool calls."""
     content = message["content"] or ""
     if not message.get("extra"):
