@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -223,17 +224,18 @@ def test_judged_samples_are_not_judged_again(project: Path, monkeypatch: pytest.
     original = Pool.judge_all
 
     def watched(self: Pool, submissions: Sequence[Submission], on_verdict: Any = lambda *_: None) -> Any:
-        mine = [sample.problem.task_id for sample in submissions if sample.completion in TEXTS]
-        whole = 0 < len(mine) == len(submissions)  # not the judge's self-test
-        if whole:
-            judged.append(mine)
+        # After the judge's self-test
+        mine = list(takewhile(lambda sample: sample.completion in TEXTS, reversed(submissions)))[::-1]
+        first = len(submissions) - len(mine)
+        if mine:
+            judged.append([sample.problem.task_id for sample in mine])
 
         def interrupted(index: int, verdict: Any) -> None:
             on_verdict(index, verdict)
-            if len(judged) == 1 and index == 1:
+            if len(judged) == 1 and index == first + 1:
                 raise KeyboardInterrupt
 
-        return original(self, submissions, interrupted if whole else on_verdict)
+        return original(self, submissions, interrupted if mine else on_verdict)
 
     monkeypatch.setattr(Pool, "judge_all", watched)
     with pytest.raises(KeyboardInterrupt):

@@ -166,9 +166,10 @@ def metrics() -> dict[str, dict[str, Any]]:
         "merge": {
             "base": "dequantized",
             "gate": "passed",
-            "limits": {"max_mean_kl": 0.02, "min_top1_agreement": 0.97},
+            "limits": {"max_mean_kl": 0.02, "max_median_kl": 0.01, "min_top1_agreement": 0.97},
             "tokens": 5755,
             "mean_kl": 0.0004,
+            "median_kl": 0.0002,
             "largest_logit_difference": 0.25,
             "top1_agreement": 0.998,
             "trained_loss": 0.8912,

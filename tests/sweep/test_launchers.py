@@ -40,7 +40,7 @@ def check_sweep(project: Project, done: Done, names: list[str], before: dict[str
     assert not [
         p
         for p in (project.root / ".cache/sweep").glob("*/*")
-        if p.is_dir() and p.name != "hydra" and "rank" in p.name
+        if p.is_dir() and p.parent.name != "hydra" and "rank" in p.name
     ]
 
 

@@ -101,17 +101,23 @@ def require_success(result: int, what: str) -> int:
     return result
 
 
-def limit_resources(cpu_seconds: float, memory_bytes: int) -> None:
-    """Set hard limits. A lower one that the process already has stays, since raising it is refused."""
+def limit_resources(cpu_seconds: float, memory_bytes: int, threads: bool) -> None:
+    """Set hard limits. A lower one that the process already has stays, since raising it is refused.
+
+    Args:
+        threads: whether the program may start threads. They count as processes of the user, in all programs
+            together, so seccomp alone refuses processes then.
+    """
     wanted = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_FSIZE: 1 << 20,
         resource.RLIMIT_NOFILE: 32,
-        resource.RLIMIT_NPROC: 0,  # not enforced for the host's uid 0, where seccomp refuses clone
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
     }
+    if not threads:
+        wanted[resource.RLIMIT_NPROC] = 0  # not enforced for the host's uid 0, where seccomp refuses clone
     for name, value in wanted.items():
         lower_limit(name, value, value)
     seconds = int(cpu_seconds) + 2  # a safeguard: the supervisor kills at the exact limit

@@ -266,7 +266,8 @@ def child_processes() -> list[int]:
 
 def confine(job: dict[str, Any], confinement: Confinement, report: socket.socket) -> None:
     """Drop, in this forked process, every right that a function does not need."""
-    kernel.limit_resources(job["cpu_seconds"], job["memory_bytes"])
+    counted = confinement.level != "C" and job["threads"]  # at C no seccomp refuses processes
+    kernel.limit_resources(job["cpu_seconds"], job["memory_bytes"], counted)
     if confinement.level == "C":
         return
     if confinement.user:
