@@ -25,7 +25,7 @@ demo: setup ## run the whole pipeline, then print what came out (15 minutes on 2
 	$(RUN) dvc repro
 	@$(RUN) python -m stages.report.summary
 
-test: setup ## run all tests (10 to 20 minutes on 2 cores); PYTEST_ARGS=-n0: in one process
+test: setup ## run all tests (about 20 minutes on 2 cores); PYTEST_ARGS=-n0: in one process
 	$(RUN) python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-fast: setup ## run the quick tests of every room (2 to 3 minutes on 2 cores)
