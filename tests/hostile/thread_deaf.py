@@ -1,4 +1,4 @@
-# tries: blocks every signal and loops in many threads -> cpu_timeout|exception
+# tries: blocks every signal and loops in many threads -> cpu_timeout
 def solve(numbers):
     import signal
     import threading
