@@ -126,7 +126,8 @@ def open_engine(settings: EngineSettings) -> Iterator[Engine]:
         try:
             yield ProcessEngine(workers, executor)
         except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
+            # Waiting: Python forgets a pool that it does not wait for, and may write to its closed pipe at exit
+            executor.shutdown(cancel_futures=True)
             raise
 
 
