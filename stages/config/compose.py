@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
+from stages.common.config_sections import load_sections, unknown_key_message
 from stages.common.errors import UserError
 from stages.common.files import sha256_code
 from stages.common.settings import SECTIONS
-from stages.common.stage import load_sections, unknown_key_message
 
 
 def register_params(path: Path) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from stages.common.stage import COMPOSED_CONFIG, check_overrides, errors_as_message, run_with_hydra
+from stages.common.config_sections import check_overrides
+from stages.common.stage import COMPOSED_CONFIG, errors_as_message, run_with_hydra
 from stages.config.compose import compose_config, register_params
 from stages.plan.training_plan import TrainingPlan
 

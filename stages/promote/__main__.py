@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from stages.common.config_sections import check_overrides
 from stages.common.errors import UserError
-from stages.common.stage import check_overrides, errors_as_message
+from stages.common.stage import errors_as_message
 from stages.config.compose import compose_config
 from stages.promote.decision import Decision, decide
 from stages.promote.scored import read_scored

@@ -19,8 +19,8 @@ from stages.clean.settings import (
     Placeholder,
     Repetition,
 )
+from stages.common.config_sections import load_sections
 from stages.common.schema import Problem
-from stages.common.stage import load_sections
 from tests.helpers.clean_rows import RUNS, conversation, problem, row
 from tests.helpers.tiny_project import REPOSITORY
 

@@ -9,10 +9,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from stages.common.config_sections import check_overrides, config_locations, load_sections
 from stages.common.errors import UserError
 from stages.common.files import sha256_file
 from stages.common.settings import SECTIONS, section_class
-from stages.common.stage import Settings, check_overrides, config_locations, declared_sections, load_sections
+from stages.common.stage import Settings, declared_sections
 from stages.config.compose import plain_values, register_params, validate_config
 from stages.fetch.settings import FetchSettings, Source
 from tests.helpers.tiny_project import REPOSITORY, Project
