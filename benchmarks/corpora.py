@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from benchmarks import corpus, grammar
 from benchmarks.peers import FOLDER
 from stages.clean.contamination.decontaminate import read_problems
-from stages.common.errors import UserError
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.rows.schema import Problem
 
 BENCHMARKS = Path("data/benchmarks")
 SEED = 0

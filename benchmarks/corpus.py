@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.grammar import NOUNS, Writer
-from stages.common.files import atomic_write
-from stages.common.schema import Problem, row_schema
+from stages.common.core.files import atomic_write
+from stages.common.rows.schema import Problem, row_schema
 
 BATCH_ROWS = 4096
 WORDS = re.compile(r"\w+|[^\w\s]+")  # of the clean stage: shingles are runs of these

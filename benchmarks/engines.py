@@ -17,7 +17,7 @@ from benchmarks.clean import REPOSITORY, stage_command, watch
 from benchmarks.corpora import corpus_of
 from benchmarks.scaling import DATA, project
 from benchmarks.tell import Part
-from stages.common.files import sha256_folder
+from stages.common.core.files import sha256_folder
 
 NODE = {"num_cpus": 1, "object_store_memory": 500 * 2**20}
 

@@ -22,8 +22,8 @@ from typing import Any
 
 from benchmarks.dozen import DOZEN, TASK
 from benchmarks.peers import python_of
-from stages.common.files import read_jsonl, write_jsonl
-from stages.common.schema import Problem
+from stages.common.core.files import read_jsonl, write_jsonl
+from stages.common.rows.schema import Problem
 from stages.judge import scoring
 from stages.judge.cli import judge_settings, load_problems
 from stages.judge.pool import Pool, Submission

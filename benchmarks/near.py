@@ -24,7 +24,7 @@ from benchmarks.corpora import corpus_of, text_column
 from benchmarks.jaccard import pairs_at_least, shingle_sets
 from benchmarks.peers import NEAR, python_of
 from benchmarks.tell import Part, ratio
-from stages.common.files import ROW_GROUP_ROWS
+from stages.common.core.files import ROW_GROUP_ROWS
 
 SHINGLE = 5
 SIDES = {

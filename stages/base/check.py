@@ -7,8 +7,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError, one_line
-from stages.common.files import read_json, sha256_file
+from stages.common.core.errors import UserError, one_line
+from stages.common.core.files import read_json, sha256_file
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered, silence_transformers
 
 

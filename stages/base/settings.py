@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from stages.common.settings import require
+from stages.common.core.settings import require
 from stages.common.sources.pins import COMMIT_PATTERN, SHA256_PATTERN, VERSION_PATTERN
 
 BASE_KINDS = ("pypi", "hub", "local")

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from stages.common.errors import UserError, one_line
+from stages.common.core.errors import UserError, one_line
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered
 from stages.common.sources.hub import hub_errors
 

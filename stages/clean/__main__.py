@@ -37,10 +37,10 @@ from stages.clean.row_table import FAILED, PASSED, RowTable, build_row_table, va
 from stages.clean.settings import CleanSettings
 from stages.clean.validate import sandbox_level
 from stages.clean.write import resolve_outcomes, write_rows
+from stages.common.core.files import atomic_folder, read_json, remove, unreadable_parquet, write_jsonl
+from stages.common.core.stage import Settings, run
 from stages.common.engine import Engine, open_engine
-from stages.common.files import atomic_folder, read_json, remove, unreadable_parquet, write_jsonl
-from stages.common.schema import BENCHMARK_FOLDER
-from stages.common.stage import Settings, run
+from stages.common.rows.schema import BENCHMARK_FOLDER
 
 RAW_ROWS = "data/raw/rows.parquet"
 SOURCES_LOCK = Path("data/raw/sources.lock.json")

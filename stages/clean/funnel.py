@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 
 class Funnel:

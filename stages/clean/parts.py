@@ -27,9 +27,9 @@ from stages.clean.screen import RowDrop, first_failed_rule
 from stages.clean.settings import CleanSettings
 from stages.clean.transform import transform_batch
 from stages.clean.validate import RowCheck, extract_check
-from stages.common.errors import UserError
-from stages.common.files import open_parquet
-from stages.common.schema import row_schema
+from stages.common.core.errors import UserError
+from stages.common.core.files import open_parquet
+from stages.common.rows.schema import row_schema
 
 SCREEN_BATCH_ROWS = 1024
 NO_DIGEST = bytes(16)  # digest of a dropped row, and fingerprint of a row without code

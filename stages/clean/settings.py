@@ -7,7 +7,7 @@ from stages.clean.rules.language import Language
 from stages.clean.rules.prose import Boilerplate, Refusal
 from stages.clean.rules.system import System
 from stages.clean.rules.text import Alphanumeric, Blobs, Encoding, Length, LongLines, Repetition
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 ROW_RULES = (
     "empty",

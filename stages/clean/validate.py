@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stages.clean.checker import CANNOT_RUN, FAILED
 from stages.clean.row import RowView
 from stages.clean.settings import CleanSettings, Validation
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 if TYPE_CHECKING:
     from stages.judge.pool import Pool
@@ -96,7 +96,7 @@ def run_checks(checks: Sequence[RowCheck], settings: CleanSettings) -> list[Chec
         UserError: no strong sandbox is available and `clean.validation.allow_weak_sandbox` is not set, a
             probe escaped the sandbox, or the judge itself failed.
     """
-    from stages.common.schema import Problem
+    from stages.common.rows.schema import Problem
     from stages.judge.pool import Submission
 
     if not checks:

@@ -16,8 +16,8 @@ from stages.clean.funnel import Funnel
 from stages.clean.parts import read_part, unpickle_proximities
 from stages.clean.row_table import FAILED, PASSED, RowTable
 from stages.clean.settings import CleanSettings
-from stages.common.row_groups import group_rows
-from stages.common.schema import row_schema
+from stages.common.rows.row_groups import group_rows
+from stages.common.rows.schema import row_schema
 
 VALIDATE_RULE = "validate"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 CURVE_FILE = Path("reports/train.csv")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from stages.common.errors import UserError
-from stages.common.settings import require
+from stages.common.core.errors import UserError
+from stages.common.core.settings import require
 
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")

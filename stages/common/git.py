@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 LARGEST_NEW_FILE = 100 << 20  # bytes
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from packaging.licenses import canonicalize_license_expression
 
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 MAX_CHARACTERS = 2000  # of an expression; headers of code are read too, whatever stands there
 # One licence with its exception, or what joins licences, of a canonical expression

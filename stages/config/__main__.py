@@ -10,8 +10,8 @@ Each section is validated against its dataclass; an unknown key is an error that
 from pathlib import Path
 from typing import Any
 
-from stages.common.files import atomic_write
-from stages.common.stage import COMPOSED_CONFIG, errors_as_message, redirect_multirun, run_with_hydra
+from stages.common.core.files import atomic_write
+from stages.common.core.stage import COMPOSED_CONFIG, errors_as_message, redirect_multirun, run_with_hydra
 from stages.config.compose import plain_values, register_params, validate_config
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from stages.common.config_sections import load_sections, unknown_key_message
-from stages.common.errors import UserError
-from stages.common.files import sha256_code
-from stages.common.settings import SECTIONS
+from stages.common.core.config_sections import load_sections, unknown_key_message
+from stages.common.core.errors import UserError
+from stages.common.core.files import sha256_code
+from stages.common.core.settings import SECTIONS
 
 
 def register_params(path: Path) -> None:

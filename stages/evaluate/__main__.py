@@ -15,10 +15,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.files import atomic_folder, write_jsonl
-from stages.common.schema import Problem
-from stages.common.stage import Settings, run
+from stages.common.core.errors import UserError
+from stages.common.core.files import atomic_folder, write_jsonl
+from stages.common.core.stage import Settings, run
+from stages.common.rows.schema import Problem
 from stages.common.statistics import pass_at_k_interval
 from stages.evaluate.completion import Completion, SampleRequest
 from stages.evaluate.generate import generate

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer, special_tokens

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stages.common.files import remove
+from stages.common.core.files import remove
 from stages.evaluate.completion import Completion
 from stages.judge.verdict import FirstRun, Verdict
 

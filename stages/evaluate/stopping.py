@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.common.headers import is_function_header
+from stages.common.rows.headers import is_function_header
 from stages.common.text.settings import PromptSettings
 from stages.judge.extract.thinking import answer_start, opened_by
 

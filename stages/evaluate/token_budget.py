@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.evaluate.completion import BatchRow
 from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.slots import SLACK_COLUMNS

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered
 from stages.evaluate.completion import BatchRow, Completion, Detokenizer, OnCompletion, finish_row
 from stages.evaluate.packed_linear import pack_linears

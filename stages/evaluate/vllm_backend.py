@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.evaluate.completion import BatchRow, Detokenizer, OnCompletion, finish_row
 from stages.evaluate.settings import EvaluateSettings
 

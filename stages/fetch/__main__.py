@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.errors import UserError
-from stages.common.files import atomic_folder, remove, write_json, write_jsonl
-from stages.common.row_groups import row_groups
-from stages.common.schema import BENCHMARK_FOLDER, Problem, row_schema
+from stages.common.core.errors import UserError
+from stages.common.core.files import atomic_folder, remove, write_json, write_jsonl
+from stages.common.core.stage import Settings, run
+from stages.common.rows.row_groups import row_groups
+from stages.common.rows.schema import BENCHMARK_FOLDER, Problem, row_schema
 from stages.common.spdx import allowed_ids
-from stages.common.stage import Settings, run
 from stages.fetch import mixing
 from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.licences import forbids

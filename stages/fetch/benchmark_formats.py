@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.rows.schema import Problem
 from stages.fetch.evalplus import entry_point, plain_lines, plus_problem
 from stages.fetch.settings import Source
 from stages.fetch.source_file import SourceFile

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.fetch.licences import PERMISSIVE, hub_licence, require_allowed
 from stages.fetch.row_errors import FORMAT, LICENCE, NOT_TEXT, SCORE, TEMPLATE, LeftOut, RowError
 from stages.fetch.row_formats import (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stages.common.schema import Problem
+from stages.common.rows.schema import Problem
 
 TASK_ORACLES = {  # evalplus/eval/_special_oracle.py and evalplus/eval/__init__.py, version 0.3.1
     "HumanEval": {"find_zero": "root"},

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from stages.common.errors import UserError, one_line
-from stages.common.files import read_json, write_json
+from stages.common.core.errors import UserError, one_line
+from stages.common.core.files import read_json, write_json
 from stages.common.sources.hub import hub_errors, retry_hub
 from stages.common.sources.pins import match_names
 from stages.fetch.licences import require_card_licence

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.fetch.settings import Source
 from stages.fetch.source_file import PinnedFiles, SourceFile
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from stages.common.settings import require
+from stages.common.core.settings import require
 from stages.common.sources.pins import COMMIT_PATTERN, SHA256_PATTERN, VERSION_PATTERN
 from stages.common.spdx import is_expression
 from stages.fetch.licences import PERMISSIVE, require_allowed, require_known

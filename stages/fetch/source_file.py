@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from stages.common.errors import UserError
-from stages.common.schema import row_schema
+from stages.common.core.errors import UserError
+from stages.common.rows.schema import row_schema
 from stages.fetch.columns import RowReader
 from stages.fetch.licences import PERMISSIVE
 from stages.fetch.row_errors import (

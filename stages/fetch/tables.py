@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError, one_line
-from stages.common.stage import is_disk_full
+from stages.common.core.errors import UserError, one_line
+from stages.common.core.stage import is_disk_full
 from stages.fetch.arrow_rows import columnar_rows
 from stages.fetch.compression import DAMAGED, PIECE, compression_of, unpacked
 from stages.fetch.csv_rows import csv_rows, delimiter_of

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from stages.common.errors import one_line
+from stages.common.core.errors import one_line
 from stages.fetch.compression import DAMAGED, unpacked
 from stages.fetch.functions import FunctionRow, functions_of
 from stages.fetch.row_errors import (

@@ -2,7 +2,7 @@
 
 import sys
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.judge.cli import main
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.files import read_jsonl
-from stages.common.schema import BENCHMARK_FOLDER, Problem
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_jsonl
+from stages.common.rows.schema import BENCHMARK_FOLDER, Problem
 from stages.judge.oracles import ANSWER_CHECKS
 
 

@@ -21,9 +21,9 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.files import read_jsonl, write_jsonl
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_jsonl, write_jsonl
+from stages.common.rows.schema import Problem
 from stages.common.statistics import pass_at_k_interval
 from stages.judge.benchmark import benchmark_path, is_file_name, load_benchmark
 from stages.judge.scoring import judge_benchmark, open_judge_pool

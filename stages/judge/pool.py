@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.rows.schema import Problem
 from stages.judge.sandbox.host import REPOSITORY_ROOT, START_SECONDS, Isolation, Limits
 from stages.judge.verdict import FirstRun, Verdict
 

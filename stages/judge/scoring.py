@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.rows.schema import Problem
 from stages.judge.pool import OnVerdict, Pool, Submission
 from stages.judge.sandbox.host import Isolation, Limits
 from stages.judge.sandbox.levels import detect

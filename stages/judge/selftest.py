@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stages.common.errors import UserError
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.rows.schema import Problem
 from stages.judge.pool import Pool, Submission
 from stages.judge.stub import candidate_names_used
 from stages.judge.verdict import Verdict

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 ISOLATION_CHOICES = ("auto", "A", "B", "C")
 FENCE_CHOICES = ("last", "first")

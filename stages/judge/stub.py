@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from stages.common.schema import Problem
+from stages.common.rows.schema import Problem
 from stages.judge import oracles
 from stages.judge.extract.program import preamble
 from stages.judge.sandbox import values

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from stages.common.schema import Problem
+from stages.common.rows.schema import Problem
 from stages.judge import oracles
 from stages.judge.extract.program import extract_program
 from stages.judge.sandbox import kernel, values

@@ -15,11 +15,11 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from stages.common.errors import UserError
-from stages.common.files import atomic_folder, sha256_file, write_json
+from stages.common.core.errors import UserError
+from stages.common.core.files import atomic_folder, sha256_file, write_json
+from stages.common.core.paths import ADAPTER, BASE_MODEL, MERGED_MODEL, PACKED
+from stages.common.core.stage import Settings, run
 from stages.common.model.packs import batch_packs, read_packs
-from stages.common.paths import ADAPTER, BASE_MODEL, MERGED_MODEL, PACKED
-from stages.common.stage import Settings, run
 from stages.merge.settings import MergeSettings
 
 if TYPE_CHECKING:

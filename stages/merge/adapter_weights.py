@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stages.common.errors import UserError
-from stages.common.files import read_json
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json
 from stages.common.model.trained import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,

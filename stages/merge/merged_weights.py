@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.lora import low_rank_update, residual_weight, updated_weight
 from stages.common.model.quantize import Quantization, round_trip
 from stages.merge.adapter_weights import LayerUpdate

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.loss import CHUNK_TOKENS, labelled_targets
 from stages.common.model.packed_model import PackedModel
 

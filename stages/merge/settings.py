@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 BASES = ("dequantized", "original")
 

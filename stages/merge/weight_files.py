@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import torch
 
-from stages.common.errors import UserError
-from stages.common.files import read_json
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MERGED_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from stages.common.core.files import atomic_folder, write_json
+from stages.common.core.paths import BASE_MODEL, PACKED
+from stages.common.core.stage import Settings, run
 from stages.common.engine import EngineSettings, open_engine
-from stages.common.files import atomic_folder, write_json
-from stages.common.paths import BASE_MODEL, PACKED
-from stages.common.stage import Settings, run
 from stages.pack.clean_rows import open_rows
 from stages.pack.documents import RowGroupTask, cached_tokenizer, tokenize_group
 from stages.pack.drops import Drops

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.common.errors import UserError
-from stages.common.files import open_parquet, unreadable_parquet
-from stages.common.paths import CLEAN_ROWS
-from stages.common.schema import row_schema
+from stages.common.core.errors import UserError
+from stages.common.core.files import open_parquet, unreadable_parquet
+from stages.common.core.paths import CLEAN_ROWS
+from stages.common.rows.schema import row_schema
 
 
 def open_rows() -> pq.ParquetFile:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stages.common.errors import UserError
-from stages.common.headers import is_function_header
-from stages.common.paths import CLEAN_ROWS
+from stages.common.core.errors import UserError
+from stages.common.core.paths import CLEAN_ROWS
+from stages.common.rows.headers import is_function_header
 from stages.common.text.prompt import render_row
 from stages.common.text.settings import PromptSettings
 from stages.common.text.templates import Unrenderable

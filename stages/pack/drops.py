@@ -8,9 +8,9 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.common.errors import UserError
-from stages.common.paths import CLEAN_ROWS
-from stages.common.schema import row_schema
+from stages.common.core.errors import UserError
+from stages.common.core.paths import CLEAN_ROWS
+from stages.common.rows.schema import row_schema
 
 WARNED_SHARE = 0.1  # of rows dropped for another reason than their length
 ADVICE = {  # what to choose if rows are dropped for this reason

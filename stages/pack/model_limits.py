@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.files import read_json
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length")
 

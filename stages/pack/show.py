@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from stages.common.config_sections import load_sections
-from stages.common.errors import UserError
-from stages.common.paths import BASE_MODEL, CLEAN_ROWS
-from stages.common.stage import COMPOSED_CONFIG, errors_as_message
+from stages.common.core.config_sections import load_sections
+from stages.common.core.errors import UserError
+from stages.common.core.paths import BASE_MODEL, CLEAN_ROWS
+from stages.common.core.stage import COMPOSED_CONFIG, errors_as_message
 from stages.pack.clean_rows import open_rows, read_rows
 from stages.pack.documents import Row, RowGroupTask, cached_tokenizer, tokenize_rows
 from stages.pack.model_limits import vocabulary_size

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from stages.common.config_sections import check_overrides
-from stages.common.stage import COMPOSED_CONFIG, errors_as_message, run_with_hydra
+from stages.common.core.config_sections import check_overrides
+from stages.common.core.stage import COMPOSED_CONFIG, errors_as_message, run_with_hydra
 from stages.config.compose import compose_config, register_params
 from stages.plan.training_plan import TrainingPlan
 
@@ -56,7 +56,7 @@ def make_plan(sections: dict[str, Any], tracked: dict[str, Any], calibration: fl
     Raises:
         UserError: the model or the size of its rows is unknown, or no row is left to train on.
     """
-    from stages.common.errors import UserError
+    from stages.common.core.errors import UserError
     from stages.plan.advice import find_warnings
     from stages.plan.data_estimate import changed_sections, estimate_data, heaviest_batch
     from stages.plan.device import detect_hardware, measure_product_rate

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.errors import UserError
-from stages.common.files import read_json
-from stages.common.paths import BASE_MODEL, CLEAN_ROWS, PACKED
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json
+from stages.common.core.paths import BASE_MODEL, CLEAN_ROWS, PACKED
 from stages.config.compose import plain_values
 from stages.plan.known import CHARACTERS_PER_TOKEN, KNOWN_ROWS
 from stages.plan.memory import Batch, attention_pairs, layer_activations

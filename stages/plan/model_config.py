@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.files import read_json
-from stages.common.paths import BASE_MODEL
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json
+from stages.common.core.paths import BASE_MODEL
 from stages.plan.known import KNOWN_CONFIGS
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from stages.common.files import read_json
+from stages.common.core.files import read_json
 from stages.common.model.shapes import training_flops
 from stages.plan.memory import STATE_BYTES, adapter_parameters, weight_bytes
 

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from stages.common.config_sections import check_overrides
-from stages.common.errors import UserError
-from stages.common.stage import errors_as_message
+from stages.common.core.config_sections import check_overrides
+from stages.common.core.errors import UserError
+from stages.common.core.stage import errors_as_message
 from stages.config.compose import compose_config
 from stages.promote.decision import Decision, decide
 from stages.promote.scored import read_scored

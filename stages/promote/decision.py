@@ -10,7 +10,7 @@ from stages.common.comparison import (
     describe_smallest_difference,
     format_difference,
 )
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.page.formats import format_p_value
 from stages.promote.scored import Scored
 

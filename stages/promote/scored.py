@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.files import read_jsonl
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_jsonl
 from stages.track.store import Store, translate_errors
 
 SAMPLES_ARTIFACT = "evaluate/tuned/samples.jsonl"

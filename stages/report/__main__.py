@@ -16,11 +16,11 @@ from stages.common.comparison import (
     describe_smallest_difference,
     describe_verdict,
 )
-from stages.common.files import atomic_folder, atomic_write
+from stages.common.core.files import atomic_folder, atomic_write
+from stages.common.core.stage import Settings, run
 from stages.common.page.figures import STYLE_FOLDER, figure_embedder
 from stages.common.page.formats import format_number
 from stages.common.page.plot_style import render_png
-from stages.common.stage import Settings, run
 from stages.report import data_sections, plots, scores, sections
 from stages.report.caveats import find_caveats
 from stages.report.inputs import ReportInputs, judged_in_weak_sandbox, read_report_inputs

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from stages.common.comparison import COMPARED_TARGETS, PASSED
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_jsonl, read_metrics
 from stages.common.curve import CurveCells, read_curve
-from stages.common.errors import UserError
-from stages.common.files import read_jsonl, read_metrics
 
 NEAR_FILE = Path("data/clean/near.jsonl")
 REPORTED_STAGES = ("base", "fetch", "clean", "pack", "train", "merge", "evaluate/base", "evaluate/tuned")

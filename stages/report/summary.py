@@ -16,6 +16,7 @@ from stages.common.comparison import (
     format_pass_at_1_interval,
     pass_counts,
 )
+from stages.common.core.stage import errors_as_message
 from stages.common.page.formats import (
     format_duration,
     format_number,
@@ -23,7 +24,6 @@ from stages.common.page.formats import (
     format_percent,
     format_points,
 )
-from stages.common.stage import errors_as_message
 from stages.common.statistics import pass_at_k_interval
 from stages.report.caveats import find_caveats
 from stages.report.inputs import (

@@ -23,11 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stages.common.config_sections import check_overrides
-from stages.common.errors import UserError
-from stages.common.files import remove
+from stages.common.core.config_sections import check_overrides
+from stages.common.core.errors import UserError
+from stages.common.core.files import remove
+from stages.common.core.stage import MULTIRUN, errors_as_message, run_with_hydra
 from stages.common.git import experiment_ref
-from stages.common.stage import MULTIRUN, errors_as_message, run_with_hydra
 from stages.config.compose import register_params, validate_config
 from stages.sweep.mlflow_runs import best_outcome, close_run, open_run
 from stages.sweep.point import PointOutcome, run_point

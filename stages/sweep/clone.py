@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configobj import ConfigObj
 
-from stages.common.files import remove
+from stages.common.core.files import remove
 from stages.common.git import git
 from stages.sweep.spec import SweepSpec
 

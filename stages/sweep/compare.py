@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
+from stages.common.core.stage import COMPOSED_CONFIG
 from stages.common.git import dvc_command
-from stages.common.stage import COMPOSED_CONFIG
 from stages.sweep.comparisons import short_keys
 from stages.sweep.settings import SweepSettings
 from stages.sweep.summary_table import align_columns, format_p

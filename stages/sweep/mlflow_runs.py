@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.common.core.stage import COMPOSED_CONFIG
 from stages.common.git import experiment_ref, read_blob
-from stages.common.stage import COMPOSED_CONFIG
 from stages.sweep.point import PointOutcome
 from stages.sweep.spec import SweepSpec
 from stages.track.settings import TrackSettings

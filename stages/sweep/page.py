@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.common.files import atomic_write
+from stages.common.core.files import atomic_write
 from stages.common.page.figures import STYLE_FOLDER, figure_embedder
 from stages.common.page.formats import format_duration, format_memory, format_p_value, format_points
 from stages.common.page.plot_style import render_png

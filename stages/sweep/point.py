@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.files import file_lock, write_json
+from stages.common.core.errors import UserError
+from stages.common.core.files import file_lock, write_json
 from stages.common.git import dvc_command, experiment_ref, git, ref_exists
 from stages.config.compose import validate_config
 from stages.sweep.clone import POINT_VARIABLE, Pruned, end_point_processes, point_clone

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from stages.common.comparison import SampleRow
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json, read_jsonl
 from stages.common.curve import CurveCells
-from stages.common.errors import UserError
-from stages.common.files import read_json, read_jsonl
 from stages.common.git import git, ref_exists
 
 METRICS_FILE = re.compile(r"reports/((?:evaluate/)?[^/]+)\.json")

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 
 @dataclass

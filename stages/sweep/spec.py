@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
+from stages.common.core.settings import SECTIONS, nested_class, section_class
 from stages.common.git import dvc_command, git, identity_options, snapshot_tree
-from stages.common.settings import SECTIONS, nested_class, section_class
 from stages.sweep.point_slots import visible_gpus
 
 SWEEP_SCRATCH = Path(".cache/sweep")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.files import read_json, write_json
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json, write_json
 from stages.sweep.spec import SweepSpec
 
 STUDY_LOG, STUDY_IDENTITY = "study.log", ".study"

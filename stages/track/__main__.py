@@ -11,9 +11,9 @@ an error: one line says what was not sent, and `dvc repro -f -s track` sends it 
 
 from functools import partial
 
-from stages.common.files import write_json
-from stages.common.paths import MERGED_MODEL
-from stages.common.stage import Settings, run
+from stages.common.core.files import write_json
+from stages.common.core.paths import MERGED_MODEL
+from stages.common.core.stage import Settings, run
 from stages.track.complete_run import RUN_PARTS, find_or_create_run
 from stages.track.register import register_model, should_register
 from stages.track.run_contents import RunContents, read_run_contents, require_path

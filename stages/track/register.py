@@ -15,7 +15,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from stages.common.paths import MERGED_MODEL
+from stages.common.core.paths import MERGED_MODEL
 from stages.track.run_contents import RunContents, data_digest, lock_digests
 from stages.track.settings import TrackSettings
 from stages.track.store import SWEEP_VARIABLE, Store

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_metrics, sha256_file, sha256_folder
+from stages.common.core.stage import COMPOSED_CONFIG
 from stages.common.curve import CURVE_FILE
-from stages.common.errors import UserError
-from stages.common.files import read_metrics, sha256_file, sha256_folder
 from stages.common.git import git
-from stages.common.stage import COMPOSED_CONFIG
 from stages.track.store import MetricPoint, RunIdentity, row_points, sweep_tags
 
 TRACKED_REPORTS = (

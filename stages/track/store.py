@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from stages.common.errors import UserError
-from stages.common.files import file_lock
-from stages.common.stage import COMPOSED_CONFIG
+from stages.common.core.errors import UserError
+from stages.common.core.files import file_lock
+from stages.common.core.stage import COMPOSED_CONFIG
 from stages.track.server_errors import NO_DRIVER, PERMANENT_DATABASE_ERROR, REFUSED, http_status, with_driver
 from stages.track.settings import TrackSettings
 

@@ -19,12 +19,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.common.core.errors import UserError
+from stages.common.core.files import atomic_folder, sha256_file, write_json
+from stages.common.core.paths import ADAPTER, BASE_MODEL, PACKED
+from stages.common.core.stage import Settings, run
 from stages.common.curve import CURVE_FILE, CurveRow
-from stages.common.errors import UserError
-from stages.common.files import atomic_folder, sha256_file, write_json
 from stages.common.model.packs import Packs, batch_packs, read_packs
-from stages.common.paths import ADAPTER, BASE_MODEL, PACKED
-from stages.common.stage import Settings, run
 from stages.common.tracking import LiveRun
 from stages.train.best import best_step
 from stages.train.checkpoints import (

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.common.files import sha256_file, sha256_folder
-from stages.common.stage import is_disk_full
+from stages.common.core.files import sha256_file, sha256_folder
+from stages.common.core.stage import is_disk_full
 
 if TYPE_CHECKING:
     from stages.train.settings import TrainSettings

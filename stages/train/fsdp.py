@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 Scales = list[tuple[Any, Any]]  # 4-bit layers, each with its `quant_state`
 

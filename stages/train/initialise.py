@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.lora import LoraLinear, row_norms
 from stages.common.model.loss import labelled_targets
 from stages.common.model.packed_model import PackedModel

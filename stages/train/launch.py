@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.errors import UserError
-from stages.common.stage import errors_as_message
+from stages.common.core.errors import UserError
+from stages.common.core.stage import errors_as_message
 from stages.train.checkpoints import resume_message
 from stages.train.ranks import is_rank, threads_per_rank
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.lora import attach_adapter
 from stages.common.model.quantize import Quantization
 from stages.common.model.trained import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INITIAL_WEIGHTS

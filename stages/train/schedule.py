@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.packs import Packs
 
 if TYPE_CHECKING:

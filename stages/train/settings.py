@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
 INITIALISATIONS = ("default", "pissa", "olora", "eva", "loftq")

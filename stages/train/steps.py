@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.train.best import best_step, evaluations_since_improvement
 from stages.train.settings import TrainSettings
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.shapes import gemm_rate, training_flops
 
 if TYPE_CHECKING:

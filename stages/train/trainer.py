@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from stages.common.errors import UserError
-from stages.common.files import remove
+from stages.common.core.errors import UserError
+from stages.common.core.files import remove
 from stages.common.model.loss import labelled_targets
 from stages.common.model.packed_model import PackedModel
 from stages.common.model.trained import ADAPTER_WEIGHTS

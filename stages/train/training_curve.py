@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from stages.common.core.files import atomic_write
 from stages.common.curve import CURVE_COLUMNS, CurveRow
-from stages.common.files import atomic_write
 from stages.train.throughput import MeasuredPeak, memory_mib
 
 

@@ -12,8 +12,8 @@ import pytest
 from stages.base.check import check_coverage, check_model_folder
 from stages.base.settings import BaseSettings
 from stages.base.sources import copy_local_model, unpack_gguf
-from stages.common.errors import UserError
-from stages.common.files import read_json, sha256_file, sha256_folder
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json, sha256_file, sha256_folder
 from tests.helpers.loopback_hub import COMMIT, hub, make_wheel, run_stage, stage_folder
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}"

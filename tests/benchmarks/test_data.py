@@ -15,7 +15,7 @@ from benchmarks.jaccard import jaccard, pairs_at_least, shingle_sets
 from benchmarks.near import agreement
 from stages.clean.code.syntax import read_module_code
 from stages.clean.parts import open_raw
-from stages.common.schema import Problem
+from stages.common.rows.schema import Problem
 
 PROBLEMS = [
     Problem(

@@ -30,10 +30,10 @@ from stages.clean.contamination.decontaminate import (
 )
 from stages.clean.row import RowView
 from stages.clean.settings import CleanSettings, Contamination
+from stages.common.core.errors import UserError
+from stages.common.core.files import write_jsonl
 from stages.common.engine import EngineSettings
-from stages.common.errors import UserError
-from stages.common.files import write_jsonl
-from stages.common.schema import Problem
+from stages.common.rows.schema import Problem
 from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.resolve import resolve_source
 from stages.fetch.settings import Source

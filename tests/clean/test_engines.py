@@ -16,9 +16,9 @@ import pytest
 
 from stages.clean.__main__ import main
 from stages.clean.settings import CleanSettings, Validation
+from stages.common.core.files import sha256_folder
 from stages.common.engine import EngineSettings
-from stages.common.files import sha256_folder
-from stages.common.schema import row_schema
+from stages.common.rows.schema import row_schema
 from tests.common.test_engine import two_nodes
 from tests.helpers.clean_rows import CLAMP, RUNS, record, write_inputs
 from tests.helpers.tiny_project import REPOSITORY, generated_functions

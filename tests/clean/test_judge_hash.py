@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.config_sections import check_overrides
-from stages.common.files import sha256_code
+from stages.common.core.config_sections import check_overrides
+from stages.common.core.files import sha256_code
 from stages.config.compose import compose_config
 from tests.helpers.tiny_project import REPOSITORY
 

@@ -16,8 +16,8 @@ import pytest
 from stages.clean.__main__ import main
 from stages.clean.rules.code import Placeholder
 from stages.clean.settings import CleanSettings
+from stages.common.core.files import sha256_folder
 from stages.common.engine import EngineSettings
-from stages.common.files import sha256_folder
 from tests.helpers.clean_rows import CLAMP, RUNS, record, write_inputs
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 from tests.pipeline.test_inputs import namespace

@@ -20,7 +20,7 @@ from stages.clean.contamination.decontaminate import (
     descriptions,
 )
 from stages.clean.settings import Contamination
-from stages.common.schema import Problem
+from stages.common.rows.schema import Problem
 from tests.helpers.clean_rows import CLAMP, RUNS, problem, row
 
 SUMS = problem(

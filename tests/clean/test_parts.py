@@ -11,7 +11,7 @@ import pytest
 from stages.clean import parts
 from stages.clean.parts import make_part, row_group_tasks
 from stages.clean.settings import CleanSettings
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from tests.helpers.clean_rows import CLAMP, record, write_inputs
 from tests.helpers.tiny_project import generated_functions
 

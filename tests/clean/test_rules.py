@@ -19,8 +19,8 @@ from stages.clean.settings import (
     Placeholder,
     Repetition,
 )
-from stages.common.config_sections import load_sections
-from stages.common.schema import Problem
+from stages.common.core.config_sections import load_sections
+from stages.common.rows.schema import Problem
 from tests.helpers.clean_rows import RUNS, conversation, problem, row
 from tests.helpers.tiny_project import REPOSITORY
 

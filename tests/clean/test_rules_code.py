@@ -14,8 +14,8 @@ from stages.clean.rules.system import System
 from stages.clean.screen import row_rule
 from stages.clean.settings import ROW_RULES, CleanSettings
 from stages.clean.transform import transform_batch
-from stages.common.config_sections import load_sections
-from stages.common.schema import row_schema
+from stages.common.core.config_sections import load_sections
+from stages.common.rows.schema import row_schema
 from tests.helpers.clean_rows import conversation, record, row
 from tests.helpers.tiny_project import REPOSITORY
 

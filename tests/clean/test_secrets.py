@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from stages.clean.redact import personal, prefilter, redact, secrets
 from stages.clean.settings import GUESSING_PLUGINS, PERSONAL_KINDS, SECRET_PLUGINS, CleanSettings, Redaction
 from stages.clean.transform import transform_batch
-from stages.common.schema import row_schema
+from stages.common.rows.schema import row_schema
 from tests.helpers.clean_rows import record
 
 ALL = (*SECRET_PLUGINS, *GUESSING_PLUGINS)
@@ -381,7 +381,7 @@ def test_detect_secrets_is_imported_only_where_redaction_is_on() -> None:
         "import sys, pyarrow as pa\n"
         "from stages.clean.settings import CleanSettings, Redaction\n"
         "from stages.clean.transform import transform_batch\n"
-        "from stages.common.schema import row_schema\n"
+        "from stages.common.rows.schema import row_schema\n"
         "transform_batch(pa.RecordBatch.from_pylist([], schema=row_schema()), CleanSettings(redact=Redaction(False, [])))\n"
         "print(any(name.startswith('detect_secrets') for name in sys.modules))"
     )

@@ -28,11 +28,11 @@ from stages.clean.settings import (
     Length,
     NearDuplicates,
 )
-from stages.common.config_sections import load_sections
+from stages.common.core.config_sections import load_sections
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_jsonl, sha256_file
 from stages.common.engine import EngineSettings
-from stages.common.errors import UserError
-from stages.common.files import read_jsonl, sha256_file
-from stages.common.schema import row_schema
+from stages.common.rows.schema import row_schema
 from tests.helpers.clean_rows import CLAMP, RUNS, record, write_inputs
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 

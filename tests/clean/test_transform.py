@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stages.clean.settings import CleanSettings
 from stages.clean.transform import clean_line_ends, transform_batch
-from stages.common.schema import row_schema
+from stages.common.rows.schema import row_schema
 from tests.helpers.clean_rows import record
 
 

@@ -13,7 +13,7 @@ from stages.clean import checker, validate
 from stages.clean.row import make_row
 from stages.clean.settings import CleanSettings, Validation
 from stages.clean.validate import CheckOutcome, RowCheck, extract_check, rejection_evidence, run_checks
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from tests.helpers.clean_rows import conversation, row
 from tests.helpers.fetch_reading import read_one
 from tests.helpers.judge_samples import needs_bwrap

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from stages.common.core.errors import UserError
 from stages.common.engine import TASKS_AHEAD, Engine, EngineSettings, open_engine
-from stages.common.errors import UserError
 from tests.helpers.tiny_project import REPOSITORY
 
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from stages.common.config_sections import check_overrides, config_locations, load_sections
-from stages.common.errors import UserError
-from stages.common.files import sha256_file
-from stages.common.settings import SECTIONS, section_class
-from stages.common.stage import Settings, declared_sections
+from stages.common.core.config_sections import check_overrides, config_locations, load_sections
+from stages.common.core.errors import UserError
+from stages.common.core.files import sha256_file
+from stages.common.core.settings import SECTIONS, section_class
+from stages.common.core.stage import Settings, declared_sections
 from stages.config.compose import plain_values, register_params, validate_config
 from stages.fetch.settings import FetchSettings, Source
 from tests.helpers.tiny_project import REPOSITORY, Project
@@ -214,7 +214,7 @@ def test_settings_modules_stay_light() -> None:
     import subprocess
 
     code = (
-        "import sys; from stages.common.settings import SECTIONS, section_class; import stages.config.compose;"
+        "import sys; from stages.common.core.settings import SECTIONS, section_class; import stages.config.compose;"
         "[section_class(n) for n in SECTIONS];"
         "print(sorted({'torch','transformers','mlflow','pyarrow','numpy','matplotlib'} & set(sys.modules)))"
     )

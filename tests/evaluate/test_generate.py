@@ -23,7 +23,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stages.common.errors import UserError
-from stages.common.schema import Problem
-from stages.common.stage import Settings
+from stages.common.core.errors import UserError
+from stages.common.core.stage import Settings
+from stages.common.rows.schema import Problem
 from stages.common.text.settings import PromptSettings
 from stages.evaluate.completion import Completion, OnCompletion, SampleRequest
 from stages.evaluate.sample_progress import SampleProgress

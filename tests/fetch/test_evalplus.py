@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.common.errors import UserError
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.rows.schema import Problem
 from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.settings import Source
 from stages.judge.oracles import evaluate_literal

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.fetch import row_errors
 from stages.fetch.__main__ import print_reading
 from stages.fetch.settings import Source

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from stages.common.errors import UserError
-from stages.common.files import read_json
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json
 from stages.common.sources import hub
 from stages.fetch.settings import Source
 from tests.helpers.loopback_hub import COMMIT, REPOSITORY, Site, make_wheel, run_stage, serving, stage_folder

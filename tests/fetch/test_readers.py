@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.common import row_groups as row_groups_module
-from stages.common.errors import UserError
-from stages.common.files import ROW_GROUP_ROWS, write_parquet
-from stages.common.row_groups import row_groups
-from stages.common.schema import row_schema
+from stages.common.core.errors import UserError
+from stages.common.core.files import ROW_GROUP_ROWS, write_parquet
+from stages.common.rows import row_groups as row_groups_module
+from stages.common.rows.row_groups import row_groups
+from stages.common.rows.schema import row_schema
 from stages.fetch import compression, csv_rows, json_rows, mixing, row_errors
 from stages.fetch.row_errors import RejectedRow, RowError
 from stages.fetch.row_spool import RowSpool, places_among_equal

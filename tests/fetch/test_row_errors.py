@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.common.errors import UserError
-from stages.common.files import read_json, read_jsonl, sha256_file
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json, read_jsonl, sha256_file
 from stages.fetch import row_errors
 from tests.fetch.test_readers import WRITERS, file_source, small_limit  # noqa: F401
 from tests.helpers.fetch_reading import source_rows

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.fetch.licences import forbids, require_card_licence
 from stages.fetch.resolve import resolve_source
 from stages.fetch.settings import FetchSettings, Source

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from stages.common.errors import UserError
-from stages.common.files import read_json, read_jsonl, sha256_file
-from stages.common.schema import row_schema
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json, read_jsonl, sha256_file
+from stages.common.rows.schema import row_schema
 from stages.common.sources.pins import match_names, pinned_wheel
 from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.functions import FunctionRow, functions_of

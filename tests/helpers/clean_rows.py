@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from stages.clean.row import RowView, make_row
-from stages.common.files import write_jsonl, write_parquet
-from stages.common.schema import row_schema
+from stages.common.core.files import write_jsonl, write_parquet
+from stages.common.rows.schema import row_schema
 
 
 def record(name: str, prompt: str | None, completion: str | None, **others: Any) -> dict[str, Any]:

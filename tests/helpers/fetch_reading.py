@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.common.row_groups import row_groups
+from stages.common.rows.row_groups import row_groups
 from stages.fetch import mixing
 from stages.fetch.__main__ import sampling_keys_by_source, selected_rows
 from stages.fetch.columns import RowReader

@@ -7,7 +7,7 @@ this class or a pool.
 
 import signal
 
-from stages.common.schema import Problem
+from stages.common.rows.schema import Problem
 from stages.judge.pool import Submission, Worker
 from stages.judge.sandbox.host import Isolation, Limits
 from stages.judge.verdict import Verdict

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stages.common.schema import Problem
+from stages.common.rows.schema import Problem
 from stages.judge.sandbox.host import Limits
 
 HOSTILE = sorted((Path(__file__).parents[1] / "hostile").glob("*.py"))

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
-from stages.common.files import sha256_file
+from stages.common.core.files import sha256_file
 from stages.fetch.source_file import SourceFile
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -95,7 +95,7 @@ def run_children(scratch: Path, trained: Path) -> dict[str, Any]:
 
 
 def merge(root: Path) -> Any:
-    from stages.common.stage import Settings
+    from stages.common.core.stage import Settings
     from stages.merge.__main__ import main
     from stages.merge.settings import MergeSettings
 
@@ -119,7 +119,7 @@ def measured(root: Path, small: Path) -> dict[str, Any]:
 
 def on_a_full_disk(root: Path, trained: Path) -> dict[str, Any]:
     """Merge into a file system that holds a merged model already and has no room for a second one."""
-    from stages.common.stage import errors_as_message
+    from stages.common.core.stage import errors_as_message
     from stages.merge import __main__ as stage
 
     (root / "models").mkdir(parents=True)

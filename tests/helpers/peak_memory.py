@@ -34,8 +34,8 @@ def memory(field: str) -> int:
 
 
 def result(job: dict[str, Any]) -> dict[str, Any]:
-    from stages.common import row_groups
-    from stages.common.errors import UserError
+    from stages.common.core.errors import UserError
+    from stages.common.rows import row_groups
     from stages.fetch.row_errors import RejectedRow
     from stages.fetch.row_spool import RowSpool
     from stages.fetch.settings import Source

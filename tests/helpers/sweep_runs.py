@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.common.stage import Settings
+from stages.common.core.stage import Settings
 from stages.common.statistics import wilson_interval
 from stages.report import __main__ as report
 from stages.report.settings import ReportSettings

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from stages.common.files import sha256_file
+from stages.common.core.files import sha256_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROWS = 40

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.common.stage import Settings
+from stages.common.core.stage import Settings
 from stages.pack.pack_writer import write_packs as write_packing
 from stages.pack.packing import Packing
 from stages.pack.token_store import StoredDocuments

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from stages.common.errors import UserError
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.rows.schema import Problem
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge import pool as pool_module
 from stages.judge.cli import KeptVerdicts, read_samples, summary_lines

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.schema import Problem
+from stages.common.rows.schema import Problem
 from stages.judge.sandbox.levels import detect
 from tests.helpers.judge_process import JudgeDied, JudgeProcess
 from tests.helpers.judge_samples import LIMITS, SUM

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stages.common.errors import UserError
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.rows.schema import Problem
 from stages.judge import oracles
 from stages.judge.pool import Pool, Submission
 from stages.judge.sandbox.candidate import REPLY_BATCH_BYTES

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stages.common.errors import UserError
-from stages.common.files import read_json, sha256_file, sha256_folder, write_json
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json, sha256_file, sha256_folder, write_json
+from stages.common.core.paths import ADAPTER, BASE_MODEL, MERGED_MODEL
+from stages.common.core.stage import Settings
 from stages.common.model.load import load_frozen_model
 from stages.common.model.lora import low_rank_update
 from stages.common.model.quantize import Quantization, dense_weight, round_trip
 from stages.common.model.trained import load_trained
-from stages.common.paths import ADAPTER, BASE_MODEL, MERGED_MODEL
-from stages.common.stage import Settings
 from stages.merge import weight_files
 from stages.merge.__main__ import comparison_rows, main
 from stages.merge.adapter_weights import read_updates

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from stages.common.core.errors import UserError
+from stages.common.core.files import sha256_folder, write_parquet
 from stages.common.engine import EngineSettings
-from stages.common.errors import UserError
-from stages.common.files import sha256_folder, write_parquet
 from stages.common.model.packs import read_packs
-from stages.common.schema import row_schema
+from stages.common.rows.schema import row_schema
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import load_tokenizer

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.common.settings import SECTIONS
+from stages.common.core.settings import SECTIONS
 from tests.helpers.tiny_project import REPOSITORY, STAGES
 
 PIPELINE: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text("utf-8"))["stages"]
@@ -138,6 +138,6 @@ def test_the_stages_are_the_folders() -> None:
 
 def test_reading_order_of_imports() -> None:
     """The check itself: it follows imports in functions, and leaves out those for types only."""
-    assert Path("stages/common/stage.py") in code_of("train")
-    assert Path("stages/common/settings.py") in code_of("train")
+    assert Path("stages/common/core/stage.py") in code_of("train")
+    assert Path("stages/common/core/settings.py") in code_of("train")
     assert Path("stages/train/settings.py") in code_of("train")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.common.files import sha256_file
+from stages.common.core.files import sha256_file
 from tests.helpers.tiny_project import Done, Project
 
 pytestmark = pytest.mark.slow

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from stages.common.core.errors import UserError
+from stages.common.core.files import write_json, write_parquet
 from stages.common.engine import EngineSettings
-from stages.common.errors import UserError
-from stages.common.files import write_json, write_parquet
 from stages.common.model.packs import read_packs
 from stages.common.model.shapes import linear_shapes, training_flops
-from stages.common.schema import row_schema
+from stages.common.rows.schema import row_schema
 from stages.common.text.settings import PromptSettings
 from stages.config.compose import compose_config
 from stages.pack.settings import PackSettings

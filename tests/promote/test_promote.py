@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.promote.__main__ import main
 from stages.promote.decision import RULE, decide
 from stages.promote.scored import Scored

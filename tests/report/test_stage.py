@@ -18,9 +18,9 @@ from stages.common.comparison import (
     describe_smallest_difference,
     describe_verdict,
 )
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
+from stages.common.core.stage import Settings
 from stages.common.page.formats import format_duration
-from stages.common.stage import Settings
 from stages.report import data_sections, plots, scores
 from stages.report.__main__ import main
 from stages.report.caveats import find_caveats

@@ -11,7 +11,7 @@ import pandas
 import pytest
 from matplotlib.figure import Figure
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.sweep import sweep_plots
 from stages.sweep.comparisons import (
     PointComparison,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.git import experiment_ref, snapshot_tree
 from stages.sweep.point import PointOutcome, parse_objective, parse_ran_stages
 from stages.sweep.settings import SweepSettings

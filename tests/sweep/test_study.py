@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hydra_plugins.codetune.tpe import TpeConf, TpeSweeper, distribution, out_of_patience, trial_overrides
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.sweep.spec import SweepSpec
 from stages.sweep.study import (
     LIVE_CURVES,

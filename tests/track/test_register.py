@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages.common.stage import Settings
+from stages.common.core.stage import Settings
 from stages.sweep.point import point_environment
 from stages.sweep.spec import SweepSpec
 from stages.track import served

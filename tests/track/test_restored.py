@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.common.files import remove
+from stages.common.core.files import remove
 from stages.track.settings import TrackSettings
 from stages.track.store import curve_history, flatten_config, open_store
 from tests.helpers.tiny_project import Done, Project

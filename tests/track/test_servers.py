@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stages.common.errors import UserError
-from stages.common.stage import Settings
+from stages.common.core.errors import UserError
+from stages.common.core.stage import Settings
 from stages.common.tracking import LiveRun
 from stages.promote.__main__ import main as promote
 from stages.track.__main__ import main

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from stages.common.stage import Settings
+from stages.common.core.stage import Settings
 from stages.track.__main__ import main
 from stages.track.settings import TrackSettings
 from stages.track.view import VIEW_NAME as VIEW

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import linear
 
-from stages.common.errors import UserError
-from stages.common.files import sha256_folder
+from stages.common.core.errors import UserError
+from stages.common.core.files import sha256_folder
 from stages.common.model.load import load_frozen_model
 from stages.common.model.lora import LoraLinear, low_rank_update, replace_linear_forwards
 from stages.common.model.packed_model import PackedModel, mean_loss

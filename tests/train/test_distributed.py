@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
-from stages.common.errors import UserError
-from stages.common.files import read_json, sha256_folder
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_json, sha256_folder
 from stages.common.model.packs import flatten_packs
 from stages.train.checkpoints import CHECKPOINTS_FOLDER, training_key
 from stages.train.launch import ACCELERATE_CONFIGS, FAILURE_FILE, explain_failure, launch
@@ -161,7 +161,7 @@ def test_how_ranks_failed(statuses: dict[int, int], status: int, message: str) -
 ENDINGS = """
 import os, signal, sys, time
 from pathlib import Path
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.train.launch import FAILURE_FILE, MESSAGES_VARIABLE, forward_errors, leave_message
 rank, how = int(os.environ["RANK"]), sys.argv[1]
 with forward_errors(False):

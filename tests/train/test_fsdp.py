@@ -11,8 +11,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from stages.common.errors import UserError
-from stages.common.files import sha256_folder
+from stages.common.core.errors import UserError
+from stages.common.core.files import sha256_folder
 from stages.train.checkpoints import CHECKPOINTS_FOLDER
 from stages.train.fsdp import shard_model
 from tests.helpers.fork_server import Forks

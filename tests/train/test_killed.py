@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.common.files import sha256_folder
+from stages.common.core.files import sha256_folder
 from stages.train.checkpoints import (
     CHECKPOINT_MANIFEST,
     CHECKPOINTS_FOLDER,
@@ -91,8 +91,8 @@ def at_file(name: str, act: Callable[..., None], count: int) -> None:
 
 def train(point: str = "", name: str = "") -> None:
     """Train as the command does, and end at `point`."""
+    from stages.common.core.stage import errors_as_message
     from stages.common.model.packed_model import PackedModel
-    from stages.common.stage import errors_as_message
     from stages.train import checkpoints, lora_adapter, steps, trainer
     from stages.train.__main__ import train_here
     from stages.train.launch import handle_signals

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
+from stages.common.core.files import sha256_folder
+from stages.common.core.stage import Settings
 from stages.common.curve import CURVE_FILE, CurveRow
-from stages.common.files import sha256_folder
-from stages.common.stage import Settings
 from stages.train.__main__ import ADAPTER, main
 from stages.train.throughput import MeasuredPeak, useful_operations
 from stages.train.training_curve import Counts, Curve

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.fused import fuse_norms
 from stages.common.model.load import load_frozen_model
 from stages.common.model.lora_matmul import LoraMatmul

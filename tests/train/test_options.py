@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from stages.common.core.errors import UserError
+from stages.common.core.files import sha256_folder
 from stages.common.curve import CURVE_FILE, CurveRow
-from stages.common.errors import UserError
-from stages.common.files import sha256_folder
 from stages.common.model.packs import flatten_packs
 from stages.train.__main__ import ADAPTER, main
 from stages.train.best import best_step, evaluated_steps, evaluations_since_improvement

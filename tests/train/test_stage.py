@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from stages.common.core.errors import UserError
+from stages.common.core.files import sha256_folder
 from stages.common.curve import CURVE_COLUMNS, CURVE_FILE, MEASURED
-from stages.common.errors import UserError
-from stages.common.files import sha256_folder
 from stages.train.__main__ import ADAPTER, main
 from stages.train.checkpoints import CHECKPOINTS_FOLDER
 from tests.helpers.tiny_project import REPOSITORY

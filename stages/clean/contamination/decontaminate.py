@@ -19,9 +19,9 @@ from stages.clean.code.syntax import UnparsableError, parse_python, read_module_
 from stages.clean.row import WORD_PATTERN, RowView
 from stages.clean.rules.quotes import quote
 from stages.clean.settings import Contamination
-from stages.common.errors import UserError
-from stages.common.files import read_jsonl
-from stages.common.schema import Problem
+from stages.common.core.errors import UserError
+from stages.common.core.files import read_jsonl
+from stages.common.rows.schema import Problem
 
 EXAMPLE_START = re.compile(r">>>|^\s*(for example|examples?|e\.g\.|assert\b)|\bassert ", re.I | re.M)
 IMPORT_LINE = re.compile(r"^(import|from)\s.*$", re.M)

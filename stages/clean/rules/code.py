@@ -15,7 +15,7 @@ from stages.clean.row import RowView
 from stages.clean.rules.phrases import LICENCE_HEADERS, PLACEHOLDER_PATTERNS
 from stages.clean.rules.quotes import line_around, quote
 from stages.clean.rules.valid_settings import require_lower_case, require_share
-from stages.common.settings import require
+from stages.common.core.settings import require
 from stages.common.spdx import allows
 
 DOC_WORD = re.compile(r"[^\W_]+")

@@ -10,7 +10,7 @@ from stages.clean.row import RowView
 from stages.clean.rules.phrases import MARKERS, NEUTRAL, SCRIPTS
 from stages.clean.rules.quotes import quote
 from stages.clean.rules.valid_settings import require_share
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 # Expressions that only name values: a module of nothing else is data, or prose that happens to parse.
 VALUES = (ast.Constant, ast.Name, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp)

@@ -16,7 +16,7 @@ from typing import TypeVar
 from stages.clean.row import WORD_PATTERN, RowView
 from stages.clean.rules.quotes import quote, quote_around
 from stages.clean.rules.valid_settings import require_share
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 Element = TypeVar("Element")
 MIN_CHECKED_CHARACTERS = 60  # `return -(a - b)` is mostly signs

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 
 def require_share(section: str, settings: object, *names: str) -> None:

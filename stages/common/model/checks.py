@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.attention.interface import IMPLEMENTATIONS, missing_features, suggest_attention
 from stages.common.model.attention.kernels import FLASH_LARGEST_HEAD, AttentionSpec, flash_available_on
 from stages.common.model.packed_model import PackedModel

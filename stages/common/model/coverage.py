@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 NAMED = 5  # tensors named in a message, of each kind
 

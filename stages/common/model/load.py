@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.attention.interface import ATTENTION_NAME, register_attention
 from stages.common.model.checks import refuse_attention, try_model
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered, silence_transformers

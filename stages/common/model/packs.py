@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 IGNORED = -100  # label of a token without loss
 PACK_COLUMNS = ("input_ids", "labels", "lengths")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.products import product_dtype
 
 # On a processor with AVX512-BF16, bitsandbytes warns at its import that an optional package for a kernel hub is missing

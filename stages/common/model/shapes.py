@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 Shapes = dict[str, tuple[int, int]]
 REQUIRED_KEYS = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")

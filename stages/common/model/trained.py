@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.load import load_frozen_model
 from stages.common.model.lora import LoraLinear, attach_adapter, residual_weight
 from stages.common.model.quantize import Quantization, quantized_weight

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from stages.common.errors import UserError, one_line
-from stages.common.stage import is_disk_full
+from stages.common.core.errors import UserError, one_line
+from stages.common.core.stage import is_disk_full
 
 ReturnT = TypeVar("ReturnT")
 HUB_ATTEMPTS = 3

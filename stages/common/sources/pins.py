@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from stages.common.errors import UserError
-from stages.common.files import sha256_file
+from stages.common.core.errors import UserError
+from stages.common.core.files import sha256_file
 
 # What a pin looks like.
 SHA256_PATTERN = "[0-9a-f]{64}"

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.common.headers import is_function_header
+from stages.common.core.errors import UserError
+from stages.common.rows.headers import is_function_header
 from stages.common.text.seam import (
     end_with_one_break,
     render_continuation,

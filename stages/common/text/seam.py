@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from stages.common.headers import is_function_header
+from stages.common.rows.headers import is_function_header
 from stages.common.text.tokens import plain_ids
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from stages.common.settings import require
+from stages.common.core.settings import require
 
 STYLES = ("completion", "alpaca", "chat", "template")
 ANSWERS_TRAINED = ("last", "all")

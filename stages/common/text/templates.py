@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import guard, special_tokens
 

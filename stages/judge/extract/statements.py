@@ -5,7 +5,7 @@ import builtins
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from stages.common.headers import is_placeholder
+from stages.common.rows.headers import is_placeholder
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.judge.sandbox import kernel, values
 from stages.judge.sandbox.host import Isolation, LevelUnavailable, Limits, Sandbox, SandboxFailed
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.attention import kernels
 from stages.common.model.attention.dense import BLOCK_TOKENS, lay_out_documents
 from stages.common.model.attention.interface import (

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model import checks
 from stages.common.model.attention.interface import ATTENTION_NAME, register_attention
 from stages.common.model.checks import refuse_attention, try_model

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.text.prompt import render_prompt, render_row
 from stages.common.text.settings import PromptSettings
 from stages.common.text.templates import Unrenderable

@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from stages.common.errors import UserError
-from stages.common.headers import is_function_header
+from stages.common.core.errors import UserError
+from stages.common.rows.headers import is_function_header
 from stages.common.text.prompt import render_prompt, render_row
 from stages.common.text.seam import split_trailing_space
 from stages.common.text.settings import STYLES, PromptSettings

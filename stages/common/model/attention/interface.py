@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 from stages.common.model.attention.dense import dense
 from stages.common.model.attention.kernels import AttentionSpec, flash, flash_supports, flex, sdpa
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from stages.common.errors import UserError
+from stages.common.core.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

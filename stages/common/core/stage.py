@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from stages.common.config_sections import check_overrides, load_sections
-from stages.common.errors import UserError
-from stages.common.files import times_path, write_json
-from stages.common.settings import SECTIONS
+from stages.common.core.config_sections import check_overrides, load_sections
+from stages.common.core.errors import UserError
+from stages.common.core.files import times_path, write_json
+from stages.common.core.settings import SECTIONS
 
 COMPOSED_CONFIG = Path("reports/config.yaml")
 MULTIRUN = ("-m", "--multirun")

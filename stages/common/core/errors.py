@@ -4,7 +4,7 @@
 class UserError(Exception):
     """Bad input. The text says what is wrong, where (file, row, key), and what to do.
 
-    Stages raise it anywhere; `stages.common.stage.run` prints its text alone and exits with status 1
+    Stages raise it anywhere; `stages.common.core.stage.run` prints its text alone and exits with status 1
     (`HYDRA_FULL_ERROR=1` shows the traceback).
     """
 

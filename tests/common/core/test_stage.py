@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.files import atomic_folder
-from stages.common.stage import run
+from stages.common.core.files import atomic_folder
+from stages.common.core.stage import run
 
 
 def test_a_failing_writer_leaves_the_old_folder(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def write_below_a_file(path: Path) -> None:
 def test_peak_memory_is_not_that_of_the_parent_process() -> None:
     """The kernel's `ru_maxrss` of a child starts from its parent's."""
     ballast = b"1" * (400 << 20)
-    code = "from stages.common.stage import peak_memory_kib; print(peak_memory_kib())"
+    code = "from stages.common.core.stage import peak_memory_kib; print(peak_memory_kib())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len(ballast) > int(done.stdout) * 1024 > 10 << 20
 

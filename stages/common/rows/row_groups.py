@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.common.files import ROW_GROUP_ROWS
-from stages.common.schema import row_schema
+from stages.common.core.files import ROW_GROUP_ROWS
+from stages.common.rows.schema import row_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from stages.common.errors import UserError
-from stages.common.files import atomic_folder, atomic_write
+from stages.common.core.errors import UserError
+from stages.common.core.files import atomic_folder, atomic_write
 
 STEPS = ("mkdir", "open", "rename", "replace", "rmdir", "unlink")  # calls of os that change what is on disk
 
@@ -135,7 +135,7 @@ def test_links_are_followed_but_not_into_the_cache_of_dvc(tmp_path: Path) -> Non
 
 def test_streams_and_devices_are_written_to(tmp_path: Path) -> None:
     code = (
-        "import sys; from stages.common.files import atomic_write\n"
+        "import sys; from stages.common.core.files import atomic_write\n"
         "print('before')\n"
         "for place in sys.argv[1:]:\n"
         "    with atomic_write(place) as file: file.write_text('rows of ' + place + chr(10))\n"

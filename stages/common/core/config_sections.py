@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from stages.common.errors import UserError
-from stages.common.settings import SECTIONS, section_class, unknown_keys
+from stages.common.core.errors import UserError
+from stages.common.core.settings import SECTIONS, section_class, unknown_keys
 
 
 def load_sections(config: Any, names: Sequence[str]) -> dict[str, Any]:
