@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.clean import REPOSITORY, compose, copied, environment, stage_command
 from benchmarks.tell import machine
+from stages.common.core.files import read_metrics
 
 MODEL, CLEAN = Path("models/base"), Path("data/clean")
 WITHIN = 0.15
@@ -79,7 +80,7 @@ def memory(folder: Path, chosen: list[int]) -> None:
         ]
         estimate = planned(root, [f"pack.max_length={length}", *overrides]) / 2**20
         stage(root, "train", *overrides)
-        peak = json.loads((root / "reports/train.json").read_text())["peak_memory_mib"]
+        peak = read_metrics(root / "reports/train.json")["peak_memory_mib"]
         ratios.append(estimate / peak)
         print(
             f"{length:>8}{size:>13}{'on' if checkpointing else 'off':>15}{quantization:>6}{estimate:>14,.0f}{peak:>10,}{ratios[-1]:>7.2f}",

@@ -27,6 +27,7 @@ import torch
 from benchmarks.clean import compose, copied, environment, stage_command
 from benchmarks.peers import FOLDER, TRL, python_of
 from benchmarks.tell import Part, machine, ratio, table_of
+from stages.common.core.files import read_metrics
 from stages.common.model.packs import IGNORED, read_packs
 from stages.common.model.shapes import gemm_rate, training_flops
 from stages.train.schedule import order_packs
@@ -156,9 +157,12 @@ def ours(folder: Path, settings: list[str]) -> Seen:
     memory = timed(stage_command("train"), folder)
     with (folder / "reports/train.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["loss"]]
+    speeds = {
+        row["step"]: row["tokens_per_second"] for row in read_metrics(folder / "reports/train.json")["curve"]
+    }
     tokens = [int(row["tokens"]) for row in rows]
     new = [after - before for before, after in zip([0, *tokens], tokens, strict=False)]
-    seconds = [count / float(row["tokens_per_second"]) for count, row in zip(new, rows, strict=True)]
+    seconds = [count / speeds[int(row["step"])] for count, row in zip(new, rows, strict=True)]
     return Seen(seconds, [float(row["loss"]) for row in rows], memory)
 
 

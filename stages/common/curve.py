@@ -1,4 +1,4 @@
-"""reports/train.csv: the curve of a training, a row every few steps."""
+"""reports/train.csv: the curve of a training, a row every few steps; what was measured is in train-times.json."""
 
 import csv
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ CurveCells = dict[
 
 @dataclass
 class CurveRow:
-    """One row of reports/train.csv: what was measured since the row before it."""
+    """One row of a curve: what was counted and measured since the row before it."""
 
     # optimizer steps done
     step: int
@@ -40,9 +40,9 @@ class CurveRow:
     validation_loss: float | None = None
 
 
-CURVE_COLUMNS = [field.name for field in fields(CurveRow)]
-# The only columns in which two runs of one training differ
+# In which two runs of one training differ: under `curve` in reports/train-times.json, by step
 MEASURED = ("tokens_per_second", "share_of_peak", "memory_mib")
+CURVE_COLUMNS = [field.name for field in fields(CurveRow) if field.name not in MEASURED]
 
 
 def read_curve(path: Path) -> list[CurveCells]:
@@ -58,14 +58,15 @@ def read_curve(path: Path) -> list[CurveCells]:
             for row in reader:
                 try:
                     rows.append({key: float(cell) if cell else None for key, cell in row.items()})
-                except (TypeError, ValueError) as error:
+                    float(row["step"])
+                except (KeyError, TypeError, ValueError) as error:
                     raise UserError(
                         f"{path}, line {reader.line_num}: not a row of the curve ({error}). "
-                        "Run `dvc repro -f -s train`."
+                        "Run `dvc repro -f -s train` to make the file again."
                     ) from None
             return rows
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Run `dvc repro train`.") from None
+        raise UserError(f"{path}: no such file. Run `dvc repro train` to make it.") from None
 
 
 def column(curve: Sequence[CurveCells], name: str) -> tuple[list[float], list[float]]:

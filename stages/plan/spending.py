@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from stages.common.core.files import read_json
+from stages.common.core.files import read_json, read_metrics
 from stages.common.model.shapes import training_flops
 from stages.plan.memory import STATE_BYTES, adapter_parameters, weight_bytes
 
@@ -44,7 +44,7 @@ def reached_share(
     """
     if not (Path("reports/train.json").is_file() and Path("reports/pack.json").is_file()):
         return None
-    train, pack = read_json("reports/train.json"), read_json("reports/pack.json")["train"]
+    train, pack = read_metrics("reports/train.json"), read_json("reports/pack.json")["train"]
     settings = tracked.get("train", {})
     if not train.get("tokens_per_second") or not pack["documents"] or settings.get("dtype") != dtype:
         return None

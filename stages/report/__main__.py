@@ -4,7 +4,8 @@
 
 The comparison of the two models also goes into reports/report.json. The page is self-contained: styles and
 pictures are embedded, and it needs no network and no JavaScript. The pictures are in reports/plots too,
-except those that DVC itself draws from reports/train.csv. The same files give the same bytes.
+except those that DVC itself draws from reports/train.csv. The same files give the same bytes: what differs from run
+to run, time and memory, is on a page of its own, reports/times.html, which DVC does not keep.
 """
 
 from pathlib import Path
@@ -26,6 +27,7 @@ from stages.report.caveats import find_caveats
 from stages.report.inputs import ReportInputs, judged_in_weak_sandbox, read_report_inputs
 
 PAGE = Path("reports/index.html")
+TIMES_PAGE = Path("reports/times.html")
 PLOTS = Path("reports/plots")
 # dvc.yaml plots these from reports/train.csv: `dvc plots` would show them twice
 DRAWN_BY_DVC = {"loss", "learning_rate"}
@@ -42,8 +44,9 @@ def main(settings: Settings) -> dict[str, Any]:
         for name, png in pictures.items():
             if name not in DRAWN_BY_DVC:
                 (folder / f"{name}.png").write_bytes(png)
-    with atomic_write(PAGE) as temporary:
-        temporary.write_text(page, "utf-8")
+    for path, text in ((PAGE, page), (TIMES_PAGE, render_times(settings.report.title, inputs))):
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, "utf-8")
     print(f"report: {PAGE}")
     return scores.report_metrics(inputs, comparison, clean)
 
@@ -88,11 +91,8 @@ def render_page(
     pictures: dict[str, bytes],
 ) -> str:
     """Render the page. Everything put into it is escaped, except the pictures."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     metrics, config = inputs.metrics, inputs.config
-    return environment.get_template("page.html.j2").render(
+    return load_template("page.html.j2").render(
         title=title,
         model=sections.describe_model(metrics["base"]),
         benchmark=inputs.benchmark,
@@ -118,7 +118,6 @@ def render_page(
         cleaning=data_sections.cleaning_facts(metrics["clean"]),
         pack_drops=", ".join(f"{n} ({reason})" for reason, n in metrics["pack"]["rows_dropped"].items()),
         packing=data_sections.packing_table(metrics["pack"]),
-        cost=sections.cost_table(metrics),
         sources=data_sections.sources_table(config, metrics["fetch"]),
         rejections=data_sections.rejection_table(metrics["fetch"]),
         config_hash=sections.text_sha256(inputs.config_text),
@@ -127,6 +126,19 @@ def render_page(
         pictures=pictures,
         figure=figure_embedder(pictures),
     )
+
+
+def render_times(title: str, inputs: ReportInputs) -> str:
+    """Render the page of what the stages cost when they last ran here."""
+    return load_template("times.html.j2").render(title=title, cost=sections.cost_table(inputs.metrics))
+
+
+def load_template(name: str) -> Any:
+    """Return a jinja2.Template of the report that escapes all values and refuses those that are missing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(name)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,6 @@ TRAINING_METRICS: tuple[LabelledMetric, ...] = (
     ("labelled_tokens_trained", "tokens in the loss", format_number),
     ("steps", "optimizer steps", format_number),
     ("epochs", "epochs", format_number),
-    ("seconds", "time", format_duration),
-    ("tokens_per_second", "tokens per second", format_number),
     ("trainable_parameters", "trainable parameters", format_number),
     ("quantization", "base weights", str),
     ("train_loss_last", "final training loss", format_number),
@@ -129,9 +127,6 @@ def judging_facts(inputs: ReportInputs) -> LabelledValues:
     if "self_test" in base and "self_test" in tuned:
         tests = (describe_self_test(metrics["self_test"]) for metrics in (base, tuned))
         facts.append(("self-test of the judge", format_both(*tests)))
-    generations = [metrics.get("generation", {}) for metrics in (base, tuned)]
-    if all("seconds" in generation for generation in generations):
-        facts.append(("generation", format_both(*(format_speed(generation) for generation in generations))))
     for key, label in (
         ("truncated_share", "cut at the token limit"),
         ("no_entry_point_share", "did not define the function"),
@@ -168,10 +163,6 @@ def describe_self_test(test: Mapping[str, Any]) -> str:
     )
 
 
-def format_speed(generation: Mapping[str, Any]) -> str:
-    return f"{format_number(generation['tokens'])} tokens in {format_duration(generation['seconds'])}"
-
-
 def training_facts(inputs: ReportInputs) -> LabelledValues:
     """Return what was trained, on how much data and for how long."""
     facts = labelled_metrics(inputs.metrics["train"], TRAINING_METRICS)
@@ -202,19 +193,26 @@ def merge_facts(merge: Mapping[str, Any]) -> LabelledValues:
 
 
 def cost_table(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return seconds and peak memory of each stage that reports them, and the total time."""
+    """Return time, peak memory and speed of each stage that ran here, and the total time."""
     seconds = {stage: metrics[stage]["seconds"] for stage in REPORTED_STAGES if "seconds" in metrics[stage]}
     longest = max(seconds.values(), default=0) or 1
     lines = [
         {
             "stage": stage.replace("/", " "),
-            "seconds": f"{value:,.1f}",
+            "time": format_duration(value),
             "share": f"{100 * value / longest:.1f}",
             "memory": format_memory(metrics[stage].get("peak_memory_mib")),
+            "speed": format_speed(metrics[stage]),
         }
         for stage, value in seconds.items()
     ]
-    return {"lines": lines, "total": f"{sum(seconds.values()):,.1f}"}
+    return {"lines": lines, "total": format_duration(sum(seconds.values()))}
+
+
+def format_speed(metrics: Mapping[str, Any]) -> str:
+    """Return the tokens per second of a training or a generation; empty for other stages."""
+    rate = metrics.get("tokens_per_second") or metrics.get("generation", {}).get("tokens_per_second")
+    return f"{format_number(rate)} tokens/s" if rate else ""
 
 
 def text_sha256(text: str) -> str:

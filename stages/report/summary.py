@@ -18,7 +18,6 @@ from stages.common.comparison import (
 )
 from stages.common.core.stage import errors_as_message
 from stages.common.page.formats import (
-    format_duration,
     format_number,
     format_p_value,
     format_percent,
@@ -26,14 +25,9 @@ from stages.common.page.formats import (
 )
 from stages.common.statistics import pass_at_k_interval
 from stages.report.caveats import find_caveats
-from stages.report.inputs import (
-    REPORTED_STAGES,
-    ReportInputs,
-    judged_in_weak_sandbox,
-    read_report_inputs,
-)
+from stages.report.inputs import ReportInputs, judged_in_weak_sandbox, read_report_inputs
 from stages.report.scores import compare_clean_part
-from stages.report.sections import describe_isolation, format_both, format_solved
+from stages.report.sections import cost_table, describe_isolation, format_both, format_solved
 
 WIDTH_CHARACTERS = 100
 LABEL_CHARACTERS = 12  # width of the first column
@@ -56,7 +50,7 @@ def format_summary(inputs: ReportInputs, comparison: Comparison) -> str:
         labelled_line("training", summarise_training(metrics["train"])),
         labelled_line("sandbox", f"level {sandbox}"),
         "",
-        "time",
+        "time of each stage's last run here",
         *time_lines(metrics),
         "",
         labelled_line("report", "reports/index.html"),
@@ -120,11 +114,10 @@ def summarise_training(train: Mapping[str, Any]) -> str:
 
 
 def time_lines(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return one line per stage, and the total."""
-    seconds = {stage: metrics[stage]["seconds"] for stage in REPORTED_STAGES if "seconds" in metrics[stage]}
-    rows = [(stage.replace("/", " "), value) for stage, value in seconds.items()]
-    rows.append(("total", sum(seconds.values())))
-    return [f"  {name:<{LABEL_CHARACTERS + 4}}{format_duration(value):>12}" for name, value in rows]
+    """Return one line per stage that ran here, and the total."""
+    table = cost_table(metrics)
+    rows = [*((line["stage"], line["time"]) for line in table["lines"]), ("total", table["total"])]
+    return [f"  {name:<{LABEL_CHARACTERS + 4}}{time:>12}" for name, time in rows]
 
 
 if __name__ == "__main__":

@@ -41,9 +41,10 @@ def curve_matches(store: Store, run: Any, contents: RunContents) -> bool:
     twice, and the run may hold the speed of the first time.
     """
     curve = {(point.name, point.step): point.value for point in contents.curve}
+    steps_of_curve = {point.step for point in contents.curve if point.name.startswith(CURVE_PREFIX)}
     return all(
         len(values) == 1
-        and (values[0] == curve.get((key, step)) or (key in MEASURED_POINTS and (key, step) in curve))
+        and (step in steps_of_curve if key in MEASURED_POINTS else values[0] == curve.get((key, step)))
         for key, steps in curve_history(store, run).items()
         for step, values in steps.items()
     )

@@ -1,9 +1,9 @@
 """Read what a run in MLflow holds from the files: curve, final metrics, datasets, tags, artifacts."""
 
-import csv
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 from stages.common.core.errors import UserError
 from stages.common.core.files import read_metrics, sha256_file, sha256_folder
 from stages.common.core.stage import COMPOSED_CONFIG
-from stages.common.curve import CURVE_FILE
+from stages.common.curve import CURVE_FILE, CurveCells, read_curve
 from stages.common.git import git
 from stages.track.store import MetricPoint, RunIdentity, row_points, sweep_tags
 
@@ -90,7 +90,7 @@ def read_run_contents() -> RunContents:
     digests = lock_digests(Path("dvc.lock"))
     return RunContents(
         identity=RunIdentity.of(str(metrics["train"]["training_key"])),
-        curve=read_curve_points(CURVE_FILE),
+        curve=curve_points(read_curve(CURVE_FILE), metrics["train"].get("curve", ())),
         final_metrics=collect_final_metrics(metrics),
         datasets=[(path, data_digest(path, digests), context) for path, context in DATASETS.items()],
         tags={
@@ -108,30 +108,20 @@ def read_run_contents() -> RunContents:
     )
 
 
-def read_curve_points(path: Path) -> list[MetricPoint]:
-    """Read the points of reports/train.csv: a metric per column over steps, losses over tokens too.
+def curve_points(rows: Sequence[CurveCells], measured: Sequence[CurveCells]) -> list[MetricPoint]:
+    """Return the points of a curve: a metric per column over steps, losses over tokens too; none for an empty cell.
 
-    Empty cells give no point.
-
-    Raises:
-        UserError: the file is missing, or a cell is not a number; names the line.
+    Args:
+        rows: of reports/train.csv.
+        measured: rows with what was measured, by `step`; empty if the training did not run here.
     """
+    by_step = {row["step"]: row for row in measured}
     points: list[MetricPoint] = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                try:
-                    step = int(row.pop("step"))
-                    points += row_points({key: float(cell) for key, cell in row.items() if cell}, step)
-                except (KeyError, TypeError, ValueError) as error:
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: not a row of the curve ({error}). "
-                        "Run `dvc repro -f -s train` to make the file again."
-                    ) from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Run `dvc repro train` to make it.") from None
-    return [point for point in points if math.isfinite(point.value)]
+    for row in rows:
+        cells = {**row, **by_step.get(row["step"], {})}
+        values = {k: v for k, v in cells.items() if k != "step" and v is not None and math.isfinite(v)}
+        points += row_points(values, int(row["step"] or 0))
+    return points
 
 
 def collect_final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:

@@ -46,7 +46,7 @@ from stages.train.ranks import (
 from stages.train.schedule import OrderedPacks, limiting_budget, order_packs, refuse_impossible, step_count
 from stages.train.settings import TrainSettings
 from stages.train.throughput import measure_peak, product_dtype_name
-from stages.train.training_curve import Curve, peak_share
+from stages.train.training_curve import Curve
 from stages.train.training_progress import TrainingProgress
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         "quantization": train.quantization,
         "processes": ranks,
         **describe_platform(train.dtype, model.device),
+        "times": curve.times(),
     }
 
 
@@ -236,7 +237,7 @@ def row_measurements(row: CurveRow) -> dict[str, Any]:
 
 
 def summarise_curve(curve: Curve) -> dict[str, Any]:
-    """Return counts, speed and losses; None where nothing was measured."""
+    """Return counts and losses; None where nothing was measured."""
     counts = curve.counts
     losses = [row.loss for row in curve.rows if row.loss is not None]
     validation_losses = [row.validation_loss for row in curve.rows if row.validation_loss is not None]
@@ -244,9 +245,6 @@ def summarise_curve(curve: Curve) -> dict[str, Any]:
         "epochs": curve.rows[-1].epoch,
         "tokens_trained": counts.tokens,
         "labelled_tokens_trained": counts.labelled,
-        "tokens_per_second": round(counts.tokens / counts.seconds, 1) if counts.seconds else None,
-        "share_of_peak": peak_share(counts.operations, counts.possible),
-        "gemm_gflops": round(counts.possible / counts.seconds / 1e9, 1) if counts.possible else None,
         "train_loss_last": losses[-1] if losses else None,
         "validation_loss_first": validation_losses[0] if validation_losses else None,
         "validation_loss_last": validation_losses[-1] if validation_losses else None,

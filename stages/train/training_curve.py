@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stages.common.core.files import atomic_write
-from stages.common.curve import CURVE_COLUMNS, CurveRow
+from stages.common.curve import CURVE_COLUMNS, MEASURED, CurveRow
 from stages.train.throughput import MeasuredPeak, memory_mib
 
 
@@ -116,9 +117,19 @@ class Curve:
 
     def write_csv(self, path: str | Path) -> None:
         with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, CURVE_COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, CURVE_COLUMNS, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(asdict(row) for row in self.rows)
+
+    def times(self) -> dict[str, Any]:
+        """Return what differs from run to run: speed of the whole training, speed and memory of each row."""
+        counts = self.counts
+        return {
+            "tokens_per_second": round(counts.tokens / counts.seconds, 1) if counts.seconds else None,
+            "share_of_peak": peak_share(counts.operations, counts.possible),
+            "gemm_gflops": round(counts.possible / counts.seconds / 1e9, 1) if counts.possible else None,
+            "curve": [{name: asdict(row)[name] for name in ("step", *MEASURED)} for row in self.rows],
+        }
 
     def save(self, path: Path) -> None:
         state = {"rows": [asdict(row) for row in self.rows], "counts": asdict(self.counts)}

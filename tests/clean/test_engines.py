@@ -23,7 +23,6 @@ from tests.common.test_engine import two_nodes
 from tests.helpers.clean_rows import CLAMP, RUNS, record, write_inputs
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
-MEASURED = ("seconds", "peak_memory_mib")
 DOCUMENTED = (
     "def {name}(values):\n",
     '    """Add up the squares of all values that are given to it.\n\n'
@@ -77,7 +76,7 @@ def cleaned_by(folder: Path, *overrides: str) -> tuple[str, dict[str, Any]]:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = json.loads((folder / "reports/clean.json").read_text())
-    return sha256_folder(folder / "data/clean"), {k: v for k, v in metrics.items() if k not in MEASURED}
+    return sha256_folder(folder / "data/clean"), metrics
 
 
 def cleaned_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:

@@ -277,6 +277,7 @@ class Project:
             str(name): sha256_file(path)
             for name, path in sorted(names.items())
             if name.parts[0] not in hidden and not name.name.startswith("mlflow.db")
+            if not name.name.endswith(("-times.json", "times.html"))  # differ from run to run
         }
 
 

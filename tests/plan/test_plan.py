@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from stages.common.core.errors import UserError
-from stages.common.core.files import write_json, write_parquet
+from stages.common.core.files import write_json, write_metrics, write_parquet
 from stages.common.engine import EngineSettings
 from stages.common.model.packs import read_packs
 from stages.common.model.shapes import linear_shapes, training_flops
@@ -470,7 +470,7 @@ def test_the_share_is_taken_from_the_last_training_on_this_machine(
     tracked = {"train": asdict(TrainSettings(lora=Lora(rank=4, alpha=8)))}
     assert reached_share(tracked, 1e6, TINY, "bfloat16") is None
     write_json("reports/pack.json", {"train": {"documents": 10, "tokens": 500, "labelled_share": 0.4}})
-    write_json("reports/train.json", {"tokens_per_second": 2.0})
+    write_metrics("reports/train.json", {}, {"tokens_per_second": 2.0})
     operations = training_flops(TINY, [50] * 10, 200, 4) / 500
     assert reached_share(tracked, 4 * operations, TINY, "bfloat16") == pytest.approx(0.5)
     # twice this machine's rate: another machine's training

@@ -97,7 +97,6 @@ def test_the_page_shows_the_content_of_the_files(folder: Path) -> None:
         "Of 12 problems, both models solve 1 and neither solves 5.",
         "B: Landlock, seccomp and resource limits, without namespaces (bwrap is not installed)",
         "40,960",
-        "5 min 0 s",
         "<dt>validation loss of the kept adapter</dt><dd>0.8</dd>",
         "99.8% (limit: at least 97.0%)",
         "0.0004 (limit: at most 0.02)",
@@ -117,6 +116,9 @@ def test_the_page_shows_the_content_of_the_files(folder: Path) -> None:
         "learning_rate: 0.0004",
     ):
         assert text in page, f"not on the page: {text}"
+    assert "5 min 0 s" in Path("reports/times.html").read_text("utf-8")
+    Path("reports/train.json").write_text('{"training_key": "another"}')
+    assert "seconds" not in read_report_inputs().metrics["train"], "the times beside it are of another run"
 
 
 def test_every_changed_problem_is_shown_with_both_completions(folder: Path) -> None:
@@ -148,7 +150,7 @@ def test_the_page_is_self_contained(folder: Path) -> None:
     pictures = [link for link in parsed.links if link.startswith("data:image/png;base64,")]
     anchors = [link.removeprefix("#") for link in parsed.links if link.startswith("#")]
     assert len(pictures) == 10
-    assert len(pictures) + len(anchors) == len(parsed.links)
+    assert len(pictures) + len(anchors) + parsed.links.count("times.html") == len(parsed.links)
     assert set(anchors) <= set(parsed.ids)
     assert len(parsed.ids) == len(set(parsed.ids))
 

@@ -17,11 +17,12 @@ import pytest
 
 from stages.common.core.errors import UserError
 from stages.common.core.stage import Settings
+from stages.common.curve import read_curve
 from stages.common.tracking import LiveRun
 from stages.track.__main__ import main
 from stages.track.gauges import Gauges
 from stages.track.live import send_live_curve
-from stages.track.run_contents import read_curve_points, read_run_contents
+from stages.track.run_contents import read_run_contents
 from stages.track.settings import TrackSettings
 from stages.track.store import (
     LONGEST_VALUE,
@@ -635,7 +636,7 @@ def test_a_damaged_curve_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text("step,loss\n1,2.5\n2,abc\n")
     with pytest.raises(UserError, match=r"train\.csv, line 3"):
-        read_curve_points(path)
+        read_curve(path)
 
 
 def test_identity_follows_key_and_configuration(folder: Path) -> None:

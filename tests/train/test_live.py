@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from stages.common.core.files import sha256_folder
 from stages.common.core.stage import Settings
-from stages.common.curve import CURVE_FILE, CurveRow
+from stages.common.curve import CURVE_FILE, MEASURED, CurveRow, read_curve
 from stages.train.__main__ import ADAPTER, main
 from stages.train.throughput import MeasuredPeak, useful_operations
 from stages.train.training_curve import Counts, Curve
@@ -264,13 +264,15 @@ def test_measuring_the_machine_changes_no_byte_of_the_adapter(
         seen.append(sha256_folder(ADAPTER))
         with CURVE_FILE.open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        assert [bool(r["share_of_peak"]) for r in rows] == [False, *[seconds > 0] * 3]
-        assert (metrics["share_of_peak"] is None) == (metrics["gemm_gflops"] is None) == (not seconds)
+        assert not set(rows[0]) & set(MEASURED)
+        times = metrics["times"]
+        assert [bool(r["share_of_peak"]) for r in times["curve"]] == [False, *[seconds > 0] * 3]
+        assert (times["share_of_peak"] is None) == (times["gemm_gflops"] is None) == (not seconds)
     assert seen[0] == seen[1]
-    shares = [float(r["share_of_peak"]) for r in rows[1:]]
-    assert 0 < min(shares) <= metrics["share_of_peak"] <= max(shares) < 1
-    assert metrics["gemm_gflops"] > 1
-    assert float(rows[-1]["memory_mib"]) > 100
+    shares = [row["share_of_peak"] for row in times["curve"][1:]]
+    assert 0 < min(shares) <= times["share_of_peak"] <= max(shares) < 1
+    assert times["gemm_gflops"] > 1
+    assert times["curve"][-1]["memory_mib"] > 100
 
 
 @pytest.mark.slow
@@ -278,7 +280,7 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stages.track.complete_run import curve_matches
-    from stages.track.run_contents import read_curve_points
+    from stages.track.run_contents import curve_points
     from stages.track.store import curve_history, open_store
     from stages.train import steps
 
@@ -309,7 +311,7 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     metrics = main(settings)
     (run,) = store.client.search_runs([store.experiment_id])
     assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
-    points = read_curve_points(CURVE_FILE)
+    points = curve_points(read_curve(CURVE_FILE), metrics["times"]["curve"])
     assert curve_matches(store, run, SimpleNamespace(curve=points))
     sent = {(key, step) for key, steps in curve_history(store, run).items() for step in steps}
     assert sent == {(p.name, p.step) for p in points}

@@ -26,7 +26,6 @@ from stages.train.settings import OPTIMIZERS, TrainSettings
 from tests.helpers.train_workplace import TRAIN, train_settings, write_packs
 
 RATE, DECAY = 1e-2, 0.1
-MEASURED = {"tokens_per_second", "share_of_peak", "gemm_gflops", "memory_mib"}  # of machine and moment
 
 
 def rows() -> list[dict[str, str]]:
@@ -442,7 +441,7 @@ def test_an_interrupted_and_resumed_training_gives_the_same_bytes(
 
     settings = train_settings(**options)
     whole = main(settings)
-    adapter, curve = sha256_folder(ADAPTER), [timeless(row) for row in rows()]
+    adapter, curve = sha256_folder(ADAPTER), rows()
     assert whole["train_loss_last"] < whole["validation_loss_first"]  # it learned
     places = ["end", whole["steps"], 4]  # after training; after the last step; in the middle
 
@@ -465,13 +464,8 @@ def test_an_interrupted_and_resumed_training_gives_the_same_bytes(
         assert list(CHECKPOINTS_FOLDER.glob("*/checkpoint-*"))
     resumed = main(settings)
     assert sha256_folder(ADAPTER) == adapter
-    assert [timeless(row) for row in rows()] == curve
-    same = set(whole) - MEASURED
-    assert {key: resumed[key] for key in same} == {key: whole[key] for key in same}
-
-
-def timeless(row: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in row.items() if key not in MEASURED}
+    assert rows() == curve
+    assert {**resumed, "times": {}} == {**whole, "times": {}}
 
 
 @pytest.mark.slow

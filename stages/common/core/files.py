@@ -152,19 +152,28 @@ def json_line(row: dict[str, Any]) -> str:
 
 
 def times_path(metrics: str | Path) -> Path:
-    """Return the file beside a metrics file for what differs from run to run."""
+    """Return the file beside a metrics file for what differs from run to run; neither git nor DVC keeps it."""
     path = Path(metrics)
     return path.with_name(f"{path.stem}-times.json")
 
 
+def write_metrics(path: str | Path, metrics: dict[str, Any], times: dict[str, Any]) -> None:
+    """Write a metrics file, and the times of the run that made it."""
+    write_json(path, metrics)
+    write_json(times_path(path), {**times, "metrics_sha256": sha256_file(path)})
+
+
 def read_metrics(path: str | Path) -> dict[str, Any]:
-    """Read a metrics file, and the times beside it if they are there.
+    """Read a metrics file and the times of the run that made it, if it ran here.
+
+    A file that git or DVC brought here (a checkout, the run cache) has no times: those beside it are of another run.
 
     Raises:
         UserError: as `read_json`.
     """
-    times = times_path(path)
-    return {**read_json(path), **(read_json(times) if times.exists() else {})}
+    times = read_json(times_path(path)) if times_path(path).exists() else {}
+    made_here = times.pop("metrics_sha256", "") == (Path(path).exists() and sha256_file(path))
+    return {**read_json(path), **(times if made_here else {})}
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:

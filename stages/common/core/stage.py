@@ -15,7 +15,7 @@ import yaml
 
 from stages.common.core.config_sections import check_overrides, load_sections
 from stages.common.core.errors import UserError
-from stages.common.core.files import times_path, write_json
+from stages.common.core.files import write_metrics
 from stages.common.core.settings import SECTIONS
 
 COMPOSED_CONFIG = Path("reports/config.yaml")
@@ -60,9 +60,9 @@ def run(
 
     Args:
         stage: the stage's name in dvc.yaml.
-        main: the stage itself. Its result is written to reports/<stage>.json, with `seconds` (wall) and
-            `peak_memory_mib` added; None writes no metrics. If it has a key `times`, what that holds is written
-            to reports/<stage>-times.json with the two: the metrics are then the same from run to run.
+        main: the stage itself. Its result is written to reports/<stage>.json; None writes no metrics. What it
+            holds under `times` goes to reports/<stage>-times.json, with `seconds` (wall) and `peak_memory_mib`:
+            the metrics are the same from run to run.
         observes: sections the stage may read although dvc.yaml does not declare them, because they affect no
             artifact (for example, where the live curve is sent).
         metrics_name: replaces `<stage>` in the metrics file's name.
@@ -81,11 +81,8 @@ def run(
         metrics = main(settings)
         if metrics is not None:
             name = metrics_name(settings) if metrics_name else stage
-            times = metrics.pop("times", metrics)
-            times |= resources_used(started)
-            if times is not metrics:
-                write_json(times_path(f"reports/{name}.json"), times)
-            write_json(f"reports/{name}.json", metrics)
+            times = {**metrics.pop("times", {}), **resources_used(started)}
+            write_metrics(f"reports/{name}.json", metrics, times)
 
     if not COMPOSED_CONFIG.exists():
         exit_with_error(
