@@ -101,6 +101,7 @@ def test_deps_are_there_and_used(stage: str) -> None:
     deps = [Path(dep) for dep in entry(stage)["deps"] if "$" not in dep]
     own = [dep for dep in deps if not any(dep.is_relative_to(out) or out.is_relative_to(dep) for out in outs)]
     assert [str(dep) for dep in own if not (REPOSITORY / dep).exists()] == []
+    assert len(set(deps)) == len(deps), "DVC would hash it twice"
     if stage != "config":  # config takes all of stages/common: it is quick, and never wrong then
         ours = [dep for dep in own if dep.parts[0] == "stages"]
         unused = [str(dep) for dep in ours if not any(file.is_relative_to(dep) for file in code_of(stage))]
