@@ -30,7 +30,10 @@ from stages.train.best import best_step
 from stages.train.checkpoints import (
     CHECKPOINTS_FOLDER,
     checkpoint_step,
+    describe_others,
+    identify_training,
     last_checkpoint,
+    remember_training,
     resume_message,
     training_key,
 )
@@ -55,7 +58,6 @@ if TYPE_CHECKING:
     from stages.common.model.packed_model import PackedModel
     from stages.common.model.quantize import Quantization
 
-REQUIREMENTS_LOCK = Path("requirements.lock")
 STAGES_FOLDER = Path(__file__).resolve().parents[1]
 # Read before Hydra's entry point changes them: ranks are started with what the user gave
 ARGUMENTS, TRACEBACK = sys.argv[1:], os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -126,7 +128,9 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         )
     curve.write_csv(CURVE_FILE)
     kept_step = best_step(curve.rows) if train.keep_best else curve.rows[-1].step
-    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(
+        CHECKPOINTS_FOLDER, ignore_errors=True
+    )  # those of other trainings too, as was said at the start
     return {
         **summarise_curve(curve),
         "validation_loss_kept": next(r.validation_loss for r in curve.rows if r.step == kept_step),
@@ -183,10 +187,16 @@ def build_model(
 
 
 def find_checkpoint(train: "TrainSettings") -> tuple[str, Path | None]:
-    """Return the training's key, and the checkpoint to resume from, if there is one."""
-    key = training_key(train, PACKED, BASE_MODEL, REQUIREMENTS_LOCK, STAGES_FOLDER)
+    """Return the training's key, and the checkpoint to resume from, if there is one; mention those of others."""
+    identity = identify_training(train, PACKED, BASE_MODEL, STAGES_FOLDER)
+    key = training_key(identity)
+    checkpoint = last_checkpoint(CHECKPOINTS_FOLDER / key)
     leave_message(CHECKPOINTS_FILE, str(CHECKPOINTS_FOLDER / key))
-    return key, last_checkpoint(CHECKPOINTS_FOLDER / key)
+    if checkpoint is None:
+        for message in describe_others(identity):
+            print(f"train: {message}", flush=True)
+    remember_training(identity, CHECKPOINTS_FOLDER / key)
+    return key, checkpoint
 
 
 def read_training_packs() -> Packs:

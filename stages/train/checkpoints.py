@@ -1,46 +1,133 @@
 """Checkpoints: where they are kept, how they are written atomically, and which one a run may resume from."""
 
+import ast
 import hashlib
 import json
 import os
 import re
 import shutil
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stages.common.core.files import sha256_file, sha256_folder
+from stages.common.core.files import sha256_file, sha256_folder, write_json
 from stages.common.core.stage import is_disk_full
 
 if TYPE_CHECKING:
     from stages.train.settings import TrainSettings
 
 CHECKPOINTS_FOLDER = Path(".cache/train")
+TRAINING_FILE = "training.json"  # beside the checkpoints: what their key is the hash of
 INCOMPLETE = "incomplete"  # a checkpoint is written in this folder and renamed out of it
 CHECKPOINT_MANIFEST = "manifest.json"  # sha256 of each file of the checkpoint
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
-# Settings that change only the order in which gradients are summed. They are left out of a training's key, so that a
-# training killed on two GPUs can resume on one. They are in the section `train`, by which DVC decides what to rerun,
-# because that order changes the last bits of the adapter.
-PROCESS_SETTINGS = ("launcher", "accelerate", "processes")
+# Settings that are left out of a training's key: processes, threads and recomputed activations change at most the order
+# in which numbers are added, so that a training killed on two GPUs can resume on one, or with less memory; the others
+# change only what is written on the way
+NEUTRAL_SETTINGS = (
+    "launcher",
+    "accelerate",
+    "processes",
+    "threads",
+    "gradient_checkpointing",
+    "save_every",
+    "log_every",
+)
+LIBRARIES = ("accelerate", "bitsandbytes", "peft", "torch", "transformers")
+PARTS = {  # of `identify_training`, besides settings: what a user reads, and how it becomes the same again
+    "packed": "other packs (data/packed)",
+    "base": "another base (models/base)",
+    "libraries": "other library versions",
+    "code": "other code",
+}
 
 
-def training_key(settings: "TrainSettings", packed: Path, base: Path, lock: Path, stages: Path) -> str:
-    """Hash what identifies a training: settings (except `PROCESS_SETTINGS`), packs, base, library versions and code.
+def identify_training(
+    settings: "TrainSettings", packed: Path, base: Path, stages: Path
+) -> dict[str, dict[str, Any]]:
+    """Return what changes a training's result: settings by their keys, and hashes of packs, base and code.
 
-    Two runs with the same key do the same computation, so one may resume where the other was killed. The code is
-    every Python file under stages/train and stages/common.
+    Two runs for which this is the same do the same computation, so one may resume where the other was killed.
     """
-    code = [path for folder in ("train", "common") for path in (stages / folder).rglob("*.py")]
-    parts = {
-        "settings": {name: value for name, value in asdict(settings).items() if name not in PROCESS_SETTINGS},
-        "packed": sha256_folder(packed),
-        "base": sorted((p.name, sha256_file(p)) for p in base.glob("*.safetensors")),
-        "config": sha256_file(base / "config.json"),
-        "lock": sha256_file(lock) if lock.exists() else "",
-        "code": sorted((p.relative_to(stages).as_posix(), sha256_file(p)) for p in code),
+    weights = [base / "config.json", *base.glob("*.safetensors")]
+    return {
+        "settings": {f"train.{name}": value for name, value in result_settings(settings).items()},
+        "packed": {"sha256": sha256_folder(packed)},
+        "base": {path.name: sha256_file(path) for path in weights},
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "code": imported_code(stages),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def training_key(identity: dict[str, dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def result_settings(settings: "TrainSettings") -> dict[str, Any]:
+    """Return the settings that change what is trained, by key.
+
+    Without random draws in micro batches, only the packs of a step count, not how they are cut.
+    """
+    values = {name: value for name, value in asdict(settings).items() if name not in NEUTRAL_SETTINGS}
+    values |= {f"lora.{name}": value for name, value in values.pop("lora").items()}
+    if not settings.keep_best and not settings.early_stopping_patience:
+        del values["eval_every"], values["early_stopping_min_delta"]
+    if not settings.lora.dropout and not settings.neftune_alpha:
+        values["micro_batch x accumulation"] = values.pop("micro_batch") * values.pop("accumulation")
+    return values
+
+
+def imported_code(stages: Path) -> dict[str, str]:
+    """Return a hash of each file of stages/train and of all that it imports, by name; comments and layout left out."""
+    waiting, found = sorted((stages / "train").glob("*.py")), {}
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(stages).as_posix()
+        if name in found or not path.is_file():
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        found[name] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages."):
+                waiting.append(stages.joinpath(*str(node.module).split(".")[1:]).with_suffix(".py"))
+    return found
+
+
+def describe_others(identity: dict[str, dict[str, Any]], folder: Path = CHECKPOINTS_FOLDER) -> list[str]:
+    """Say of each checkpoint of another training what differs, and how to use it."""
+    own = folder / training_key(identity)
+    messages = []
+    for other in sorted(p for p in folder.glob("*") if p != own):
+        checkpoint = last_checkpoint(other)
+        if checkpoint is not None:
+            how = how_to_use(identity, other, own)
+            messages.append(
+                f"{checkpoint} is of another training, {how} It is removed when this training has ended."
+            )
+    return messages
+
+
+def how_to_use(identity: dict[str, dict[str, Any]], other: Path, own: Path) -> str:
+    """Say what differs between a training and that of the folder `other`, and how its checkpoint can be used."""
+    move = f"stop this training, and `rm -rf {own} && mv {other} {own}`."
+    try:
+        theirs = json.loads((other / TRAINING_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return f"of which nothing is known. To resume it with what is configured now, {move}"
+    ours, settings = identity["settings"], theirs.get("settings", {})
+    changed = [f"{key}={value}" for key, value in sorted(settings.items()) if ours.get(key) != value]
+    changed += [f"without {key}" for key in sorted(set(ours) - set(settings))]
+    parts = [name for name in PARTS if theirs.get(name) != identity[name]]
+    text = "with " + ", ".join([*changed, *(PARTS[name] for name in parts)])
+    if not changed and not {"packed", "base"} & set(parts):
+        return f"{text}. To resume it with those of now, {move}"
+    return f"{text}. To resume it, stop this training and bring these back."
+
+
+def remember_training(identity: dict[str, dict[str, Any]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / TRAINING_FILE, identity)
 
 
 def publish_checkpoint(folder: Path, place: Path) -> None:

@@ -29,6 +29,7 @@ class StepCallback(TrainerCallback):
         self.started = self.learning_rate = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.save_steps = args.save_steps  # a checkpoint brings those of its own run
         if state.global_step == 0:
             loss = self.validate()
             if loss is None and (self.settings.keep_best or self.settings.early_stopping_patience):

@@ -17,7 +17,7 @@ import yaml
 from stages.common.core.errors import UserError
 from stages.common.core.files import read_json, sha256_folder
 from stages.common.model.packs import flatten_packs
-from stages.train.checkpoints import CHECKPOINTS_FOLDER, training_key
+from stages.train.checkpoints import CHECKPOINTS_FOLDER
 from stages.train.launch import ACCELERATE_CONFIGS, FAILURE_FILE, explain_failure, launch
 from stages.train.ranks import EMPTY_PACK, MicroBatches
 from stages.train.schedule import OrderedPacks
@@ -97,35 +97,6 @@ def test_only_the_first_rank_writes_and_prints(place: Path, forks: Forks) -> Non
     assert "step 2 of 2" in Path("rank0.log").read_text("utf-8")
     assert Path("rank1.log").read_text("utf-8") == ""
     assert not list(CHECKPOINTS_FOLDER.glob("*"))
-
-
-def test_ranks_do_not_change_the_key_of_a_training(place: Path) -> None:
-    def key(**changes: Any) -> str:
-        settings = replace(TRAIN, **changes)
-        return training_key(
-            settings, Path("data/packed"), Path("models/base"), Path("lock"), REPOSITORY / "stages"
-        )
-
-    assert key() == key(launcher="accelerate", processes=2)
-    assert key() != key(accumulation=2)
-
-
-@pytest.mark.parametrize(
-    "file", ["train/trainer.py", "common/files.py", "common/model/loss.py", "common/model/attention/dense.py"]
-)
-def test_the_key_of_a_training_holds_the_code_in_every_folder(file: str, place: Path, tmp_path: Path) -> None:
-    stages = tmp_path / "stages"
-    shutil.copytree(REPOSITORY / "stages/train", stages / "train")
-    shutil.copytree(REPOSITORY / "stages/common", stages / "common")
-
-    def key() -> str:
-        return training_key(TRAIN, Path("data/packed"), Path("models/base"), Path("lock"), stages)
-
-    before = key()
-    assert before == key()
-    with (stages / file).open("a", encoding="utf-8") as opened:
-        opened.write("# changed")
-    assert key() != before, f"a training could resume a checkpoint that other code of {file} wrote"
 
 
 def test_more_processes_than_micro_batches_are_refused() -> None:
