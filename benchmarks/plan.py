@@ -139,7 +139,7 @@ def spread() -> None:
     quantization = Quantization.load(adapter)
     base = load_frozen_model(MODEL, quantization)
     fuse_norms(base)
-    model = PackedModel(attach_trained_adapter(base, MODEL, adapter, quantization))
+    model = PackedModel(attach_trained_adapter(base, adapter))
     packs = read_packs("data/packed/validation.arrow")
     rows = [flatten_packs([one]) for index in range(len(packs)) for one in apart(packs[index])]
     whole = {name: p.data.clone() for name, p in model.named_parameters() if "lora_B" in name}

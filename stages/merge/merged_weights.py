@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from stages.common.core.errors import UserError
-from stages.common.model.lora import low_rank_update, residual_weight, updated_weight
+from stages.common.model.lora import low_rank_update, updated_weight
 from stages.common.model.quantize import Quantization, round_trip
 from stages.merge.adapter_weights import LayerUpdate
 
@@ -23,11 +23,7 @@ FORMULAS = {
     "quantized layers",
     "original": "W + s B A of layers with an adapter",
 }
-FORMULAS_WITH_INITIAL = {
-    "dequantized": "dequantize(Q(W - s B0 A0)) + s B A of layers with an adapter, dequantize(Q(W)) of the "
-    "other quantized layers; A0 and B0 are what training began with",
-    "original": "W + s (B A - B0 A0) of layers with an adapter; A0 and B0 are what training began with",
-}
+FROM_INITIAL = "W + s (B A - B0 A0) of layers with an adapter; A0 and B0 are what training began with"
 DORA_SUFFIX = "; then each row is scaled to its magnitude (DoRA)"
 
 
@@ -76,25 +72,21 @@ class Recipe:
     def frozen_weight(self, weight: torch.Tensor, update: LayerUpdate) -> torch.Tensor:
         """Return the weight that the update is added to, float32."""
         if self.base == "original":
-            if update.initial is None:
+            if update.initial is None and self.quantization.initialisation == "default":
                 return weight.float()
-            return weight.float() - low_rank_update(*update.initial, update.scale)
-        if self.quantization.subtracts:
             if update.initial is None:
                 raise UserError(
-                    f"models/adapter: its initialisation ({self.quantization.initialisation}) changed the "
-                    "base, but initial.safetensors, which records how, is missing. Run "
+                    "models/adapter: initial.safetensors, with what LoftQ began with, is missing. Run "
                     "`dvc repro -f -s train`."
                 )
-            weight = residual_weight(weight, *update.initial, update.scale, self.quantization)
+            return weight.float() - low_rank_update(*update.initial, update.scale)
         return round_trip(weight, self.quantization)
 
     def formula(self) -> str:
         """Describe what `merged_weight` computes, for the manifest."""
-        formulas = (
-            FORMULAS_WITH_INITIAL if any(u.initial is not None for u in self.updates.values()) else FORMULAS
-        )
-        text = formulas[self.base]
+        text = FORMULAS[self.base]
+        if self.base == "original" and any(u.initial is not None for u in self.updates.values()):
+            text = FROM_INITIAL
         if any(u.magnitude is not None for u in self.updates.values()):
             text += DORA_SUFFIX
         return f"{text}; in float32, rounded once"

@@ -101,7 +101,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     base = load_frozen_model(BASE_MODEL, loaded, train.attention, on_host=sharded)
     key, checkpoint = from_first_rank(lambda: find_checkpoint(train))
     curve, scratch = Curve(), CHECKPOINTS_FOLDER / key
-    model = build_model(base, train, loaded, packs, order, checkpoint)
+    model = build_model(base, train, loaded, checkpoint)
     if sharded:
         shard_model(model, base._no_split_modules or (), compute_device(), ranks)
 
@@ -161,26 +161,19 @@ def describe_platform(dtype: str, device: "torch.device") -> dict[str, Any]:
 
 
 def build_model(
-    base: Any,
-    train: TrainSettings,
-    quantization: "Quantization",
-    packs: Packs,
-    order: list[int],
-    checkpoint: Path | None,
+    base: Any, train: TrainSettings, quantization: "Quantization", checkpoint: Path | None
 ) -> "PackedModel":
     """Put the adapter to train on the base: a new one, or that of a checkpoint."""
     from stages.common.model.fused import fuse_norms
     from stages.common.model.packed_model import PackedModel
     from stages.common.model.trained import attach_trained_adapter
-    from stages.train.initialise import eva_rows
     from stages.train.lora_adapter import add_adapter
 
     fuse_norms(base)
     if checkpoint:  # holds the result of the initialisation too
-        peft_model = attach_trained_adapter(base, BASE_MODEL, checkpoint, quantization, trainable=True)
+        peft_model = attach_trained_adapter(base, checkpoint, trainable=True)
     else:
-        rows = eva_rows(packs, order, train.lora, train.micro_batch)
-        peft_model = add_adapter(base, train.lora, train.seed, BASE_MODEL, quantization, rows)
+        peft_model = add_adapter(base, train.lora, train.seed, BASE_MODEL, quantization)
     if train.gradient_checkpointing:
         base.activation_checkpointing_enable()
     return PackedModel(peft_model, train.attention)

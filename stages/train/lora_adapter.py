@@ -3,7 +3,6 @@
 import difflib
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,21 +29,18 @@ def add_adapter(
     seed: int,
     base: Path | None = None,
     quantization: Quantization | None = None,
-    rows: Sequence[dict[str, Any]] = (),
 ) -> Any:
     """Put a freshly initialised adapter (float32) on every targeted linear layer.
 
     Args:
         model: from `load_frozen_model(base, quantization)`.
-        base, quantization: the full-precision weights and how they were quantized; needed by pissa, olora, loftq.
-        rows: from `flatten_packs`; eva reads their activations.
+        base, quantization: the full-precision weights and how they were quantized; loftq needs them.
 
     Raises:
         UserError: a name in `target_modules` matches no linear layer, or the initialisation is impossible.
     """
-    from peft import EvaConfig, LoraConfig
+    from peft import LoraConfig
 
-    eva = lora.init == "eva"
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -52,13 +48,11 @@ def add_adapter(
         target_modules=resolve_target_modules(model, lora.target_modules),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
-        init_lora_weights="eva" if eva else True,
-        eva_config=EvaConfig(rho=lora.eva_rho) if eva else None,
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
     adapted = attach_adapter(model, config)
-    initialise(adapted, lora, base, quantization, rows)
+    initialise(adapted, lora, base, quantization)
     return adapted
 
 
@@ -177,9 +171,7 @@ def parameter_groups(model: nn.Module, settings: "TrainSettings") -> list[dict[s
 def save_adapter(model: Any, folder: Path) -> None:
     """Write adapter_config.json and adapter_model.safetensors in peft's format, and initial.safetensors where needed.
 
-    The configuration does not name the initialisation: peft would repeat it on whatever base it is given. Where the
-    initialisation subtracted from the base, the configuration names a base that is not a folder: on models/base the
-    adapter would be wrong.
+    The configuration does not name LoftQ: peft would repeat it on whatever base it is given.
     """
     from peft import get_peft_model_state_dict
 
@@ -188,11 +180,7 @@ def save_adapter(model: Any, folder: Path) -> None:
     if initial:
         write_tensors(initial, folder / INITIAL_WEIGHTS)
     config = to_json_value(model.peft_config["default"].to_dict())
-    base = BASE_NAME
-    if getattr(model, "residual_base", False):
-        base = f"{BASE_NAME} less s B0 A0 of {INITIAL_WEIGHTS}"
-    config |= {"base_model_name_or_path": base, "inference_mode": True}
-    config |= {"init_lora_weights": True, "eva_config": None}
+    config |= {"base_model_name_or_path": BASE_NAME, "inference_mode": True}
     if not isinstance(config["target_modules"], str):
         config["target_modules"] = sorted(config["target_modules"])  # a set where peft read it from a file
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")

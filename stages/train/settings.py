@@ -7,7 +7,7 @@ from typing import Any
 from stages.common.core.settings import require
 
 QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
-INITIALISATIONS = ("default", "pissa", "olora", "eva", "loftq")
+INITIALISATIONS = ("default", "loftq")
 COMPUTE_DTYPES = ("bfloat16", "float32")
 ATTENTIONS = ("auto", "dense", "sdpa", "flex", "flash")
 LAUNCHERS = ("python", "accelerate")
@@ -35,25 +35,18 @@ class Lora:
     dora: bool = False
     # B learns this many times as fast as A (LoRA+, arXiv:2402.12354), 1 or more
     loraplus_lr_ratio: float = 1.0
-    # default: A random and B zero | pissa: the top of W's spectrum, subtracted from it (arXiv:2404.02948) | olora: of
-    # its QR decomposition (arXiv:2406.01775) | eva: A from the inputs' spectrum (arXiv:2410.07170) | loftq: what
-    # quantization loses of W (arXiv:2310.08659)
+    # default: A random and B zero | loftq: what quantization loses of W (arXiv:2310.08659)
     init: str = "default"
-    # pissa, loftq: 0: exact SVD, a minute per layer at 7B; 4 to 16: fast SVD with this many iterations
+    # loftq: 0: exact SVD, a minute per layer at 7B; 4 to 16: fast SVD with this many iterations
     svd_niter: int = 0
-    # eva: tokens of the first packs in training order, passed over until the singular vectors settle
-    eva_tokens: int = 16384
-    # eva: a layer may get up to this many times `rank` while others get less; 1: all get `rank`
-    eva_rho: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, "train.lora.rank", self.rank, "at least 1")
         require(self.alpha >= 1, "train.lora.alpha", self.alpha, "at least 1")
         require(0 <= self.dropout < 1, "train.lora.dropout", self.dropout, "a number in [0, 1)")
-        for key in ("loraplus_lr_ratio", "eva_rho"):
-            require(getattr(self, key) >= 1, f"train.lora.{key}", getattr(self, key), "a number of 1 or more")
+        expected = "a number of 1 or more"
+        require(self.loraplus_lr_ratio >= 1, "train.lora.loraplus_lr_ratio", self.loraplus_lr_ratio, expected)
         require(self.svd_niter >= 0, "train.lora.svd_niter", self.svd_niter, "0 or more")
-        require(self.eva_tokens >= 1, "train.lora.eva_tokens", self.eva_tokens, "at least 1")
         expected = "one of " + ", ".join(INITIALISATIONS)
         require(self.init in INITIALISATIONS, "train.lora.init", self.init, expected)
         names = self.target_modules

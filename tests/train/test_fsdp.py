@@ -50,10 +50,10 @@ def test_gradients_are_those_of_one_process(place: Path, forks: Forks, changes: 
     "changes",
     [
         {"dtype": "float32", "save_every": 2, "max_grad_norm": 1e-3, "target_modules": ["down_proj"]},
-        {"optimizer": "paged_adamw_8bit", "gradient_checkpointing": True, "init": "pissa", "dropout": 0.1},
-        {"optimizer": "muon", "dora": True, "init": "eva", "quantization": "fp4", "neftune_alpha": 5.0},
+        {"optimizer": "paged_adamw_8bit", "gradient_checkpointing": True, "init": "loftq", "dropout": 0.1},
+        {"optimizer": "muon", "dora": True, "init": "loftq", "quantization": "fp4", "neftune_alpha": 5.0},
     ],
-    ids=["one layer of seven", "8 bits and pissa", "muon, dora and eva"],
+    ids=["one layer of seven", "8 bits and loftq", "muon, dora and loftq"],
 )
 def test_the_adapter_is_that_of_ddp_to_the_byte(place: Path, forks: Forks, changes: dict[str, Any]) -> None:
     written, curves = [], []

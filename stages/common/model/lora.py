@@ -16,11 +16,7 @@ from torch import nn
 
 from stages.common.model.lora_matmul import FrozenMatmul, LoraMatmul
 from stages.common.model.products import is_widened
-from stages.common.model.quantize import (
-    Quantization,
-    dense_weight,
-    is_quantized,
-)
+from stages.common.model.quantize import dense_weight, is_quantized
 
 SHARING = (
     ("q_proj", "k_proj", "v_proj"),
@@ -36,9 +32,6 @@ def attach_adapter(model: nn.Module, config: LoraConfig) -> Any:
     config._register_custom_module(dict.fromkeys((Linear4bit, Linear8bitLt, nn.Linear), LoraLinear))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses deprecated names of transformers
-        warnings.filterwarnings(
-            "ignore", "lora with eva"
-        )  # advises low_cpu_mem_usage, which saves nothing here
         adapted = get_peft_model(model, config)
     share_inputs(adapted)
     return adapted
@@ -142,6 +135,7 @@ class LoraLinear(nn.Module, LoraLayer):
     lora_magnitude_vector: Any
     lora_dropout: Any
     in_features: Any
+    out_features: Any
     scaling: Any
     update_layer: Any
     get_base_layer: Any
@@ -240,14 +234,3 @@ class DoraVariant(LoraVariant):
             norm = row_norms(module.get_base_layer().weight, a, b, module.scaling[adapter_name])
         magnitude.weight = nn.Parameter(norm)
         module.lora_magnitude_vector[adapter_name] = magnitude
-
-
-def residual_weight(
-    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, quantization: Quantization
-) -> torch.Tensor:
-    """Return W - s B0 A0, what PiSSA and OLoRA leave of a base weight before it is quantized.
-
-    It is subtracted in float32 from the loaded weight, and rounded once to the dtype of computation.
-    """
-    dtype = getattr(torch, quantization.dtype)
-    return (weight.to(dtype).float() - low_rank_update(a, b, scale)).to(dtype)

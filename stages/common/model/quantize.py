@@ -18,7 +18,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 QUANTIZATION_FILE = "quantization.json"
 FOUR_BITS = ("nf4", "fp4")
-SUBTRACTING = ("pissa", "olora")  # initialisations that train over W - s B0 A0
+SUBTRACTING = ("pissa", "olora")  # initialisations under which the base is no longer Q(W); not supported
 
 
 def dense_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -57,15 +57,10 @@ class Quantization:
     double_quantization: bool
     # bfloat16 | float32: of computation, and of weights that are not quantized
     dtype: str
-    # of the adapter: pissa and olora subtract s B0 A0 from W before it is quantized
+    # of the adapter: default | loftq
     initialisation: str = "default"
     # nf4, fp4: dtype that holds the bits; under FSDP it is `dtype`
     quant_storage: str = "uint8"
-
-    @property
-    def subtracts(self) -> bool:
-        """Return whether the base is Q(W - s B0 A0), with A0 and B0 in initial.safetensors; otherwise it is Q(W)."""
-        return self.initialisation in SUBTRACTING
 
     def save(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
@@ -73,14 +68,20 @@ class Quantization:
 
     @classmethod
     def load(cls, folder: Path) -> "Quantization":
-        """Read the file from an adapter's folder; raise UserError if it is missing or damaged."""
+        """Read the file from an adapter's folder; raise UserError if it is missing, damaged, or of another base."""
         path = folder / QUANTIZATION_FILE
         try:
-            return cls(**json.loads(path.read_text("utf-8")))
+            found = cls(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
             raise UserError(f"{path}: no such file. Run `dvc repro train`.") from None
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: damaged ({error}). Run `dvc repro -f -s train`.") from None
+        if found.initialisation in SUBTRACTING:
+            raise UserError(
+                f"{path}: {found.initialisation} changed the base under the adapter, which is not supported. "
+                "Run `dvc repro train`."
+            )
+        return found
 
 
 def quantized_weight(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor:
@@ -88,7 +89,8 @@ def quantized_weight(weight: torch.Tensor, quantization: Quantization) -> torch.
 
     Quantization works by block and by row and needs nothing else of the model, so one weight at a time gives the same.
     """
-    cast = weight.to(getattr(torch, quantization.dtype)).contiguous()
+    # bitsandbytes quantizes an int8 weight only on its way from the host to a device
+    cast = weight.to("cpu", getattr(torch, quantization.dtype)).contiguous()
     kind = quantization.quantization
     if kind == "none":
         return nn.Parameter(cast.to(compute_device()), requires_grad=False)

@@ -1,8 +1,8 @@
 """Rebuild the trained model from models/base and the folder of an adapter: to merge, to evaluate, to resume.
 
 An adapter's folder holds adapter_config.json and adapter_model.safetensors in peft's format, quantization.json, and
-base.json with the hashes of the base's weights. After PiSSA, OLoRA and LoftQ it also holds initial.safetensors: the A0
-and B0 with which training began, under the same names. PiSSA and OLoRA train over Q(W - s B0 A0), all others over Q(W).
+base.json with the hashes of the base's weights. After LoftQ it also holds initial.safetensors: the A0 and B0 with which
+training began, under the same names.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from torch import nn
 
 from stages.common.core.errors import UserError
 from stages.common.model.load import load_frozen_model
-from stages.common.model.lora import LoraLinear, attach_adapter, residual_weight
-from stages.common.model.quantize import Quantization, quantized_weight
+from stages.common.model.lora import LoraLinear, attach_adapter
+from stages.common.model.quantize import Quantization
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -31,15 +31,11 @@ def load_trained(base: Path, adapter: Path) -> Any:
         UserError: a folder is missing or damaged, or the adapter does not fit the base.
     """
     quantization = Quantization.load(adapter)
-    return attach_trained_adapter(load_frozen_model(base, quantization), base, adapter, quantization)
+    return attach_trained_adapter(load_frozen_model(base, quantization), adapter)
 
 
-def attach_trained_adapter(
-    model: nn.Module, base: Path, adapter: Path, quantization: Quantization, trainable: bool = False
-) -> Any:
-    """Put the adapter of a folder on a base from `load_frozen_model(base, quantization)`.
-
-    Where the initialisation subtracted from the base, the same is subtracted again, a layer at a time.
+def attach_trained_adapter(model: nn.Module, adapter: Path, trainable: bool = False) -> Any:
+    """Put the adapter of a folder on a base from `load_frozen_model`.
 
     Args:
         adapter: a folder that training wrote; may be a checkpoint.
@@ -67,29 +63,8 @@ def attach_trained_adapter(
             f"{adapter}: the adapter does not fit the base: {len(misfits)} tensors are missing or unknown, such as "
             f"{misfits[0]}. Run `dvc repro train`."
         )
-    if quantization.subtracts:
-        subtract_initial(trained, BaseWeights(base), initial, quantization, adapter / INITIAL_WEIGHTS)
     trained.initial = initial
     return trained
-
-
-def subtract_initial(
-    trained: Any,
-    weights: "BaseWeights",
-    initial: dict[str, torch.Tensor],
-    quantization: Quantization,
-    path: Path,
-) -> None:
-    """Replace the base of each layer with an adapter by Q(W - s B0 A0), using extra memory for one layer only."""
-    for name, layer in lora_layers(trained):
-        pair = [initial.get(f"{PEFT_PREFIX}{name}.lora_{x}.weight") for x in "AB"]
-        if pair[0] is None or pair[1] is None:
-            raise UserError(f"{path}: A0 or B0 of {name} is missing. Run `dvc repro train`.")
-        scale = layer.scaling[layer.active_adapters[0]]
-        replace_base_weight(
-            layer, residual_weight(weights[name], pair[0], pair[1], scale, quantization), quantization
-        )
-    trained.residual_base = True  # save_adapter notes it in adapter_config.json
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
@@ -97,32 +72,6 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             yield name.removeprefix(PEFT_PREFIX), module
-
-
-@torch.no_grad()
-def replace_base_weight(layer: LoraLinear, weight: torch.Tensor, quantization: Quantization) -> None:
-    """Quantize another frozen weight (out, in) into the memory of a layer's old one.
-
-    New memory would fragment the space of the large tensors it is made from, which then cannot be reused: a
-    SmolLM2-135M grew by its size in float32 [measured].
-    """
-    old_tensors = weight_tensors(layer.get_base_layer().weight)
-    new_tensors = weight_tensors(quantized_weight(weight, quantization))
-    for old, new in zip(old_tensors, new_tensors, strict=True):
-        old.copy_(new)
-
-
-def weight_tensors(weight: Any) -> list[torch.Tensor]:
-    """Return the tensors that a weight consists of: its bits, and the scales that belong to this weight alone."""
-    state = getattr(weight, "quant_state", None)
-    nested = getattr(state, "state2", None)
-    tensors = [weight.data, getattr(weight, "SCB", None)]
-    tensors += [
-        getattr(state, "absmax", None),
-        getattr(state, "offset", None),
-        getattr(nested, "absmax", None),
-    ]
-    return [tensor for tensor in tensors if tensor is not None]
 
 
 class BaseWeights:
