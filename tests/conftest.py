@@ -20,6 +20,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Beside a worker that keeps its core busy, the process that sends a live curve would come too late with its own
 os.environ.setdefault("CODETUNE_LIVE_NICE", "0")
+# A server of MLflow beside other tests is slow, not gone; a test of one that never answers sets its own
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "200")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marker

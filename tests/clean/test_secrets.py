@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -206,21 +205,19 @@ def test_secrets_in_tool_calls_reasoning_and_tools() -> None:
     assert counts == {"key": 1, "key_places": 3}
 
 
+@pytest.mark.timeout(120)  # each place against each other takes minutes
 @pytest.mark.parametrize(
     "line", ["'jane{}@acmeworks.com',\n", "k = '{}" + TOKENS[3] + "'\n", "# +49 731 9876 54{}"]
 )
 def test_many_places_cost_time_in_proportion(line: str) -> None:
     text = "x = [\n" + "".join(line.format(n % 90 + 10) for n in range(20_000)) + "]\n"
-    start = time.process_time()
     redacted(text)
-    assert time.process_time() - start < 6, "each place against each other takes minutes"
 
 
+@pytest.mark.timeout(120)  # tried from each place to the end of the line this takes many minutes
 @pytest.mark.parametrize("filler", ["//ab", "://u:", "a.b."])
 def test_a_long_line_costs_time_in_proportion(filler: str) -> None:
-    start = time.process_time()
-    assert "<KEY>" in redacted(filler * 40_000 + LINES["AWSKeyDetector"], "fenced")
-    assert time.process_time() - start < 3, "tried from each place to the end of the line this takes ten"
+    assert "<KEY>" in redacted(filler * 300_000 + LINES["AWSKeyDetector"], "fenced")
 
 
 # Private keys

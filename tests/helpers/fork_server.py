@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.helpers.tiny_project import REPOSITORY
 
-JOB_SECONDS = 60  # after which a job's processes are killed
+JOB_SECONDS = 300  # after which a job's processes are killed: a rank that waits for ever for another
 
 
 class Forks:
@@ -47,7 +47,7 @@ class Forks:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(120)
 
 
 def serve() -> None:

@@ -61,7 +61,7 @@ def command_line(pid: int) -> str:
         return "supervisor"  # it has ended
 
 
-def wait_for(condition: Any, seconds: float = 20.0) -> Any:
+def wait_for(condition: Any, seconds: float = 120.0) -> Any:
     """Poll a condition and return its first true value, or its last value after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()) and time.monotonic() < deadline:

