@@ -5,8 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,12 +17,11 @@ from stages.clean.settings import CleanSettings
 from stages.common.core.files import sha256_folder
 from stages.common.engine import EngineSettings
 from tests.helpers.clean_rows import CLAMP, RUNS, record, write_inputs
+from tests.helpers.judge_samples import wait_for
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 from tests.pipeline.test_inputs import namespace
-from tests.pipeline.test_reruns import descendants
 
-PATIENCE = 60  # seconds for a process of ours to come as far as it must
-GROUPS, ROWS = 80, 4  # many row groups, so that there is a middle to be killed in
+GROUPS, ROWS = 16, 4  # many row groups, so that there is a middle to be killed in
 OTHER = "clean.placeholder.stubs=false"  # a run with another result than the one that is there
 
 
@@ -54,34 +51,15 @@ def cleaned(placeholder: Placeholder) -> str:
     return sha256_folder("data/clean")
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "stages.clean", *arguments]
-
-
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
-def killed(folder: Path, reached: Callable[[], bool], *arguments: str) -> list[int]:
-    """Run the stage and kill it with SIGKILL as soon as it is so far; the processes that it had started."""
-    running = subprocess.Popen(
-        command(*arguments),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        end = time.monotonic() + PATIENCE
-        while not reached():
-            assert running.poll() is None, "the stage ended before it was killed"
-            assert time.monotonic() < end, "the stage did not come so far"
-        os.kill(running.pid, signal.SIGSTOP)  # it goes no further while its processes are listed
-        started = [pid for pid, _ in descendants(running.pid)]
-    finally:
-        running.kill()
-        assert running.wait(PATIENCE) == -signal.SIGKILL
-    return started
+def killed(folder: Path, point: str, *arguments: str) -> None:
+    """Run the stage until it kills itself at a point."""
+    command = [sys.executable, "-m", "tests.helpers.killed_clean", point, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def alive(pid: int) -> bool:
@@ -97,25 +75,18 @@ def test_a_killed_run_leaves_what_was_there_and_the_next_one_is_right(project: P
     before = cleaned(Placeholder())
     assert before != expected
     scratch, unfinished = project / ".cache/clean", project / "data/.clean.tmp"
-    in_the_map = killed(
-        project, lambda: len(list(scratch.glob("rows-*.arrow"))) > 2, OTHER, "engine.workers=2"
-    )
-    assert len(in_the_map) >= 2
-    assert scratch.exists(), "it was killed in the middle"
+    killed(project, "map", OTHER, "engine.workers=2")
+    workers = [int(pid) for pid in (project / "workers").read_text().split()]
+    assert len(workers) >= 2
+    assert list(scratch.glob("rows-*.arrow")), "it was killed in the middle"
     assert not unfinished.exists()
     assert sha256_folder(project / "data/clean") == before
-    end = time.monotonic() + PATIENCE
-    while any(map(alive, in_the_map)):
-        assert time.monotonic() < end, "a process of the killed stage lives on"
-        time.sleep(0.01)
-    killed(project, (unfinished / "rows.parquet").exists, OTHER, "engine.workers=1")
+    assert wait_for(lambda: not any(map(alive, workers))), "a process of the killed stage lives on"
+    killed(project, "rename", OTHER, "engine.workers=1")
     assert scratch.exists()
-    assert unfinished.exists()
+    assert (unfinished / "rows.parquet").exists()
     assert sha256_folder(project / "data/clean") == before
-    subprocess.run(
-        command(OTHER, "engine.workers=1"), cwd=project, env=environment(), check=True, timeout=PATIENCE
-    )
-    assert sha256_folder(project / "data/clean") == expected
+    assert cleaned(Placeholder(stubs=False)) == expected
     assert not scratch.exists()
     assert not unfinished.exists()
 
@@ -125,12 +96,11 @@ def test_a_killed_run_leaves_what_was_there_and_the_next_one_is_right(project: P
 def test_a_full_disk_under_the_parts_is_one_message(project: Path, workers: int) -> None:
     before = sha256_folder(project / "data/clean")
     (project / ".cache").mkdir(exist_ok=True)
-    small = "mount -t tmpfs -o size=256k tmpfs .cache || exit 99; exec " + " ".join(
-        command(f"engine.workers={workers}")
-    )
+    small = "mount -t tmpfs -o size=48k tmpfs .cache || exit 99; "
+    small += f"exec {sys.executable} -m stages.clean engine.workers={workers}"
     done = subprocess.run(
         [*namespace("--mount"), "sh", "-c", small],
-        cwd=project, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE,
+        cwd=project, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode == 99:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
