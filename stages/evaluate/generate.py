@@ -14,7 +14,6 @@ from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer, special_tokens
 from stages.evaluate.completion import (
-    Backend,
     BatchRow,
     Completion,
     Detokenizer,
@@ -39,6 +38,10 @@ def generate(
         UserError: no model in `model_folder`, a prompt that fills the context, chat without a template, or a backend
             that is not installed.
     """
+    if settings.backend == "vllm":  # an optional extra
+        from stages.evaluate.vllm_backend import complete_with_vllm as complete
+    else:
+        from stages.evaluate.transformers_backend import complete_with_transformers as complete
     context, tokenizer = context_length(model_folder), load_tokenizer(model_folder)
     rows = rows_to_generate(requests, tokenizer, context, model_folder, prompt, settings)
     done: dict[int, Completion] = {}
@@ -49,19 +52,8 @@ def generate(
 
     if rows:
         stops = stop_ids(model_folder, tokenizer)
-        load_backend(settings.backend)(model_folder, rows, Detokenizer(tokenizer), stops, settings, collect)
+        complete(model_folder, rows, Detokenizer(tokenizer), stops, settings, collect)
     return [done[index] for index in range(len(requests))]
-
-
-def load_backend(name: str) -> Backend:
-    """Return a backend, imported only now: vLLM is an optional extra."""
-    if name == "vllm":
-        from stages.evaluate import vllm_backend
-
-        return vllm_backend.complete_with_vllm
-    from stages.evaluate import transformers_backend
-
-    return transformers_backend.complete_with_transformers
 
 
 def rows_to_generate(
@@ -74,13 +66,13 @@ def rows_to_generate(
 ) -> list[BatchRow]:
     """Return the requests rendered and tokenized, each with its token limit and random stream."""
     raw = list(dict.fromkeys(request.prompt for request in requests))
-    rendered = [render_prompt(text, tokenizer, prompt) for text in raw]
-    ids = dict(zip(raw, encode_prompts(rendered, tokenizer), strict=True))
-    endings = {one: ending_for(one, text, prompt) for one, text in zip(raw, rendered, strict=True)}
+    rendered = {text: render_prompt(text, tokenizer, prompt) for text in raw}
+    ids = dict(zip(raw, encode_prompts(list(rendered.values()), tokenizer), strict=True))
+    endings = {text: ending_for(text, rendered[text], prompt) for text in raw}
     rows = []
     for index, request in enumerate(requests):
-        own = ids[request.prompt]
-        limit = min(settings.max_new_tokens, (context or len(own) + settings.max_new_tokens) - len(own))
+        own, limit = ids[request.prompt], settings.max_new_tokens
+        limit = min(limit, context - len(own)) if context else limit
         if limit < 1 or not own:
             raise UserError(
                 f"{request.name} has {len(own)} tokens, and the context of {model_folder} is {context}. Use a model "

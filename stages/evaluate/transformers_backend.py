@@ -6,7 +6,6 @@ the matrix kernels (`packed_linear`), and each core has a batch of its own, so t
 two hundred times a token.
 """
 
-import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -192,14 +191,4 @@ def load_for_generation(folder: Path, dtype: str) -> Any:
             f"{folder}: cannot load a causal model ({error}). Run `dvc repro` to rebuild it."
         ) from error
     refuse_uncovered(str(folder), info)
-    model = model.to(device).eval()
-    return pack_linears(model, lambda: try_slots(model))
-
-
-@torch.inference_mode()
-def try_slots(model: Any) -> None:
-    """Read a prompt and take a step, as `decode_rows` does."""
-    slots = make_slots(model, 1, math.inf)
-    slots.make_room(4)
-    slots.admit([[0, 0]])
-    slots.step(torch.tensor([0]))
+    return pack_linears(model.to(device).eval())

@@ -34,27 +34,15 @@ def complete_with_vllm(
         ) from error
 
     dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
-    engine = LLM(
-        model=str(model_folder),
-        dtype=dtype,
-        seed=settings.seed,
-        enable_prefix_caching=True,
-        max_model_len=max(row.need for row in rows),  # else vLLM reserves the model's whole context
-    )
+    longest = max(row.need for row in rows)  # else vLLM reserves the model's whole context
+    options = {"dtype": dtype, "seed": settings.seed, "enable_prefix_caching": True, "max_model_len": longest}
+    engine = LLM(model=str(model_folder), **options)
+    common = {"temperature": settings.temperature, "stop_token_ids": sorted(stops), "detokenize": False}
     for start in range(0, len(rows), ROWS_AT_ONCE):
         chunk = rows[start : start + ROWS_AT_ONCE]
         prompts = [TokensPrompt(prompt_token_ids=row.ids) for row in chunk]
-        parameters = [
-            SamplingParams(
-                temperature=settings.temperature,
-                max_tokens=row.limit,
-                seed=row.stream % 2**63,
-                stop_token_ids=sorted(stops),
-                detokenize=False,
-            )
-            for row in chunk
-        ]
-        for row, output in zip(chunk, engine.generate(prompts, parameters, use_tqdm=False), strict=True):
+        own = [SamplingParams(max_tokens=row.limit, seed=row.stream % 2**63, **common) for row in chunk]
+        for row, output in zip(chunk, engine.generate(prompts, own, use_tqdm=False), strict=True):
             row.new = list(output.outputs[0].token_ids)
             ended = bool(row.new) and row.new[-1] in stops
             on_completion(row.index, finish_row(row, "eos" if ended else "length", detokenizer))

@@ -26,13 +26,13 @@ from stages.common.core.files import read_jsonl, write_jsonl
 from stages.common.rows.schema import Problem
 from stages.common.statistics import pass_at_k_interval
 from stages.judge.benchmark import benchmark_path, is_file_name, load_benchmark
+from stages.judge.kept import KeptResults
 from stages.judge.scoring import judge_benchmark, open_judge_pool
 from stages.judge.settings import FENCE_CHOICES, ISOLATION_CHOICES, JudgeSettings
 from stages.judge.verdict import Verdict
 
-VERDICT_FIELDS = ("verdict", "reason", "cpu_s", "wall_s")  # added to each sample's line
 PASS_AT = (1, 10, 100)  # each k of pass@k that is printed, where every problem has as many samples
-OVERRIDES = ("workers", "cpu_seconds", "isolation", "fence", "packages")
+OVERRIDES = ("workers", "cpu_seconds", "isolation", "fence", "packages", "allow_weak_sandbox")
 Sample = tuple[dict[str, Any], str, str]  # a line, the problem's task_id, the text to judge
 
 
@@ -105,38 +105,6 @@ def read_samples(path: Path, problems: list[Problem]) -> list[Sample]:
     return samples
 
 
-class KeptVerdicts:
-    """Verdicts of an interrupted command, in a file beside the output: a line of what they depend on, then each."""
-
-    def __init__(self, output: Path, depends_on: Any) -> None:
-        self.path = output.with_name(output.name + ".partial")
-        key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-        self.verdicts: dict[int, Verdict] = {}
-        try:
-            lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
-            if lines[:1] == [key]:
-                rows = [json.loads(line) for line in lines[1:] if line.endswith("}")]
-                self.verdicts = {row["index"]: Verdict(**row["verdict"]) for row in rows}
-            self.file = self.path.open("w", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"--output: cannot write beside {output} ({error.strerror}): {self.path}"
-            ) from None
-        self.file.write(key + "\n")
-        for index, verdict in list(self.verdicts.items()):
-            self.keep(index, verdict)
-
-    def keep(self, index: int, verdict: Verdict) -> None:
-        self.verdicts[index] = verdict
-        kept = {"index": index, "verdict": {field: getattr(verdict, field) for field in VERDICT_FIELDS}}
-        self.file.write(json.dumps(kept) + "\n")
-        self.file.flush()
-
-    def close(self) -> None:
-        self.file.close()
-        self.path.unlink()
-
-
 def summary_lines(
     problems: Sequence[Problem], samples: Sequence[Sample], verdicts: Sequence[Verdict]
 ) -> list[str]:
@@ -162,22 +130,22 @@ def summary_lines(
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.judge", description=__doc__.split("\n")[0].rstrip(":")
-    )
-    parser.add_argument(
-        "samples", type=Path, help="JSON lines with task_id and completion; -: standard input"
-    )
-    parser.add_argument("--benchmark", default="humaneval", help="a name or a file (default: %(default)s)")
-    parser.add_argument("--output", type=Path, required=True, help="where to write the verdicts, JSON lines")
-    default = "default: from the configuration"
-    parser.add_argument("--workers", type=int, help=f"judges at once; 0: one per core ({default})")
-    parser.add_argument("--cpu-seconds", type=float, help=f"CPU time a sample may use ({default})")
-    parser.add_argument("--isolation", choices=ISOLATION_CHOICES, help=f"see docs/evaluate.md ({default})")
-    parser.add_argument("--fence", choices=FENCE_CHOICES, help=f"which of several fences counts ({default})")
-    parser.add_argument("--packages", nargs="*", help=f"installed packages to import ({default})")
-    parser.add_argument(
-        "--allow-weak-sandbox", action="store_true", help="accept level C, where only resource limits apply"
+    about = __doc__.split("\n")[0].rstrip(":")
+    parser = argparse.ArgumentParser(prog="python -m stages.judge", description=about)
+    add, default = parser.add_argument, "default: from the configuration"
+    add("samples", type=Path, help="JSON lines with task_id and completion; -: standard input")
+    add("--benchmark", default="humaneval", help="a name or a file (default: %(default)s)")
+    add("--output", type=Path, required=True, help="where to write the verdicts, JSON lines")
+    add("--workers", type=int, help=f"judges at once; 0: one per core ({default})")
+    add("--cpu-seconds", type=float, help=f"CPU time a sample may use ({default})")
+    add("--isolation", choices=ISOLATION_CHOICES, help=f"see docs/evaluate.md ({default})")
+    add("--fence", choices=FENCE_CHOICES, help=f"which of several fences counts ({default})")
+    add("--packages", nargs="*", help=f"installed packages to import ({default})")
+    add(
+        "--allow-weak-sandbox",
+        action="store_true",
+        default=None,
+        help="accept level C: resource limits alone",
     )
     return parser.parse_args()
 
@@ -187,45 +155,30 @@ def main() -> None:
     if arguments.output.is_dir():
         raise UserError(f"--output: {arguments.output} is a folder. Name a file in it")
     name, configured = judge_settings(arguments.benchmark)
-    overrides = {key: getattr(arguments, key) for key in OVERRIDES if getattr(arguments, key) is not None}
-    weak: dict[str, Any] = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
-    settings = replace(configured, **overrides, **weak)
+    given = {key: value for key in OVERRIDES if (value := getattr(arguments, key)) is not None}
+    settings = replace(configured, **given)
     problems = load_problems(name, arguments.benchmark)
     samples = read_samples(arguments.samples, problems)
     pool = open_judge_pool(settings)
-    depends_on = [
-        asdict(settings),
-        pool.isolation.level,
-        list(map(asdict, problems)),
-        [s[1:] for s in samples],
-    ]
-    kept = KeptVerdicts(arguments.output, depends_on)
-    done = f", {len(kept.verdicts)} verdicts kept" if kept.verdicts else ""
+    texts = [sample[1:] for sample in samples]
+    facts = [asdict(settings), pool.isolation.level, list(map(asdict, problems)), texts]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    output: Path = arguments.output
+    kept = KeptResults(output.with_name(output.name + ".partial"), digest, Verdict)
+    done = f", {len(kept.results)} verdicts kept" if kept.results else ""
     print(f"isolation: level {pool.isolation.level}. {pool.isolation.why}".rstrip(". ") + done, flush=True)
-    missing = [index for index in range(len(samples)) if index not in kept.verdicts]
-    pairs = [samples[index][1:] for index in missing]
+    missing = [index for index in range(len(samples)) if (index,) not in kept.results]
+    pairs = [texts[index] for index in missing]
     try:
-        judge_benchmark(
-            pool,
-            problems,
-            pairs,
-            lambda i, verdict: kept.keep(missing[i], verdict),
-        )
+        judge_benchmark(pool, problems, pairs, settings.fence, lambda i, v: kept.keep((missing[i],), v))
     except KeyboardInterrupt:
         raise UserError(
-            f"interrupted: {len(kept.verdicts)} of {len(samples)} verdicts are kept in {kept.path}. The same command "
+            f"interrupted: {len(kept.results)} of {len(samples)} verdicts are kept in {kept.path}. The same command "
             "resumes"
         ) from None
-    verdicts = [kept.verdicts[index] for index in range(len(samples))]
-    judged = zip(samples, verdicts, strict=True)
-    write_jsonl(
-        arguments.output,
-        (
-            {**row, **{field: getattr(verdict, field) for field in VERDICT_FIELDS}}
-            for (row, *_), verdict in judged
-        ),
-    )
+    verdicts = [kept.results[index,] for index in range(len(samples))]
+    write_jsonl(output, ({**row, **asdict(v)} for (row, *_), v in zip(samples, verdicts, strict=True)))
     kept.close()
     passed = sum(verdict.verdict == "passed" for verdict in verdicts)
-    print(f"{passed} of {len(samples)} samples passed: {arguments.output}")
+    print(f"{passed} of {len(samples)} samples passed: {output}")
     print("\n".join(summary_lines(problems, samples, verdicts)))

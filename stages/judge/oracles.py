@@ -83,21 +83,9 @@ def is_close(answer: Any, wanted: Any, atol: float) -> bool:
     return math.isfinite(bound) and abs(answer - wanted) <= bound
 
 
-def same_set(answer: Any, wanted: Any, given: Any, atol: float) -> bool:
-    return set(answer) == set(wanted)
-
-
 def not_none(answer: Any, wanted: Any, given: Any, atol: float) -> bool:
     """Return whether there is an answer where `wanted` is true, and none where it is false."""
     return wanted == (answer if isinstance(answer, bool) else answer is not None)
-
-
-def anything(answer: Any, wanted: Any, given: Any, atol: float) -> bool:
-    return True
-
-
-def equal_or_zero(answer: Any, wanted: Any, given: Any, atol: float) -> bool:
-    return is_equal(answer, wanted, given, atol) or answer == 0
 
 
 def is_root(answer: Any, wanted: Any, given: Any, atol: float) -> bool:
@@ -123,10 +111,10 @@ def digit_distance(answer: Any, wanted: Any, given: Any, atol: float) -> bool:
 
 ANSWER_CHECKS: dict[str, Callable[[Any, Any, Any, float], bool]] = {
     "equal": is_equal,
-    "set": same_set,
+    "set": lambda answer, wanted, given, atol: set(answer) == set(wanted),
     "not_none": not_none,
-    "anything": anything,
-    "equal_or_zero": equal_or_zero,
+    "anything": lambda answer, wanted, given, atol: True,
+    "equal_or_zero": lambda answer, wanted, given, atol: is_equal(answer, wanted, given, atol) or answer == 0,
     "root": is_root,
     "surface_area": surface_area,
     "digit_distance": digit_distance,

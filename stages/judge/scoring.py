@@ -7,13 +7,12 @@ from typing import Any
 
 from stages.common.core.errors import UserError
 from stages.common.rows.schema import Problem
-from stages.judge.pool import OnVerdict, Pool, Submission
+from stages.judge.pool import OnVerdict, Pool
 from stages.judge.sandbox.host import Isolation, Limits
 from stages.judge.sandbox.levels import detect
 from stages.judge.selftest import SelfTest, self_test_submissions, sum_up_self_test
 from stages.judge.settings import JudgeSettings
-from stages.judge.stub import candidate_names_used
-from stages.judge.verdict import WEAK_PREFIX, Verdict
+from stages.judge.verdict import WEAK_PREFIX, Submission, Verdict
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,14 @@ def open_judge_pool(settings: JudgeSettings) -> Pool:
             "evaluate.allow_weak_sandbox=true (--allow-weak-sandbox)."
         )
     limits = Limits(settings.cpu_seconds, settings.memory_mib << 20)
-    return Pool(isolation, limits, settings.workers, settings.seed, settings.fence)
+    return Pool(isolation, limits, settings.workers, settings.seed)
 
 
 def judge_benchmark(
     pool: Pool,
     problems: Sequence[Problem],
     completions: Sequence[tuple[str, str]],
+    fence: str = "last",
     on_verdict: OnVerdict = lambda index, verdict: None,
 ) -> Judgement:
     """Judge pairs of task_id and completion, after canonical solutions and probes that test the judge itself.
@@ -69,22 +69,22 @@ def judge_benchmark(
         pool: of judges.
         problems: of the benchmark.
         completions: task_id and text; the thinking that a rendered prompt opened starts with its opener.
+        fence: which of several code fences counts, first or last.
         on_verdict: called with the index and verdict of each completion as it is judged.
 
     Raises:
         UserError: a canonical solution fails, a probe escapes the sandbox, or the judge fails on a sample.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    weak = {problem.task_id for problem in problems if candidate_names_used(problem)}
-    tests = self_test_submissions(problems, weak)
-    samples = [Submission(by_id[task], text, task in weak, pool.fence) for task, text in completions]
+    tests = self_test_submissions(problems)
+    samples = [Submission(by_id[task], text, fence=fence) for task, text in completions]
 
     def report(index: int, verdict: Verdict) -> None:
-        if index >= len(tests):
+        if index >= len(tests) and verdict.verdict != "unsupported_value":  # may be judged otherwise, below
             on_verdict(index - len(tests), verdict)
 
     judged = pool.judge_all([*tests, *samples], report)
-    self_test = sum_up_self_test(problems, pool, weak, judged[: len(tests)])
+    self_test = sum_up_self_test(problems, pool, judged[: len(tests)])
     if self_test.canonical_failed:
         failed = "; ".join(f"{task} ({why})" for task, why in list(self_test.canonical_failed.items())[:5])
         raise UserError(
@@ -93,9 +93,11 @@ def judge_benchmark(
             "evaluate.cpu_seconds or evaluate.memory_mib, or drop the task with `exclude` of its benchmark."
         )
     verdicts = judged[len(tests) :]
-    beside = [i for i, (task, _) in enumerate(completions) if task in set(self_test.weak) - weak]
-    again = [replace(samples[i], test_in_sandbox=True) for i in beside]
-    for i, verdict in zip(beside, pool.judge_all(again), strict=True):
+    beside = [i for i, (task, _) in enumerate(completions) if task in self_test.weak]
+    again = pool.judge_all([replace(samples[i], test_in_sandbox=True) for i in beside])
+    for i, verdict in zip(beside, again, strict=True):
         verdicts[i] = verdict
-        on_verdict(i, verdict)
+    for i, verdict in enumerate(verdicts):
+        if i in beside or verdict.verdict == "unsupported_value":
+            on_verdict(i, verdict)
     return Judgement(verdicts, pool.isolation, self_test)

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 
 from stages.common.core.errors import UserError
 from stages.common.rows.schema import Problem
-from stages.judge.pool import Pool, Submission
-from stages.judge.stub import candidate_names_used
-from stages.judge.verdict import Verdict
+from stages.judge.pool import Pool
+from stages.judge.verdict import Submission, Verdict
 
 PROBE_TEST = "def check(candidate):\n    assert candidate() == 1\n"
 ESCAPE_PROGRAM = """
@@ -59,62 +58,39 @@ class SelfTest:
     weak: list[str] = field(default_factory=list)
 
 
-def self_test_submissions(problems: Sequence[Problem], weak: set[str]) -> list[Submission]:
-    """Return every probe, then the canonical solution of each problem."""
-    programs = probe_programs()
-    probes = [Submission(Problem(n, "", "probe", "", PROBE_TEST), text) for n, text in programs.items()]
-    return [*probes, *(Submission(p, p.canonical_solution, p.task_id in weak) for p in problems)]
-
-
 def probe_programs() -> dict[str, str]:
     return {name: ESCAPE_PROGRAM.format(body=body) for name, body in ESCAPES.items()} | CHEATS
 
 
-def run_self_test(problems: Sequence[Problem], pool: Pool) -> SelfTest:
-    """Judge every canonical solution and every probe.
-
-    Raises:
-        UserError: a probe passed at a level that must stop it.
-    """
-    weak = {problem.task_id for problem in problems if candidate_names_used(problem)}
-    return sum_up_self_test(problems, pool, weak, pool.judge_all(self_test_submissions(problems, weak)))
+def self_test_submissions(problems: Sequence[Problem]) -> list[Submission]:
+    """Return every probe, then the canonical solution of each problem."""
+    programs = probe_programs()
+    probes = [Submission(Problem(n, "", "probe", "", PROBE_TEST), text) for n, text in programs.items()]
+    return [*probes, *(Submission(p, p.canonical_solution) for p in problems)]
 
 
-def sum_up_self_test(
-    problems: Sequence[Problem], pool: Pool, weak: set[str], verdicts: Sequence[Verdict]
-) -> SelfTest:
+def sum_up_self_test(problems: Sequence[Problem], pool: Pool, verdicts: Sequence[Verdict]) -> SelfTest:
     """Return the result of a self-test from the verdicts on its submissions.
 
-    Canonical solutions whose answers or arguments cannot be sent are judged again, beside their tests.
-
-    Args:
-        problems: all problems.
-        pool: the pool that judged them.
-        weak: task_ids of problems whose tests ran in the sandbox.
-        verdicts: on `self_test_submissions`.
+    Where answers or arguments cannot be sent (functions), or the test needs more of the candidate than the entry
+    point (MBPP/367 builds an object of its class), the canonical solution is judged again, beside its test.
 
     Raises:
         UserError: a probe passed at a level that must stop it.
     """
     probes = len(probe_programs())
-    found = list(verdicts[probes:])
-    unsent = [i for i, verdict in enumerate(found) if verdict.verdict == "unsupported_value"]
-    retried = pool.judge_all([Submission(problems[i], problems[i].canonical_solution, True) for i in unsent])
-    for i, verdict in zip(unsent, retried, strict=True):
-        found[i] = verdict
-    beside = weak | {problems[i].task_id for i in unsent}
-    failed = {
-        p.task_id: f"{v.verdict}: {v.reason}"
-        for p, v in zip(problems, found, strict=True)
-        if v.verdict != "passed"
-    }
+    found = dict(zip(problems, verdicts[probes:], strict=True))
+    weak = [problem for problem, verdict in found.items() if verdict.verdict == "unsupported_value"]
+    retried = pool.judge_all([Submission(problem, problem.canonical_solution, True) for problem in weak])
+    found |= dict(zip(weak, retried, strict=True))
+    failed = {p.task_id: f"{v.verdict}: {v.reason}" for p, v in found.items() if v.verdict != "passed"}
     return SelfTest(
         canonical_passed=len(problems) - len(failed),
         canonical=len(problems),
         canonical_failed=failed,
         probes=probes,
         probes_passed=check_probes(pool, verdicts[:probes]),
-        weak=[p.task_id for p in problems if p.task_id in beside],
+        weak=[problem.task_id for problem in weak],
     )
 
 
@@ -124,7 +100,7 @@ def run_probes(pool: Pool) -> list[str]:
     Raises:
         UserError: a cheat passed, or an escape at level A or B.
     """
-    return check_probes(pool, pool.judge_all(self_test_submissions([], set())))
+    return check_probes(pool, pool.judge_all(self_test_submissions([])))
 
 
 def check_probes(pool: Pool, verdicts: Sequence[Verdict]) -> list[str]:

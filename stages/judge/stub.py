@@ -1,6 +1,5 @@
 """Run a benchmark's test program in the judge, with a proxy in place of the candidate."""
 
-import ast
 import builtins
 import random
 import signal
@@ -11,9 +10,9 @@ from typing import Any, NoReturn
 
 from stages.common.rows.schema import Problem
 from stages.judge import oracles
-from stages.judge.extract.program import preamble
+from stages.judge.extract.program import split_prompt
 from stages.judge.sandbox import values
-from stages.judge.sandbox.host import Candidate
+from stages.judge.sandbox.host import Candidate, SandboxFailed
 
 
 class CandidateEnded(BaseException):
@@ -32,7 +31,7 @@ class CandidateProxy:
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
-        self.calls = 0
+        self.calls = 0  # answered
         self.failure: tuple[str, str] | None = None  # verdict and reason that no later answer can change
         self.raised: list[BaseException] = []  # exceptions of the candidate, as the test saw them
         self.opaque = ""  # type of an answer that could not be sent as a value
@@ -40,16 +39,12 @@ class CandidateProxy:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         if self.failure:
             raise CandidateEnded
-        self.calls += 1
-        if any(isinstance(a, values.Opaque) for a in (*arguments, *keywords.values())):
-            self.fail("unsupported_value", f"an answer of type {self.opaque} was given back as an argument")
-        form = values.encode_value(arguments, strict=True)
-        call = {"id": self.calls, "arguments": form, "keywords": values.encode_value(keywords, strict=True)}
-        reply = self.exchange(call)
-        if reply.get("id") != self.calls:
-            self.fail("exception", FORGED_REPLY)
-        self.raise_error_in(reply)
-        return self.value(reply, arguments)
+        try:
+            call = [values.encode_value(given, strict=True) for given in (arguments, keywords)]
+        except values.Unsupported as error:
+            self.fail("unsupported_value", str(error))
+        self.ask([call], watched=True)
+        return self.next_answer(arguments)
 
     def batch(self, calls: Sequence[Any]) -> Iterator[Any]:
         """Yield answers to many calls, sent in one message; raise the first exception among them.
@@ -57,63 +52,51 @@ class CandidateProxy:
         Args:
             calls: the arguments of each call, encoded.
         """
-        reply = self.exchange({"id": 0, "batch": calls})
-        while self.calls < len(calls):
-            forms = reply.get("values", [])
-            if not isinstance(forms, list) or len(forms) > len(calls) - self.calls:
-                self.fail("exception", FORGED_REPLY)
-            for form in forms:
-                self.calls += 1
-                yield self.value({"value": form}, ())
-            if self.calls < len(calls):
-                self.raise_error_in(reply)
-                if not forms or not reply.get("more"):
-                    self.fail("exception", FORGED_REPLY)
-                reply = self.exchange()
+        no_keywords = values.encode_value({})
+        self.ask([[arguments, no_keywords] for arguments in calls], watched=False)
+        for _ in calls:
+            yield self.next_answer(())
 
-    def raise_error_in(self, reply: dict[str, Any]) -> None:
-        """Raise the candidate's exception, or fail, where a reply holds no value."""
-        if "error" in reply:
-            raise self.exception(*self.error_fields(reply["error"]))
-        if "deep" in reply or "large" in reply:
-            self.fail(
-                "reply_too_large", str(reply.get("deep", f"a reply of {reply.get('large')} bytes"))[:200]
-            )
-
-    def exchange(self, call: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a call, if any, and return the next reply."""
+    def ask(self, calls: list[Any], watched: bool) -> None:
         try:
-            if call is not None:
-                self.candidate.send(call)
-            return self.candidate.receive()
+            self.candidate.send({"id": self.calls + 1, "calls": calls, "watched": watched})
         except EOFError:
             self.fail("", "")  # the supervisor's report will say how it ended
-        except OverflowError as error:
-            self.fail("reply_too_large", str(error))
-        except values.Malformed as error:
-            self.fail("exception", str(error))
 
-    def value(self, reply: dict[str, Any], arguments: tuple[Any, ...]) -> Any:
+    def next_answer(self, arguments: tuple[Any, ...]) -> Any:
+        """Return the next value, after its changes of `arguments`, or raise the candidate's exception."""
+        self.calls += 1
+        value, error = None, None
         try:
-            for index, form in dict(reply.get("changed") or {}).items():
-                update_in_place(arguments[int(index)], values.decode_value(form))
-            value = values.decode_value(reply["value"])
-        except values.TooDeep as error:
-            self.fail("reply_too_large", str(error))
-        except (values.Malformed, RecursionError, KeyError, IndexError, TypeError, ValueError) as error:
-            self.fail("exception", f"a reply that no encoder writes ({type(error).__name__})")
-        self.opaque = self.opaque or opaque_type(value)
+            reply = self.candidate.receive()
+            if reply.get("id") != self.calls:
+                raise values.Malformed(FORGED_REPLY)
+            if "deep" in reply or "large" in reply:
+                raise OverflowError(str(reply.get("deep", f"a reply of {reply.get('large')} bytes"))[:200])
+            if "error" in reply:
+                error = self.exception(*parse_error(reply["error"]))
+            else:
+                for index, form in dict(reply.get("changed") or {}).items():
+                    update_in_place(arguments[int(index)], values.decode_value(form))
+                value = values.decode_value(reply["value"])
+                self.opaque = self.opaque or opaque_type(reply["value"])
+        except EOFError:
+            self.fail("", "")  # the supervisor's report will say how it ended
+        except SandboxFailed as failure:
+            self.fail("harness_error", str(failure))
+        except (OverflowError, values.TooDeep) as failure:
+            self.fail("reply_too_large", str(failure))
+        except values.Malformed as failure:
+            self.fail("exception", str(failure))
+        except (RecursionError, KeyError, IndexError, TypeError, ValueError) as failure:
+            self.fail("exception", f"a reply that no encoder writes ({type(failure).__name__})")
+        if error:
+            raise error
         return value
 
     def fail(self, verdict: str, reason: str) -> NoReturn:
         self.failure = (verdict, reason)
         raise CandidateEnded
-
-    def error_fields(self, form: Any) -> tuple[str, str, str]:
-        try:
-            return parse_error(form)
-        except values.Malformed as error:
-            self.fail("exception", str(error))
 
     def exception(self, name: str, builtin: str, message: str) -> BaseException:
         """Return the candidate's exception as the nearest built-in one, so that a test can expect it.
@@ -158,17 +141,15 @@ def update_in_place(target: Any, changed: Any) -> None:
         target.update(changed)
 
 
-def opaque_type(value: Any) -> str:
-    """Return the type name of the first opaque value without items inside `value`, "" if there is none."""
-    stack = [value]
+def opaque_type(form: Any) -> str:
+    """Return the type's name of the first opaque value without items in a form, "" if there is none."""
+    stack = [form]
     while stack:
         item = stack.pop()
-        if isinstance(item, values.Opaque) and item.items is None:
-            return item.name
-        if isinstance(item, list | tuple | set | frozenset):
-            stack.extend(item)
-        elif isinstance(item, dict):
-            stack.extend(item.values())
+        if isinstance(item, list):
+            if item[0] == "o" and len(item) == 2:
+                return str(item[1])[:100]
+            stack.extend(item[1:])
     return ""
 
 
@@ -186,7 +167,7 @@ def run_test(problem: Problem, proxy: Callable[..., Any], seed: int, cpu_seconds
     random.seed(seed)
     namespace: dict[str, Any] = {"__name__": "test"}
     with time_limit(cpu_seconds):
-        exec(compile_source(preamble(problem.prompt, problem.entry_point), "<prompt>"), namespace)
+        exec(compile_source(split_prompt(problem.prompt, problem.entry_point)[0], "<prompt>"), namespace)
         namespace[problem.entry_point] = namespace["candidate"] = proxy
         exec(compile_source(problem.test, "<test>"), namespace)
         check = namespace["check"]
@@ -228,31 +209,3 @@ def time_limit(cpu_seconds: float) -> Iterator[None]:
         finally:  # the handler may fire right here
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.signal(signal.SIGVTALRM, before)
-
-
-def candidate_names_used(problem: Problem) -> list[str]:
-    """Return names that a test takes from the candidate besides the entry point.
-
-    MBPP/367 builds an object of the candidate's class. Such a test cannot run apart from the candidate. It
-    runs in the sandbox, and its verdict is marked `weak: `.
-    """
-    if problem.inputs:
-        return []
-    known = set(dir(builtins)) | {problem.entry_point, "candidate", "__name__"}
-    trees = [ast.parse(preamble(problem.prompt, problem.entry_point)), ast.parse(problem.test)]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    for node in nodes:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            known.add(node.name)
-        elif isinstance(node, ast.alias):
-            known.add((node.asname or node.name).split(".")[0])
-        elif isinstance(node, ast.arg):
-            known.add(node.arg)
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            known.add(node.id)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            known.add(node.name)
-        elif isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-            return []
-    loads = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return sorted(loads - known)

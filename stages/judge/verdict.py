@@ -1,6 +1,8 @@
-"""The verdict on a judged sample."""
+"""A sample to judge, and the verdict on it."""
 
 from dataclasses import dataclass
+
+from stages.common.rows.schema import Problem
 
 WEAK_PREFIX = "weak: "  # starts the reason where the test ran in the sandbox, beside the candidate
 
@@ -8,6 +10,18 @@ VERDICTS = (
     *("passed", "wrong_answer", "exception", "syntax_error", "no_entry_point", "cpu_timeout", "wall_timeout"),
     *("out_of_memory", "signal", "reply_too_large", "unsupported_value", "unsupported", "harness_error"),
 )
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A completion of a problem, to be judged."""
+
+    problem: Problem
+    completion: str
+    # Run the test in the sandbox, beside the candidate: it needs more of the candidate than the entry point
+    test_in_sandbox: bool = False
+    # Which of several fences counts, first or last
+    fence: str = "last"
 
 
 @dataclass(frozen=True)
@@ -21,14 +35,3 @@ class Verdict:
     reason: str = ""
     cpu_s: float = 0.0
     wall_s: float = 0.0
-    # Set where this is the second run, alone, of a sample that timed out
-    first_run: "FirstRun | None" = None
-
-
-@dataclass(frozen=True)
-class FirstRun:
-    """The outcome of a sample that timed out while others ran beside it."""
-
-    verdict: str
-    cpu_s: float
-    wall_s: float

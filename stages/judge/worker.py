@@ -1,6 +1,6 @@
 """Judge samples, one at a time: extract the program, run the test here and the candidate in its sandbox.
 
-    python -m stages.judge.worker      # started by stages/judge/pool.py; JSON lines in and out
+    python -m stages.judge.worker FD      # started by stages/judge/pool.py; JSON messages in and out
 
 It is a process of its own, so that hostile text or answers that crash it cost one sample and no more. It
 announces each phase before it begins: the pool blames the candidate for a crash while its text was parsed or
@@ -15,8 +15,10 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from multiprocessing.connection import Connection
 from typing import Any
 
 from stages.common.rows.schema import Problem
@@ -24,26 +26,16 @@ from stages.judge import oracles
 from stages.judge.extract.program import extract_program
 from stages.judge.sandbox import kernel, values
 from stages.judge.sandbox.host import Candidate, Isolation, LevelUnavailable, Limits, Sandbox, SandboxFailed
-from stages.judge.stub import (
-    CandidateEnded,
-    CandidateProxy,
-    TestTooLong,
-    parse_error,
-    run_inputs,
-    run_test,
-)
-from stages.judge.verdict import WEAK_PREFIX, Verdict
+from stages.judge.stub import CandidateEnded, CandidateProxy, TestTooLong, parse_error, run_inputs, run_test
+from stages.judge.verdict import WEAK_PREFIX, Submission, Verdict
 
 WORKER_MEMORY_BYTES = 4 << 30
-THREADS = re.compile(
-    "thread|concurrent|asyncio|executor|multiprocessing", re.IGNORECASE
-)  # else none may be started
+# What a program speaks of that may start threads
+THREADS = re.compile("thread|concurrent|asyncio|executor|multiprocessing", re.IGNORECASE)
 # What a sandbox may lack, which is no fault of a program
-LACKS = re.compile("ZoneInfoNotFoundError|No usable temporary directory found")
+LACKS = re.compile(r"ZoneInfoNotFoundError|No usable temporary directory found|PermissionError: \[Errno 1\]")
 NO_THREAD = "can't start new thread"
 ENDS_LOADING = ("cpu_timeout", "wall_timeout", "signal", "exception")
-
-
 CandidateCheck = Callable[[CandidateProxy], object]
 
 
@@ -60,39 +52,26 @@ class SampleJudge:
         self.loaded = False  # whether the last program ended its loading
         self.canonical: dict[str, list[Any]] = {}  # task_id: answers of its canonical solution
 
-    def judge(
-        self,
-        problem: Problem,
-        completion: str,
-        seed: int = 0,
-        test_in_sandbox: bool = False,
-        fence: str = "last",
-    ) -> Verdict:
-        """Return the verdict on a completion.
+    def judge(self, sample: Submission, seed: int = 0) -> Verdict:
+        """Return the verdict on a sample; `seed` is that of `random`, on both sides.
 
         A program that does not load because it hangs or dies is run again without the statements of its top
         level that define nothing.
-
-        Args:
-            problem: the problem.
-            completion: what the model wrote, unchanged.
-            seed: of `random`, on both sides.
-            test_in_sandbox: run the test beside the candidate, because it needs the candidate's own names.
-            fence: see extract_program.
         """
+        problem = sample.problem
         self.announce("extract")
-        extraction = extract_program(problem.prompt, problem.entry_point, completion, fence)
+        extraction = extract_program(problem.prompt, problem.entry_point, sample.completion, sample.fence)
         if extraction.verdict:
             return Verdict(extraction.verdict, extraction.reason)
         job = {"program": values.encode_value(extraction.program), "seed": seed}
-        if test_in_sandbox:
+        if sample.test_in_sandbox:
             job["test"] = problem.test
         self.announce("sandbox")
         try:
             check = self.check_for(problem, seed)
-            self.announce("sandbox")
             verdict = self.run_program(problem, job, check)
-            if not self.loaded and not test_in_sandbox and verdict.verdict in ENDS_LOADING:
+            if not self.loaded and not sample.test_in_sandbox and verdict.verdict in ENDS_LOADING:
+                self.announce("sandbox")
                 again = self.run_program(problem, {**job, "definitions": True}, check)
                 if again.verdict == "passed":
                     return replace(again, reason=f"run without its top level: {verdict.reason}")
@@ -120,19 +99,16 @@ class SampleJudge:
         """
         if problem.task_id not in self.canonical:
             answers: list[Any] = []
-
-            def collect(proxy: CandidateProxy) -> None:
-                answers.extend(proxy.batch(oracles.encode_calls(problem.inputs)))
-
             program = extract_program(problem.prompt, problem.entry_point, problem.canonical_solution).program
-            verdict = self.run_program(
-                problem, {"program": values.encode_value(program), "seed": seed}, collect
-            )
+            job = {"program": values.encode_value(program), "seed": seed}
+            calls = oracles.encode_calls(problem.inputs)
+            verdict = self.run_program(problem, job, lambda proxy: answers.extend(proxy.batch(calls)))
             if verdict.verdict != "passed":
                 raise SandboxFailed(
                     f"its canonical solution does not answer the inputs: {verdict.verdict}, {verdict.reason}"
                 )
             self.canonical[problem.task_id] = oracles.expected_answers(answers, problem.oracle)
+            self.announce("sandbox")
         return self.canonical[problem.task_id]
 
     def run_program(self, problem: Problem, job: dict[str, Any], check: CandidateCheck) -> Verdict:
@@ -206,8 +182,6 @@ def run_check(proxy: CandidateProxy, check: CandidateCheck) -> tuple[str, str]:
         pass
     except TestTooLong:
         return "cpu_timeout", "the test did not end on the answers that came"
-    except values.Unsupported as error:
-        return "unsupported_value", str(error)
     except BaseException as error:
         raised = error
     if proxy.failure:
@@ -219,6 +193,8 @@ def run_check(proxy: CandidateProxy, check: CandidateCheck) -> tuple[str, str]:
         return "out_of_memory" if isinstance(raised, MemoryError) else "exception", message
     if proxy.opaque:
         return "unsupported_value", f"an answer of type {proxy.opaque}"
+    if isinstance(raised, NameError):  # of the candidate's, as the class whose object it builds
+        return "unsupported_value", f"the test needs more than the entry point: {raised}"
     return "wrong_answer", failure_reason(raised, proxy.calls)
 
 
@@ -251,29 +227,25 @@ def final_verdict(word: str, reason: str, end: dict[str, Any], limits: Limits) -
 
 def main() -> None:
     kernel.kill_with_parent()
-    channel = os.fdopen(os.dup(1), "w")
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 a test that prints must not write to the channel
+    warnings.simplefilter("ignore")  # about generated code
+    pool = Connection(int(sys.argv[1]))
 
     def send(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message) + "\n")
-        channel.flush()
+        pool.send_bytes(json.dumps(message).encode())
 
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    setup = json.loads(sys.stdin.readline())
+    setup = json.loads(pool.recv_bytes())
     if setup["core"] is not None:
         os.sched_setaffinity(0, {setup["core"]})
     isolation, limits = Isolation(**setup["isolation"]), Limits(**setup["limits"])
     judge = SampleJudge(isolation, limits, lambda phase: send({"phase": phase}))
     gc.freeze()
     try:
-        for line in sys.stdin:
-            job = json.loads(line)
-            problem = Problem(**job["problem"])
-            verdict = judge.judge(
-                problem, job["completion"], job["seed"], job["test_in_sandbox"], job["fence"]
-            )
-            send({"verdict": asdict(verdict)})
-    finally:
+        while True:
+            job = json.loads(pool.recv_bytes())
+            seed, problem = job.pop("seed"), Problem(**job.pop("problem"))
+            send({"verdict": asdict(judge.judge(Submission(problem, **job), seed))})
+    except (EOFError, OSError):  # the pool needs no more
         judge.close()
     os._exit(0)  # skip the interpreter's shutdown: the pool is waiting
 

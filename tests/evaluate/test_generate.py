@@ -8,7 +8,6 @@ import shutil
 import sys
 import types
 from collections import Counter, deque
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,6 @@ from stages.evaluate.transformers_backend import (
     load_for_generation,
     next_chunk,
     split_rows,
-    try_slots,
 )
 from tests.helpers.tiny_project import generated_functions
 
@@ -114,7 +112,7 @@ def model(tiny_model):
 @pytest.fixture(scope="module")
 def packed(model):
     packed = copy.deepcopy(model)
-    return pack_linears(packed, lambda: try_slots(packed))
+    return pack_linears(packed)
 
 
 @pytest.mark.slow
@@ -137,9 +135,7 @@ def test_packed_weights_give_the_same_products():
         with torch.inference_mode():
             expected = model(x)
             packs = dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-            assert type(pack_linears(model, partial(model, x))[0]) is (
-                PackedLinear if packs else torch.nn.Linear
-            )
+            assert type(pack_linears(model)[0]) is (PackedLinear if packs else torch.nn.Linear)
             torch.testing.assert_close(
                 model(x), expected, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5
             )
@@ -182,10 +178,11 @@ def test_a_model_without_keys_and_values_runs_one_row_at_a_time(tokenizer):
     )
     model = MambaForCausalLM(config).eval()
     expected = copy.deepcopy(model)
-    pack_linears(model, lambda: try_slots(model))
+    pack_linears(model)
     mixer = model.backbone.layers[0].mixer
     # Its weight is multiplied outside the layer
-    assert [type(x) for x in (mixer.dt_proj, mixer.in_proj)] == [torch.nn.Linear, PackedLinear]
+    assert type(mixer.dt_proj) is PackedLinear
+    assert torch.equal(mixer.dt_proj.weight, expected.backbone.layers[0].mixer.dt_proj.weight)
     assert measure_token(model).kept == 1  # its state does not grow
     assert isinstance(make_slots(model, 8, math.inf), OneRow)
     ids = encode_prompts(prompts(4), tokenizer)

@@ -8,9 +8,9 @@ this class or a pool.
 import signal
 
 from stages.common.rows.schema import Problem
-from stages.judge.pool import Submission, Worker
+from stages.judge.pool import Worker
 from stages.judge.sandbox.host import Isolation, Limits
-from stages.judge.verdict import Verdict
+from stages.judge.verdict import Submission, Verdict
 
 
 class JudgeDied(AssertionError):
@@ -33,12 +33,12 @@ class JudgeProcess:
         Raises:
             JudgeDied: the process was lost; says in which phase and how it ended.
         """
-        verdict, phase = self.worker.judge(Submission(problem, completion, test_in_sandbox), seed)
+        verdict, phase = self.worker.attempt(Submission(problem, completion, test_in_sandbox), seed)
         if verdict is None:
             self.close()
             status = self.worker.process.returncode
             ending = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-            self.worker = Worker(self.isolation, self.limits)
+            self.worker.start()
             raise JudgeDied(f"{problem.task_id}: the judge's process ended in phase {phase!r} ({ending})")
         return verdict
 

@@ -76,5 +76,6 @@ def hostile_text(path: Path) -> str:
 
 
 def expected_verdicts(path: Path) -> set[str]:
-    """Return the verdicts that a hostile completion's first line allows."""
-    return set(hostile_text(path).splitlines()[0].rpartition("-> ")[2].split("|"))
+    """Return the verdicts that a hostile completion's first line allows; what is refused is named so."""
+    words = set(hostile_text(path).splitlines()[0].rpartition("-> ")[2].split("|"))
+    return words | ({"unsupported"} if "exception" in words else set())

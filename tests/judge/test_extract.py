@@ -178,6 +178,13 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
         "1. So:\n\n    ```python\n    import math\n\n    def total(xs):\n        return math.fsum(xs)\n    ```\n",
         "import math\ndef total(xs):\n    return math.fsum(xs)\n",
     ),
+    "a use in another fence that imports the function": (
+        PROMPT,
+        f"```python\n{FULL}```\nUse:\n```python\nfrom solution import total\nprint(total([1]))\n```\n",
+        FULL,
+    ),
+    "an import under the name": (TEXT_PROMPT, "from math import fsum as total\n", "from math import fsum as total\n"),
+    "an indented block after prose": (TEXT_PROMPT, "Here's how::\n\n    def total(xs):\n        return sum(xs)\n\nThat's it.\n", FULL),
     "fence of four backticks": (PROMPT, f"````python\n{FULL}````\n", FULL),
     "fence with more behind its tag": (PROMPT, f'```python title="a.py"\n{FULL}```\n', FULL),
     "fence that begins behind a sentence": (PROMPT, f"Here it is: ```python\n{FULL}```\n", FULL),
@@ -368,6 +375,7 @@ def test_a_thinking_tag_in_or_after_the_code_loses_nothing(text: str) -> None:
         f"<answer>\n```python\n{FULL}```\n</answer>",
         "[PYTHON]\n" + FULL + "[/PYTHON]",
         FULL.rstrip() + "[/INST]",
+        f'<pre><code class="language-python">{FULL}</code></pre>',
         f"> ```python\n> {FULL.rstrip().replace(chr(10), chr(10) + '> ')}\n> ```\n",
         f"```Python\n{FULL}```",
         f'"```python\n{FULL}```"',
@@ -415,8 +423,8 @@ BOMBS = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)  # without a bound these take many minutes
 @pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.timeout(120)  # without a bound these take many minutes
 def test_hostile_text_costs_bounded_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "MAX_PARSED", program.MAX_PARSED // 5)
     found = extract_program(PROMPT, "total", BOMBS[name])

@@ -11,11 +11,12 @@ import pytest
 from stages.common.core.errors import UserError
 from stages.common.rows.schema import Problem
 from stages.judge import oracles
-from stages.judge.pool import Pool, Submission
-from stages.judge.sandbox.candidate import REPLY_BATCH_BYTES
+from stages.judge.pool import Pool
+from stages.judge.sandbox import values
 from stages.judge.sandbox.host import Limits
 from stages.judge.sandbox.levels import detect
-from stages.judge.selftest import run_self_test
+from stages.judge.selftest import self_test_submissions, sum_up_self_test
+from stages.judge.verdict import Submission
 from tests.helpers.judge_process import JudgeProcess
 from tests.helpers.judge_samples import HOSTILE, expected_verdicts, hostile_text, needs_bwrap
 
@@ -166,20 +167,18 @@ def solve(xs):
 @pytest.mark.parametrize(
     "reply",
     [
-        {"values": [3, 0, 5, 7]},  # more answers than inputs
-        {"values": [3, 0]},  # fewer, and none announced
-        {"values": [], "more": True},
-        {"values": 3},
-        {"values": [["f"]]},
-        {"values": [3, 0], "error": "x"},
-        {"more": True},
+        {"id": 2, "value": 3},
+        {"id": 1, "value": ["f"]},
+        {"id": 1, "values": [3, 0, 5]},
+        {"id": 1, "value": 3, "error": "x"},
+        {"id": 1},
         {},
     ],
 )
 def test_a_forged_batch_does_not_pass(judge: JudgeProcess, reply: dict[str, Any]) -> None:
     found = verdict_and_reason(judge, SUM, FORGE.replace("{reply}", repr(reply)))
     assert found[0] == "exception", found
-    assert "a reply of its own" in found[1] or "that no encoder writes" in found[1]
+    assert any(text in found[1] for text in ("a reply of its own", "that no encoder writes", "tag 'f'"))
 
 
 @pytest.mark.slow
@@ -214,8 +213,8 @@ def test_a_change_in_place_reaches_no_other_call(judge: JudgeProcess) -> None:
     assert verdict_and_reason(judge, root, "    xs[:] = [0]\n    return 7.0")[0] == "wrong_answer"
 
 
-def test_answers_longer_than_a_message_are_sent_in_several(judge: JudgeProcess) -> None:
-    length = REPLY_BATCH_BYTES // 3
+def test_answers_are_together_longer_than_a_message(judge: JudgeProcess) -> None:
+    length = values.MAX_FRAME_BYTES // 8
     texts = [chr(i + 65) * length for i in range(16)]
     long = replace(SUM, inputs=repr([[[i]] for i in range(16)]), expected=repr(texts))
     body = f"    return chr(xs[0] + 65) * {length}"
@@ -242,7 +241,8 @@ def test_expected_answers_may_come_from_the_canonical_solution(judge: JudgeProce
 def test_the_self_test_covers_problems_with_inputs() -> None:
     pool = Pool(detect("C"), LIMITS, workers=1)
     wrong = replace(SUM, task_id="wrong", expected="[3, 0, 6]")
-    tested = run_self_test([SUM, wrong, replace(SUM, task_id="unknown", expected="")], pool)
+    problems = [SUM, wrong, replace(SUM, task_id="unknown", expected="")]
+    tested = sum_up_self_test(problems, pool, pool.judge_all(self_test_submissions(problems)))
     assert tested.canonical_failed == {"wrong": "wrong_answer: an assertion after call 3"}
     assert tested.weak == []
     endless = replace(

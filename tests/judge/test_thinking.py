@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.judge.extract.thinking import answer_start, open_thinking
+from stages.judge.extract.thinking import answer_start, opened_by
 
 # Openers and closers of chat templates, and of vLLM's reasoning parsers
 THOUGHTS = [
@@ -47,8 +47,8 @@ def test_marks_within_the_answer_are_the_answers() -> None:
 
 
 def test_only_a_prompt_that_ends_in_an_opener_has_opened_thinking() -> None:
-    assert open_thinking("<|im_start|>assistant\n<think>\n") == "</think>"
-    assert open_thinking("<|assistant|>\n<THINKING>").casefold() == "</thinking>"
-    assert open_thinking("Think in <think> tags.<|im_end|>\n<|im_start|>assistant\n") == ""
-    assert open_thinking("<think>\n\n</think>\n\n") == ""
-    assert open_thinking("<|turn>model\n<|channel>thought\n<channel|>") == ""
+    assert opened_by("<|im_start|>assistant\n<think>\n")[1] == "</think>"
+    assert opened_by("<|assistant|>\n<THINKING>")[1].casefold() == "</thinking>"
+    assert opened_by("Think in <think> tags.<|im_end|>\n<|im_start|>assistant\n")[1] == ""
+    assert opened_by("<think>\n\n</think>\n\n")[1] == ""
+    assert opened_by("<|turn>model\n<|channel>thought\n<channel|>")[1] == ""

@@ -7,11 +7,11 @@ counts as the text's own failure. The same code reads the output of every backen
 import ast
 import re
 import textwrap
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 from stages.judge.extract.fences import Fence, fenced, unquoted, with_late_fences
 from stages.judge.extract.statements import (
@@ -21,10 +21,9 @@ from stages.judge.extract.statements import (
     gives_something,
     is_bare_text,
     is_future,
-    is_stub_function,
+    is_stub,
     is_use,
     needed_from,
-    sharing_lines,
     source_of,
 )
 from stages.judge.extract.thinking import without_thinking
@@ -45,10 +44,15 @@ TRAILING_MARKS = re.compile(
     rf"(?:\s*(?:</?(?:s|eos|bos|pad|EOT|EOS_TOKEN|{WRAPPER})>|\[/?(?:PYTHON|ANSWER|CODE|INST)\]))+\s*\Z",
     re.IGNORECASE,
 )
-WRAPPED = re.compile(rf"^[ \t]*<({WRAPPER})>(.*?)(?:</\1>|\Z)", re.IGNORECASE | re.MULTILINE | re.DOTALL)
+WRAPPED = re.compile(rf"<({WRAPPER})(?: [^<>\n]*)?>(.*?)(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
 DEFINES_UNSEEN = re.compile(r"\b(?:exec|globals|locals|vars|setattr|__dict__)\b|\bimport \*")
 STARTS = re.compile(
     r"^(?:(?:async def|def|class|import|from)\b|@|[A-Za-z_]\w* *(?::[^=\n]+)?=[^=])", re.MULTILINE
+)
+
+# Markdown's block of indented code, after prose: what follows a class or another block is part of it
+INDENTED = re.compile(
+    r"^(?![ \t]|class\b|def\b|async\b|@)\S.*\n(?:[ \t]*\n)+((?:(?: {4}|\t).*\n?|[ \t]*\n)+)", re.MULTILINE
 )
 
 
@@ -61,8 +65,7 @@ class Extraction:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """One way to read a completion: `header` unchanged, then lines of the completion."""
 
     header: str
@@ -71,29 +74,30 @@ class Reading:
     rank: int = 0  # of readings that parse whole, the highest counts
 
 
-@dataclass(frozen=True)
-class Built:
-    lines: int  # of the completion that are kept
-    program: str
+class Built(NamedTuple):
     answers: bool  # the entry point does something: it is no stub, no repeated header
     rank: int  # 0 where lines of the reading were cut
+    lines: int  # of the completion that are kept
+    program: str
 
 
-@dataclass(frozen=True)
-class Parsed:
+class Parsed(NamedTuple):
     lines: list[str]
     tree: ast.Module
 
 
+NOTHING = Parsed([], ast.Module([], []))
+
+
+@dataclass
 class Work:
     """The work left for parsing one completion."""
 
-    def __init__(self) -> None:
-        self.characters = MAX_PARSED
-        self.attempts = MAX_ATTEMPTS
-        self.error = ""  # the parser's first, which is the most direct reading's
-        self.parsed = False  # some reading held a statement
-        self.unseen = ""  # a program that may define the entry point by exec or globals()
+    characters: int = MAX_PARSED
+    attempts: int = MAX_ATTEMPTS
+    error: str = ""  # the parser's first, which is the most direct reading's
+    parsed: bool = False  # some reading held a statement
+    unseen: str = ""  # a program that may define the entry point by exec or globals()
 
     def spend(self, text: str) -> bool:
         self.characters -= len(text)
@@ -119,7 +123,7 @@ def extract_program(prompt: str, entry_point: str, completion: str, fence: str =
     text = answer_in(completion)
     for group in readings(clean(prompt).rstrip(), entry_point, text, fence, work):
         found = [built for reading in group if (built := build(reading, entry_point, work))]
-        best = max(found, key=lambda built: (built.answers, built.rank, built.lines), default=None)
+        best = max(found, key=lambda built: built[:3], default=None)
         if best and best.answers:
             return Extraction(best.program)
         stub = stub or best
@@ -149,77 +153,54 @@ def clean(text: str) -> str:
 
 
 def readings(prompt: str, entry_point: str, text: str, fence: str, work: Work) -> Iterator[list[Reading]]:
-    inside = ends_in_function(prompt, entry_point)
-    before = preamble(prompt, entry_point)
+    before, inside = split_prompt(prompt, entry_point)
     blocks = fenced(text)
     yield [Reading(prompt + "\n", text)] if inside else [Reading(before, text)]
     yield block_readings(before, blocks, entry_point, fence, work)
     yield [Reading(before, text)]
     for body in (text, *(block.code for block in blocks)) if inside else ():
         yield [Reading(prompt + "\n", other, returns=True) for other in reindented(body)]
-    yield [Reading(before, found[2]) for found in WRAPPED.finditer(text)]
+    yield [Reading(before, found[2]) for found in islice(WRAPPED.finditer(text), MAX_STARTS)]
     if (separated := with_late_fences(text)) != text:
         yield block_readings(before, fenced(separated), entry_point, fence, work)
     for start in islice(STARTS.finditer(text), MAX_STARTS):
         yield [Reading(before, text[start.start() : start.start() + MAX_COMPLETION_CHARACTERS])]
+    for found in islice(INDENTED.finditer(text), MAX_STARTS):
+        yield [Reading(before, textwrap.dedent(found[1]))]
 
 
 def block_readings(
     before: str, blocks: Sequence[Fence], entry_point: str, fence: str, work: Work
 ) -> list[Reading]:
     """Return a reading per fence, with what it needs of the other fences before it."""
-    parsed = [longest_prefix(block.code, 0, work) if len(blocks) > 1 else None for block in blocks]
+    parsed = [longest_prefix(block.code, 0, work) if len(blocks) > 1 else NOTHING for block in blocks]
     found = []
     for i, block in enumerate(blocks):
-        body, needed = statements_of(parsed[i]), ""
+        body, needed = parsed[i].tree.body, ""
         if any(entry_point in defined(node) for node in body):
             for other in (*parsed[:i], *parsed[i + 1 :]):
-                others = [node for node in statements_of(other) if entry_point not in defined(node)]
-                shared = sharing_lines(others)
-                needed += "".join(
-                    source_of(n, other.lines, shared) + "\n" for n in needed_from(others, body) if other
-                )
+                others = [node for node in other.tree.body if entry_point not in defined(node)]
+                needed += "".join(source_of(n, other.lines) + "\n" for n in needed_from(others, body))
         rank = (i if fence == "last" else len(blocks) - i) + len(blocks) * (block.closed + block.python) + 1
         found.append(Reading(before + needed, block.code, rank=rank))
     return found
 
 
-def statements_of(parsed: Parsed | None) -> list[ast.stmt]:
-    return parsed.tree.body if parsed else []
-
-
-def parse_quietly(text: str) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(text)
-
-
 @lru_cache(maxsize=1024)
-def ends_in_function(prompt: str, entry_point: str) -> bool:
-    """Return whether the prompt stops inside the entry point, so that its body follows."""
+def split_prompt(prompt: str, entry_point: str) -> tuple[str, bool]:
+    """Return the imports and helpers before the entry point, and whether the prompt stops inside it.
+
+    Where the prompt is no code there are none.
+    """
     for ending in ("", "\n    pass"):
         try:
-            last = parse_quietly(prompt + ending).body[-1]
-        except (SyntaxError, ValueError, IndexError, MemoryError, RecursionError):
-            continue
-        return isinstance(last, FunctionNode) and last.name == entry_point
-    return False
-
-
-@lru_cache(maxsize=1024)
-def preamble(prompt: str, entry_point: str) -> str:
-    """Return the prompt before the entry point: imports and helpers; "" where the prompt is not code."""
-    for ending in ("", "\n    pass"):
-        try:
-            tree = parse_quietly(prompt + ending)
+            body = ast.parse(prompt + ending).body
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
-        lines = prompt.split("\n")
-        for node in tree.body:
-            if isinstance(node, FunctionNode) and node.name == entry_point:
-                lines = lines[: first_line(node) - 1]
-        return "".join(line + "\n" for line in lines)
-    return ""
+        entries = [node for node in body if isinstance(node, FunctionNode) and node.name == entry_point]
+        lines = prompt.split("\n")[: first_line(entries[0]) - 1 if entries else None]
+        return "".join(line + "\n" for line in lines), body[-1:] == entries[-1:] != []
+    return "", False
 
 
 def reindented(text: str) -> list[str]:
@@ -232,25 +213,7 @@ def reindented(text: str) -> list[str]:
     return ["\n".join(moved), textwrap.indent(textwrap.dedent(text), "    ")]
 
 
-def build(reading: Reading, entry_point: str, work: Work) -> Built | None:
-    """Return the program of a reading; None without an entry point."""
-    header_lines = reading.header.count("\n")
-    body = reading.body[:MAX_COMPLETION_CHARACTERS]
-    parsed = longest_prefix(reading.header + body, header_lines, work)
-    if parsed is None:
-        return None
-    last = parsed.tree.body[-1] if parsed.tree.body else None
-    if last and not reading.returns and (last.end_lineno or 0) > header_lines:
-        work.parsed = True
-    cut = parsed.lines != (reading.header + reading.body).split("\n")
-    try:
-        return select(parsed, header_lines, entry_point, reading, cut, work)
-    except (RecursionError, MemoryError):
-        work.error = work.error or "nested too deeply"
-        return None
-
-
-def longest_prefix(source: str, at_least: int, work: Work) -> Parsed | None:
+def longest_prefix(source: str, at_least: int, work: Work) -> Parsed:
     """Return the longest run of whole lines from the top that parses and exceeds `at_least` lines.
 
     The parser reports the line of its error. The lines before it are tried next, so that a bad line costs one
@@ -261,35 +224,40 @@ def longest_prefix(source: str, at_least: int, work: Work) -> Parsed | None:
         text = "\n".join(lines) + "\n"
         if not work.spend(text):
             work.error = work.error or "too much to parse"
-            return None
+            break
         try:
-            return Parsed(lines, parse_quietly(text))
+            return Parsed(lines, ast.parse(text))
         except SyntaxError as error:
             work.error = work.error or f"{error.msg}, line {(error.lineno or 1) - at_least}"
             lines = lines[: max(0, min((error.lineno or 1) - 1, len(lines) - 1))]
         except (ValueError, MemoryError, RecursionError) as error:
             work.error = work.error or f"the parser gave up ({type(error).__name__})"
             lines = lines[: len(lines) // 2]
-    return None
+    return NOTHING
 
 
-def select(
-    parsed: Parsed, header_lines: int, name: str, reading: Reading, cut: bool, work: Work
-) -> Built | None:
-    """Keep the module but for uses of the entry point; `from __future__` comes first."""
-    body = without_repeats(parsed.tree.body, name, header_lines, cut)
-    entries = [n for n in body if name in defined(n) and (n.end_lineno or 0) > header_lines]
-    kept = [node for node in body if not is_use(node, name) and not is_bare_text(node)]
-    shared = sharing_lines(parsed.tree.body)
-    ordered = sorted(kept, key=lambda node: not is_future(node))
-    program = "\n".join(source_of(node, parsed.lines, shared) for node in ordered) + "\n"
+def build(reading: Reading, name: str, work: Work) -> Built | None:
+    """Return the program of a reading, its module but for uses of the entry point; None without an entry point."""
+    at_least, source = reading.header.count("\n"), reading.header + reading.body[:MAX_COMPLETION_CHARACTERS]
+    parsed = longest_prefix(source, at_least, work)
+    module = parsed.tree.body
+    work.parsed |= bool(module) and not reading.returns and (module[-1].end_lineno or 0) > at_least
+    cut = parsed.lines != (reading.header + reading.body).split("\n")
+    try:
+        body = without_repeats(module, name, at_least, cut)
+        kept = [node for node in body if not is_use(node, name) and not is_bare_text(node)]
+        ordered = sorted(kept, key=lambda node: not is_future(node))  # `from __future__` comes first
+        program = "\n".join(source_of(node, parsed.lines) for node in ordered) + "\n"
+        entries = [n for n in body if name in defined(n) and (n.end_lineno or 0) > at_least]
+    except (RecursionError, MemoryError):
+        work.error = work.error or "nested too deeply"
+        return None
     if not entries and name in program and not cut and DEFINES_UNSEEN.search(program):
         work.unseen = work.unseen or program
-    if not entries or (reading.returns and not any(gives_something(node) for node in entries)):
+    if not entries or (reading.returns and not any(map(gives_something, entries))):
         return None
-    own = (max(0, (n.end_lineno or 0) - max(first_line(n) - 1, header_lines)) for n in kept)
-    answers = not all(is_stub_function(node) for node in entries)
-    return Built(sum(own), program, answers, 0 if cut else reading.rank)
+    own = sum(max(0, (n.end_lineno or 0) - max(first_line(n) - 1, at_least)) for n in kept)
+    return Built(not all(map(is_stub, entries)), 0 if cut else reading.rank, own, program)
 
 
 def without_repeats(body: list[ast.stmt], name: str, header_lines: int, cut: bool) -> list[ast.stmt]:
@@ -299,23 +267,13 @@ def without_repeats(body: list[ast.stmt], name: str, header_lines: int, cut: boo
     prompt again; harnesses that stop at the first line after the body never see it. In a file the last
     version counts, as in Python, except stubs and one that the end of the text cuts off.
     """
-    versions = [
-        i
-        for i, n in enumerate(body)
-        if isinstance(n, FunctionNode) and n.name == name and not is_stub_function(n)
-    ]
+    named = [node for node in body if isinstance(node, FunctionNode | ast.ClassDef)]
+    versions = [node for node in named if node.name == name and not is_stub(node)]
     if not versions:
         return body
-    first = versions[0] + 1
-    continued = first_line(body[versions[0]]) <= header_lines
-    taken = (
-        {n.name for n in body[:first] if isinstance(n, FunctionNode | ast.ClassDef)} if continued else {name}
-    )
-    dropped = {
-        node
-        for node in body[first:]
-        if isinstance(node, FunctionNode | ast.ClassDef)
-        and node.name in taken
-        and (continued or is_stub_function(node) or (cut and node is body[-1]))
-    }
+    first = named.index(versions[0]) + 1
+    continued = first_line(versions[0]) <= header_lines
+    taken = {node.name for node in named[:first]} if continued else {name}
+    later = [node for node in named[first:] if node.name in taken]
+    dropped = {n for n in later if continued or is_stub(n) or (cut and n is body[-1])}
     return [node for node in body if node not in dropped]

@@ -3,7 +3,6 @@
 import ast
 import builtins
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 from stages.common.rows.headers import is_placeholder
 
@@ -20,9 +19,13 @@ def is_future(node: ast.stmt) -> bool:
     return isinstance(node, ast.ImportFrom) and node.module == "__future__"
 
 
-def is_stub_function(node: ast.stmt) -> bool:
-    """Return whether a function has no body but a docstring, `pass`, `return None` or NotImplementedError."""
-    return isinstance(node, FunctionNode) and all(map(is_skeleton, node.body))
+def is_stub(node: ast.stmt) -> bool:
+    """Return whether a function has no body but a docstring, `pass`, `return None` or NotImplementedError.
+
+    Nor does an import define it, unless nothing better does: `from solution import f` shows how to use it.
+    """
+    function = isinstance(node, FunctionNode) and all(map(is_skeleton, node.body))
+    return function or isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def is_skeleton(node: ast.stmt) -> bool:
@@ -102,14 +105,10 @@ def first_line(node: ast.stmt) -> int:
     return min([node.lineno, *(d.lineno for d in decorators)])
 
 
-def sharing_lines(body: Sequence[ast.stmt]) -> set[ast.stmt]:
-    """Statements that share a line with a neighbour (`x = 1; y = 2`)."""
-    pairs = [(a, b) for a, b in pairwise(body) if first_line(b) <= (a.end_lineno or 0)]
-    return {node for pair in pairs for node in pair}
-
-
-def source_of(node: ast.stmt, lines: list[str], shared: set[ast.stmt]) -> str:
-    """A statement's own lines as written; rewritten where it shares a line with another."""
-    if node in shared:
-        return ast.unparse(node)
-    return "\n".join(lines[first_line(node) - 1 : node.end_lineno])
+def source_of(node: ast.stmt, lines: list[str]) -> str:
+    """Return a statement as written, without what shares a line with it (`x = 1; y = 2`)."""
+    first = first_line(node)
+    own = [line.encode() for line in lines[first - 1 : node.end_lineno]]  # columns count bytes
+    own[-1] = own[-1][: node.end_col_offset]
+    own[0] = own[0][node.col_offset if first == node.lineno else 0 :]
+    return b"\n".join(own).decode()

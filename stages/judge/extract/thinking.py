@@ -32,11 +32,6 @@ MAX_TAGS = 8  # tags of a text that are looked at
 MAX_CODE = 64_000  # characters parsed to see whether a tag is in a string
 
 
-def open_thinking(prompt: str) -> str:
-    """Return the closer of the thinking that a rendered prompt opens at its end; empty if it opens none."""
-    return opened_by(prompt)[1]
-
-
 def opened_by(prompt: str) -> tuple[str, str]:
     """Return the opener that a rendered prompt ends with, and its closer; empty without one."""
     end = prompt.rstrip()[-200:]

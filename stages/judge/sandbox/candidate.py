@@ -13,10 +13,7 @@ from stages.judge.sandbox import values
 START_ATTEMPTS = 20
 READ_BYTES = 1 << 16
 SOURCE_NAME = "<solution>"
-DEFINITIONS = frozenset(
-    ("Import", "ImportFrom", "FunctionDef", "AsyncFunctionDef", "ClassDef", "Assign", "AnnAssign", "Try")
-)
-REPLY_BATCH_BYTES = 1 << 20  # of values in one message, unless a single value is longer
+DEFINITIONS = "Import ImportFrom FunctionDef AsyncFunctionDef ClassDef Assign AnnAssign Try"
 
 
 class StreamClosed(Exception):
@@ -25,22 +22,15 @@ class StreamClosed(Exception):
 
 def receive_message(stream: int) -> dict[str, Any]:
     """Return one message of the judge, which sends the next only after the answer."""
-    data = read_some(stream)
-    while len(data) < values.FRAME_HEADER.size:
-        data += read_some(stream)
-    size = values.FRAME_HEADER.size + values.FRAME_HEADER.unpack_from(data)[0]
-    parts, received = [data], len(data)
-    while received < size:
-        parts.append(read_some(stream))
-        received += len(parts[-1])
-    return json.loads(b"".join(parts)[values.FRAME_HEADER.size :])
-
-
-def read_some(stream: int) -> bytes:
-    part = os.read(stream, READ_BYTES)
-    if not part:
-        raise StreamClosed
-    return part
+    data, size = bytearray(), values.FRAME_HEADER.size
+    while len(data) < size:
+        part = os.read(stream, READ_BYTES)
+        if not part:
+            raise StreamClosed
+        data += part
+        if len(data) >= values.FRAME_HEADER.size:
+            size = values.FRAME_HEADER.size + values.FRAME_HEADER.unpack_from(data)[0]
+    return json.loads(data[values.FRAME_HEADER.size :])
 
 
 def send_message(stream: int, message: dict[str, Any]) -> None:
@@ -71,8 +61,10 @@ def run_candidate(stream: int) -> None:
         function = load_program(stream, job)
         if function is not None:
             while True:
-                call = receive_message(stream)
-                (answer_batch if "batch" in call else answer_call)(stream, function, call)
+                asked = receive_message(stream)
+                for number, (arguments, keywords) in enumerate(asked["calls"], asked["id"]):
+                    if not answer(stream, function, number, arguments, keywords, asked["watched"]):
+                        break
     except StreamClosed:
         return
 
@@ -89,12 +81,13 @@ def adapt_library(program: str) -> None:
         start = threading._start_new_thread  # type: ignore[attr-defined]
 
         def start_patiently(*arguments: Any) -> Any:
-            for _ in range(START_ATTEMPTS):
+            for attempt in range(START_ATTEMPTS):
                 try:
                     return start(*arguments)
                 except RuntimeError:
+                    if attempt == START_ATTEMPTS - 1:
+                        raise
                     time.sleep(0.002)
-            return start(*arguments)
 
         threading._start_new_thread = start_patiently  # type: ignore[attr-defined]
     if "asyncio" in program:
@@ -161,7 +154,7 @@ def run_module(source: str, names: dict[str, Any], definitions: bool) -> str:
         definitions: run only statements that define something.
     """
     tree: Any = compile(source, SOURCE_NAME, "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
-    body = [node for node in tree.body if not definitions or type(node).__name__ in DEFINITIONS]
+    body = [node for node in tree.body if not definitions or type(node).__name__ in DEFINITIONS.split()]
     future = [node for node in body if getattr(node, "module", "") == "__future__"]
     first = ""
     while body:
@@ -176,55 +169,38 @@ def run_module(source: str, names: dict[str, Any], definitions: bool) -> str:
             if trace is None:
                 raise
             first = first or ": ".join(filter(None, describe_error(error)[::2]))
-            body = future + [node for node in body if node.lineno > trace.tb_lineno]
+            failed = next(i for i, node in enumerate(body) if node.end_lineno >= trace.tb_lineno)
+            body = future + body[failed + 1 :]
     return first
 
 
-def answer_call(stream: int, function: Any, call: dict[str, Any]) -> None:
-    """Answer one call: its value and the list, dict and set arguments it changed, or its exception."""
-    reply: dict[str, Any] = {"id": call["id"]}
-    try:
-        arguments = values.decode_value(call["arguments"])
-        keywords = values.decode_value(call["keywords"])
-        reply["value"] = values.encode_value(function(*arguments, **keywords))
-        after = [values.encode_value(a) if isinstance(a, list | dict | set) else None for a in arguments]
-        changed = {
-            i: form for i, form in enumerate(after) if form is not None and form != call["arguments"][i + 1]
-        }
-        if changed:
-            reply["changed"] = {str(i): form for i, form in changed.items()}
-    except values.TooDeep as error:
-        reply = {"id": call["id"], "deep": str(error)}
-    except BaseException as error:
-        reply = {"id": call["id"], "error": describe_error(error)}
-    try:
-        send_message(stream, reply)
-    except MemoryError as error:  # while encoding, before anything was written
-        reply = {"id": call["id"], "error": describe_error(error)}
-        send_message(stream, reply)
+def answer(stream: int, function: Any, number: int, arguments: Any, keywords: Any, watched: bool) -> bool:
+    """Answer a call: its value, or its exception; return whether there was a value.
 
-
-def answer_batch(stream: int, function: Any, call: dict[str, Any]) -> None:
-    """Answer the calls of one message: values in order, in few messages, up to the first exception.
-
-    Arguments are decoded anew for each call, so that a change in place reaches no other call.
+    Args:
+        stream: to the judge.
+        function: the entry point.
+        number: of the call.
+        arguments: encoded; decoded anew for each call, so that a change in place reaches no other.
+        keywords: encoded.
+        watched: tell which list, dict and set arguments the call changed.
     """
-    waiting: list[Any] = []
-    size = 0
-    last: dict[str, Any] = {}
-    for arguments in call["batch"]:
-        try:
-            form = values.encode_value(function(*values.decode_value(arguments)))
-            length = len(json.dumps(form))
-        except values.TooDeep as error:
-            last = {"deep": str(error)}
-            break
-        except BaseException as error:
-            last = {"error": describe_error(error)}
-            break
-        if waiting and size + length > REPLY_BATCH_BYTES:
-            send_message(stream, {"values": waiting, "more": True})
-            waiting, size = [], 0
-        waiting.append(form)
-        size += length
-    send_message(stream, {"values": waiting, **last})
+    reply: dict[str, Any] = {"id": number}
+    try:
+        given = values.decode_value(arguments)
+        reply["value"] = values.encode_value(function(*given, **values.decode_value(keywords)))
+        if watched:
+            after = {
+                i: values.encode_value(a) for i, a in enumerate(given) if isinstance(a, list | dict | set)
+            }
+            reply["changed"] = {i: form for i, form in after.items() if form != arguments[i + 1]}
+        send_message(stream, reply)
+        return True
+    except values.TooDeep as error:
+        reply = {"id": number, "deep": str(error)}
+    except StreamClosed:
+        raise
+    except BaseException as error:  # also for want of memory, before anything was written
+        reply = {"id": number, "error": describe_error(error)}
+    send_message(stream, reply)
+    return False

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from stages.judge.sandbox import kernel, values
 
 SANDBOX_FOLDER = Path(__file__).resolve().parent
 REPOSITORY_ROOT = SANDBOX_FOLDER.parents[2]
-# Mounted at level A, and all that runs inside the sandbox: they import the standard library and each other
-# only
-MOUNTED_FILES = ("supervisor.py", "candidate.py", "kernel.py", "values.py")
+# All that runs inside the sandbox: they import the standard library and each other only
+MOUNTED_FILES = ("supervisor.py", "candidate.py", "kernel.py", "seccomp.py", "values.py")
+CONFIGURED = ("level", "landlock", "packages", "modules", "listed", "user")  # what the supervisor is told
 START_SECONDS = 30.0
 CLEAN_UP_SECONDS = 2.0
 PYTHON_FLAGS = ("-s", "-S", "-P", "-B")  # not -I or -E: they would ignore PYTHONHASHSEED
@@ -107,19 +107,12 @@ class Sandbox:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        try:
+        ready = b""
+        with contextlib.suppress(OSError):
             ready = self.control.recv(1 << 16)
-        except OSError:
-            ready = b""
         if not ready:
             self.close()
             raise LevelUnavailable(self.error_text or "the sandbox did not start")
-
-    def __enter__(self) -> "Sandbox":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the supervisor and all its descendants."""
@@ -127,30 +120,21 @@ class Sandbox:
         if self.isolation.level == "C":
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(CLEAN_UP_SECONDS)  # it removes the candidate's folder
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        self.process.kill()
         self.process.wait()
-        if not self.stderr.closed:
-            self.stderr.seek(0)
-            self.error_text = self.stderr.read().decode("utf-8", "replace").strip()[-300:]
-            self.stderr.close()
+        self.stderr.seek(0)
+        self.error_text = self.stderr.read().decode("utf-8", "replace").strip()[-300:]
+        self.stderr.close()
 
     @contextmanager
     def run(self, limits: Limits, threads: bool = False) -> Iterator["Candidate"]:
         """Fork a candidate, which may start threads; after the block it is dead, and its `end` says how it ended."""
         ours, theirs = socket.socketpair()
         self.jobs += 1
-        job = {
-            "id": self.jobs,
-            "cpu_seconds": limits.cpu_seconds,
-            "wall_seconds": limits.wall_seconds,
-            "memory_bytes": limits.memory_bytes,
-            "threads": threads,
-            "poll_seconds": 0.05 if threads or self.isolation.level == "C" else 1.0,
-        }
-        candidate = Candidate(
-            ours, limits, lambda waited: self.guard(self.control.send, f"waited {waited}".encode())
-        )
+        often = threads or self.isolation.level == "C"
+        job = {"id": self.jobs, "threads": threads, "poll_seconds": 0.05 if often else 1.0, **asdict(limits)}
+        job["wall_seconds"] = limits.wall_seconds
+        candidate = Candidate(ours, limits, lambda word: self.guard(self.control.send, word.encode()))
         with ours:
             with theirs:
                 self.guard(socket.send_fds, self.control, [json.dumps(job).encode()], [theirs.fileno()])
@@ -163,7 +147,7 @@ class Sandbox:
         if candidate.end.get("id") != self.jobs:
             raise SandboxFailed("the supervisor ended")
 
-    def guard(self, call: Any, *arguments: Any) -> Any:
+    def guard(self, call: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return call(*arguments)
         except OSError as error:
@@ -173,10 +157,12 @@ class Sandbox:
 class Candidate:
     """The stream to one candidate. Nothing in its messages is trusted but the value of an answer."""
 
-    def __init__(self, stream: socket.socket, limits: Limits, on_wait: Callable[[float], object]) -> None:
+    def __init__(self, stream: socket.socket, limits: Limits, on_wait: Callable[[str], object]) -> None:
         self.stream = stream
         self.limits = limits
-        self.on_wait = on_wait  # called each time that it was waited for as long as the CPU limit
+        self.on_wait = (
+            on_wait  # tells the supervisor each time that it was waited for as long as the CPU limit
+        )
         self.waited = 0.0  # seconds, over all its answers
         self.next_check = limits.cpu_seconds
         self.buffer = bytearray()
@@ -218,19 +204,18 @@ class Candidate:
             started = time.monotonic()
             try:
                 part = self.stream.recv(1 << 16)
+                if not part:
+                    raise EOFError("the stream ended")
+                self.buffer += part
             except TimeoutError:
                 if self.waited > self.limits.wall_seconds + START_SECONDS:
                     raise SandboxFailed("the supervisor did not keep to the wall time") from None
-                self.on_wait(self.next_check)
+                self.on_wait(f"waited {self.next_check}")
                 self.next_check += self.limits.cpu_seconds
-                continue
             except OSError as error:
                 raise EOFError(str(error)) from None
             finally:
                 self.waited += time.monotonic() - started
-            if not part:
-                raise EOFError("the stream ended")
-            self.buffer += part
         taken = bytes(self.buffer[:count])
         del self.buffer[:count]
         return taken
@@ -238,23 +223,17 @@ class Candidate:
 
 def supervisor_command(isolation: Isolation, control: int) -> list[str]:
     """Return the supervisor's command line."""
-    config = {
-        "level": isolation.level,
-        "landlock": isolation.landlock,
-        "readable": [*isolation.libraries, *(place for _, place in isolation.mounts)],
-        "packages": isolation.packages,
-        "modules": isolation.modules,
-        "listed": isolation.listed,
-        "user": isolation.user,
-        # Parent of the candidates' folders
-        "folder": tempfile.gettempdir() if isolation.level == "C" else "",
-    }
+    config = {name: getattr(isolation, name) for name in CONFIGURED}
+    config["readable"] = [*isolation.libraries, *(place for _, place in isolation.mounts)]
+    # Parent of the candidates' folders
+    config["folder"] = tempfile.gettempdir() if isolation.level == "C" else ""
     root = "/judge" if isolation.level == "A" else str(REPOSITORY_ROOT)
     script = f"{root}/stages/judge/sandbox/supervisor.py"
     python = [isolation.python, *PYTHON_FLAGS, script, root, str(control), json.dumps(config)]
     if isolation.level != "A":
         return python
     pairs = [*([path, path] for path in isolation.libraries), *isolation.mounts]
+    pairs += [[str(SANDBOX_FOLDER / name), f"/judge/stages/judge/sandbox/{name}"] for name in MOUNTED_FILES]
     binds = [word for pair in pairs for word in ("--ro-bind", *pair)]
     empty = [word for path in isolation.hidden for word in ("--tmpfs", path, "--remount-ro", path)]
     return [
@@ -262,11 +241,6 @@ def supervisor_command(isolation: Isolation, control: int) -> list[str]:
         *("--hostname", "sandbox", "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--clearenv", "--setenv", "PYTHONHASHSEED", "0"),
         *(*binds, *empty, "--dev-bind", kernel.NULL_DEVICE, kernel.NULL_DEVICE),
-        *(
-            word
-            for name in MOUNTED_FILES
-            for word in ("--ro-bind", str(SANDBOX_FOLDER / name), f"/judge/stages/judge/sandbox/{name}")
-        ),
         *("--size", str(16 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"),
         *("--", *python),
     ]

@@ -21,15 +21,7 @@ ISOLATION_LEVELS = ("A", "B", "C")
 UNUSED_USER = 64_990
 PACKAGES_FOLDER, TRIAL_FILE = "/packages", "/trial"  # at level A
 # What a wheel may take from the system (PEP 600), besides the interpreter's own
-WHEELS_NEED = (
-    "libgcc_s.so.1",
-    "libstdc++.so.6",
-    "libz.so.1",
-    "libm.so.6",
-    "libdl.so.2",
-    "librt.so.1",
-    "libpthread.so.0",
-)
+WHEELS_NEED = "libgcc_s.so.1 libstdc++.so.6 libz.so.1 libm.so.6 libdl.so.2 librt.so.1 libpthread.so.0"
 # Print the libraries of a process that has loaded the modules; `ldd` would start a process for each
 LOADED = """
 import ctypes, sys
@@ -94,9 +86,8 @@ def prepare_level(level: str, bwrap: str | None = None) -> Isolation:
         if path is None:
             raise LevelUnavailable(f"{bwrap or 'bwrap'} is not installed (Debian: the package bubblewrap)")
         hidden = [packages for folder in libraries for packages in package_folders(folder)]
-        return Isolation(
-            "A", bwrap=path, python=python, libraries=libraries, hidden=hidden, landlock=version > 0
-        )
+        found = Isolation("A", bwrap=path, python=python, landlock=version > 0)
+        return replace(found, libraries=libraries, hidden=hidden)
     if level == "B":
         if version < 3:
             raise LevelUnavailable(
@@ -104,11 +95,8 @@ def prepare_level(level: str, bwrap: str | None = None) -> Isolation:
             )
         user = UNUSED_USER if os.getuid() == 0 and readable_by_others(python) else 0
         listed = [folder for folder in libraries if package_folders(folder)]
-        entries = [str(path) for folder in listed for path in Path(folder).iterdir()]
-        kept = {*libraries, *entries} - {
-            *listed,
-            *(found for folder in listed for found in package_folders(folder)),
-        }
+        entries = {str(path) for folder in listed for path in Path(folder).iterdir()}
+        kept = {*libraries, *entries}.difference(listed, *map(package_folders, listed))
         return Isolation("B", python=python, libraries=sorted(kept), listed=listed, landlock=True, user=user)
     return Isolation("C", python=python, libraries=libraries)
 
@@ -145,32 +133,22 @@ def with_packages(isolation: Isolation, names: Sequence[str]) -> Isolation:
     """Return an isolation in which installed packages and what they require can be imported."""
     if not names:
         return isolation
-    folders, entries, shared = package_files(tuple(names))
-    libraries = sorted({*isolation.libraries, *shared})
+    entries, shared = package_files(tuple(names))
     modules = sorted({os.path.basename(path).split(".")[0] for path in entries})
+    libraries = {*isolation.libraries, *shared}
     if isolation.level == "A":
         mounts = [[path, f"{PACKAGES_FOLDER}/{os.path.basename(path)}"] for path in entries]
-        return replace(
-            isolation,
-            libraries=libraries,
-            mounts=mounts,
-            listed=[PACKAGES_FOLDER],
-            packages=[PACKAGES_FOLDER],
-            modules=modules,
-        )
-    return replace(
-        isolation,
-        libraries=sorted({*libraries, *entries}),
-        packages=folders,
-        modules=modules,
-        listed=[*isolation.listed, *folders],
-        user=isolation.user if all(map(readable_by_others, entries)) else 0,
-    )
+        folders, found = [PACKAGES_FOLDER], replace(isolation, mounts=mounts, libraries=sorted(libraries))
+    else:
+        folders = sorted({os.path.dirname(path) for path in entries})
+        user = isolation.user if all(map(readable_by_others, entries)) else 0
+        found = replace(isolation, user=user, libraries=sorted(libraries.union(entries)))
+    return replace(found, packages=folders, modules=modules, listed=[*isolation.listed, *folders])
 
 
 @cache
-def package_files(names: tuple[str, ...]) -> tuple[list[str], list[str], set[str]]:
-    """Return folders of packages, their files and folders in these, and the shared libraries they need.
+def package_files(names: tuple[str, ...]) -> tuple[list[str], set[str]]:
+    """Return the files and folders of packages, and the shared libraries they need.
 
     Raises:
         UserError: a package is not installed.
@@ -187,16 +165,18 @@ def package_files(names: tuple[str, ...]) -> tuple[list[str], list[str], set[str
         except metadata.PackageNotFoundError:
             raise UserError(f"evaluate.packages: {name} is not installed. Install it, or remove it") from None
         if name not in entries:
-            files = {Path(str(found.locate_file(file.parts[0]))) for file in found.files or [] if file.parts}
-            entries[name] = {
-                str(path) for path in files if path.name not in ("..", "__pycache__") and path.exists()
-            }
+            tops = {file.parts[0] for file in found.files or [] if file.parts} - {"..", "__pycache__"}
+            entries[name] = {path for top in tops if os.path.exists(path := str(found.locate_file(top)))}
             wanted = [Requirement(text) for text in found.requires or []]
             waiting += [one.name for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})]
-    paths = sorted(set().union(*entries.values()))
     beside = {os.path.dirname(path) for path in interpreter_files()[1] if ".so" in path}
-    shared = {path for folder in beside for name in WHEELS_NEED if os.path.exists(path := f"{folder}/{name}")}
-    return sorted({os.path.dirname(path) for path in paths}), paths, shared
+    shared = {
+        path
+        for folder in beside
+        for name in WHEELS_NEED.split()
+        if os.path.exists(path := f"{folder}/{name}")
+    }
+    return sorted(set().union(*entries.values())), shared
 
 
 def run_trial(isolation: Isolation) -> None:
@@ -213,18 +193,19 @@ def run_trial(isolation: Isolation) -> None:
         os.chmod(file.name, 0o644)
         place = TRIAL_FILE if isolation.level == "A" else file.name
         trial = replace(
-            isolation,
-            libraries=[*isolation.libraries, *([] if isolation.level == "A" else [file.name])],
-            mounts=[*isolation.mounts, *([[file.name, place]] if isolation.level == "A" else [])],
-        )
-        with Sandbox(trial) as sandbox, sandbox.run(Limits(cpu_seconds=5.0)) as candidate:
-            answer: Any = None
-            with contextlib.suppress(EOFError):
-                candidate.send({"program": TRIAL.format(place), "entry_point": "add", "seed": 0})
-                candidate.receive()
-                call = {"arguments": values.encode_value((1, 1)), "keywords": values.encode_value({})}
-                candidate.send({"id": 1, **call})
-                answer = candidate.receive().get("value")
+            isolation, mounts=[*isolation.mounts, [file.name, place]]
+        )  # bound at A, readable at B
+        answer: Any = None
+        with (
+            contextlib.closing(Sandbox(trial)) as sandbox,
+            sandbox.run(Limits(cpu_seconds=5.0)) as candidate,
+            contextlib.suppress(EOFError),
+        ):
+            candidate.send({"program": TRIAL.format(place), "entry_point": "add", "seed": 0})
+            candidate.receive()
+            call = [values.encode_value((1, 1)), values.encode_value({})]
+            candidate.send({"id": 1, "calls": [call], "watched": False})
+            answer = candidate.receive().get("value")
         if answer != 2:
             raise LevelUnavailable(candidate.end["trouble"] or "a program that adds one and one did not run")
         if isolation.level != "C" and os.stat(file.name).st_size != 4:

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
 
-from stages.judge.sandbox import kernel
+from stages.judge.sandbox import kernel, seccomp
 from stages.judge.sandbox.candidate import run_candidate
 
 if __name__ == "__main__":
@@ -34,33 +34,11 @@ if __name__ == "__main__":
 # What completions import most. Each module costs every fork a little; threading is left out: its hook runs
 # after each fork.
 PRELOADED = (
-    *(
-        "bisect",
-        "cmath",
-        "collections.abc",
-        "copy",
-        "functools",
-        "heapq",
-        "itertools",
-        "math",
-        "operator",
-        "random",
-    ),
-    *("re", "string", "typing"),
+    "bisect cmath collections.abc copy functools heapq itertools math operator random re string typing"
 )
 MESSAGE_BYTES = 1 << 16
 SLEEPER_SHARE = 0.1  # of the time that a candidate was waited for: one that uses less CPU time is asleep
 MAX_THREADS = 128  # of a candidate at once
-
-
-class Confinement(NamedTuple):
-    """What confines every candidate, prepared once."""
-
-    level: str
-    user: int
-    ruleset: int  # descriptor of the Landlock ruleset; -1: none
-    filter: bytes  # seccomp filter for any process; empty: none
-    threads: bytes  # the same for a process that may start threads
 
 
 class PackageFinder:
@@ -70,26 +48,7 @@ class PackageFinder:
         self.folders, self.modules = folders, frozenset(modules)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if path is not None or name not in self.modules:
-            return None
-        return PathFinder.find_spec(name, self.folders)
-
-
-def prepare_confinement(config: dict[str, Any]) -> Confinement:
-    """Return the confinement of a level.
-
-    Raises:
-        KernelRefused: this machine lacks part of it.
-    """
-    level = config["level"]
-    writable = ["/tmp"] if level == "A" else []
-    return Confinement(
-        level,
-        config["user"],
-        kernel.landlock_ruleset(config["readable"], writable, config["listed"]) if config["landlock"] else -1,
-        kernel.seccomp_template() if level != "C" else b"",
-        kernel.seccomp_template(threads=True) if level != "C" else b"",
-    )
+        return PathFinder.find_spec(name, self.folders) if path is None and name in self.modules else None
 
 
 def main() -> None:
@@ -100,10 +59,14 @@ def main() -> None:
     kernel.use_one_arena()
     os.putenv("OPENBLAS_NUM_THREADS", "1")  # not seen by os.environ, which stays empty
     del sys.argv[1:]  # hide where the judge is
-    for module in PRELOADED:
+    for module in PRELOADED.split():
         __import__(module)
-    try:
-        confinement = prepare_confinement(config)
+    level, writable = config["level"], ["/tmp"] if config["level"] == "A" else []
+    try:  # prepared once, for every candidate: a Landlock ruleset (-1: none), and filters without and with threads
+        config["ruleset"] = -1
+        if config["landlock"]:
+            config["ruleset"] = kernel.landlock_ruleset(config["readable"], writable, config["listed"])
+        config["filters"] = [seccomp.seccomp_template(threads) for threads in (False, True) if level != "C"]
     except kernel.KernelRefused as error:
         sys.exit(str(error))
     if os.getpid() != 1:
@@ -111,14 +74,14 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # a forked child's collector then copies no pages
-    control.send(json.dumps({"ready": True, "landlock": kernel.landlock_version()}).encode())
+    control.send(b"ready")
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
         if not message:
             return
         if descriptors:  # none: an "end" sent while the candidate ended by itself
             with candidate_folder(config["folder"]):
-                end = run_job(control, descriptors[0], json.loads(message), confinement)
+                end = run_job(control, descriptors[0], json.loads(message), config)
             control.send(json.dumps(end).encode())
 
 
@@ -142,14 +105,14 @@ def candidate_folder(parent: str) -> Iterator[None]:
 
 
 def run_job(
-    control: socket.socket, stream: int, job: dict[str, Any], confinement: Confinement
+    control: socket.socket, stream: int, job: dict[str, Any], config: dict[str, Any]
 ) -> dict[str, Any]:
     """Run one candidate to its end; return how it ended, and whether it left files."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         try:
-            become_candidate(stream, theirs, job, confinement)
+            become_candidate(stream, theirs, job, config)
         finally:
             os._exit(1)
     os.close(stream)
@@ -161,33 +124,23 @@ def run_job(
     killed = watch(control, pid, job, listener)
     _, status, usage = os.wait4(pid, 0)
     kill_leftovers()
-    dirty = any(True for _ in os.scandir(".")) if confinement.level == "A" else False
-    cpu = usage.ru_utime + usage.ru_stime
-    return {
-        "killed": killed,
-        "status": status,
-        "cpu": cpu,
-        "dirty": dirty,
-        "id": job["id"],
-        "trouble": trouble,
-        "threads": bool(listener) or confinement.level == "C",
-    }
+    end = {"id": job["id"], "killed": killed, "status": status, "cpu": usage.ru_utime + usage.ru_stime}
+    dirty = config["level"] == "A" and any(os.scandir("."))
+    return {**end, "dirty": dirty, "trouble": trouble, "threads": bool(listener) or config["level"] == "C"}
 
 
-def become_candidate(
-    stream: int, report: socket.socket, job: dict[str, Any], confinement: Confinement
-) -> None:
+def become_candidate(stream: int, report: socket.socket, job: dict[str, Any], config: dict[str, Any]) -> None:
     """In the forked process: close all descriptors but the stream, confine the process, run the program.
 
     `report` takes what went wrong, or the descriptor that gives leave to start threads.
     """
     try:
-        kept = (2, stream, report.fileno(), max(2, confinement.ruleset), 4096)
+        kept = (2, stream, report.fileno(), max(2, config["ruleset"]), 4096)
         for first, last in pairwise(sorted(kept)):
             os.closerange(first + 1, last)
         os.dup2(1, 2)  # the supervisor's stderr is a file, a candidate's is discarded
         os.setsid()
-        confine(job, confinement, report)
+        confine(job, config, report)
     except BaseException as error:
         report.send(f"{type(error).__name__}: {error}".encode()[:1000])
         return
@@ -223,7 +176,7 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[
                 break
             for asking in listener:
                 if ready.get(asking, 0) & select.POLLIN:
-                    threads += kernel.answer_thread(asking, threads < MAX_THREADS)
+                    threads += seccomp.answer_thread(asking, threads < MAX_THREADS)
                 elif asking in ready:  # hung up: the process is gone
                     poll.unregister(asking)
             if control.fileno() in ready:
@@ -244,49 +197,42 @@ def watch(control: socket.socket, pid: int, job: dict[str, Any], listener: list[
 
 def kill_leftovers() -> None:
     """Kill what a candidate left running: needed at level C, a safeguard where seccomp forbids processes."""
-    alone = os.getpid() == 1
     for _ in range(10_000):
-        targets = [-1] if alone else child_processes()
+        targets = [-1] if os.getpid() == 1 else []
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
+            targets = [int(word) for word in file.read().split()]
         for target in targets:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(target, signal.SIGKILL)
         try:
-            while os.waitpid(-1, 0 if targets and not alone else os.WNOHANG)[0]:
+            while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
             return
         time.sleep(0.001)
 
 
-def child_processes() -> list[int]:
-    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(word) for word in file.read().split()]
-    return []
-
-
-def confine(job: dict[str, Any], confinement: Confinement, report: socket.socket) -> None:
+def confine(job: dict[str, Any], config: dict[str, Any], report: socket.socket) -> None:
     """Drop, in this forked process, every right that a function does not need."""
-    counted = confinement.level != "C" and job["threads"]  # at C no seccomp refuses processes
-    kernel.limit_resources(job["cpu_seconds"], job["memory_bytes"], counted)
-    if confinement.level == "C":
+    level, threads = config["level"], job["threads"]
+    kernel.limit_resources(job["cpu_seconds"], job["memory_bytes"], threads and level != "C")
+    if level == "C":  # no seccomp refuses processes there
         return
-    if confinement.user:
-        kernel.drop_user(confinement.user)
-    if confinement.level == "B":
+    if config["user"]:
+        kernel.drop_user(config["user"])
+    if level == "B":
         kernel.drop_capabilities()
-    if confinement.ruleset >= 0:
-        kernel.enter_landlock(confinement.ruleset)
-        os.close(confinement.ruleset)
-    allowed = job["threads"]
-    if allowed:
+    if config["ruleset"] >= 0:
+        kernel.enter_landlock(config["ruleset"])
+        os.close(config["ruleset"])
+    if threads:
         try:
-            listener = kernel.ask_for_threads()
-        except kernel.KernelRefused:
-            allowed = False
-        else:
+            listener = seccomp.ask_for_threads()
             socket.send_fds(report, [b" "], [listener])
             os.close(listener)
-    kernel.enter_seccomp(confinement.threads if allowed else confinement.filter)
+        except kernel.KernelRefused:
+            threads = False
+    seccomp.enter_seccomp(config["filters"][threads])
 
 
 if __name__ == "__main__":
