@@ -22,7 +22,8 @@ COMMANDS = (
     "judge/cli.py",
     "judge/__main__.py",
 )  # nobody below them imports these
-STANDARD_LIBRARY_ONLY = ("supervisor", "candidate", "kernel", "values")  # what runs inside the sandbox
+# What runs inside the sandbox
+STANDARD_LIBRARY_ONLY = ("supervisor", "candidate", "kernel", "seccomp", "values")
 
 
 def floor_of(file: Path) -> str:

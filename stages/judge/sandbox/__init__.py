@@ -1,1 +1,1 @@
-"""The sandbox. Inside run supervisor, candidate, kernel, values: standard library and each other only."""
+"""The sandbox. Inside run supervisor, candidate, kernel, seccomp, values: standard library and each other only."""
