@@ -27,6 +27,7 @@ from stages.common.text.templates import (
     Chat,
     ChatTurn,
     Unrenderable,
+    answer_lead,
     apply_chat_template,
     ask,
     check_arguments,
@@ -55,8 +56,9 @@ def render_prompt(prompt: str, tokenizer: Any, settings: PromptSettings) -> str:
         return kept
     try:
         if header:
-            instruction = header_instruction(prompt, settings)
-            return render_opening(ask(instruction), tokenizer, settings) + OPEN_FENCE + kept.lstrip()
+            question = ask(header_instruction(prompt, settings))
+            opening, lead = render_opening(question, tokenizer, settings), answer_lead(tokenizer, settings)
+            return opening + lead + OPEN_FENCE + kept.lstrip()
         return render_opening(ask(prompt), tokenizer, settings)
     except Unrenderable as error:
         raise UserError(
@@ -266,7 +268,12 @@ def render_answer(
         rest = rest.lstrip("\r\n")  # line breaks would merge with the end of the opening into one token
     if settings.style == "chat":
         opening, answer = render_last_answer(ask(question, given + rest), tokenizer, settings)
-        return opening + given, answer.removeprefix(given)
+        lead = answer_lead(tokenizer, settings) if given else ""
+        if not answer.startswith(lead + given):
+            raise Unrenderable(
+                "template", f"the chat template rewrites the beginning of an answer: {answer[:40]!r}"
+            )
+        return opening + lead + given, answer[len(lead + given) :]
     return render_opening(ask(question), tokenizer, settings) + given, rest.rstrip("\r\n")
 
 

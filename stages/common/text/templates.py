@@ -66,6 +66,27 @@ def render_last_answer(chat: Chat, tokenizer: Any, settings: PromptSettings) -> 
     return opening, trim_end(whole[len(opening) :], tokenizer)
 
 
+def answer_lead(tokenizer: Any, settings: PromptSettings) -> str:
+    """Return what a chat template puts between a question's opening and the answer: a space, an empty thought.
+
+    Evaluation begins an answer behind it, as training does. Empty in other styles, and for a template that
+    cannot be trained on.
+    """
+    if settings.style != "chat":
+        return ""
+    return chat_answer_lead(tokenizer, tokenizer.chat_template, settings.system)
+
+
+@lru_cache(maxsize=4)
+def chat_answer_lead(tokenizer: Any, template: str | None, system: str) -> str:
+    """As `answer_lead`; the cache forgets it where the template or the system message differs."""
+    mark, settings = chr(FIRST_TAG), PromptSettings(style="chat", system=system)
+    try:
+        return render_last_answer(ask("a", mark), tokenizer, settings)[1].partition(mark)[0]
+    except Unrenderable:
+        return ""
+
+
 def render_all_answers(
     chat: Chat, answers: Sequence[int], tokenizer: Any, settings: PromptSettings
 ) -> tuple[str, ...]:

@@ -201,6 +201,32 @@ def test_evaluation_prompts_have_the_tokens_of_training(kind, style):
         assert "".join(spelled.split()).endswith("".join(f"{rest}<|end|>".split()))
 
 
+LEADS = {  # what a template puts before an answer, and not after the question alone
+    " ": "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content.strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}",  # Llama 2
+    "<think>\n\n</think>\n\n": "{% for m in messages %}{{ '<|start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ m.content + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}",  # Qwen3
+}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "sentencepiece"])
+@pytest.mark.parametrize("lead", LEADS)
+def test_what_a_template_puts_before_an_answer_precedes_the_header_in_training_and_evaluation(kind, lead):
+    tokenizer = KINDS[kind]()
+    tokenizer.chat_template = LEADS[lead]
+    settings = PromptSettings(style="chat")
+    prompt, completion = render_row(ROWS["function"], tokenizer, settings)
+    assert prompt.endswith(lead + "```python\n" + HEADER.rstrip())
+    assert completion == "\n" + BODY.rstrip() + "\n```" + " " * (lead == " ")
+    assert render_prompt(HEADER, tokenizer, settings) == prompt
+    [(ids, _)] = encode_rows([(prompt, completion)], tokenizer)
+    assert ids == encode_prompts([prompt], tokenizer)[0]
+    prompt, completion = render_row(ROWS["instruction"], tokenizer, settings)
+    assert render_prompt("Name a circle's area.", tokenizer, settings) == prompt
+    assert completion.strip() == lead.strip() + "\n\n" * (lead != " ") + "It is pi r squared."
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_blank_lines_before_a_body_do_not_change_the_prompt(kind):
     tokenizer = KINDS[kind]()
