@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stages.common.core.errors import UserError
-from stages.common.model.loss import CHUNK_TOKENS, labelled_targets
+from stages.common.model.loss import CHUNK_TOKENS, Head, head_of, labelled_targets
 from stages.common.model.packed_model import PackedModel
 
 if TYPE_CHECKING:
@@ -47,21 +47,21 @@ class Parity:
 
 @dataclass(frozen=True)
 class LabelledStates:
-    """A model's last hidden states at the labelled tokens (tokens, size), and its head (vocabulary, size)."""
+    """A model's last hidden states at the labelled tokens (tokens, size), and its head."""
 
     states: torch.Tensor
-    head: torch.Tensor
+    head: Head
 
 
 @torch.no_grad()
 def read_states(load: Callable[[], Any], rows: Sequence[dict[str, Any]]) -> LabelledStates:
     """Load a model, compute its states at the labelled tokens of flattened packs, and free it."""
     model = PackedModel(load()).eval()
-    head = model.causal.get_output_embeddings().weight.detach()
+    head = head_of(model.causal)
     kept = []
     for row in rows:
         states = model.hidden(row["input_ids"], row["position_ids"], row["lengths"])[0]
-        kept.append(states[labelled_targets(row["labels"])[0].to(head.device)])
+        kept.append(states[labelled_targets(row["labels"])[0].to(states.device)])
     del model
     gc.collect()  # models contain reference cycles
     return LabelledStates(torch.cat(kept), head)
@@ -82,11 +82,11 @@ def measure_parity(trained: LabelledStates, merged: LabelledStates, targets: tor
         raise UserError(
             "data/packed: no labelled token to compare the merged model on. Run `dvc repro pack`."
         )
-    targets = targets.to(trained.head.device)
+    targets = targets.to(trained.states.device)
     figures = []  # of each token: KL, agreement, trained loss, merged loss
     largest = 0.0
     for at in range(0, tokens, CHUNK_TOKENS):
-        p, q = ((side.states[at : at + CHUNK_TOKENS] @ side.head.t()).float() for side in (trained, merged))
+        p, q = (side.head.logits(side.states[at : at + CHUNK_TOKENS]).float() for side in (trained, merged))
         difference = (p - q).abs().max()
         largest = max(largest, float(difference)) if difference.isfinite() else float("nan")
         figures.append(compare_tokens(p, q, targets[at : at + CHUNK_TOKENS, None]).cpu())

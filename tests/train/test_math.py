@@ -10,7 +10,7 @@ from stages.common.core.errors import UserError
 from stages.common.model.fused import fuse_norms
 from stages.common.model.load import load_frozen_model
 from stages.common.model.lora_matmul import LoraMatmul
-from stages.common.model.loss import HeadLoss, labelled_targets
+from stages.common.model.loss import Head, HeadLoss, labelled_targets
 from stages.common.model.packed_model import PackedModel, mean_loss
 from stages.common.model.packs import IGNORED, flatten_packs, read_packs
 from stages.common.model.quantize import Quantization
@@ -49,7 +49,7 @@ def test_loss_is_that_of_labelled_tokens_and_eos_is_one() -> None:
     labels[0, 400:450] = IGNORED
     positions, targets = labelled_targets(labels)
     assert positions[0] == 199  # the token before the first label predicts it
-    loss = HeadLoss.apply(hidden[positions], weight, targets, True)
+    loss = HeadLoss.apply(hidden[positions], Head(weight), targets, True)
     loss.backward()
     ours, hidden.grad = hidden.grad, None
     logits = hidden @ weight.t()

@@ -5,21 +5,19 @@ from typing import Any
 
 import torch
 
-from stages.common.core.errors import UserError
-from stages.common.model.attention.interface import IMPLEMENTATIONS, missing_features, suggest_attention
+from stages.common.core.errors import UserError, one_line
+from stages.common.model.attention.interface import missing_features, suggest_attention
 from stages.common.model.attention.kernels import FLASH_LARGEST_HEAD, AttentionSpec, flash_available_on
-from stages.common.model.packed_model import PackedModel
+from stages.common.model.packed_model import PackedModel, reads_alone
 
-KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
-CUDA_ATTENTIONS = ("sdpa", "flex", "flash")
-CPU_ATTENTIONS = ("dense", "sdpa")  # PyTorch's FlexAttention has no backward pass on a CPU
-# Share of the change that tokens see in their own document, or of the largest logit. Only mixtures of experts, which
-# batch the tokens of a row, round a little differently
-TOLERANCE = 0.05
+# Share of the change that tokens see in their own document, or of the largest logit. In float32 rounding is at most
+# 4e-7, and the smallest leak of 80 architectures 5e-4 [measured]; in 16 bits mixtures of experts, which batch the
+# tokens of a row, round differently
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.05}
 
 
 def refuse_attention(folder: Path, config: Any, attention: str, dtype: str) -> None:
-    """Refuse, before a model is loaded, an attention that cannot train it on this machine.
+    """Refuse, before a model is loaded, an attention that cannot train it on this machine; `auto` always can.
 
     Args:
         config: of the model, as transformers reads it.
@@ -29,16 +27,8 @@ def refuse_attention(folder: Path, config: Any, attention: str, dtype: str) -> N
     Raises:
         UserError: there is no GPU, it is too old, or the model needs what the implementation does not support.
     """
-    if getattr(config, "attention_chunk_size", None) is not None:
-        raise UserError(
-            f"{folder}: config.json sets attention_chunk_size, which training does not support. Choose another base."
-        )
-    others = set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYER_TYPES
-    if others:
-        raise UserError(
-            f"{folder}: config.json has layers of {', '.join(sorted(others))}, in which documents of a pack see each "
-            f"other. Choose a base with layers of {' and '.join(sorted(KNOWN_LAYER_TYPES))} only."
-        )
+    if attention == "auto":
+        return
     cuda = torch.cuda.is_available()
     if attention in ("flex", "flash") and not cuda:
         raise UserError(
@@ -52,13 +42,10 @@ def refuse_attention(folder: Path, config: Any, attention: str, dtype: str) -> N
         dropout=getattr(config, "attention_dropout", None) or 0.0,
         softcap=getattr(config, "attn_logit_softcapping", None),
     )
-    able = [name for name in IMPLEMENTATIONS if not missing_features(name, spec)]
-    candidates = [attention] if attention != "auto" else list(CUDA_ATTENTIONS if cuda else CPU_ATTENTIONS)
-    if not set(able) & set(candidates):
-        missing = " and ".join(missing_features(candidates[-1], spec))
+    missing = " and ".join(missing_features(attention, spec))
+    if missing:
         raise UserError(
-            f"train.attention={attention} on {'CUDA' if cuda else 'a CPU'} does not support {missing}, which {folder} "
-            f"needs. {suggest_attention(spec)}"
+            f"train.attention={attention} does not support {missing}, which {folder} needs. {suggest_attention(spec)}"
         )
     if attention == "flash":
         refuse_flash(config, dtype)
@@ -89,49 +76,49 @@ def try_model(model: PackedModel, folder: Path) -> None:
             not run.
     """
     name = type(model.causal).__name__
-    head = model.causal.get_output_embeddings()
-    if head is None or getattr(head, "bias", None) is not None:
-        raise UserError(
-            f"{folder}: the loss does not support the head of {name}: it has a bias, or there is no head. "
-            "Choose another base."
-        )
+    if model.causal.get_output_embeddings() is None:
+        raise UserError(f"{folder}: {name} has no head that the loss could use. Choose another base.")
     try:
         leak, error = measure_leak_and_head_error(model)
     except UserError:
         raise
     except Exception as problem:
         raise UserError(
-            f"{folder}: {name} does not run on rows of documents ({problem}). Choose another base."
+            f"{folder}: {name} does not run on rows of documents ({one_line(problem, 200)}). Choose another base."
         ) from problem
-    if leak > TOLERANCE:
+    tolerance = TOLERANCE[model.causal.dtype]
+    if not leak <= tolerance:  # not a number either
         raise UserError(
-            f"{folder}: {name} lets a token see other documents of its pack, or later tokens. Choose a base whose "
-            f"layers pass keyword arguments on to transformers' AttentionInterface and mix tokens in no other way."
+            f"{folder}: {name} lets a token see other documents or later tokens. Choose another base."
         )
-    if error > TOLERANCE:
+    if not error <= tolerance:
         raise UserError(
-            f"{folder}: the loss does not support the head of {name}: it is more than a product. Choose another base."
+            f"{folder}: the loss does not support the head of {name}: it is more than a product with its weight, the "
+            "bias, scale and cap of its config.json. Choose another base."
         )
 
 
 @torch.no_grad()
 def measure_leak_and_head_error(model: PackedModel) -> tuple[float, float]:
-    """Measure how much tokens leak to where they must not be seen, and how far the head is from a plain product.
+    """Measure how much tokens leak to where they must not be seen, and how far the head is from the model's own.
 
-    Changes the first and the last token of a row. The leak is the change in the tokens that must not see them, as a
-    share of the change in those that do; the error is the difference between states times head and the model's own
-    logits, as a share of the largest logit.
+    Changes the first and the last token of the row's first document, and the last of its second. The leak is the change
+    in the tokens that see none of them, as a share of the change in the token that sees the first; the error is the
+    difference between the head's logits and the model's own, as a share of the largest logit.
     """
     row = torch.arange(1, 7, device=model.device)[None]
     changed = row.clone()
-    changed[0, [0, 5]] += 6
+    changed[0, [0, 2, 5]] += 6
     documents: dict[str, Any] = {
         "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]], device=model.device),
         "lengths": (3, 3),
     }
     states, changed_states = (model.hidden(input_ids=ids, **documents)[0] for ids in (row, changed))
     change = (states - changed_states).abs().amax(-1)
-    ours = states @ model.causal.get_output_embeddings().weight.t()
-    logits = model.causal(input_ids=row, use_cache=False, attention=model.attention, **documents).logits[0]
-    leak, error = change[3:5].max() / change[1:3].max(), (ours - logits).abs().max() / logits.abs().max()
+    ours = model.head().logits(states)
+    options = {"attention": model.attention, **documents}
+    if reads_alone(model.causal):
+        row, ours, options = row[:, :3], ours[:3], {}
+    logits = model.causal(input_ids=row, use_cache=False, **options).logits[0]
+    leak, error = change[3:5].max() / change[1], (ours - logits).abs().max() / logits.abs().max()
     return float(leak), float(error)

@@ -7,18 +7,13 @@ import torch
 from torch import nn
 
 from stages.common.core.errors import UserError
-from stages.common.model.attention.interface import ATTENTION_NAME, register_attention
+from stages.common.model.attention.interface import ATTENTION_NAME
 from stages.common.model.checks import refuse_attention, try_model
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered, silence_transformers
 from stages.common.model.lora import replace_linear_forwards
 from stages.common.model.packed_model import PackedModel
-from stages.common.model.quantize import (
-    FOUR_BITS,
-    Quantization,
-    compute_device,
-)
-
-UNSUPPORTED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+from stages.common.model.quantize import FOUR_BITS, Quantization, compute_device
+from stages.common.model.trial import must_read_alone
 
 
 def load_frozen_model(
@@ -37,23 +32,23 @@ def load_frozen_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     silence_transformers()
-    register_attention()
     place = "cpu" if on_host else compute_device()
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no model here (config.json is missing). Run `dvc repro base`.")
     try:
         config = AutoConfig.from_pretrained(folder)
-        refuse_unknown_head(folder, config)
         refuse_attention(folder, config, attention, quantization.dtype)
-        options = load_options(quantization)
+        alone = must_read_alone(folder, attention, compute_device())
+        options = load_options(quantization) | ({} if alone else {"attn_implementation": ATTENTION_NAME})
         model, info = AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation=ATTENTION_NAME, device_map={"": place}, **LOADING_INFO, **options
+            folder, device_map={"": place}, **LOADING_INFO, **options
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(
             f"{folder}: the model does not load ({error}). Remove the folder and run the stage that writes it."
         ) from error
     refuse_uncovered(str(folder), info)
+    model.reads_alone = alone
     disable_repacking(model)
     replace_linear_forwards(model)
     try_model(PackedModel(model, attention if place == compute_device() else "auto"), folder)
@@ -77,15 +72,6 @@ def load_options(quantization: Quantization) -> dict[str, Any]:
     elif kind == "int8":
         config = BitsAndBytesConfig(load_in_8bit=True)
     return {"dtype": dtype} | ({"quantization_config": config} if config else {})
-
-
-def refuse_unknown_head(folder: Path, config: Any) -> None:
-    """Raise UserError if the configuration says that the head is more than a product."""
-    for name in UNSUPPORTED_HEADS:
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise UserError(
-                f"{folder}: config.json sets {name}, which the loss does not support. Choose another base."
-            )
 
 
 def disable_repacking(model: nn.Module) -> None:

@@ -63,8 +63,10 @@ class LoraMatmul(Function):
         low = (factor if dropped is None else low_rows.to(kind)) @ a.t()
         outputs = []
         for (weight, bias, scale), own, b in zip(layers, split_by_layer(low, bs), bs, strict=True):
-            y = linear(factor, product_weight(weight, x), cast_bias(bias, factor))
-            outputs.append(y.addmm_(own, b.t(), alpha=scale).to(x.dtype).view(*x.shape[:-1], -1))
+            # not a view of the product: a layer may change it in place, as Gemma 3n's does
+            y = linear(factor.view(*x.shape[:-1], -1), product_weight(weight, x), cast_bias(bias, factor))
+            y.view(-1, y.shape[-1]).addmm_(own, b.t(), alpha=scale)
+            outputs.append(y.to(x.dtype))
         ctx.save_for_backward(low_rows, low, a, *bs)
         ctx.layers, ctx.shape, ctx.shared = layers, x.shape, dropped is None
         ctx.dtype = adapters[0].dtype

@@ -1,5 +1,6 @@
 """Cross entropy of labelled tokens only, without materialising the logits of the whole row."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,31 +13,77 @@ from stages.common.model.packs import IGNORED
 CHUNK_TOKENS = 128
 
 
-class HeadLoss(Function):
-    """Summed cross entropy of softmax(hidden W^T), with the gradient computed in the forward pass, chunk by chunk.
+LOGIT_CAPS = (
+    "final_logit_softcapping",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+)  # of Gemma 2, Griffin, xLSTM
 
-    W may have a wider dtype than `hidden`: products are made in W's. The head is frozen, so only `hidden` gets a
-    gradient; logits are never kept (as in arXiv:2410.10989).
+
+@dataclass(frozen=True)
+class Head:
+    """What makes logits of the last states: z = scale * (states W^T + bias), and with a cap cap * tanh(z / cap)."""
+
+    # W, (vocabulary, size), frozen; products are made in its dtype
+    weight: torch.Tensor
+    # (vocabulary,), frozen
+    bias: torch.Tensor | None = None
+    scale: float = 1.0
+    cap: float | None = None
+
+    def logits(self, states: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return logits (tokens, vocabulary) of states (tokens, size); without a gradient."""
+        logits = torch.mm(states.to(self.weight.dtype), self.weight.t(), out=out)
+        if self.bias is not None:
+            logits += self.bias
+        if self.scale != 1:
+            logits *= self.scale
+        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
+
+    def states_gradient(self, d_logits: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of the states from that of the logits."""
+        if self.cap is not None:
+            d_logits = d_logits * (1 - logits.float().div_(self.cap).square_())
+        gradient = d_logits.to(self.weight.dtype) @ self.weight
+        return gradient if self.scale == 1 else gradient.mul_(self.scale)
+
+
+def head_of(causal: Any) -> Head:
+    """Return the head of a transformers model, with what config.json says about it."""
+    config, layer = causal.config.get_text_config(), causal.get_output_embeddings()
+    factors = [
+        getattr(config, name, None) or 1 for name in ("logit_scale", "lm_head_multiplier", "logits_scaling")
+    ]
+    caps = [getattr(config, name, None) for name in LOGIT_CAPS]
+    return Head(
+        layer.weight,
+        getattr(layer, "bias", None),
+        factors[0] * factors[1] / factors[2],
+        next((cap for cap in caps if cap), None),
+    )
+
+
+class HeadLoss(Function):
+    """Summed cross entropy of a head's logits, with the gradient computed in the forward pass, chunk by chunk.
+
+    The head is frozen, so only `hidden` gets a gradient; logits are never kept (as in arXiv:2410.10989).
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, needs_gradient: bool
+        ctx: Any, hidden: torch.Tensor, head: Head, targets: torch.Tensor, needs_gradient: bool
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if needs_gradient else None
-        products = weight.new_empty((min(CHUNK_TOKENS, len(targets)), len(weight)))
+        products = head.weight.new_empty((min(CHUNK_TOKENS, len(targets)), len(head.weight)))
         for at in range(0, len(targets), CHUNK_TOKENS):
-            part, wanted = (
-                hidden[at : at + CHUNK_TOKENS].to(weight.dtype),
-                targets[at : at + CHUNK_TOKENS, None],
-            )
-            logits = torch.mm(part, weight.t(), out=products[: len(part)])
+            rows, wanted = slice(at, at + CHUNK_TOKENS), targets[at : at + CHUNK_TOKENS, None]
+            logits = head.logits(hidden[rows], out=products[: len(wanted)])
             log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
             total -= log_p.gather(1, wanted).sum()
             if gradient is not None:  # the logits' gradient: p - 1 for the target token, p for the others
                 d_logits = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0))
-                gradient[at : at + CHUNK_TOKENS] = d_logits.to(weight.dtype) @ weight
+                gradient[rows] = head.states_gradient(d_logits, logits)
         ctx.gradient = gradient
         return total
 

@@ -1,17 +1,22 @@
 """A causal language model that takes packs of documents and returns their loss."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from stages.common.model.loss import HeadLoss, labelled_targets
+from stages.common.model.loss import Head, HeadLoss, head_of, labelled_targets
 from stages.common.model.products import is_widened, product_dtype
 
 
 class PackedModel(nn.Module):
     """A causal language model that takes rows from `flatten_packs`, on any device.
+
+    A model that does not keep the documents of a row apart (see trial.py), and any model on documents so
+    long that their rope differs, reads one document at a time.
 
     Args:
         model: a transformers model, or a PeftModel around it.
@@ -22,7 +27,8 @@ class PackedModel(nn.Module):
         super().__init__()
         self.model = model
         self.attention = attention
-        self._head: torch.Tensor | None = None
+        self.longest_together = longest_together(self.causal.config)
+        self._head: Head | None = None
 
     @property
     def causal(self) -> Any:
@@ -37,14 +43,24 @@ class PackedModel(nn.Module):
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, lengths: Sequence[int]
     ) -> torch.Tensor:
         """Return the states before the head: (1, tokens, size)."""
-        output = self.causal.base_model(
-            input_ids=input_ids.to(self.device),
-            position_ids=position_ids.to(self.device),
-            lengths=tuple(lengths),
-            attention=self.attention,
-            use_cache=False,
-        )
-        return output.last_hidden_state
+        ids, positions = input_ids.to(self.device), position_ids.to(self.device)
+        alone = reads_alone(self.causal)
+        together = not alone and max(lengths) <= self.longest_together
+        states, start = [], 0
+        for run in [tuple(lengths)] if together else [(length,) for length in lengths]:
+            part, start = slice(start, start + sum(run)), start + sum(run)
+            options: dict[str, Any] = (
+                {}
+                if alone
+                else {
+                    "position_ids": positions[:, part],
+                    "lengths": run,
+                    "attention": self.attention,
+                }
+            )
+            output = self.causal.base_model(input_ids=ids[:, part], use_cache=False, **options)
+            states.append(output.last_hidden_state)
+        return torch.cat(states, dim=1) if len(states) > 1 else states[0]
 
     def forward(
         self,
@@ -58,14 +74,29 @@ class PackedModel(nn.Module):
         states = self.hidden(input_ids, position_ids, lengths)[0, positions]
         return HeadLoss.apply(states, self.head(), targets, torch.is_grad_enabled())
 
-    def head(self) -> torch.Tensor:
-        """Return the frozen head's weight (vocabulary, size) in the dtype of products; a widened copy is cached."""
-        weight = self.causal.get_output_embeddings().weight
-        if not is_widened(weight):
-            return weight
+    def head(self) -> Head:
+        """Return the frozen head, its weight in the dtype of products; a widened copy is cached."""
+        head = head_of(self.causal)
+        if not is_widened(head.weight):
+            return head
         if self._head is None:
-            self._head = weight.detach().to(product_dtype(weight.dtype, weight.device))
+            wide = product_dtype(head.weight.dtype, head.weight.device)
+            self._head = replace(head, weight=head.weight.detach().to(wide))
         return self._head
+
+
+def reads_alone(causal: Any) -> bool:
+    """Return whether a model from `load_frozen_model` reads one document at a time."""
+    return getattr(causal, "reads_alone", False)
+
+
+def longest_together(config: Any) -> float:
+    """Return the tokens up to which a document leaves the rope of others in its row alone.
+
+    Past `original_max_position_embeddings`, longrope (Phi-3) rotates a whole row by other factors.
+    """
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    return rope["original_max_position_embeddings"] if rope.get("rope_type") == "longrope" else math.inf
 
 
 @torch.no_grad()

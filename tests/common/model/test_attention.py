@@ -26,7 +26,7 @@ from stages.common.model.attention.interface import (
     document_attention,
 )
 from stages.common.model.attention.kernels import AttentionSpec, block_mask, document_boundaries
-from stages.common.model.loss import HeadLoss
+from stages.common.model.loss import Head, HeadLoss
 from stages.common.model.packed_model import PackedModel
 from stages.common.model.packs import IGNORED, flatten_packs
 from stages.train.settings import ATTENTIONS, TrainSettings
@@ -422,7 +422,7 @@ def test_every_row_reaches_the_device_of_the_model(tiny_model: Any, monkeypatch:
         states.sum().backward()
     assert seen == ["meta"] * 4
     hidden, head = torch.zeros(9, 8, device="meta", requires_grad=True), torch.zeros(50, 8, device="meta")
-    loss = HeadLoss.apply(hidden, head, torch.zeros(9, dtype=torch.int64, device="meta"), True)
+    loss = HeadLoss.apply(hidden, Head(head), torch.zeros(9, dtype=torch.int64, device="meta"), True)
     loss.backward()
     assert loss.device.type == hidden.grad.device.type == "meta"
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from stages.common.model.attention.dense import DenseDocuments
 from stages.common.model.lora_matmul import FrozenMatmul, LoraMatmul
-from stages.common.model.loss import HeadLoss
+from stages.common.model.loss import Head, HeadLoss
 from stages.common.model.products import has_fast_bfloat16, product_dtype
 
 INTEL, AMD = "Intel Xeon", "AMD EPYC"
@@ -46,8 +46,8 @@ def adapter(x: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
     return y
 
 
-def head_of(x: torch.Tensor) -> torch.Tensor:
-    return torch.randn(50, 32).to(x.dtype).to(product_dtype(x.dtype, x.device))
+def head_of(x: torch.Tensor) -> Head:
+    return Head(torch.randn(50, 32).to(x.dtype).to(product_dtype(x.dtype, x.device)))
 
 
 CALLS = {

@@ -26,8 +26,8 @@ DENSE_TOKENS = 1024
 IMPLEMENTATIONS = {"dense": dense, "sdpa": sdpa, "flex": flex, "flash": flash}
 SUPPORTED_FEATURES = {  # the fields of AttentionSpec that not every implementation supports
     "dense": (),
-    "sdpa": ("window", "dropout"),
-    "flex": ("window", "softcap"),
+    "sdpa": ("window", "dropout", "values of another size"),
+    "flex": ("window", "softcap", "values of another size"),
     "flash": ("window",),
 }
 # Options that some models pass to their attention and no implementation here supports
@@ -92,6 +92,7 @@ def document_attention(
         window=window if window is not None and max(lengths) > window else None,
         dropout=dropout,
         softcap=options.get("softcap"),
+        value_size=value.shape[-1] if value.shape[-1] != query.shape[-1] else None,
     )
     return IMPLEMENTATIONS[choose_attention(attention, query, spec)](query, key, value, spec), None
 
@@ -127,6 +128,7 @@ def missing_features(attention: str, spec: AttentionSpec) -> list[str]:
         "window": spec.window is not None,
         "dropout": spec.dropout > 0,
         "softcap": spec.softcap is not None,
+        "values of another size": spec.value_size is not None,
     }
     return [name for name, needs in needed.items() if needs and name not in SUPPORTED_FEATURES[attention]]
 
@@ -135,5 +137,7 @@ def suggest_attention(spec: AttentionSpec) -> str:
     """Say in one sentence which values of `train.attention` support what the layer needs."""
     able = [name for name in IMPLEMENTATIONS if not missing_features(name, spec)]
     if able:
-        return f"Set train.attention to one that does: {', '.join(able)} (flex and flash need CUDA)."
-    return "No implementation does: set attention_dropout to 0 in its config.json."
+        return (
+            f"Set train.attention to one that does: {', '.join(able)} (flex and flash need CUDA), or to auto."
+        )
+    return "Set train.attention=auto, which then reads one document at a time."

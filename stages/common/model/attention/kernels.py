@@ -34,6 +34,8 @@ class AttentionSpec:
     dropout: float = 0.0
     # scores become softcap * tanh(score / softcap)
     softcap: float | None = None
+    # values have another size than queries and keys, as with DeepSeek's latent attention
+    value_size: int | None = None
 
 
 def sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
