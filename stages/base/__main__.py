@@ -48,6 +48,12 @@ def main(settings: Settings) -> dict[str, Any]:
         write_model(base, folder)
         facts = check_model_folder(folder, base.name)
     print(f"base: {facts['parameters']:,} parameters, {facts['vocabulary']:,} tokens in the vocabulary")
+    if facts["rewritten"]:
+        print(f"base: settings added for other programs, or removed, in {', '.join(facts['rewritten'])}")
+    if facts["reads_documents"] == "alone":
+        print(
+            "base: its layers do not keep the documents of a pack apart: training reads one at a time, slower"
+        )
     return {"name": base.name, "kind": base.kind, "licence": base.licence, **facts}
 
 

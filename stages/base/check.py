@@ -1,25 +1,31 @@
 """Check that a folder holds a model that the other stages can load."""
 
 import hashlib
-import json
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
+from stages.base.portable import make_portable
 from stages.common.core.errors import UserError, one_line
 from stages.common.core.files import read_json, sha256_file
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered, silence_transformers
+from stages.common.model.mergeable import refuse_unmergeable
+from stages.common.model.trial import must_read_alone
+from stages.common.model.weight_files import stored_tensors, weight_files
 
 
 def check_model_folder(folder: Path, name: str) -> dict[str, Any]:
-    """Check a model folder; return its architecture, parameters, vocabulary, context (tokens) and sha256.
+    """Check a model folder, make its files readable elsewhere, and return what the report says of it.
+
+    Args:
+        name: what messages call the folder.
 
     Raises:
-        UserError: configuration, weights or tokenizer are missing or unreadable.
+        UserError: configuration, weights or tokenizer are missing or unreadable, or no later stage could train,
+            merge or score the model.
     """
     config = read_model_config(folder, name)
-    shapes = tensor_shapes(folder, name)
+    stored = stored_tensors(folder, name)
     tokenizer = check_tokenizer(folder, name)
     text = config.get("text_config", config)
     vocabulary = text.get("vocab_size", 0)
@@ -28,13 +34,17 @@ def check_model_folder(folder: Path, name: str) -> dict[str, Any]:
             f"{name}: the tokenizer has {len(tokenizer)} tokens, but the model only {vocabulary}: they do "
             "not belong together"
         )
+    rewritten = make_portable(folder, tokenizer)
     check_coverage(folder, name)
+    refuse_unmergeable(folder, name)
     return {
         "architecture": (config.get("architectures") or [config.get("model_type", "")])[0],
-        "parameters": sum(math.prod(shape) for shape in shapes.values()),
+        "parameters": sum(math.prod(tensor.shape) for tensor in stored.values()),
         "vocabulary": vocabulary,
         "context": text.get("max_position_embeddings"),
         "chat_template": bool(tokenizer.chat_template),
+        "reads_documents": "alone" if must_read_alone(folder, where=name) else "together",
+        "rewritten": rewritten,
         "weights_sha256": weights_sha256(folder),
     }
 
@@ -60,52 +70,24 @@ def read_model_config(folder: Path, name: str) -> dict[str, Any]:
     return config
 
 
-def tensor_shapes(folder: Path, name: str) -> dict[str, list[int]]:
-    """Return the shape of each tensor, read from the headers of the safetensors files.
-
-    Raises:
-        UserError: there are none, a shard of the index is missing, or a file is truncated.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    listed = set(read_json(index)["weight_map"].values()) if index.exists() else set()
-    missing = sorted(listed.difference(file.name for file in files))
-    if missing or not files:
-        raise UserError(f"{name}: the folder lacks the weights {', '.join(missing) or '(*.safetensors)'}")
-    return {tensor: shape for file in files for tensor, shape in safetensors_shapes(file, name).items()}
-
-
 def check_coverage(folder: Path, name: str) -> None:
     """Raise UserError if the files lack a tensor of the model, hold others, or the model is unknown; load no weight."""
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
     silence_transformers()
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise UserError(
+                f"{name}: transformers has no causal language model of model_type {config.model_type}; models that also "
+                "read images or sound mostly have none. Choose the text-only base."
+            )
         _, info = AutoModelForCausalLM.from_pretrained(
             folder, device_map={"": "meta"}, local_files_only=True, **LOADING_INFO
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise UserError(f"{name}: transformers cannot load the model ({one_line(error, 200)})") from error
     refuse_uncovered(name, info)
-
-
-def safetensors_shapes(file: Path, name: str) -> dict[str, list[int]]:
-    """Read a safetensors file's tensor shapes; it has 8 bytes of length, a JSON header, then the tensors."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            entries = json.loads(stream.read(length))
-        entries.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        shapes = {tensor: entry["shape"] for tensor, entry in entries.items()}
-    except (struct.error, ValueError, KeyError, OverflowError, MemoryError):
-        raise UserError(f"{name}: {file.name} is not a safetensors file") from None
-    if file.stat().st_size != end:
-        raise UserError(
-            f"{name}: {file.name} is truncated or damaged: it has {file.stat().st_size:,} bytes, its header "
-            f"says {end:,}"
-        )
-    return shapes
 
 
 def check_tokenizer(folder: Path, name: str) -> Any:
@@ -129,5 +111,5 @@ def check_tokenizer(folder: Path, name: str) -> Any:
 
 def weights_sha256(folder: Path) -> str:
     """Return the sha256 of the weights: of the only file, or over the hex sha256s of the shards in order."""
-    sums = [sha256_file(file) for file in sorted(folder.glob("*.safetensors"))]
+    sums = [sha256_file(file) for file in weight_files(folder)]
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()

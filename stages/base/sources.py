@@ -7,16 +7,17 @@ import sys
 from pathlib import Path
 
 from stages.common.core.errors import UserError, one_line
+from stages.common.core.files import read_json
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered
+from stages.common.model.weight_files import INDEX_FILE, SINGLE_FILE
 from stages.common.sources.hub import hub_errors
 
 # Never *.py: if a repository has model code of its own, only transformers' own classes may load the model.
 CONFIG_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja")
-WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
-WEIGHT_INDEXES = {
-    "*.safetensors": "model.safetensors.index.json",
-    "pytorch_model*.bin": "pytorch_model.bin.index.json",
-}
+PYTORCH_FILE = "pytorch_model.bin"
+# In order of preference; each is one file, or the shards of its index. Others, such as consolidated.safetensors, hold
+# the same weights once more for another program
+WEIGHT_FILES = ((SINGLE_FILE, INDEX_FILE), (PYTORCH_FILE, f"{PYTORCH_FILE}.index.json"))
 
 
 def unpack_gguf(gguf: Path, target: Path) -> None:
@@ -61,13 +62,17 @@ def download_model(name: str, revision: str, cache: Path, target: Path) -> None:
         # Not list_repo_files, which retries for half a minute without a network.
         siblings = HfApi().model_info(name, revision=revision).siblings or []
         names = [sibling.rfilename for sibling in siblings]
-        snapshot = snapshot_download(
-            name,
-            revision=revision,
-            cache_dir=cache / "hub",
-            allow_patterns=[*CONFIG_PATTERNS, weights_pattern(names, name)],
-            ignore_patterns=["*/*"],
-        )
+        # twice: the index tells which weights there are
+        patterns = list(CONFIG_PATTERNS)
+        for _ in range(2):
+            snapshot = snapshot_download(
+                name,
+                revision=revision,
+                cache_dir=cache / "hub",
+                allow_patterns=patterns,
+                ignore_patterns=["*/*"],
+            )
+            patterns = [*CONFIG_PATTERNS, *weight_names(names, Path(snapshot), name)]
     copy_model_files(Path(snapshot), target)
 
 
@@ -84,11 +89,11 @@ def copy_local_model(folder: Path, target: Path) -> None:
 
 def copy_model_files(folder: Path, target: Path) -> None:
     """Copy a folder's configuration, tokenizer and weights; convert PyTorch weights to safetensors."""
-    names = [path.name for path in folder.iterdir() if path.is_file()]
-    weights = weights_pattern(names, str(folder))
-    if weights == WEIGHT_PATTERNS[0]:
-        for path in sorted({p for pattern in (*CONFIG_PATTERNS, weights) for p in folder.glob(pattern)}):
-            if path.name != WEIGHT_INDEXES[WEIGHT_PATTERNS[1]]:
+    weights = weight_names([path.name for path in folder.iterdir()], folder, str(folder))
+    if not weights[0].endswith(".bin"):
+        wanted = [*CONFIG_PATTERNS, *weights]
+        for path in sorted({path for pattern in wanted for path in folder.glob(pattern)}):
+            if path.name != f"{PYTORCH_FILE}.index.json":
                 shutil.copyfile(path, target / path.name)
         return
     disable_progress_bars()
@@ -102,16 +107,22 @@ def copy_model_files(folder: Path, target: Path) -> None:
     save_model(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), target)
 
 
-def weights_pattern(names: list[str], where: str) -> str:
-    """Return the pattern of the weight files to use: safetensors if there are any, else PyTorch.
+def weight_names(names: list[str], folder: Path, where: str) -> list[str]:
+    """Return the weight files to use: one, or those of an index; safetensors if there are any, else PyTorch's.
+
+    Args:
+        names: of all files, of which `folder` has the indexes at least.
 
     Raises:
         UserError: there are no weights.
     """
-    for pattern in WEIGHT_PATTERNS:
-        if any(Path(name).match(pattern) and "/" not in name for name in names):
-            return pattern
-    raise UserError(f"{where}: none of its {len(names)} files holds weights ({' or '.join(WEIGHT_PATTERNS)})")
+    for single, index in WEIGHT_FILES:
+        if single in names:
+            return [single]
+        if index in names:
+            return sorted(set(read_json(folder / index)["weight_map"].values()))
+    wanted = " or ".join(name for pair in WEIGHT_FILES for name in pair)
+    raise UserError(f"{where}: none of its {len(names)} files holds weights ({wanted})")
 
 
 def save_model(model, tokenizer, target: Path) -> None:  # type: ignore[no-untyped-def]

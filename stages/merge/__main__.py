@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from stages.merge.merged_weights import Recipe
     from stages.merge.parity import Parity
-    from stages.merge.weight_files import WrittenWeights
 
 MERGE_MANIFEST = "merge_manifest.json"
 PACKS_PER_ROW = 2  # packs in one forward pass of the comparison
@@ -35,29 +34,31 @@ PACKS_PER_ROW = 2  # packs in one forward pass of the comparison
 
 def main(settings: Settings) -> dict[str, Any]:
     """Merge base and adapter; return the figures of the parity gate and its limits."""
+    from stages.common.model.mergeable import linear_weights
     from stages.common.model.quantize import Quantization
+    from stages.common.model.weight_files import weight_files
     from stages.merge.adapter_weights import check_base, read_updates
-    from stages.merge.merged_weights import Recipe, quantized_weights
-    from stages.merge.weight_files import write_merged
+    from stages.merge.merged_weights import Recipe
+    from stages.merge.weight_writer import write_merged
 
     merge: MergeSettings = settings.merge
     rows, split = comparison_rows(merge.parity_tokens)
-    quantization = Quantization.load(ADAPTER)
-    updates = read_updates(ADAPTER)
-    recipe = Recipe(merge.base, quantization, updates, quantized_weights(BASE_MODEL, quantization))
+    quantization, updates = Quantization.load(ADAPTER), read_updates(ADAPTER)
+    before = {path.name: sha256_file(path) for path in weight_files(BASE_MODEL)}
+    check_base(ADAPTER, before)
+    quantized = frozenset() if quantization.quantization == "none" else linear_weights(BASE_MODEL)
+    recipe = Recipe(merge.base, quantization, updates, quantized)
     with atomic_folder(MERGED_MODEL) as folder:
-        written = write_merged(BASE_MODEL, folder, recipe.changed, recipe.merged_weight)
-        check_base(ADAPTER, written.base)
-        write_json(folder / MERGE_MANIFEST, merge_manifest(recipe, written))
-        figures = (
-            run_gate(folder, quantization.dtype, rows, merge) | {"split": split} if rows else {"gate": "off"}
-        )
-    counts = {"tensors_merged": written.tensors_merged, "tensors_kept": written.tensors_kept}
-    return {"base": merge.base, **counts, **figures}
+        kept = write_merged(BASE_MODEL, folder, recipe.changed, recipe.merged_weight)
+        counts = {"merged": len(recipe.changed), "kept": kept}
+        write_json(folder / MERGE_MANIFEST, merge_manifest(recipe, counts, before, folder))
+        attention = settings.train.attention
+        figures = run_gate(folder, attention, rows, merge) | {"split": split} if rows else {"gate": "off"}
+    return {"base": merge.base, **{f"tensors_{name}": count for name, count in counts.items()}, **figures}
 
 
 def run_gate(
-    folder: "Path", dtype: str, rows: Sequence[dict[str, Any]], merge: MergeSettings
+    folder: "Path", attention: str, rows: Sequence[dict[str, Any]], merge: MergeSettings
 ) -> dict[str, Any]:
     """Compare the merged model in `folder` with the trained model; return the figures and their limits.
 
@@ -75,8 +76,9 @@ def run_gate(
         read_states,
     )
 
-    trained = read_states(partial(load_trained, BASE_MODEL, ADAPTER), rows)
-    merged = read_states(partial(load_frozen_model, folder, Quantization("none", False, dtype)), rows)
+    unquantized = Quantization("none", False, Quantization.load(ADAPTER).dtype)
+    trained = read_states(partial(load_trained, BASE_MODEL, ADAPTER, attention), rows, attention)
+    merged = read_states(partial(load_frozen_model, folder, unquantized, attention), rows, attention)
     parity = measure_parity(trained, merged, all_targets(rows))
     print_parity(parity)
     check_parity(parity, merge)
@@ -101,15 +103,17 @@ def comparison_rows(tokens: int) -> tuple[Sequence[dict[str, Any]], str]:
     raise UserError(f"{PACKED}: no packs to compare the merged model on. Run `dvc repro pack`.")
 
 
-def merge_manifest(recipe: "Recipe", written: "WrittenWeights") -> dict[str, Any]:
+def merge_manifest(
+    recipe: "Recipe", counts: dict[str, int], base: dict[str, str], folder: "Path"
+) -> dict[str, Any]:
     """Return what the merged model was made of, and how: enough to reproduce and to verify it."""
     return {
         "merge": {"base": recipe.base, "formula": recipe.formula()},
         "quantization": asdict(recipe.quantization),
-        "tensors": {"merged": written.tensors_merged, "kept": written.tensors_kept},
-        "base": written.base,
+        "tensors": counts,
+        "base": base,
         "adapter": {p.name: sha256_file(p) for p in sorted(ADAPTER.iterdir()) if p.is_file()},
-        "merged": written.merged,
+        "merged": {name: sha256_file(folder / name) for name in base},
         "versions": {name: version(name) for name in ("bitsandbytes", "torch")},
     }
 
@@ -125,4 +129,5 @@ def print_parity(parity: "Parity") -> None:
 
 if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is on disk; nothing may use the network
-    run("merge", main)
+    # observes: which kernels the gate uses; where train.attention changes, so does the adapter
+    run("merge", main, observes=("train",))

@@ -9,7 +9,6 @@ to the unrounded sum].
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -72,14 +71,8 @@ class Recipe:
     def frozen_weight(self, weight: torch.Tensor, update: LayerUpdate) -> torch.Tensor:
         """Return the weight that the update is added to, float32."""
         if self.base == "original":
-            if update.initial is None and self.quantization.initialisation == "default":
-                return weight.float()
-            if update.initial is None:
-                raise UserError(
-                    "models/adapter: initial.safetensors, with what LoftQ began with, is missing. Run "
-                    "`dvc repro -f -s train`."
-                )
-            return weight.float() - low_rank_update(*update.initial, update.scale)
+            first = 0 if update.initial is None else low_rank_update(*update.initial, update.scale)
+            return weight.float() - first
         return round_trip(weight, self.quantization)
 
     def formula(self) -> str:
@@ -90,35 +83,3 @@ class Recipe:
         if any(u.magnitude is not None for u in self.updates.values()):
             text += DORA_SUFFIX
         return f"{text}; in float32, rounded once"
-
-
-def quantized_weights(base: Path, quantization: Quantization) -> frozenset[str]:
-    """Return the names of the weights that loading quantizes: all linear layers except the head.
-
-    Raises:
-        UserError: the model does not load, or stores its weights transposed.
-    """
-    if quantization.quantization == "none":
-        return frozenset()
-    from bitsandbytes.nn import Linear4bit
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.pytorch_utils import Conv1D
-    from transformers.quantizers import AutoHfQuantizer
-
-    try:
-        config = AutoConfig.from_pretrained(base)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{base}: the model does not load: {error}") from error
-    # the same layers in 4 and in 8 bits
-    quantizer = AutoHfQuantizer.from_config(BitsAndBytesConfig(load_in_4bit=True), pre_quantized=False)
-    quantizer.preprocess_model(model, device_map={"": "cpu"})
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
-    transposed = [name for name, module in layers.items() if issubclass(module.source_cls, Conv1D)]
-    if transposed:
-        raise UserError(
-            f"{base}: {transposed[0]} stores its weight transposed (Conv1D), which merge does not support. "
-            "Choose another base."
-        )
-    return frozenset(f"{name}.weight" for name in layers)

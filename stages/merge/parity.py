@@ -54,9 +54,11 @@ class LabelledStates:
 
 
 @torch.no_grad()
-def read_states(load: Callable[[], Any], rows: Sequence[dict[str, Any]]) -> LabelledStates:
+def read_states(
+    load: Callable[[], Any], rows: Sequence[dict[str, Any]], attention: str = "auto"
+) -> LabelledStates:
     """Load a model, compute its states at the labelled tokens of flattened packs, and free it."""
-    model = PackedModel(load()).eval()
+    model = PackedModel(load(), attention).eval()
     head = head_of(model.causal)
     kept = []
     for row in rows:

@@ -77,6 +77,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     import torch
 
     from stages.common.model.load import load_frozen_model
+    from stages.common.model.mergeable import refuse_unmergeable
     from stages.common.model.quantize import Quantization, compute_device
     from stages.common.model.trained import BASE_FILE
     from stages.train.fsdp import shard_model
@@ -98,6 +99,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     sharded = ranks > 1 and train.accelerate == "fsdp"
     # Follows bitsandbytes' guide to FSDP-QLoRA; the storage dtype holds the same bits and changes no weight
     loaded = replace(quantization, quant_storage=train.dtype) if sharded else quantization
+    refuse_unmergeable(BASE_MODEL)
     base = load_frozen_model(BASE_MODEL, loaded, train.attention, on_host=sharded)
     key, checkpoint = from_first_rank(lambda: find_checkpoint(train))
     curve, scratch = Curve(), CHECKPOINTS_FOLDER / key
@@ -164,19 +166,24 @@ def build_model(
     base: Any, train: TrainSettings, quantization: "Quantization", checkpoint: Path | None
 ) -> "PackedModel":
     """Put the adapter to train on the base: a new one, or that of a checkpoint."""
+    from stages.common.model.checks import probe, refuse_changed_base, try_model
     from stages.common.model.fused import fuse_norms
     from stages.common.model.packed_model import PackedModel
     from stages.common.model.trained import attach_trained_adapter
     from stages.train.lora_adapter import add_adapter
 
     fuse_norms(base)
+    before = probe(PackedModel(base, train.attention))
     if checkpoint:  # holds the result of the initialisation too
         peft_model = attach_trained_adapter(base, checkpoint, trainable=True)
     else:
         peft_model = add_adapter(base, train.lora, train.seed, BASE_MODEL, quantization)
+    model = PackedModel(peft_model, train.attention).eval()
+    refuse_changed_base(model, before, BASE_MODEL)
+    try_model(model, BASE_MODEL)
     if train.gradient_checkpointing:
         base.activation_checkpointing_enable()
-    return PackedModel(peft_model, train.attention)
+    return model
 
 
 def find_checkpoint(train: "TrainSettings") -> tuple[str, Path | None]:

@@ -18,9 +18,12 @@ from stages.train.initialise import initialise
 if TYPE_CHECKING:
     from stages.train.settings import Lora, TrainSettings
 
-BASE_NAME = (
-    "models/base"  # for adapter_config.json: relative to the repository's root, not a path of this machine
-)
+# For adapter_config.json. With "./" it cannot be taken for a repository of the hub; the same on every machine
+BASE_NAME = "./models/base"
+
+
+# Their fused kernels read the weight of out_proj themselves, so peft refuses an adapter there
+FUSED_OUT_PROJ = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 
 
 def add_adapter(
@@ -51,7 +54,10 @@ def add_adapter(
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    adapted = attach_adapter(model, config)
+    try:
+        adapted = attach_adapter(model, config)
+    except ValueError as error:
+        raise UserError(f"train.lora.target_modules: {error}") from error
     initialise(adapted, lora, base, quantization)
     return adapted
 
@@ -78,7 +84,7 @@ def resolve_target_modules(model: Any, target_modules: Any) -> Any:
             hint = f" Did you mean '{close[0]}'?" if close else ""
             raise UserError(
                 f"train.lora.target_modules: no linear layer is named '{name}'.{hint} "
-                f"The model has {', '.join(short_names)}."
+                f"The model has {', '.join(short_names) or 'none'}."
             )
     return list(target_modules)
 
@@ -101,14 +107,23 @@ def all_linear_layers(model: Any) -> list[str]:
     names = [
         prefix + name
         for name, module in text.named_modules()
-        if type(module) in (nn.Linear, Linear4bit, Linear8bitLt) and module is not head
+        if type(module) in (nn.Linear, Linear4bit, Linear8bitLt)
+        and module is not head
+        and not (name.endswith("out_proj") and model.config.model_type in FUSED_OUT_PROJ)
     ]
     if not names:
         raise UserError(
-            "train.lora.target_modules=all-linear: the text model has no linear layer (GPT-2 and its like store their "
-            "weights transposed, as Conv1D, which cannot be merged). Choose another base."
+            "train.lora.target_modules=all-linear: the text model has no plain linear layer. Name its layers in "
+            "train.lora.target_modules, or choose another base."
         )
-    experts = {name: p for name, p in text.named_parameters() if p.ndim == 3}
+    # a convolution's weights have three dimensions too, and are few
+    experts = {
+        f"{owner}.{name}": p
+        for owner, module in text.named_modules()
+        if not isinstance(module, nn.Conv1d)
+        for name, p in module.named_parameters(recurse=False)
+        if p.ndim == 3 and p.shape[0] > 1
+    }
     if experts:
         # a weight of 4 bits has two in a byte, so shapes of quantized layers are those of the modules
         linear = sum(

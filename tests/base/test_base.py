@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from stages.base.check import check_coverage, check_model_folder
+from stages.base.portable import legacy_rope, make_portable
 from stages.base.settings import BaseSettings
 from stages.base.sources import copy_local_model, unpack_gguf
 from stages.common.core.errors import UserError
 from stages.common.core.files import read_json, sha256_file, sha256_folder
+from stages.common.model.mergeable import refuse_unmergeable
 from tests.helpers.loopback_hub import COMMIT, hub, make_wheel, run_stage, stage_folder
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}"
@@ -201,6 +203,139 @@ def test_a_local_folder_is_copied_whole_and_shards_count_once(tiny_model: Path, 
         copy_local_model(tmp_path / "nowhere", copy)
 
 
+def test_weights_that_are_there_twice_are_copied_and_counted_once(tiny_model: Path, tmp_path: Path) -> None:
+    folder, copy = Path(shutil.copytree(tiny_model, tmp_path / "mine")), tmp_path / "copy"
+    for name in ("consolidated.safetensors", "pytorch_model.bin"):
+        shutil.copyfile(folder / "model.safetensors", folder / name)
+    copy.mkdir()
+    copy_local_model(folder, copy)
+    assert [path.name for path in copy.iterdir() if path.suffix in (".safetensors", ".bin")] == [
+        "model.safetensors"
+    ]
+    assert (
+        check_model_folder(copy, "mine")["parameters"]
+        == check_model_folder(tiny_copy(tiny_model, tmp_path), "it")["parameters"]
+    )
+
+
+def tiny_copy(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "again"))
+
+
+def random_model(kind: str, folder: Path, tokenizer: Path, **changes: Any) -> Path:
+    """A model of another architecture in `folder`, with the tokenizer of `tokenizer`."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    text = {"vocab_size": 2048, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+    config = AutoConfig.for_model(kind, **(changes or text))
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    return folder
+
+
+DECODER = {"vocab_size": 2048, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("gpt2", {}, r"transformer\.h\.0\.attn\.c_attn stores its weight transposed \(Conv1D\)"),
+        (
+            "modernbert-decoder",
+            DECODER,
+            "the head of ModernBertDecoderForCausalLM: it is more than a product",
+        ),
+    ],
+)
+def test_what_no_later_stage_could_merge_or_train_is_refused(
+    kind: str, changes: dict[str, Any], message: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"^mine: .*{message}"):
+        check_model_folder(random_model(kind, tmp_path / "m", tiny_model, **changes), "mine")
+
+
+def test_models_of_images_are_refused_by_name_or_by_the_names_of_their_layers(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {name.replace("model.", "language_model.model.", 1): x for name, x in tensors.items()}
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        UserError, match=r"^m: 14 of the model's 14 linear layers have other names in the weight files"
+    ):
+        refuse_unmergeable(folder, "m")
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}), "utf-8")
+    with pytest.raises(
+        UserError, match=r"^m: transformers has no causal language model of model_type qwen2_5_vl"
+    ):
+        check_coverage(folder, "m")
+
+
+def test_a_model_that_reads_documents_alone_is_accepted_and_said(tiny_model: Path, tmp_path: Path) -> None:
+    assert (
+        check_model_folder(random_model("bloom", tmp_path / "m", tiny_model), "m")["reads_documents"]
+        == "alone"
+    )
+
+
+def test_a_folder_says_the_same_to_both_versions_of_transformers(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = read_json(folder / "config.json")
+    config["rope_parameters"] = {"rope_type": "yarn", "rope_theta": 5e4, "factor": 2.0, "original_max_position_embeddings": 256}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    ends = {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<s>"], "is_local": True}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"eos_token": tokenizer.eos_token, **ends}), "utf-8"
+    )
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}), "utf-8")
+    parsed = AutoConfig.from_pretrained(folder).to_dict()
+    (folder / "config.json").write_text(
+        json.dumps({**config, "auto_map": {"AutoModel": "mine.Mine"}}), "utf-8"
+    )
+    assert make_portable(folder, tokenizer) == [
+        "config.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ]
+    written = read_json(folder / "config.json")
+    assert written["rope_theta"] == 5e4  # where version 4 looks; else it takes 10,000
+    assert written["rope_scaling"] == {
+        "rope_type": "yarn",
+        "factor": 2.0,
+        "original_max_position_embeddings": 256,
+    }
+    assert written["torch_dtype"] == written["dtype"]
+    assert "auto_map" not in written
+    again = AutoConfig.from_pretrained(folder).to_dict()
+    assert again | {"rope_scaling": None} == parsed | {"rope_scaling": None}
+    assert read_json(folder / "tokenizer_config.json") == {
+        "eos_token": tokenizer.eos_token,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "additional_special_tokens": ["<s>"],
+    }
+    assert read_json(folder / "generation_config.json") == {"eos_token_id": [7, tokenizer.eos_token_id]}
+    assert make_portable(folder, tokenizer) == []
+
+
+def test_rope_of_each_kind_of_layer_is_written_as_version_4_reads_it() -> None:
+    full, local = (
+        {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        {"rope_type": "default", "rope_theta": 1e4},
+    )
+    rope = {"full_attention": full, "sliding_attention": local}
+    assert legacy_rope(rope) == {
+        "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    }
+
+
 def without_a_tensor(path: Path) -> None:
     edit_tensors(path, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
 
@@ -292,9 +427,9 @@ def no_header(path: Path) -> None:
         ("config.json", Path.unlink, "no config.json, so this is not a Hugging Face model folder"),
         ("config.json", quantized, r"already quantized \(gptq\)"),
         ("config.json", smaller, "tokens, but the model only 300"),
-        ("model.safetensors", Path.unlink, r"lacks the weights \(\*.safetensors\)"),
-        ("model.safetensors", cut, "model.safetensors is truncated or damaged: "),
-        ("model.safetensors", no_header, "model.safetensors is not a safetensors file"),
+        ("model.safetensors", Path.unlink, r"no weights in this folder \(model\.safetensors or"),
+        ("model.safetensors", cut, "model.safetensors is not a complete safetensors file"),
+        ("model.safetensors", no_header, "model.safetensors is not a complete safetensors file"),
         ("tokenizer.json", Path.unlink, "(its tokenizer cannot be loaded|it has no tokenizer)"),
     ],
 )

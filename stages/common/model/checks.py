@@ -16,6 +16,9 @@ from stages.common.model.packed_model import PackedModel, reads_alone
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.05}
 
 
+TWO_DOCUMENTS: dict[str, Any] = {"position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]]), "lengths": (3, 3)}
+
+
 def refuse_attention(folder: Path, config: Any, attention: str, dtype: str) -> None:
     """Refuse, before a model is loaded, an attention that cannot train it on this machine; `auto` always can.
 
@@ -65,7 +68,7 @@ def refuse_flash(config: Any, dtype: str) -> None:
         raise UserError(f"train.attention=flash needs {' and '.join(missing)}. Set train.attention=auto.")
 
 
-def try_model(model: PackedModel, folder: Path) -> None:
+def try_model(model: PackedModel, folder: Path | str) -> None:
     """Run the model on two documents of three tokens, as training will run it.
 
     An architecture whose layers do not pass `lengths` on to their attention, or that mixes tokens by other means
@@ -106,19 +109,41 @@ def measure_leak_and_head_error(model: PackedModel) -> tuple[float, float]:
     in the tokens that see none of them, as a share of the change in the token that sees the first; the error is the
     difference between the head's logits and the model's own, as a share of the largest logit.
     """
-    row = torch.arange(1, 7, device=model.device)[None]
+    row = torch.arange(1, 7)[None].to(model.device)
     changed = row.clone()
     changed[0, [0, 2, 5]] += 6
-    documents: dict[str, Any] = {
-        "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]], device=model.device),
-        "lengths": (3, 3),
-    }
-    states, changed_states = (model.hidden(input_ids=ids, **documents)[0] for ids in (row, changed))
+    states, changed_states = probe(model, row), probe(model, changed)
     change = (states - changed_states).abs().amax(-1)
     ours = model.head().logits(states)
-    options = {"attention": model.attention, **documents}
+    options: dict[str, Any] = {"attention": model.attention, **TWO_DOCUMENTS}
     if reads_alone(model.causal):
         row, ours, options = row[:, :3], ours[:3], {}
+    else:
+        options["position_ids"] = options["position_ids"].to(model.device)
     logits = model.causal(input_ids=row, use_cache=False, **options).logits[0]
     leak, error = change[3:5].max() / change[1], (ours - logits).abs().max() / logits.abs().max()
     return float(leak), float(error)
+
+
+def refuse_changed_base(model: PackedModel, before: torch.Tensor, folder: Path) -> None:
+    """Raise UserError if the base computes something else since it has the adapter, which is switched off for this.
+
+    A layer that has a forward pass of its own, such as a router, loses it to the adapter's.
+
+    Args:
+        before: `probe` of the base without the adapter.
+    """
+    with model.model.disable_adapter():
+        change = (probe(model) - before).abs().max() / before.abs().max()
+    if not change <= TOLERANCE[model.causal.dtype]:
+        raise UserError(
+            f"{folder}: a layer that train.lora.target_modules names has a forward pass of its own, which the adapter "
+            "would replace. Name plain linear layers, or set all-linear."
+        )
+
+
+@torch.no_grad()
+def probe(model: PackedModel, row: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the states (6, size) of two documents of three tokens, `row` (1, 6)."""
+    row = torch.arange(1, 7)[None] if row is None else row
+    return model.hidden(input_ids=row, **TWO_DOCUMENTS)[0]

@@ -51,7 +51,9 @@ def linear_weights(folder: Path, where: str = "") -> frozenset[str]:
     silence_transformers()
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+            model = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(folder, local_files_only=True)
+            )
     except (OSError, ValueError) as error:
         raise UserError(f"{where}: the model does not load: {error}") from error
     # the same layers in 4 and in 8 bits

@@ -16,6 +16,7 @@ from stages.common.core.errors import UserError
 from stages.common.model.load import load_frozen_model
 from stages.common.model.lora import LoraLinear, attach_adapter
 from stages.common.model.quantize import Quantization
+from stages.common.model.weight_files import stored_tensors
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -24,14 +25,14 @@ BASE_FILE = "base.json"  # sha256 of each weight file of the base
 PEFT_PREFIX = "base_model.model."  # prepended by peft to the names of the base
 
 
-def load_trained(base: Path, adapter: Path) -> Any:
+def load_trained(base: Path, adapter: Path, attention: str = "auto") -> Any:
     """Load base and adapter, as they were at the end of training; return a peft model.
 
     Raises:
         UserError: a folder is missing or damaged, or the adapter does not fit the base.
     """
     quantization = Quantization.load(adapter)
-    return attach_trained_adapter(load_frozen_model(base, quantization), adapter)
+    return attach_trained_adapter(load_frozen_model(base, quantization, attention), adapter)
 
 
 def attach_trained_adapter(model: nn.Module, adapter: Path, trainable: bool = False) -> Any:
@@ -78,22 +79,12 @@ class BaseWeights:
     """Weights of the linear layers of a model folder in full precision, read one at a time."""
 
     def __init__(self, folder: Path) -> None:
-        from safetensors import safe_open
-
-        self.folder = folder
-        self._files: dict[str, Path] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as opened:
-                self._files |= dict.fromkeys(opened.keys(), path)
+        self.stored = stored_tensors(folder)
 
     def __getitem__(self, layer: str) -> torch.Tensor:
-        """Read the weight (out, in) of a layer in the file's dtype; raise UserError if there is none."""
+        """Read the weight (out, in) of a layer in the file's dtype."""
         from safetensors import safe_open
 
         name = f"{layer}.weight"
-        if name not in self._files:
-            raise UserError(
-                f"{self.folder}: no tensor named {name}, which the adapter changes. Run `dvc repro train`."
-            )
-        with safe_open(self._files[name], framework="pt") as opened:
+        with safe_open(self.stored[name].file, framework="pt") as opened:
             return opened.get_tensor(name)

@@ -21,8 +21,13 @@ FEW_LAYERS = 4  # models of so few are tried whole
 TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
-def must_read_alone(folder: Path, attention: str = "auto", device: str = "cpu") -> bool:
+def must_read_alone(folder: Path, attention: str = "auto", device: str = "cpu", where: str = "") -> bool:
     """Return whether the model of a folder must read one document at a time; needs its config.json alone.
+
+    Args:
+        attention: `train.attention`.
+        device: to run on.
+        where: what messages call the folder.
 
     Raises:
         UserError: it cannot be trained either way; says why.
@@ -31,14 +36,15 @@ def must_read_alone(folder: Path, attention: str = "auto", device: str = "cpu") 
 
     register_attention()
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    refuse_dynamic_rope(folder, config)
-    failure = UserError(f"{folder}: ")
+    where = where or str(folder)
+    refuse_dynamic_rope(where, config)
+    failure = UserError(f"{where}: transformers cannot build the model. Choose another base.")
     for alone in (False, True):
         model = few_layers(config, alone)
         if model is None:
             continue
         try:
-            try_model(PackedModel(model.to(device).eval(), attention), folder)
+            try_model(PackedModel(model.to(device).eval(), attention), where)
         except UserError as error:
             failure = error
         else:
@@ -46,14 +52,15 @@ def must_read_alone(folder: Path, attention: str = "auto", device: str = "cpu") 
     raise failure
 
 
-def refuse_dynamic_rope(folder: Path, config: Any) -> None:
+def refuse_dynamic_rope(where: str, config: Any) -> None:
     """Raise UserError if the rope of a document depends on the documents read before it."""
     text = config.get_text_config()
     rope = getattr(text, "rope_parameters", None) or {}
-    original = rope.get("original_max_position_embeddings") or text.max_position_embeddings
-    if rope.get("rope_type") == "dynamic" and text.max_position_embeddings > original:
+    longest = getattr(text, "max_position_embeddings", None) or 0
+    original = rope.get("original_max_position_embeddings") or longest
+    if rope.get("rope_type") == "dynamic" and longest > original:
         raise UserError(
-            f"{folder}: config.json asks for rope_type dynamic, with which a text of more than {original} tokens changes "
+            f"{where}: config.json asks for rope_type dynamic, with which a text of more than {original} tokens changes "
             f"how the next is read. Remove it from config.json, and set max_position_embeddings to {original}."
         )
 

@@ -39,7 +39,9 @@ def weight_files(folder: Path, where: str = "") -> list[Path]:
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE]
     if not (folder / INDEX_FILE).is_file():
-        raise UserError(f"{where}: no weights in this folder ({SINGLE_FILE} or {INDEX_FILE}). Run `dvc repro base`.")
+        raise UserError(
+            f"{where}: no weights in this folder ({SINGLE_FILE} or {INDEX_FILE}). Run `dvc repro base`."
+        )
     try:
         names = sorted(set(read_json(folder / INDEX_FILE)["weight_map"].values()))
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -71,12 +73,16 @@ def tensors_of_file(file: Path, where: str) -> dict[str, StoredTensor]:
         with safe_open(file, "pt"):  # checks the header and the file's size
             pass
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{where}: {file.name} is not a complete safetensors file ({error}). Fetch it again.") from None
+        raise UserError(
+            f"{where}: {file.name} is not a complete safetensors file ({error}). Fetch it again."
+        ) from None
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         entries = json.loads(opened.read(length))
     entries.pop("__metadata__", None)
     return {
-        name: StoredTensor(file, entry["dtype"], entry["shape"], *(8 + length + at for at in entry["data_offsets"]))
+        name: StoredTensor(
+            file, entry["dtype"], entry["shape"], *(8 + length + at for at in entry["data_offsets"])
+        )
         for name, entry in entries.items()
     }
