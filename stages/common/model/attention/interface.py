@@ -140,4 +140,4 @@ def suggest_attention(spec: AttentionSpec) -> str:
         return (
             f"Set train.attention to one that does: {', '.join(able)} (flex and flash need CUDA), or to auto."
         )
-    return "Set train.attention=auto, which then reads one document at a time."
+    return "None does; train.attention=auto then reads one document at a time."
