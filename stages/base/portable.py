@@ -50,7 +50,9 @@ def legacy_rope(rope: dict[str, Any]) -> dict[str, Any]:
     local = rope.get("sliding_attention")
     if local is not None:
         return {**legacy_rope(rope["full_attention"]), "rope_local_base_freq": local["rope_theta"]}
-    legacy = {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
+    legacy: dict[str, Any] = {
+        key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope
+    }
     if rope.get("rope_type", "default") != "default":
         legacy["rope_scaling"] = {key: value for key, value in rope.items() if key not in legacy}
     return legacy

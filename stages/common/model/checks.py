@@ -133,7 +133,8 @@ def refuse_changed_base(model: PackedModel, before: torch.Tensor, folder: Path) 
     Args:
         before: `probe` of the base without the adapter.
     """
-    with model.model.disable_adapter():
+    peft_model: Any = model.model
+    with peft_model.disable_adapter():
         change = (probe(model) - before).abs().max() / before.abs().max()
     if not change <= TOLERANCE[model.causal.dtype]:
         raise UserError(

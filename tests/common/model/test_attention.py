@@ -368,7 +368,10 @@ def test_unsupported_attention_is_an_error() -> None:
             r"dense on cpu does not support window.*6 tokens.*sdpa, flex, flash",
         ),
         ({"softcap": 30.0}, r"auto on cpu does not support softcap.*one that does: flex"),
-        ({"softcap": 30.0, "dropout": 0.1}, "None does; train.attention=auto then reads one document at a time"),
+        (
+            {"softcap": 30.0, "dropout": 0.1},
+            "None does; train.attention=auto then reads one document at a time",
+        ),
         ({"s_aux": q}, "uses s_aux"),
         ({"is_causal": False}, "not causal"),
     ):
