@@ -184,7 +184,7 @@ def read_or_reject(file: SourceFile, tally: Tally) -> Iterator[tuple[SourceFile,
     formats: dict[str, int] = {}
     kind = ""
     try:
-        for item in stream_rows(file, None, formats):
+        for item in stream_rows(file, formats):
             if not kind:
                 kind = min(formats, default="unknown")
                 tally.formats[kind] = tally.formats.get(kind, 0) + 1

@@ -6,7 +6,7 @@ The format is recognised by the file's bytes, never by its name. Memory does not
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,10 @@ HEAD_BYTES = 64 * 1024
 OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
-def stream_rows(
-    file: SourceFile, wanted: Collection[str] | None = None, formats: dict[str, int] | None = None
-) -> Iterator[ReadRow]:
+def stream_rows(file: SourceFile, formats: dict[str, int] | None = None) -> Iterator[ReadRow]:
     """Yield the number (from 1; of the line for JSON lines) and columns of each row, or why it is rejected.
 
     Args:
-        wanted: columns to read from Parquet and Arrow; None: all.
         formats: number of files of each format; this file is added.
 
     Raises:
@@ -47,7 +44,7 @@ def stream_rows(
         if formats is not None:
             name = f"{kind or 'unknown'}{f', {packed}' if packed else ''}"
             formats[name] = formats.get(name, 0) + 1
-        for item in rows_by_format(file, head, packed, wanted):
+        for item in rows_by_format(file, kind, head, packed):
             number, is_empty = (item.number if isinstance(item, RejectedRow) else item[0]), False
             yield item
     except (pa.ArrowException, *DAMAGED) as error:
@@ -59,27 +56,22 @@ def stream_rows(
         yield RejectedRow(0, EMPTY)
 
 
-def stream_strict_rows(
-    file: SourceFile, formats: dict[str, int] | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def stream_strict_rows(file: SourceFile) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number and columns of each row.
 
     Raises:
         UserError: a row is rejected, or there are none; names file and row.
     """
-    for item in stream_rows(file, None, formats):
+    for item in stream_rows(file):
         if isinstance(item, RejectedRow):
             raise UserError(item.message(file.name))
         yield item
 
 
-def rows_by_format(
-    file: SourceFile, head: bytes, packed: str, wanted: Collection[str] | None
-) -> Iterator[ReadRow]:
-    kind = detect_format(head)
+def rows_by_format(file: SourceFile, kind: str, head: bytes, packed: str) -> Iterator[ReadRow]:
     if kind in ("Parquet", "Arrow"):
         with unpacked_path(file, packed) as path:
-            yield from columnar_rows(path, kind, wanted)
+            yield from columnar_rows(path, kind)
         return
     with unpacked(file) as stream:
         if kind == "JSON lines":

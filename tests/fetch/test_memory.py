@@ -143,7 +143,8 @@ def test_a_row_that_decompresses_to_too_much_is_rejected_and_never_held(
 ) -> None:
     *_, place, most = BOMBS[bomb[0]]
     dropped = exploded[*bomb, True]
-    assert (dropped["rows"], dropped["reasons"]) == (2, {OVERSIZE: 1})
+    rows = 2 if bomb[0] == "a line" else 1  # a row too large ends a CSV and an array
+    assert (dropped["rows"], dropped["reasons"]) == (rows, {OVERSIZE: 1})
     assert dropped["mib"] < most
     if failed := exploded.get((*bomb, False)):
         assert failed["error"].startswith(f"x, {place}: {OVERSIZE}")

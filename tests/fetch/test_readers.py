@@ -134,7 +134,6 @@ def test_nested_columns_of_parquet_and_arrow_become_lists_and_objects() -> None:
     rows = [{"messages": [{"role": "user", "content": "a"}], "n": 1}, {"messages": None, "n": None}]
     for writer in ("parquet", "arrow file", "arrow stream"):
         assert good(items(WRITERS[writer](rows))) == rows
-    assert list(stream_rows(made_file("x", parquet(rows)), {"n"})) == [(1, {"n": 1}), (2, {"n": None})]
 
 
 # Bad rows
@@ -154,12 +153,12 @@ def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("packer", ["plain", "gz", "zst"])
 @pytest.mark.parametrize("writer", [name for name in WRITERS if name != "lines without a last end"])
-def test_a_row_that_is_too_big_is_one_bad_row_between_good_ones(
+def test_a_row_that_is_too_big_is_one_bad_row_and_ends_csv_and_json_that_is_not_lines(
     small_limit: None, writer: str, packer: str
 ) -> None:
     rows = [ALPACA, {**ALPACA, "output": 'a"{[\\\n' * (BIG // 6)}, {**ALPACA, "output": "last"}]
     found = items(PACKERS[packer](WRITERS[writer](rows)))
-    assert good(found) == [rows[0], rows[2]]
+    assert good(found) == ([rows[0]] if writer.startswith(("csv", "pretty", "array")) else [rows[0], rows[2]])
     assert wrong(found) == [(2, OVERSIZE, 1)]
 
 
@@ -177,12 +176,12 @@ def test_a_row_that_is_too_big_is_one_bad_row_between_good_ones(
         (b'[{"text": "x"}, {"te', 1, (2, row_errors.CUT, 1)),
         (b'[{"text": "x"}', 1, (2, row_errors.CUT, 1)),
         (b'[{"text": "x"}, {"text": "\xff"}, {"text": "y"}]', 2, (2, row_errors.NOT_UTF8, 1)),
-        (b'[{"text": "x"}, {"a": 1, "a": [}]}, {"text": "y"}]', 2, (2, row_errors.NOT_JSON, 1)),
+        (b'[{"text": "x"}, {"a": 1, "a": [}]}, {"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
         (b'[{"text": "x"}, {"a": 1, "a": 2}, {"text": "y"}]', 2, (2, row_errors.DUPLICATE, 1)),
         (b'[{"text": "x"}, 3, {"text": "y"}]', 2, (2, row_errors.NOT_OBJECT, 1)),
-        (b'[{"text": "x"}, {nope, "]"}, {"text": "y"}]', 2, (2, row_errors.NOT_JSON, 1)),
-        (b'[{"text": "x"}}, {"text": "y"}]', 2, (2, row_errors.NOT_JSON, 1)),
-        (b'[{"text": "x"},, {"text": "y"}]', 2, (2, row_errors.NOT_JSON, 1)),
+        (b'[{"text": "x"}, {nope, "]"}, {"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
+        (b'[{"text": "x"}}, {"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
+        (b'[{"text": "x"},, {"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
         (b'[{"text": "x"}]\n[{"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
         (b"text,tests\nx\ny,z\n", 1, (1, row_errors.FIELD_COUNT, 1)),
         (b'text,tests\ny,z\n"x', 1, (2, row_errors.CUT, 1)),
@@ -243,18 +242,6 @@ def test_a_table_is_split_where_its_header_is(data: bytes, name: str) -> None:
     (row,) = good(items(data, name))
     assert [one.startswith("A, b") for one in row.values()] == [True, False][: len(row)]
     assert len(row) == 1 + (b"title\nA" not in data)
-
-
-def test_nan_is_null_as_pandas_writes_it() -> None:
-    nan = float("nan")
-    for data in (
-        lines({"input": nan, "n": 1}),
-        json.dumps([{"input": nan, "n": 1}]).encode(),
-        parquet([{"input": nan, "n": 1}]),
-        arrow(pa.ipc.new_stream, [{"input": nan, "n": 1}]),
-    ):
-        assert good(items(data)) == [{"input": None, "n": 1}]
-    assert good(items(b'{"n": -Infinity}')) == [{"n": float("-inf")}]
 
 
 def test_invalid_utf8_and_a_column_twice_in_arrow_are_bad_rows() -> None:
