@@ -8,7 +8,6 @@ data/benchmarks/<name>.jsonl. Memory hardly grows with the number of rows (28 by
 scratch folder beside data/raw. Nothing from a downloaded package or data set is executed.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from stages.fetch.row_formats import CHAT_COLUMNS, QUESTIONS
 from stages.fetch.row_spool import RowSpool
 from stages.fetch.settings import FetchSettings, Source
 from stages.fetch.source_rows import Tally, row_batches
+from stages.fetch.unread import LICENCE_NAME
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,7 +83,7 @@ def print_reading(source: Source, tally: Tally) -> None:
     if unused:
         print(f"fetch: {source.name}: columns not used: {', '.join(unused)}")
     for name in unused:
-        if "licence" not in source.columns and re.fullmatch("(.*_)?licen[cs]es?", name):
+        if "licence" not in source.columns and LICENCE_NAME.search(name):
             print(f"fetch: {source.name}: the rows' own licences were not looked at: `columns: {{licence: {name}}}` does")  # fmt: skip
     for what, count in tally.reading.get("left_out", {}).items():
         print(f"fetch: {source.name}: left out: {count} {what}")

@@ -24,7 +24,18 @@ from stages.fetch.row_formats import (
 )
 from stages.fetch.settings import Source
 from stages.fetch.turns import EMPTY, json_in, turn_fields, without_nulls
-from stages.fetch.unread import RENDERINGS, SHOWN, is_metadata, proposal, texts_in, unread_message
+from stages.fetch.unread import (
+    LICENCE_NAME,
+    RENDERINGS,
+    SHOWN,
+    TARGET_NAME,
+    is_metadata,
+    is_number,
+    proposal,
+    target_texts,
+    texts_in,
+    unread_message,
+)
 
 MISSING = object()
 CONTENT = {"prompt", "completion", "messages"}  # mapping one of them settles what a row is
@@ -56,13 +67,22 @@ class RowReader:
         """
         rows = [without_nan(row) for row in rows]
         listed = dict.fromkeys(name for row in rows for name in row)
-        filled = {name for row in rows for name, value in row.items() if value is not None}
         if self.is_mapped:
-            filled = self.mapped | ({"prompt"} if "completion" in self.mapped else set())
-        found = format_of(filled) or format_of(set(listed))
+            found = format_of(self.mapped | ({"prompt"} if "completion" in self.mapped else set()))
+        else:
+            of_rows = {one.required: one for row in rows if (one := format_of(filled_names(row)))}
+            found = min(of_rows.values(), key=FORMATS.index, default=format_of(set(listed)))
         if found is None:
-            first = {name: next((row[name] for row in rows if row.get(name)), None) for name in listed}
-            maps = proposal({name: value for name, value in first.items() if not is_metadata(name, False)})
+            first = {
+                name: next((row[name] for row in rows if row.get(name) is not None), None) for name in listed
+            }
+            maps = proposal(
+                {
+                    name: value
+                    for name, value in first.items()
+                    if not is_metadata(name, False) and (TARGET_NAME.fullmatch(name) or not is_number(value))
+                }
+            )
             raise UserError(
                 f"{place}: {FORMAT} (its columns: {', '.join(listed) or 'none'}). Known: {KNOWN_FORMATS}."
                 f"{' Say in the source what its rows are, such as' if maps else ''}{maps}"
@@ -76,7 +96,13 @@ class RowReader:
             raise UserError(
                 f"{place}: columns.{min(lost)}: rows with {', '.join(found.required)} have no place for it"
             )
-        self.require_read(rows, place)
+        self.require_read([row for row in rows if not self.other_format(row)], place)
+
+    def other_format(self, row: SourceRow) -> RowFormat | None:
+        """Return the format of a row without any column of its source's."""
+        if self.is_mapped or not row.keys().isdisjoint(self.format.required):
+            return None
+        return format_of(filled_names(row))
 
     def read(self, row: SourceRow, place: str, is_padded: bool = False) -> RawColumns:
         """Return the row's columns of data/raw.
@@ -90,6 +116,9 @@ class RowReader:
             UserError: it has a text that nothing reads.
         """
         row = without_nan(row)
+        if other := self.other_format(row):
+            own, ours = (" + ".join(one.required) for one in (other, self.format))
+            raise RowError(FORMAT, f"it has {own}, its source {ours}: rows of another format need a source of their own")  # fmt: skip
         self.require_read([row], place)
         for path, minimum in self.source.minimum.items():
             if read_score(row, path) < minimum:
@@ -124,7 +153,7 @@ class RowReader:
         if unread:
             chat = {*CHAT_COLUMNS, "tools"} & set(self.format.required) or any("." in name for name in unread)
             used = {
-                name: next((row[name] for row in rows if row.get(name)), None)
+                name: next((row[name] for row in rows if row.get(name) not in EMPTY), None)
                 for name in dict.fromkeys(name for row in rows for name in row)
                 if not chat and (name in self.read_names or name in unread)
             }
@@ -138,21 +167,23 @@ class RowReader:
             if row[name] in EMPTY:
                 continue
             self.unused.add(name)
-            if (
-                self.is_mapped
-                or name in self.harmless
-                or is_metadata(name, self.format.required in PLAIN_TEXT)
-            ):
+            if isinstance(row[name], Mapping):
+                self.unused |= {f"{name}.{key}" for key in row[name] if LICENCE_NAME.search(key)}
+            if self.is_mapped or name in self.harmless:
                 self.settled.add(name)
                 continue
-            texts = list(texts_in(row[name])) or [str(row[name])] * (name in (*QUESTIONS, *ANSWERS))
+            if is_metadata(name, self.format.required in PLAIN_TEXT) and not TARGET_NAME.fullmatch(name):
+                self.settled.add(name)
+                continue
+            texts = list(texts_in(row[name])) or target_texts(name, row[name])
+            texts = texts or [str(row[name])] * (name in (*QUESTIONS, *ANSWERS))
             if texts and not self.is_repeated(name, texts, row):
                 yield name, max(texts, key=len)
         for column in self.turn_columns & row.keys():
             for key, value in turn_fields(row[column]):
                 self.unused.add(name := f"{column}.{key}")
-                if name not in self.harmless and not is_metadata(key, False):
-                    yield from ((name, text) for text in texts_in(value))
+                if name not in self.harmless and (TARGET_NAME.fullmatch(key) or not is_metadata(key, False)):
+                    yield from ((name, text) for text in [*texts_in(value), *target_texts(key, value)])
 
     def is_repeated(self, name: str, texts: Sequence[str], row: SourceRow) -> bool:
         """Whether question, answer or turns hold the texts already, or they are the whole row, rendered.
@@ -213,6 +244,10 @@ def parsed(row: SourceRow, is_padded: bool) -> SourceRow:
         elif is_padded and value is not None:
             new[name] = without_nulls(value)
     return {**row, **new} if new else row
+
+
+def filled_names(row: SourceRow) -> set[str]:
+    return {name for name, value in row.items() if value is not None}
 
 
 def format_of(names: set[str]) -> RowFormat | None:

@@ -48,7 +48,9 @@ def from_pair(question: str, answer: str, row: SourceRow) -> RawColumns:
     """A question and its answer; a conversation if the row has a system prompt, earlier turns or tools too."""
     if isinstance(row[question], list) and isinstance(row[answer], list):  # TRL's conversational form
         return chat_columns(row, read_turns(row[question] + row[answer], f"{question} and {answer}"))
-    prompt, completion = require_text(row, question), require_text(row, answer)
+    prompt = require_text(row, question)
+    # an answer may be a number, or the number of a class
+    completion = str(row[answer]) if type(row[answer]) in (int, float) else require_text(row, answer)
     if question == "instruction":
         for name in CONTEXT_COLUMNS:
             if name != answer and (given := optional_text(row, name)).strip():

@@ -9,15 +9,18 @@ from stages.fetch.row_errors import FORMAT, NOT_TEXT, RowError
 
 CHAT_ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "chatgpt", "bot"), "assistant"),
+    **dict.fromkeys(("assistant", "gpt", "model", "chatgpt", "bot", "ai"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("tool", "function", "observation", "ipython"), "tool"),
     **dict.fromkeys(("function_call", "tool_call"), "tool_call"),  # an answer that is one call, as JSON
 }
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+# Whether an answer is a target: OpenAI and mistral-finetune, Axolotl, AgentInstruct and ms-swift, verl
+TARGET_KEYS = ("weight", "train", "training", "loss", "loss_mask", "trainable")
 TURN_KEYS = {
     *("role", "from", "content", "value", "tool_calls", "function_call", "tool_call_id", "name"),
-    *("weight", "train", "training", *REASONING_KEYS),
+    *TARGET_KEYS,
+    *REASONING_KEYS,
 }
 EMPTY: tuple[Any, ...] = (None, "", [], {})  # says nothing
 Turn = dict[str, Any]  # role, content and, where there is more, extra (see row_schema)
@@ -77,19 +80,18 @@ def first_value(turn: Mapping[str, Any], *keys: str) -> Any:
 
 
 def is_trained(turn: Mapping[str, Any], role: str, place: str) -> bool:
-    """Return whether an answer is a target: OpenAI's and mistral-finetune's `weight`, Axolotl's `train(ing)`.
+    """Return whether an answer is a target; without any of TARGET_KEYS it is.
 
     Raises:
         RowError: a weight between 0 and 1, or a turn of another role that is to be trained on.
     """
-    weight, flag = turn.get("weight"), first_value(turn, "train", "training")
-    if weight not in (None, 0, 1) or flag not in (None, True, False):
-        raise RowError(
-            FORMAT, f"{place}: its weight is {weight if flag is None else flag!r}, expected 0 or 1"
-        )
-    if flag and role != "assistant":
-        raise RowError(FORMAT, f"{place}: it has train: true, but only answers are trained on, not a {role}")
-    return role != "assistant" or not (weight == 0 or flag is False)  # null: as if it were not there
+    given = {key: turn[key] for key in TARGET_KEYS if turn.get(key) is not None}
+    for key, value in given.items():
+        if value not in (0, 1):
+            raise RowError(FORMAT, f"{place}: its {key} is {value!r}, expected 0 or 1")
+        if value and key != "weight" and role != "assistant":
+            raise RowError(FORMAT, f"{place}: it has {key}: {json.dumps(value)}, but only answers are trained on, not a {role}")  # fmt: skip
+    return role != "assistant" or all(given.values())
 
 
 def read_calls(calls: Any, place: str) -> list[dict[str, Any]]:

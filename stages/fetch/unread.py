@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from stages.fetch.row_formats import ANSWERS, SYSTEM_COLUMNS
+from stages.fetch.turns import TURN_KEYS
 
 SHOWN = 60  # characters of a text in an error
 # Last words, plural or not, of names of columns whose text says where a row is from, or counts and judges it
@@ -23,6 +24,9 @@ KIND_WORD = re.compile(
     r"((sub)?category|(sub)?categorie|(sub)?topic|genre|tag|keyword|type|kind|format|level|difficulty|rating|reward"
     r"|quality|algorithm)s?"
 )
+# Names of columns, and of fields of turns, that say what to train on, whatever their values are
+TARGET_NAME = re.compile(r"(.*_)?(label|target|class|weight|mask|loss|kto_tag|train)s?(_.*)?", re.IGNORECASE)
+LICENCE_NAME = re.compile("licen[cs]e", re.IGNORECASE)
 RENDERINGS = ("text", "prompt")  # names of columns that hold a whole row once more, rendered
 LIKELY_ANSWERS = (  # of columns that no format reads, the likeliest first
     *("chosen", *ANSWERS, "answers", "target", "targets", "label", "summary", "highlights", "new_contents"),
@@ -37,7 +41,14 @@ def is_metadata(name: str, is_plain_text: bool) -> bool:
     """Return whether a column's name says that its text is no part of a row's question and answer."""
     last = re.search("[a-z]*(?=[^a-z]*$)", re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower())
     word = last[0] if last else ""
-    return bool(PLACE_WORD.fullmatch(word) or (not is_plain_text and KIND_WORD.fullmatch(word)))
+    is_kind = not is_plain_text and KIND_WORD.fullmatch(word)
+    return bool(is_kind or PLACE_WORD.fullmatch(word) or LICENCE_NAME.search(name))
+
+
+def target_texts(name: str, value: Any) -> list[str]:
+    """Return what a value says of what to train on, as text; nothing if it says to train on the row."""
+    says_all = "mask" not in name and (value is True or ("weight" in name and value in (1, "1", "1.0")))
+    return [str(value)] if TARGET_NAME.fullmatch(name) and not says_all else []
 
 
 def unread_message(unread: Mapping[str, str], row: Mapping[str, Any]) -> str:
@@ -48,11 +59,15 @@ def unread_message(unread: Mapping[str, str], row: Mapping[str, Any]) -> str:
         row: the columns of a question and answer, and those unread; none for turns, which no template writes.
     """
     shown = ", ".join(f"{name} ({' '.join(text.split())[:SHOWN]!r})" for name, text in unread.items())
-    maps = proposal(row) if row else ""
-    choice = (
-        f"Say in the source what its rows are:{maps}\nor leave it out:" if maps else "To leave it out, set:"
-    )
-    return f"nothing would read the text of {shown}. {choice}\n    {yaml_line('ignore', list(unread))}"
+    false = [name for name, text in unread.items() if text in ("False", "0", "0.0")]
+    choices = []
+    if any(text_path(name, row.get(name)) for name in unread) and (maps := proposal(row)):
+        choices.append(f"Say in the source what its rows are:{maps}")
+    elif len(false) == len(unread) and not any("." in name for name in false):
+        take = yaml_line("minimum", dict.fromkeys(false, 1))
+        choices.append(f"Take only the rows where it is true, or at least 1:\n    {take}")
+    choices.append(f"To leave it out, set:\n    {yaml_line('ignore', list(unread))}")
+    return f"nothing would read {shown}. " + "\n".join(choices)
 
 
 def proposal(row: Mapping[str, Any]) -> str:
@@ -83,17 +98,24 @@ def proposal(row: Mapping[str, Any]) -> str:
     return lines
 
 
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def is_turns(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping) and not value[0].keys().isdisjoint(TURN_KEYS)  # fmt: skip
 
 
 def text_path(path: str, value: Any) -> str:
-    """Return the dotted path of the first text in a value, or of a list of turns; "" without any."""
-    if isinstance(value, str) or is_turns(value):
-        return path if value else ""
-    items = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    )
+    """Return the dotted path of the first text or number in a value, or of a list of turns; "" without any.
+
+    Of a list of several things none stands for all.
+    """
+    if is_number(value) or isinstance(value, str) or is_turns(value):
+        return path if value != "" else ""
+    items: Any = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, list) and len(value) == 1:
+        items = enumerate(value)
     return next((found for key, one in items if (found := text_path(f"{path}.{key}", one))), "")
 
 

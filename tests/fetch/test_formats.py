@@ -110,6 +110,17 @@ WHOLE = {  # data set: a row in its columns, and what it becomes
         {"messages": [{"role": "user", "content": "q", "train": False}, {"role": "assistant", "content": "b", "training": False}]},
         [("user", "q"), ("assistant", "b", {"train": False})],
     ),
+    "AgentInstruct, ms-swift": (
+        {"conversations": [{"from": "human", "loss": None, "value": "q"}, {"from": "gpt", "loss": False, "value": "b"}]},
+        [("user", "q"), ("assistant", "b", {"train": False})],
+    ),
+    "verl": (
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b", "loss_mask": 0}, *CHAT]},
+        [("user", "q"), ("assistant", "b", {"train": False}), *SAID],
+    ),
+    "LangChain": ({"messages": turns(("human", "Ask this."), ("ai", "Say that."))}, SAID),
+    "KTO, desirable": ({"prompt": "q", "completion": "a", "label": True}, ("q", "a")),
+    "an answer that is a number": ({"question": "In what year?", "answer": 1969}, ("In what year?", "1969")),
     "a system column": ({"messages": CHAT, "system": "Be brief."}, [("system", "Be brief."), *SAID]),
     "NaN from pandas": ({"instruction": "i", "input": float("nan"), "output": "o"}, ("i", "o")),
     "JSON text": ({"messages": json.dumps(CHAT)}, SAID),
@@ -139,6 +150,8 @@ REFUSED = {  # columns: those of which the error tells
     "text label": {"text": "The film was dull.", "label": "negative"},
     "text category": {"text": "The film was dull.", "category": "films"},
     "text summary": {"text": "Rain in the north.", "summary": "North wet."},
+    "text and the number of its label": {"text": "The film was dull.", "label": 0},
+    "SST-2": {"sentence": "The film was dull.", "label": 0, "idx": 3},
     "text answer": {"text": "It was 1969.", "answer": 1969},
     "prompt text": {"prompt": "Explain.", "text": "A function that calls itself."},
     "docstring code": {"docstring": "Return the cube.", "code": "x ** 3", "language": "python"},
@@ -183,6 +196,11 @@ def test_a_text_that_no_format_reads_stops_the_source_with_lines_that_settle_it(
         ({"messages": CHAT, "image": {"bytes": b"..", "path": None}}, ["image"]),
         ({"messages": [CHAT[0], {**CHAT[1], "refusal": "I will not."}]}, ["messages.refusal"]),
         ({"text": "body", "title": "T"}, ["title"]),
+        ({"messages": CHAT, "label": False}, ["label"]),
+        ({"messages": CHAT, "kto_tag": False}, ["kto_tag"]),
+        ({"messages": CHAT, "weight": 0.5}, ["weight"]),
+        ({"messages": [CHAT[0], {**CHAT[1], "mask": True}]}, ["messages.mask"]),
+        ({"messages": [CHAT[0], {**CHAT[1], "train_detail": [{"begin_offset": 0, "end_offset": 3, "train": False}]}]}, ["messages.train_detail"]),
     ],
 )  # fmt: skip
 def test_what_stays_unused_is_named_by_the_source(row: dict, ignore: list[str]) -> None:
@@ -195,15 +213,32 @@ def test_what_stays_unused_is_named_by_the_source(row: dict, ignore: list[str]) 
 
 def test_all_rows_of_a_source_are_looked_at_and_have_one_format() -> None:
     rows = [{"text": f"row {i}"} for i in range(300)]
-    for late, name in (({"text": "x", "summary": "s"}, "summary"), ({"messages": CHAT}, "messages")):
-        for drop in (False, True):
-            with pytest.raises(UserError, match=f"x.jsonl, row 301: .*nothing would read the text of {name}"):
-                source_rows(file_source(), [made_file("x.jsonl", lines(*rows, late))], drop)
+    late = made_file("x.jsonl", lines(*rows, {"text": "x", "summary": "s"}))
+    for drop in (False, True):
+        with pytest.raises(UserError, match=r"x\.jsonl, row 301: .*nothing would read summary"):
+            source_rows(file_source(), [late], drop)
+    for place in (1, 300):
+        mixed_rows = made_file("x.jsonl", lines(*rows[:place], {"messages": CHAT}, *rows[place:]))
+        found, reasons = source_rows(file_source(), [mixed_rows], drop=True)
+        assert reasons == {"taken": len(found), row_errors.FORMAT: 301 - len(found)}
+        # among the first rows the format that comes first in FORMATS wins
+        assert len(found) == (1 if place == 1 else 300)
+        with pytest.raises(UserError, match="rows of another format need a source of their own"):
+            source_rows(file_source(), [mixed_rows])
     alpaca = [{"instruction": f"i{n}", "output": "o", "text": f"i{n}: o"} for n in range(3)]
     alpaca[1]["output"] = None  # type: ignore[assignment]
     found, reasons = source_rows(file_source(), [made_file("x.jsonl", lines(*alpaca))], drop=True)
     assert {row["prompt"] for row in found} == {"i0", "i2"}
     assert reasons == {"taken": 2, row_errors.FORMAT: 1}
+
+
+def test_an_answer_called_bad_is_taken_only_where_its_label_is_true() -> None:
+    rows = [{"prompt": f"q{n}", "completion": "a", "label": n % 2 == 0} for n in range(4)]
+    files = [made_file("x.jsonl", lines(*rows))]
+    with pytest.raises(UserError, match=r"minimum: \{label: 1\}\n.*\n    ignore: \[label\]"):
+        source_rows(file_source(), files)
+    found, _ = source_rows(file_source(minimum={"label": 1}), files)
+    assert [row["prompt"] for row in found] == ["q0", "q2"]
 
 
 def test_what_a_turn_has_beside_its_text_is_content_of_the_row() -> None:
@@ -235,6 +270,10 @@ def test_a_column_of_licences_leaves_rows_out_or_is_named_as_not_looked_at(
     assert [row["row"] for row in tallies["mine"].listed] == [3, 5, 6, 7]
     print_reading(source, tallies["mine"])
     assert "not looked at" not in capsys.readouterr().out
+    nested = {"text": "x", "meta": {"license": "GPL-3.0", "id": 3}}
+    _, tallies = mixed([(file_source(), [made_file("x.jsonl", lines(nested))])])
+    print_reading(file_source(), tallies["mine"])
+    assert "not looked at: `columns: {licence: meta.license}` does" in capsys.readouterr().out
     found, tallies = mixed([(file_source(), files)])
     assert len(found) == 7
     print_reading(file_source(), tallies["mine"])
