@@ -8,8 +8,7 @@ data/benchmarks/<name>.jsonl. Memory hardly grows with the number of rows (28 by
 scratch folder beside data/raw. Nothing from a downloaded package or data set is executed.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,21 +52,19 @@ def main(settings: Settings) -> dict[str, Any]:
             resolved = resolve_source(source)
             tally = tallies[source.name] = Tally(source.name, fetch.on_bad_row == "drop")
             for batch in row_batches(source, resolved.files, tally, fetch.licences):
-                spool.add(batch)
+                spool.add(source.name, batch)
             lock["sources"][source.name] = {**resolved.lock, "formats": tally.formats, **tally.reading}
             print_reading(source, tally)
-        limits = None
-        if mixing.is_mixed(fetch.sources, fetch.rows):
-            sampling_keys = sampling_keys_by_source(spool, list(tallies))
-            limits, left_out = mixing.sampling_limits(fetch.sources, sampling_keys, fetch.rows)
-            for name, reasons in left_out.items():
-                tallies[name].reasons.update(reasons)
+        taken, left_out = mixing.mix(fetch.sources, spool.rows_of, fetch.rows)
+        for name, reasons in left_out.items():
+            tallies[name].reasons.update(reasons)
+            lock["sources"][name]["rows"] = taken[name]
         problems, lock["benchmarks"] = resolve_benchmarks(fetch)
-        taken = write_outputs(spool, limits, problems, lock, tallies)
+        write_outputs(spool.take(taken), problems, lock, tallies)
     finally:
         remove(FETCH_SCRATCH)
     return {
-        "rows": taken.total(),
+        "rows": sum(taken.values()),
         "sources": {
             name: source_report(t, taken[name], lock["sources"][name]) for name, t in tallies.items()
         },
@@ -106,50 +103,23 @@ def resolve_benchmarks(fetch: FetchSettings) -> tuple[dict[str, list[Problem]], 
     return problems, lock
 
 
-def sampling_keys_by_source(spool: RowSpool, names: list[str]) -> dict[str, Any]:
-    """Return the sampling keys of each source's rows (uint64: 8 bytes per row)."""
-    import numpy as np
-
-    parts: dict[str, list[Any]] = {name: [] for name in names}
-    for table in spool.rows(["id", "source"]):
-        sources = table["source"].to_numpy()
-        keys = mixing.sampling_keys(table["id"].to_pylist())
-        for name in names:
-            parts[name].append(keys[sources == name])
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-
-
 def write_outputs(
-    spool: RowSpool,
-    limits: dict[str, int] | None,
+    rows: Iterable["pa.Table"],
     problems: dict[str, list[Problem]],
     lock: dict[str, Any],
     tallies: dict[str, Tally],
-) -> Counter[str]:
-    """Write data/raw and data/benchmarks, each whole or not at all; return the rows taken of each source."""
-    import pyarrow.compute as pc
+) -> None:
+    """Write data/raw and data/benchmarks, each whole or not at all."""
     import pyarrow.parquet as pq
 
-    taken: Counter[str] = Counter()
     with atomic_folder(RAW_FOLDER) as raw, atomic_folder(BENCHMARK_FOLDER) as benchmarks:
         with pq.ParquetWriter(raw / "rows.parquet", row_schema(), compression="zstd") as writer:
-            for group in row_groups(selected_rows(spool, limits)):
+            for group in row_groups(rows):
                 writer.write_table(group)
-                for pair in pc.value_counts(group["source"]).to_pylist():
-                    taken[pair["values"]] += pair["counts"]
-        for name, entry in lock["sources"].items():
-            entry["rows"] = taken[name]
         write_json(raw / "sources.lock.json", lock)
         write_jsonl(raw / "bad_rows.jsonl", (row for tally in tallies.values() for row in tally.listed))
         for name, listed in problems.items():
             write_jsonl(benchmarks / f"{name}.jsonl", [problem.row() for problem in listed])
-    return taken
-
-
-def selected_rows(spool: RowSpool, limits: dict[str, int] | None) -> Iterator["pa.Table"]:
-    """Yield the rows that are taken, in the order of their sources; without `limits`, all rows."""
-    for table in spool.rows():
-        yield mixing.select_rows(table, limits) if limits else table
 
 
 def source_report(tally: Tally, taken: int, lock: dict[str, Any]) -> dict[str, Any]:

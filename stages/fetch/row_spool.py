@@ -1,6 +1,7 @@
-"""Rows on disk in the order of their source, with unique ids, until it is known how many of them are taken."""
+"""Rows on disk in the order of their sources, with unique ids, until it is known how many of them are taken."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +15,18 @@ KEY_DIGITS = 16  # of them that tell ids apart: two of 10^7 share these by chanc
 
 
 class RowSpool:
-    """Takes batches of rows, then yields them as often as asked; holds 8 bytes a row, and 28 while it numbers them.
+    """Takes batches of rows, source by source, then yields them; holds 8 bytes a row, and 28 while it selects.
 
     Equal ids become id, id-2, id-3, ... in the order in which they were added.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "rows.arrow"
+        self.rows_of: Counter[str] = Counter()  # of each source
         self.keys: list[np.ndarray] = []
-        self.places: np.ndarray | None = None
         self.writer: Any = None
 
-    def add(self, batch: "pa.RecordBatch") -> None:
+    def add(self, source: str, batch: "pa.RecordBatch") -> None:
         import pyarrow as pa
 
         if self.writer is None:
@@ -34,26 +35,31 @@ class RowSpool:
         self.writer.write_batch(batch)
         ids = batch.column("id").to_pylist()
         self.keys.append(np.fromiter((int(one[:KEY_DIGITS], 16) for one in ids), np.uint64, len(ids)))
+        self.rows_of[source] += len(ids)
 
-    def rows(self, columns: list[str] | None = None) -> Iterator["pa.Table"]:
-        """Yield all rows, or some of their columns (`id` among them), in small tables."""
+    def take(self, counts: Mapping[str, int]) -> Iterator["pa.Table"]:
+        """Yield this many rows of each source, in small tables: those with the lowest ids, which are hashes."""
         import pyarrow as pa
 
         if self.writer is None:
             return
-        if self.places is None:
-            self.writer.close()
-            self.places = places_among_equal(np.concatenate(self.keys))
-            self.keys.clear()
+        self.writer.close()
+        keys = np.concatenate(self.keys)
+        places, is_taken, first = places_among_equal(keys), np.ones(len(keys), bool), 0
+        for source, size in self.rows_of.items():
+            if counts[source] < size:
+                own = slice(first, first + size)
+                is_taken[first + np.lexsort((places[own], keys[own]))[counts[source] :]] = False
+            first += size
+        del keys
         first = 0
-        with pa.OSFile(str(self.path)) as source:  # mapped pages would count as memory of ours
-            file = pa.ipc.open_file(source)
-            for number in range(file.num_record_batches):
-                batch = file.get_batch(number)
-                places = self.places[first : first + batch.num_rows]
-                first += batch.num_rows
-                table = pa.Table.from_batches([batch]).select(columns or batch.schema.names)
-                yield numbered(table, places)
+        with pa.OSFile(str(self.path)) as file:  # mapped pages would count as memory of ours
+            reader = pa.ipc.open_file(file)
+            for number in range(reader.num_record_batches):
+                table = pa.Table.from_batches([reader.get_batch(number)])
+                own = slice(first, first + table.num_rows)
+                first += table.num_rows
+                yield numbered(table, places[own]).filter(pa.array(is_taken[own]))
 
 
 def places_among_equal(keys: np.ndarray) -> np.ndarray:

@@ -543,9 +543,9 @@ def test_the_file_is_the_one_that_write_parquet_makes(tmp_path: Path) -> None:
     write_parquet(tmp_path / "whole", pa.Table.from_pylist(rows, schema=row_schema()))
     spool, tally = RowSpool(tmp_path / "scratch"), Tally("mine", False)
     for batch in row_batches(*sources[0], tally):
-        spool.add(batch)
+        spool.add("mine", batch)
     with pq.ParquetWriter(tmp_path / "parts", row_schema(), compression="zstd") as writer:
-        for group in row_groups(spool.rows()):
+        for group in row_groups(spool.take(spool.rows_of)):
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
     assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
 

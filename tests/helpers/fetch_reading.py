@@ -8,7 +8,6 @@ from typing import Any
 
 from stages.common.rows.row_groups import row_groups
 from stages.fetch import mixing
-from stages.fetch.__main__ import sampling_keys_by_source, selected_rows
 from stages.fetch.columns import RowReader
 from stages.fetch.row_spool import RowSpool
 from stages.fetch.settings import Source
@@ -23,18 +22,15 @@ def mixed(
 ) -> tuple[list[dict[str, Any]], dict[str, Tally]]:
     """Return rows in the order of data/raw, and each source's tally with `taken` among its reasons."""
     with tempfile.TemporaryDirectory() as folder:
-        spool, tallies, limit = RowSpool(Path(folder)), {}, None
+        spool, tallies = RowSpool(Path(folder)), {}
         for source, files in sources:
             tallies[source.name] = Tally(source.name, drop)
             for batch in row_batches(source, files, tallies[source.name]):
-                spool.add(batch)
-        if mixing.is_mixed([source for source, _ in sources], rows):
-            limit, left_out = mixing.sampling_limits(
-                [s for s, _ in sources], sampling_keys_by_source(spool, list(tallies)), rows
-            )
-            for name, reasons in left_out.items():
-                tallies[name].reasons.update(reasons)
-        found = [row for group in row_groups(selected_rows(spool, limit)) for row in group.to_pylist()]
+                spool.add(source.name, batch)
+        taken, left_out = mixing.mix([source for source, _ in sources], spool.rows_of, rows)
+        for name, reasons in left_out.items():
+            tallies[name].reasons.update(reasons)
+        found = [row for group in row_groups(spool.take(taken)) for row in group.to_pylist()]
     for name, count in Counter(row["source"] for row in found).items():
         tallies[name].reasons["taken"] = count
     return found, tallies

@@ -58,8 +58,8 @@ def result(job: dict[str, Any]) -> dict[str, Any]:
             spool = RowSpool(Path(folder))
             try:
                 for batch in row_batches(Source(name="mine", licence="MIT"), [file], tally):
-                    spool.add(batch)
-                rows = sum(group.num_rows for group in row_groups.row_groups(spool.rows()))
+                    spool.add("mine", batch)
+                rows = sum(group.num_rows for group in row_groups.row_groups(spool.take(spool.rows_of)))
             except UserError as refusal:
                 error = str(refusal)
         reasons = tally.reasons
