@@ -1,14 +1,13 @@
 """Read the rows of a source in the format that all its columns decide; no text is left out without a word."""
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from stages.common.core.errors import UserError
+from stages.fetch.column_paths import SHOWN, MappedColumns, read_score, value_at
 from stages.fetch.licences import PERMISSIVE, hub_licence, require_allowed
-from stages.fetch.row_errors import FORMAT, LICENCE, NOT_TEXT, SCORE, TEMPLATE, LeftOut, RowError
+from stages.fetch.row_errors import FORMAT, LICENCE, LeftOut, RowError
 from stages.fetch.row_formats import (
     ANSWERS,
     CHAT_COLUMNS,
@@ -27,7 +26,6 @@ from stages.fetch.turns import EMPTY, json_in, turn_fields, without_nulls
 from stages.fetch.unread import (
     LICENCE_NAME,
     RENDERINGS,
-    SHOWN,
     TARGET_NAME,
     is_metadata,
     is_number,
@@ -37,7 +35,6 @@ from stages.fetch.unread import (
     unread_message,
 )
 
-MISSING = object()
 CONTENT = {"prompt", "completion", "messages"}  # mapping one of them settles what a row is
 LONG_TEXT = 40  # characters
 
@@ -47,17 +44,12 @@ class RowReader:
 
     def __init__(self, source: Source, licences: Sequence[str] = PERMISSIVE) -> None:
         self.source, self.licences = source, tuple(licences)
-        self.templates = {
-            name: compile_column_template(source, name, text) for name, text in source.template.items()
-        }
-        self.mapped = {*source.columns, *self.templates}
+        self.mapping = MappedColumns(source)
+        self.mapped = self.mapping.names
         self.is_mapped = bool(self.mapped & CONTENT)
+        self.read_names = self.mapping.read_names
         self.unused: set[str] = set()  # columns and fields of turns that hold something, and are not read
         self.settled: set[str] = set()  # those of them whose texts need no look
-        paths = (*source.columns.values(), *source.minimum)
-        self.read_names = {*paths, *(path.split(".")[0] for path in paths)}
-        for text in source.template.values():
-            self.read_names |= template_names(text)
 
     def decide(self, rows: Sequence[SourceRow], place: str) -> None:
         """Decide the format by the columns of the first rows: the first format of which none is always null.
@@ -124,15 +116,13 @@ class RowReader:
             if read_score(row, path) < minimum:
                 raise LeftOut(f"under the minimum of {path}")
         own: RawColumns = {}
+        if path := self.source.columns.get("licence"):
+            own["licence"] = self.own_licence(value_at(row, path))
         if self.mapped:
-            paths = dict(self.source.columns)
-            if "licence" in paths:
-                own["licence"] = self.own_licence(value_at(row, paths.pop("licence")))
-            values = {name: require_value(row, path) for name, path in paths.items()}
-            values |= {name: render_column(template, row, name) for name, template in self.templates.items()}
-            if not self.is_mapped:
-                values = {**row, **values}
-            row = {"prompt": "", **values} if "completion" in self.mapped else values
+            values = self.mapping.values(row)
+            row = {**({} if self.is_mapped else row), **values}
+            if "completion" in self.mapped:
+                row = {"prompt": "", **row}
         row = parsed(row, is_padded)
         for name in self.format.required:
             if row.get(name) is None:
@@ -252,74 +242,3 @@ def filled_names(row: SourceRow) -> set[str]:
 
 def format_of(names: set[str]) -> RowFormat | None:
     return next((one for one in FORMATS if names.issuperset(one.required)), None)
-
-
-def value_at(row: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a dotted path (`a.b.0`), parsing JSON in strings; MISSING where there is none."""
-    if path in row:
-        return row[path]
-    value: Any = row
-    for part in path.split("."):
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                return MISSING
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return MISSING
-    return value
-
-
-def require_value(row: Mapping[str, Any], path: str) -> Any:
-    value = value_at(row, path)
-    if value is MISSING:
-        raise RowError(FORMAT, f"it has no column '{path}'. Its columns: {', '.join(map(str, row))}")
-    if value is None:
-        raise RowError(NOT_TEXT, f"'{path}' is null")
-    return value
-
-
-def read_score(row: Mapping[str, Any], path: str) -> float:
-    """Return a score, which may be a number or text (OpenCodeInstruct).
-
-    Raises:
-        RowError: it is missing, or not a number.
-    """
-    value = value_at(row, path)
-    try:
-        score = float(value)
-    except (TypeError, ValueError):
-        score = math.nan
-    if math.isnan(score):  # compares as not below any minimum, so the row would be taken
-        raise RowError(SCORE, f"'{path}' is {'missing' if value is MISSING else repr(value)[:SHOWN]}")
-    return score
-
-
-def compile_column_template(source: Source, name: str, text: str) -> Any:
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    try:
-        return environment.from_string(text)
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(
-            f"fetch source '{source.name}': template.{name}, line {error.lineno}: {error.message}"
-        ) from None
-
-
-def template_names(text: str) -> set[str]:
-    from jinja2 import Environment, meta
-
-    return meta.find_undeclared_variables(Environment(autoescape=True).parse(text))
-
-
-def render_column(template: Any, row: Mapping[str, Any], name: str) -> str:
-    try:
-        return template.render({"row": row, **row})
-    except Exception as error:  # a template may raise anything
-        raise RowError(TEMPLATE, f"template.{name}: {type(error).__name__}: {error}") from None

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
+from stages.fetch.column_paths import SHOWN
 from stages.fetch.row_formats import ANSWERS, SYSTEM_COLUMNS
 from stages.fetch.turns import TURN_KEYS
 
-SHOWN = 60  # characters of a text in an error
 # Last words, plural or not, of names of columns whose text says where a row is from, or counts and judges it
 PLACE_WORD = re.compile(
     r"(id|uid|uuid|guid|idx|index|hash|hexsha|sha|checksum|commit|url|uri|link|href|source|origin|provenance|dataset"
