@@ -20,11 +20,10 @@ def columnar_rows(path: Path, kind: str) -> Iterator[ReadRow]:
     number = 0
     for batch in parquet_batches(path) if kind == "Parquet" else arrow_batches(path):
         names = batch.schema.names
-        if len({*names}) == len(names):
-            yield from batch_rows(batch, number)
-        else:
-            twice = next(name for name in names if names.count(name) > 1)
-            yield RejectedRow(number + 1, DUPLICATE, f"'{twice}'", rows=batch.num_rows)
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            yield RejectedRow(0, DUPLICATE, f"'{twice}'")
+            return
+        yield from batch_rows(batch, number)
         number += batch.num_rows
     with path.open("rb") as file:
         is_stream = file.read(4) == END_OF_STREAM[:4]

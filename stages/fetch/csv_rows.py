@@ -46,9 +46,9 @@ class CsvLines:
 
 
 def csv_rows(stream: BinaryIO, delimiter: str = ",") -> Iterator[ReadRow]:
-    """Yield rows numbered from 1 after the header, without empty lines; a repeated name rejects all rows.
+    """Yield rows numbered from 1 after the header, without empty lines.
 
-    A row that is too large ends the file.
+    A name that comes twice rejects the file, and a row that is too large ends it.
     """
     csv.field_size_limit(MAX_ROW_BYTES)
     texts = CsvLines(stream)
@@ -73,13 +73,13 @@ def csv_rows(stream: BinaryIO, delimiter: str = ",") -> Iterator[ReadRow]:
             continue
         if not header:
             header = fields
+            if twice := next((name for name in header if header.count(name) > 1), ""):
+                yield RejectedRow(0, DUPLICATE, f"'{twice}'")
+                return
             continue
         number += 1
         if len(fields) != len(header):
             yield RejectedRow(number, FIELD_COUNT, f"{len(fields)} and {len(header)}, between {delimiter!r}")
-        elif len({*header}) < len(header):
-            twice = next(name for name in header if header.count(name) > 1)
-            yield RejectedRow(number, DUPLICATE, f"'{twice}'")
         elif not is_text("".join(fields)):
             yield RejectedRow(number, NOT_UTF8)
         else:

@@ -38,15 +38,11 @@ class RejectedRow:
     detail: str = ""
     # What `number` counts: row or line.
     unit: str = "row"
-    # How many rows are lost, as far as the file says.
-    rows: int = 1
-
-    def place(self, name: str) -> str:
-        return f"{name}, {self.unit} {self.number}" if self.number else name
 
     def message(self, name: str) -> str:
         """Return file, row, reason and detail as an error message."""
-        return f"{self.place(name)}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
+        place = f"{name}, {self.unit} {self.number}" if self.number else name
+        return f"{place}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
 
 
 ReadRow = (

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,6 @@ HEAD_ROWS, HEAD_CHARACTERS = 200, 2**20  # of the first rows, whose columns deci
 MAX_LISTED = 100  # rejected rows listed per source and reason; all are counted
 MAX_DETAIL = 300  # characters
 TABLE_SUFFIXES = {"", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow"}
-PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 PADDED = ("Parquet", "Arrow")  # give all objects of a column the same keys
 RowContent = tuple[dict[str, Any], str]  # columns of a row, and its metadata as JSON
 
@@ -61,30 +61,20 @@ class Tally:
     # For sources.lock.json: the columns that are the row, those that are not used, what else is left out.
     reading: dict[str, Any] = field(default_factory=dict)
 
-    def reject(self, name: str, rejected: RejectedRow) -> None:
-        """Count and list a rejected row of a file.
+    def reject(self, name: str, rejected: RejectedRow, is_error: bool = True) -> None:
+        """Count and list a row of a file that cannot be used, or that the source's settings leave out.
 
         Raises:
-            UserError: rejected rows are errors; names file and row.
+            UserError: it cannot be used, and such rows are errors; names file and row.
         """
-        if not self.drop:
-            raise UserError(
-                f"{rejected.message(name)}. Repair it, or set fetch.on_bad_row=drop to skip and count such "
-                "rows."
-            )
-        self.leave_out(name, rejected)
-
-    def leave_out(self, name: str, rejected: RejectedRow) -> None:
-        reason = rejected.reason
-        if sum(row["reason"] == reason for row in self.listed) < MAX_LISTED:
-            place = {
-                "source": self.source,
-                "file": name,
-                rejected.unit: rejected.number,
-                "rows": rejected.rows,
-            }
-            self.listed.append({**place, "reason": reason, "detail": rejected.detail[:MAX_DETAIL]})
-        self.reasons[reason] += rejected.rows
+        if is_error and not self.drop:
+            remedy = "Repair it, or set fetch.on_bad_row=drop to skip and count such rows"
+            raise UserError(f"{rejected.message(name)}. {remedy}.")
+        self.reasons[rejected.reason] += 1
+        if self.reasons[rejected.reason] <= MAX_LISTED:
+            place = {"source": self.source, "file": name, rejected.unit: rejected.number}
+            detail = rejected.detail[:MAX_DETAIL]
+            self.listed.append({**place, "reason": rejected.reason, "detail": detail})
 
 
 def row_batches(
@@ -103,11 +93,17 @@ def row_batches(
         contents = read_table_rows(RowReader(source, licences), files, tally)
     else:
         contents = read_whole_files(source, files, tally)
+    encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+    empty = dict.fromkeys(("prompt", "completion", "messages", "tests"))
     waiting: list[dict[str, Any]] = []
     characters = 0
-    for row, size in with_content_ids(source, contents):
-        waiting.append(row)
-        characters += size
+    for columns, metadata in contents:
+        licence = columns.pop("licence", source.licence)
+        content = encode([source.name, {**empty, **columns}])
+        digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:ID_DIGITS]
+        place = {"id": digest, "source": source.name, "licence": licence, "metadata": metadata}
+        waiting.append({**columns, **place})
+        characters += len(content)
         if len(waiting) == RAW_BATCH_ROWS or characters > RAW_BATCH_CHARACTERS:
             yield to_batch(waiting, tally)
             waiting, characters = [], 0
@@ -169,7 +165,7 @@ def read_row(
     except RowError as error:
         tally.reject(file.name, RejectedRow(number, error.reason, str(error)))
     except LeftOut as error:
-        tally.leave_out(file.name, RejectedRow(number, error.reason, error.detail))
+        tally.reject(file.name, RejectedRow(number, error.reason, error.detail), is_error=False)
     else:
         yield columns, f'{{"path": {json_text(file.name)}, "row": {number}}}'
 
@@ -197,17 +193,14 @@ def read_or_reject(file: SourceFile, tally: Tally) -> Iterator[tuple[SourceFile,
 
 def hint_on(files: Sequence[SourceFile], tally: Tally) -> str:
     """Return what to do about a file that was read as a table, but whose name is not that of one."""
+    hints = {".py": ", or `format: functions` for its functions", ".ipynb": ", a notebook by its cells"}
     for file in files:
-        name = next((file.name.removesuffix(s) for s in PACKED_SUFFIXES if file.name.endswith(s)), file.name)
-        suffix = PurePosixPath(name).suffix
+        suffix = PurePosixPath(re.sub(r"\.(gz|bz2|xz|zst)$", "", file.name)).suffix
         if suffix not in TABLE_SUFFIXES:
-            others = {
-                ".py": ", or `format: functions` for its functions",
-                ".ipynb": ", a notebook by its cells",
-            }
+            kinds = ", ".join(sorted(tally.formats))
             return (
-                f"\n{file.name} was read as a table ({', '.join(sorted(tally.formats))}), since its source has "
-                f"`format: rows`. Set `format: text` to take each file as a row of plain text{others.get(suffix, '')}."
+                f"\n{file.name} was read as a table ({kinds}), since its source has `format: rows`. Set `format: "
+                f"text` to take each file as a row of plain text{hints.get(suffix, '')}."
             )
     return ""
 
@@ -218,22 +211,14 @@ def require_row_fits(columns: dict[str, Any]) -> None:
     Raises:
         RowError: one of the two fails.
     """
-    size = 0
-    for text in row_texts(columns):
-        size += len(text)
-        if not text.isascii():
-            try:
-                size += len(text.encode()) - len(text)
-            except UnicodeEncodeError:
-                raise RowError(SURROGATE, "a lone \\ud800-\\udfff") from None
+    texts = [columns.get(name) for name in ("prompt", "completion", "tools", "tests")]
+    texts += [turn.get(name) for turn in columns.get("messages") or () for name in ("content", "extra")]
+    try:
+        size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts if text)
+    except UnicodeEncodeError:
+        raise RowError(SURROGATE, "a lone \\ud800-\\udfff") from None
     if size > MAX_ROW_BYTES:
         raise RowError(OVERSIZE, f"{size} bytes")
-
-
-def row_texts(columns: dict[str, Any]) -> Iterator[str]:
-    yield from (columns[name] for name in ("prompt", "completion", "tools", "tests") if columns.get(name))
-    for turn in columns.get("messages") or ():
-        yield from (turn[name] for name in ("content", "extra") if turn.get(name))
 
 
 def read_whole_files(source: Source, files: Iterable[SourceFile], tally: Tally) -> Iterator[RowContent]:
@@ -256,15 +241,3 @@ def read_whole_files(source: Source, files: Iterable[SourceFile], tally: Tally) 
     tally.reasons.pop("taken", None)  # write_outputs counts it, after mixing
     if left_out:
         tally.reading = {"left_out": dict(left_out)}
-
-
-def with_content_ids(source: Source, contents: Iterable[RowContent]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield rows with their id and the length of their content; equal rows still have equal ids."""
-    encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
-    empty = dict.fromkeys(("prompt", "completion", "messages", "tests"))
-    for columns, metadata in contents:
-        licence = columns.pop("licence", source.licence)
-        content = encode([source.name, {**empty, **columns}])
-        digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:ID_DIGITS]
-        fixed = {"id": digest, "source": source.name, "licence": licence}
-        yield {**fixed, **columns, "metadata": metadata}, len(content)

@@ -94,8 +94,8 @@ def good(found: list[Any]) -> list[dict]:
     return [item[1] for item in found if not isinstance(item, RejectedRow)]
 
 
-def wrong(found: list[Any]) -> list[tuple[int, str, int]]:
-    return [(item.number, item.reason, item.rows) for item in found if isinstance(item, RejectedRow)]
+def wrong(found: list[Any]) -> list[tuple[int, str]]:
+    return [(item.number, item.reason) for item in found if isinstance(item, RejectedRow)]
 
 
 # Formats of files
@@ -159,50 +159,50 @@ def test_a_row_that_is_too_big_is_one_bad_row_and_ends_csv_and_json_that_is_not_
     rows = [ALPACA, {**ALPACA, "output": 'a"{[\\\n' * (BIG // 6)}, {**ALPACA, "output": "last"}]
     found = items(PACKERS[packer](WRITERS[writer](rows)))
     assert good(found) == ([rows[0]] if writer.startswith(("csv", "pretty", "array")) else [rows[0], rows[2]])
-    assert wrong(found) == [(2, OVERSIZE, 1)]
+    assert wrong(found) == [(2, OVERSIZE)]
 
 
 @pytest.mark.parametrize(
     ("data", "kept", "expected"),
     [
-        (lines(ALPACA) + b'{"text": "x', 1, (2, row_errors.CUT, 1)),
-        (lines(ALPACA) + b'{"text": x}\n' + lines(ALPACA), 2, (2, row_errors.NOT_JSON, 1)),
-        (b"garbage\n" + lines(ALPACA, ALPACA), 2, (1, row_errors.NOT_JSON, 1)),
-        (b'{"text": "\xff"}\n' + lines(ALPACA), 1, (1, row_errors.NOT_UTF8, 1)),
-        (lines(ALPACA) + b"[1]\n3\n", 1, (2, row_errors.NOT_OBJECT, 1)),
-        (lines(ALPACA) + b'{"a": 1, "b": {"c": 1, "c": 2}}\n', 1, (2, row_errors.DUPLICATE, 1)),
-        (lines(ALPACA) + b'{"a": 1, "\\u0061": 2}\n' + lines(ALPACA), 2, (2, row_errors.DUPLICATE, 1)),
-        (lines(ALPACA) + b"[" * 100_000 + b"\n" + lines(ALPACA), 2, (2, row_errors.NOT_JSON, 1)),
-        (b'[{"text": "x"}, {"te', 1, (2, row_errors.CUT, 1)),
-        (b'[{"text": "x"}', 1, (2, row_errors.CUT, 1)),
-        (b'[{"text": "x"}, {"text": "\xff"}, {"text": "y"}]', 2, (2, row_errors.NOT_UTF8, 1)),
-        (b'[{"text": "x"}, {"a": 1, "a": [}]}, {"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
-        (b'[{"text": "x"}, {"a": 1, "a": 2}, {"text": "y"}]', 2, (2, row_errors.DUPLICATE, 1)),
-        (b'[{"text": "x"}, 3, {"text": "y"}]', 2, (2, row_errors.NOT_OBJECT, 1)),
-        (b'[{"text": "x"}, {nope, "]"}, {"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
-        (b'[{"text": "x"}}, {"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
-        (b'[{"text": "x"},, {"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
-        (b'[{"text": "x"}]\n[{"text": "y"}]', 1, (2, row_errors.NOT_JSON, 1)),
-        (b"text,tests\nx\ny,z\n", 1, (1, row_errors.FIELD_COUNT, 1)),
-        (b'text,tests\ny,z\n"x', 1, (2, row_errors.CUT, 1)),
-        (b'text,tests\ny,z\n"x"x,y\na,b\n', 2, (2, row_errors.NOT_CSV, 1)),
-        (b"text,tests\ny,\xff\na,b\n", 1, (1, row_errors.NOT_UTF8, 1)),
-        (b"text,text\ny,z\n", 0, (1, row_errors.DUPLICATE, 1)),
-        (b"text,tests\n", 0, (0, row_errors.EMPTY, 1)),
-        (b"", 0, (0, row_errors.EMPTY, 1)),
-        (b"\n", 0, (0, row_errors.EMPTY, 1)),
-        (b"[]", 0, (0, row_errors.EMPTY, 1)),
-        (gzip.compress(b"", mtime=0), 0, (0, row_errors.EMPTY, 1)),
-        ("text\nx".encode("utf-16"), 0, (0, row_errors.UNREADABLE, 1)),
-        (b"\x7fELF\0\0", 0, (0, row_errors.UNREADABLE, 1)),
-        (parquet(ROWS)[:-20], 0, (0, row_errors.CUT, 1)),
-        (arrow(pa.ipc.new_stream, ROWS)[:-8], 3, (4, row_errors.CUT, 1)),
-        (arrow(pa.ipc.new_file, ROWS * 2)[:900], 0, (0, row_errors.CUT, 1)),
-        (b"\x1f\x8b" + b"no gzip", 0, (0, row_errors.CUT, 1)),
+        (lines(ALPACA) + b'{"text": "x', 1, (2, row_errors.CUT)),
+        (lines(ALPACA) + b'{"text": x}\n' + lines(ALPACA), 2, (2, row_errors.NOT_JSON)),
+        (b"garbage\n" + lines(ALPACA, ALPACA), 2, (1, row_errors.NOT_JSON)),
+        (b'{"text": "\xff"}\n' + lines(ALPACA), 1, (1, row_errors.NOT_UTF8)),
+        (lines(ALPACA) + b"[1]\n3\n", 1, (2, row_errors.NOT_OBJECT)),
+        (lines(ALPACA) + b'{"a": 1, "b": {"c": 1, "c": 2}}\n', 1, (2, row_errors.DUPLICATE)),
+        (lines(ALPACA) + b'{"a": 1, "\\u0061": 2}\n' + lines(ALPACA), 2, (2, row_errors.DUPLICATE)),
+        (lines(ALPACA) + b"[" * 100_000 + b"\n" + lines(ALPACA), 2, (2, row_errors.NOT_JSON)),
+        (b'[{"text": "x"}, {"te', 1, (2, row_errors.CUT)),
+        (b'[{"text": "x"}', 1, (2, row_errors.CUT)),
+        (b'[{"text": "x"}, {"text": "\xff"}, {"text": "y"}]', 2, (2, row_errors.NOT_UTF8)),
+        (b'[{"text": "x"}, {"a": 1, "a": [}]}, {"text": "y"}]', 1, (2, row_errors.NOT_JSON)),
+        (b'[{"text": "x"}, {"a": 1, "a": 2}, {"text": "y"}]', 2, (2, row_errors.DUPLICATE)),
+        (b'[{"text": "x"}, 3, {"text": "y"}]', 2, (2, row_errors.NOT_OBJECT)),
+        (b'[{"text": "x"}, {nope, "]"}, {"text": "y"}]', 1, (2, row_errors.NOT_JSON)),
+        (b'[{"text": "x"}}, {"text": "y"}]', 1, (2, row_errors.NOT_JSON)),
+        (b'[{"text": "x"},, {"text": "y"}]', 1, (2, row_errors.NOT_JSON)),
+        (b'[{"text": "x"}]\n[{"text": "y"}]', 1, (2, row_errors.NOT_JSON)),
+        (b"text,tests\nx\ny,z\n", 1, (1, row_errors.FIELD_COUNT)),
+        (b'text,tests\ny,z\n"x', 1, (2, row_errors.CUT)),
+        (b'text,tests\ny,z\n"x"x,y\na,b\n', 2, (2, row_errors.NOT_CSV)),
+        (b"text,tests\ny,\xff\na,b\n", 1, (1, row_errors.NOT_UTF8)),
+        (b"text,text\ny,z\n", 0, (0, row_errors.DUPLICATE)),
+        (b"text,tests\n", 0, (0, row_errors.EMPTY)),
+        (b"", 0, (0, row_errors.EMPTY)),
+        (b"\n", 0, (0, row_errors.EMPTY)),
+        (b"[]", 0, (0, row_errors.EMPTY)),
+        (gzip.compress(b"", mtime=0), 0, (0, row_errors.EMPTY)),
+        ("text\nx".encode("utf-16"), 0, (0, row_errors.UNREADABLE)),
+        (b"\x7fELF\0\0", 0, (0, row_errors.UNREADABLE)),
+        (parquet(ROWS)[:-20], 0, (0, row_errors.CUT)),
+        (arrow(pa.ipc.new_stream, ROWS)[:-8], 3, (4, row_errors.CUT)),
+        (arrow(pa.ipc.new_file, ROWS * 2)[:900], 0, (0, row_errors.CUT)),
+        (b"\x1f\x8b" + b"no gzip", 0, (0, row_errors.CUT)),
     ],
 )  # fmt: skip
 def test_a_bad_row_is_reported_with_its_place_and_others_are_kept(
-    data: bytes, kept: int, expected: tuple[int, str, int]
+    data: bytes, kept: int, expected: tuple[int, str]
 ) -> None:
     found = items(data)
     assert len(good(found)) == kept
@@ -218,14 +218,14 @@ def test_what_follows_a_cut_or_damage_is_one_bad_row() -> None:
     data = PACKERS["gz"](WRITERS["lines"](ROWS * 4000))
     found = items(data[: len(data) * 2 // 3])
     assert good(found) == (ROWS * 4000)[: len(good(found))]
-    assert wrong(found) == [(len(good(found)) + 1, row_errors.CUT, 1)]
+    assert wrong(found) == [(len(good(found)) + 1, row_errors.CUT)]
     damaged = bytearray(parquet([{"text": f"row {i} " * 20} for i in range(6)]))
     chunk = pq.ParquetFile(pa.BufferReader(bytes(damaged))).metadata.row_group(1).column(0)
     place = chunk.dictionary_page_offset or chunk.data_page_offset
     damaged[place : place + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
     found = items(bytes(damaged))
     assert [row["text"][:5] for row in good(found)] == ["row 0", "row 1"]
-    assert wrong(found) == [(3, row_errors.CUT, 1)]
+    assert wrong(found) == [(3, row_errors.CUT)]
 
 
 @pytest.mark.parametrize(
@@ -249,14 +249,14 @@ def test_invalid_utf8_and_a_column_twice_in_arrow_are_bad_rows() -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"text": texts}), sink)
     found = items(sink.getvalue().to_pybytes())
-    assert (good(found), wrong(found)) == ([{"text": "a"}, {"text": "c"}], [(2, row_errors.NOT_UTF8, 1)])
+    assert (good(found), wrong(found)) == ([{"text": "a"}, {"text": "c"}], [(2, row_errors.NOT_UTF8)])
     table, sink = (
         pa.Table.from_arrays([pa.array(["a", "b"])] * 2, names=["text", "text"]),
         pa.BufferOutputStream(),
     )
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    assert wrong(items(sink.getvalue().to_pybytes())) == [(1, row_errors.DUPLICATE, 2)]
+    assert wrong(items(sink.getvalue().to_pybytes())) == [(0, row_errors.DUPLICATE)]
 
 
 # Formats of rows

@@ -86,7 +86,7 @@ MADE = {
     "too big": (("lines", *BINARY), big, 2, row_errors.OVERSIZE, 1, 2),
     "too big, with what follows": (("array", "pretty objects", "csv"), big, 1, row_errors.OVERSIZE, 1, 2),
     "a column twice": (JSON, twice, 2, row_errors.DUPLICATE, 1, 2),
-    "a column of all rows twice": (("csv", "parquet", "arrow file", "arrow stream"), twice, 0, row_errors.DUPLICATE, 3, 1),
+    "a column of all rows twice": (("csv", "parquet", "arrow file", "arrow stream"), twice, 0, row_errors.DUPLICATE, 1, 0),
     "cut": (("lines", "array", "pretty objects", "csv", "arrow stream"), cut, 2, row_errors.CUT, 1, 3),
     "cut before its footer": (("parquet", "arrow file"), cut, 0, row_errors.CUT, 1, 0),
     "an empty file": (("lines", "array", "csv"), empty, 0, row_errors.EMPTY, 1, 0),
