@@ -383,6 +383,30 @@ def test_an_answer_that_a_template_ends_in_white_space_is_trained_on_with_it(tok
     assert texts == ("user: one\n\nassistant: ", "two\n\n", "user: one\n\nassistant: ", "two")
 
 
+THINKS = (  # opens the thought in the generation prompt, as Qwen3.5 does; only the last answer keeps its own
+    "{% for m in messages %}{% set parts = m.content.split('</think>') %}<|start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n"
+    "{{ m.reasoning_content or (parts[0].split('<think>')[-1].strip() if parts[1:] else '') }}\n</think>\n"
+    "{% endif %}{{ parts[-1].strip() }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n<think>\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("answer", ["<think>\nso\n</think>\nyes", "so\n</think>\nyes"])
+def test_a_thought_that_the_generation_prompt_opens_is_trained_on_once(answer):
+    tokenizer = bpe(GPT2, template=THINKS)
+    turns = row(messages=[("user", "u"), ("assistant", answer)])
+    expected = "<|start|>user\nu<|end|>\n<|start|>assistant\n<think>\n", "so\n</think>\nyes"
+    assert render_row(turns, tokenizer, PromptSettings(style="chat")) == expected
+
+
+def test_the_end_of_a_turn_that_is_not_the_end_of_text_is_trained_on_too():
+    gemma = bpe(GPT2, template=TEMPLATE.replace("<|end|>", "<end_of_turn>"))
+    texts = render_row(row(messages=[("user", "u"), ("assistant", "a")]), gemma, PromptSettings(style="chat"))
+    assert texts[1] == "a<end_of_turn>"
+    assert tokenize([texts], gemma).ids[-1] == gemma.eos_token_id
+
+
 def test_a_template_that_drops_thoughts_of_earlier_turns_is_a_drop_reason():
     forgets = bpe(
         GPT2,
