@@ -109,8 +109,8 @@ class RowReader:
         """
         row = without_nan(row)
         if other := self.other_format(row):
-            own, ours = (" + ".join(one.required) for one in (other, self.format))
-            raise RowError(FORMAT, f"it has {own}, its source {ours}: rows of another format need a source of their own")  # fmt: skip
+            theirs, ours = (" + ".join(one.required) for one in (other, self.format))
+            raise RowError(FORMAT, f"it has {theirs}, its source {ours}: rows of another format need a source of their own")  # fmt: skip
         self.require_read([row], place)
         for path, minimum in self.source.minimum.items():
             if read_score(row, path) < minimum:
