@@ -116,8 +116,8 @@ class RowReader:
             if read_score(row, path) < minimum:
                 raise LeftOut(f"under the minimum of {path}")
         own: RawColumns = {}
-        if path := self.source.columns.get("licence"):
-            own["licence"] = self.own_licence(value_at(row, path))
+        if licence_path := self.source.columns.get("licence"):
+            own["licence"] = self.own_licence(value_at(row, licence_path))
         if self.mapped:
             values = self.mapping.values(row)
             row = {**({} if self.is_mapped else row), **values}
