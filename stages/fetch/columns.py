@@ -28,7 +28,7 @@ from stages.fetch.unread import (
     RENDERINGS,
     TARGET_NAME,
     is_metadata,
-    is_number,
+    is_numeric,
     proposal,
     target_texts,
     texts_in,
@@ -72,7 +72,7 @@ class RowReader:
                 {
                     name: value
                     for name, value in first.items()
-                    if not is_metadata(name, False) and (TARGET_NAME.fullmatch(name) or not is_number(value))
+                    if not is_metadata(name, False) and (TARGET_NAME.fullmatch(name) or not is_numeric(value))
                 }
             )
             raise UserError(

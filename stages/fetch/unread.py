@@ -98,7 +98,7 @@ def proposal(row: Mapping[str, Any]) -> str:
     return lines
 
 
-def is_number(value: Any) -> bool:
+def is_numeric(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -111,7 +111,7 @@ def text_path(path: str, value: Any) -> str:
 
     Of a list of several things none stands for all.
     """
-    if is_number(value) or isinstance(value, str) or is_turns(value):
+    if is_numeric(value) or isinstance(value, str) or is_turns(value):
         return path if value != "" else ""
     items: Any = value.items() if isinstance(value, Mapping) else ()
     if isinstance(value, list) and len(value) == 1:
