@@ -37,6 +37,13 @@ from stages.train.checkpoints import (
     resume_message,
     training_key,
 )
+from stages.train.footprint import (
+    describe_loading,
+    describe_step,
+    explain_shortage,
+    peak_device_mib,
+    weight_shares,
+)
 from stages.train.launch import CHECKPOINTS_FILE, forward_errors, handle_signals, launch, leave_message
 from stages.train.ranks import (
     from_first_rank,
@@ -79,6 +86,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     from stages.common.model.load import load_frozen_model
     from stages.common.model.mergeable import refuse_unmergeable
     from stages.common.model.quantize import Quantization, compute_device
+    from stages.common.model.shapes import model_shapes
     from stages.common.model.trained import BASE_FILE
     from stages.train.fsdp import shard_model
     from stages.train.lora_adapter import save_adapter
@@ -100,23 +108,29 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     # Follows bitsandbytes' guide to FSDP-QLoRA; the storage dtype holds the same bits and changes no weight
     loaded = replace(quantization, quant_storage=train.dtype) if sharded else quantization
     refuse_unmergeable(BASE_MODEL)
-    base = load_frozen_model(BASE_MODEL, loaded, train.attention, on_host=sharded)
-    key, checkpoint = from_first_rank(lambda: find_checkpoint(train))
-    curve, scratch = Curve(), CHECKPOINTS_FOLDER / key
-    model = build_model(base, train, loaded, checkpoint)
-    if sharded:
-        shard_model(model, base._no_split_modules or (), compute_device(), ranks)
+    with explain_shortage(lambda: describe_loading(train)):
+        base = load_frozen_model(BASE_MODEL, loaded, train.attention, on_host=sharded)
+        shapes = model_shapes(base)
+        key, checkpoint = from_first_rank(lambda: find_checkpoint(train))
+        curve, scratch = Curve(), CHECKPOINTS_FOLDER / key
+        model = build_model(base, train, loaded, checkpoint)
+        shares = weight_shares(model, shapes)
+        if sharded:
+            shard_model(model, base._no_split_modules or (), compute_device(), ranks)
 
     validation_rows = batch_packs(validation_packs, train.micro_batch, train.eval_tokens)
     trainer = PackTrainer(model, OrderedPacks(packs, order), train, scratch, curve)
     validate = curve.timed(lambda: mean_loss_of_ranks(trainer.model, validation_rows, trainer.accelerator))
     trainer.add_callback(StepCallback(trainer, train, len(packs), validate))
-    peak = measure_peak(model, base.config.to_dict(), train.dtype, settings.track.peak_seconds)
-    curve.peak = peak and replace(peak, rate=peak.rate * ranks)
+    adapter = sum(p.numel() for n, p in model.named_parameters() if ".lora_A." in n or ".lora_B." in n)
+    curve.peak = measure_peak(shapes, adapter, train.dtype, model.device, settings.track.peak_seconds, ranks)
     reporting = report_progress(curve, settings.track, key, steps, checkpoint, train.eval_every)
     gc.collect()
     gc.freeze()  # loaded objects live to the end: collections between steps need not scan them
-    with reporting if rank == 0 else nullcontext():
+    with (
+        reporting if rank == 0 else nullcontext(),
+        explain_shortage(lambda: describe_step(trainer, train)),
+    ):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     leave_ranks()
     if rank > 0:
@@ -144,9 +158,10 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "training_key": key,
         "quantization": train.quantization,
+        **shares,
         "processes": ranks,
         **describe_platform(train.dtype, model.device),
-        "times": curve.times(),
+        "times": {**curve.times(), "peak_device_memory_mib": peak_device_mib()},
     }
 
 

@@ -46,8 +46,21 @@ def make_optimizer(settings: TrainSettings, groups: Groups) -> Optimizer:
             )
         warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
     bits = 8 if name.endswith("_8bit") else 32
-    # Paging has not been run yet
-    return bitsandbytes.AdamW(groups, **common, **adam, optim_bits=bits, is_paged=paged)
+    if not paged:
+        return bitsandbytes.AdamW(groups, **common, **adam, optim_bits=bits)
+
+    class PagedAdamW(bitsandbytes.AdamW):  # type: ignore[misc]  # paging has not been run yet
+        """Pages after a resume too: bitsandbytes loads its state into tensors that are not paged."""
+
+        def load_state_dict(self, state_dict: dict[str, Any], move_to_device: bool = True) -> None:
+            super().load_state_dict(state_dict, move_to_device)
+            for parameter, state in self.state.items():
+                for key in ("state1", "state2"):
+                    if key in state:
+                        paged_state = self.get_state_buffer(parameter, state[key].dtype)
+                        state[key] = paged_state.copy_(state[key])
+
+    return PagedAdamW(groups, **common, **adam, optim_bits=bits, is_paged=True)
 
 
 class MuonWithAdamW(Optimizer):

@@ -55,6 +55,7 @@ class StepCallback(TrainerCallback):
             loss = self.validate() if is_validated else None
             epoch = self.curve.counts.packs / self.packs
             self.curve.close_row(step, epoch, self.learning_rate, self.trainer.grad_norm, loss)
+            self.curve.correct_peak()
             if loss is not None:
                 self.act_on_validation(loss, step, last, control)
         self.started = time.perf_counter()

@@ -2,45 +2,49 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stages.common.core.errors import UserError
-from stages.common.model.shapes import gemm_rate, training_flops
+from stages.common.model.shapes import ModelShapes, gemm_rate, training_flops
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-
-Operations = Callable[[Sequence[int], int], float]
 
 
 @dataclass(frozen=True)
 class MeasuredPeak:
     """The measured peak of a device, and the operations that a model on it needs."""
 
-    # operations per second of a matrix product, measured
+    # operations per second of a matrix product, of all processes
     rate: float
-    # useful operations for document lengths and a number of labelled tokens; None: shapes unknown
-    operations: Operations | None
+    # useful operations for document lengths and a number of labelled tokens
+    operations: Callable[[Sequence[int], int], float]
+    # measures the rate once more
+    again: Callable[[], float]
 
 
 def measure_peak(
-    model: "nn.Module", config: dict[str, Any], dtype: str, seconds: float = 1.0
+    shapes: ModelShapes, adapter: int, dtype: str, device: "torch.device", seconds: float, ranks: int
 ) -> MeasuredPeak | None:
-    """Time a matrix product on the model's device, in the dtype that is multiplied there, for about `seconds`.
+    """Time a matrix product on a device, in the dtype that is multiplied there, for about `seconds`.
 
     Return None for 0 seconds.
 
     Args:
-        model: with its adapter.
-        config: config.json of the base.
+        shapes: of the base.
+        adapter: weights of A and B, of all layers: a pattern may skip single layers.
         dtype: of the training's products.
+        ranks: processes that compute at once, each on a device of its own or on its part of the cores.
     """
     if not seconds:
         return None
-    device = next(model.parameters()).device
-    rate = gemm_rate(product_dtype_name(dtype, device), device.type, seconds)
-    return MeasuredPeak(rate, useful_operations(model, config))
+
+    def rate() -> float:
+        return ranks * gemm_rate(product_dtype_name(dtype, device), device.type, seconds)
+
+    def operations(lengths: Sequence[int], labelled: int) -> float:
+        return training_flops(shapes, lengths, labelled, adapter)
+
+    return MeasuredPeak(rate(), operations, rate)
 
 
 def product_dtype_name(dtype: str, device: "torch.device") -> str:
@@ -50,31 +54,3 @@ def product_dtype_name(dtype: str, device: "torch.device") -> str:
     from stages.common.model.products import product_dtype
 
     return str(product_dtype(getattr(torch, dtype), device)).removeprefix("torch.")
-
-
-def useful_operations(model: "nn.Module", config: dict[str, Any]) -> Operations | None:
-    """Return a counter like `training_flops`, the adapter's part by its weights: a pattern may skip single layers."""
-    parts = (".lora_A.", ".lora_B.")
-    weights = sum(p.numel() for name, p in model.named_parameters() if any(part in name for part in parts))
-
-    def operations(lengths: Sequence[int], labelled: int) -> float:
-        return training_flops(config, lengths, labelled, rank=0) + 6 * sum(lengths) * weights
-
-    try:
-        operations([1], 1)
-    except UserError:
-        return None
-    return operations
-
-
-def memory_mib() -> float | None:
-    """Return the memory this process holds now, in MiB: on the CUDA device, else resident; None: unknown."""
-    import torch
-
-    if torch.cuda.is_available():
-        return round(torch.cuda.memory_reserved() / 2**20)
-    try:
-        with open("/proc/self/status", encoding="ascii") as file:
-            return round(next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) / 1024)
-    except OSError:
-        return None

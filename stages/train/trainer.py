@@ -182,7 +182,7 @@ class PackTrainer(Trainer):
     def describe_divergence(self, what: str, step: int | None = None) -> str:
         """Return the error message for a training that diverged."""
         scratch = Path(self.args.output_dir)
-        if step is None and self.state.global_step == 0 and "loss" in what:  # no update was made yet
+        if step is None and self.state.global_step == 0:  # no update was made yet
             return f"step 1: {what} before any update: {BROKEN_BASE}"
         kept = f" The last checkpoint stays in {scratch}." if last_checkpoint(scratch) else ""
         return (

@@ -4,13 +4,14 @@ import csv
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stages.common.core.files import atomic_write
 from stages.common.curve import CURVE_COLUMNS, MEASURED, CurveRow
-from stages.train.throughput import MeasuredPeak, memory_mib
+from stages.train.footprint import memory_mib
+from stages.train.throughput import MeasuredPeak
 
 
 @dataclass
@@ -48,10 +49,12 @@ class Curve:
     listeners: list[Callable[[CurveRow], None]] = field(default_factory=list)
     # None: rows get no share of the peak
     peak: MeasuredPeak | None = None
+    # times that the peak may be measured again
+    measurements: int = 3
 
     def operations(self, lengths: Sequence[int], labelled: int) -> float:
-        """Count the useful operations of training on documents of these lengths; 0 where the model is unknown."""
-        return self.peak.operations(lengths, labelled) if self.peak and self.peak.operations else 0.0
+        """Count the useful operations of training on documents of these lengths; 0 where no peak was measured."""
+        return self.peak.operations(lengths, labelled) if self.peak else 0.0
 
     def add_micro_batch(
         self, loss_sum: float, tokens: int, labelled: int, packs: int, operations: float = 0.0
@@ -114,6 +117,15 @@ class Curve:
         for listener in self.listeners:
             listener(row)
         return row
+
+    def correct_peak(self) -> None:
+        """Measure the peak again where the last row is beyond it: another program slowed its measurement down."""
+        if self.peak is None or not self.measurements or (self.rows[-1].share_of_peak or 0) <= 1:
+            return
+        self.measurements -= 1
+        rate = max(self.peak.rate, self.peak.again())
+        self.counts.possible *= rate / self.peak.rate  # earlier rows were held against the wrong peak too
+        self.peak = replace(self.peak, rate=rate)
 
     def write_csv(self, path: str | Path) -> None:
         with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

@@ -12,7 +12,7 @@ from stages.train.training_curve import Counts, Curve
 
 PLAIN_SECONDS = 15.0  # between plain lines, where there is no terminal
 DRAW_SECONDS = 0.1  # between redraws of the bar
-RECENT_ROWS = 20  # rows from which the pace is computed
+RESUMED_ROWS = 20  # of a checkpoint, from which the pace is computed at first
 MIN_BAR_COLUMNS = 6
 # What the bar's line shows as far as there is room, most important first
 BAR_PRIORITY = ("loss", "left", "speed", "share", "memory", "validation", "bar")
@@ -110,15 +110,15 @@ def join_parts(parts: dict[str, str], kept: Container[str]) -> str:
 def seconds_left(rows: Sequence[CurveRow], counts: Counts, steps: int, done: int, every: int) -> float | None:
     """Estimate the time left: remaining steps at the recent pace, remaining validations at their mean time.
 
-    The pace is the mean of the middle half of the last rows: a first step that compiles, or one that wrote a
-    checkpoint, hardly moves it. Right after a resume it comes from the checkpoint's rows.
+    The pace is the mean of the middle half of all rows of this process: a first step that compiles, one that wrote a
+    checkpoint, or a while in which others use the machine, hardly moves it. Right after a resume it comes from the
+    checkpoint's last rows.
     Return None before anything was measured, and after the last step.
     """
     if not rows or rows[-1].step >= steps:
         return None
-    recent = rows[-RECENT_ROWS - 1 :]
-    since_start = [row for row in recent if row.step >= done]
-    seconds = sorted(step_seconds(since_start if len(since_start) > 3 else recent))
+    since_start = [row for row in rows if row.step >= done]
+    seconds = sorted(step_seconds(since_start if len(since_start) > 3 else rows[-RESUMED_ROWS - 1 :]))
     if not seconds:
         return None
     step, middle = rows[-1].step, seconds[len(seconds) // 4 : len(seconds) - len(seconds) // 4]

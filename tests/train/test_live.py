@@ -23,7 +23,7 @@ from stages.common.core.files import sha256_folder
 from stages.common.core.stage import Settings
 from stages.common.curve import CURVE_FILE, MEASURED, CurveRow, read_curve
 from stages.train.__main__ import ADAPTER, main
-from stages.train.throughput import MeasuredPeak, useful_operations
+from stages.train.throughput import MeasuredPeak
 from stages.train.training_curve import Counts, Curve
 from stages.train.training_progress import (
     TrainingProgress,
@@ -55,6 +55,13 @@ def test_time_left_is_steps_at_the_usual_pace_and_the_validations_to_come() -> N
     assert seconds_left(rows, counts, steps=31, done=0, every=20) is None
     assert seconds_left([FIRST], counts, steps=100, done=0, every=20) is None
     assert seconds_left([], Counts(), steps=100, done=0, every=20) is None
+
+
+def test_a_while_in_which_others_use_the_machine_hardly_moves_the_time_left() -> None:
+    rows = [FIRST, *(row(step) for step in range(1, 41)), *(row(step, seconds=18) for step in range(41, 61))]
+    left = seconds_left(rows, Counts(), steps=160, done=0, every=0)
+    assert left is not None
+    assert 200 < left < 600, "not nine times the 200 s of before"
 
 
 def test_a_step_without_a_row_of_its_own_counts_as_one() -> None:
@@ -205,7 +212,7 @@ def test_messages_in_between_stand_on_lines_of_their_own(
 
 def test_share_of_peak_is_useful_operations_over_those_of_a_product_in_the_same_time(tmp_path: Path) -> None:
     operations = lambda lengths, labelled: 1e6 * sum(lengths)  # noqa: E731
-    curve = Curve(peak=MeasuredPeak(1e9, operations))
+    curve = Curve(peak=MeasuredPeak(1e9, operations, lambda: 0.0))
     add_micro_batch(curve, (100, 150))
     add_micro_batch(curve, (50,))
     curve.add_seconds(0.5)
@@ -214,7 +221,7 @@ def test_share_of_peak_is_useful_operations_over_those_of_a_product_in_the_same_
     assert first.memory_mib is not None
     assert 10 < first.memory_mib < 100_000
     curve.save(tmp_path / "curve.json")
-    resumed = Curve(peak=MeasuredPeak(3e9, operations))  # on a machine three times as fast
+    resumed = Curve(peak=MeasuredPeak(3e9, operations, lambda: 0.0))  # on a machine three times as fast
     resumed.load(tmp_path / "curve.json")
     add_micro_batch(resumed, (600,))
     resumed.add_seconds(0.5)
@@ -229,26 +236,31 @@ def add_micro_batch(curve: Curve, lengths: tuple[int, ...]) -> None:
 
 
 def test_without_a_measured_rate_there_is_no_share() -> None:
-    for peak in (None, MeasuredPeak(1e9, None)):
-        curve = Curve(peak=peak)
-        add_micro_batch(curve, (100,))
-        curve.add_seconds(1.0)
-        assert curve.close_row(1, 0.1, 1e-3, 1.0).share_of_peak is None
+    curve = Curve()
+    add_micro_batch(curve, (100,))
+    curve.add_seconds(1.0)
+    assert curve.close_row(1, 0.1, 1e-3, 1.0).share_of_peak is None
+    curve.correct_peak()
 
 
-def test_the_adapter_s_operations_are_counted_by_its_weights(tiny_model: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+def test_a_peak_that_a_row_exceeds_is_measured_again() -> None:
+    """Measured while others used the machine: half of what it is."""
+    measured: list[float] = []
 
-    from stages.common.model.shapes import training_flops
+    def again() -> float:
+        measured.append(2e9)
+        return measured[-1]
 
-    base = AutoModelForCausalLM.from_pretrained(tiny_model)
-    config = base.config.to_dict()
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
-    operations = useful_operations(model, config)
-    assert operations is not None
-    assert operations([9, 30], 20) == training_flops(config, [9, 30], 20, 4, ["q_proj", "down_proj"])
-    assert useful_operations(model, {**config, "num_local_experts": 8}) is None
+    curve = Curve(peak=MeasuredPeak(1e9, lambda lengths, labelled: 1e6 * sum(lengths), again))
+    shares = []
+    for step in (1, 2, 3):
+        add_micro_batch(curve, (800,))
+        curve.add_seconds(0.5)
+        shares.append(curve.close_row(step, 0.1, 1e-3, 1.0).share_of_peak)
+        curve.correct_peak()
+    assert shares == [1.6, 0.8, 0.8]
+    assert measured == [2e9]
+    assert curve.times()["share_of_peak"] == 0.8, "of all rows, the first included"
 
 
 @pytest.mark.slow

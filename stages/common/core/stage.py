@@ -72,6 +72,9 @@ def run(
     # In a log a bar is a hundred lines. Set before huggingface_hub is first imported, which reads it then
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Rows of changing lengths would otherwise leave gaps in a GPU's memory. Read when PyTorch first uses it
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     # On a CPU with AVX512-BF16, bitsandbytes warns on import about an optional kernel package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     started = time.perf_counter()

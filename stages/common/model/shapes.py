@@ -1,68 +1,84 @@
-"""Shapes of a model's linear layers from its config.json, and the useful operations of training it.
+"""Count a model's weights and the useful operations of training it, from its modules: of a meta model or the real one.
 
 Counted here only, so that a benchmark, a plan and a progress line mean the same by a share of the peak.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from stages.common.core.errors import UserError
+if TYPE_CHECKING:
+    from torch import nn
 
-Shapes = dict[str, tuple[int, int]]
-REQUIRED_KEYS = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the product that `gemm_rate` times
-EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
-def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of config.json that describes the language model, with defaults for keys of older files.
+@dataclass(frozen=True)
+class ModelShapes:
+    """Sizes of a causal language model without an adapter."""
 
-    Raises:
-        UserError: a key is missing, or the model is not a Llama-like one of dense layers.
-    """
-    found = {**config, **(config.get("text_config") or {})}
-    missing = [key for key in REQUIRED_KEYS if not found.get(key)]
-    if missing:
-        raise UserError(
-            f"config.json lacks {', '.join(missing)}: only shapes of Llama-like models are known here"
-        )
-    experts = next((key for key in EXPERT_KEYS if found.get(key)), None)
-    if experts:
-        raise UserError(f"config.json sets {experts}: shapes of a mixture of experts are not known here")
-    heads = found["num_attention_heads"]
-    found["num_key_value_heads"] = found.get("num_key_value_heads") or heads
-    found["head_dim"] = found.get("head_dim") or found["hidden_size"] // heads
-    return found
+    # inputs and outputs of each linear layer except the head, by the name of its module
+    linear: dict[str, tuple[int, int]]
+    # values of all other tensors, each once: embeddings, a head that is not tied to them, norms, biases, experts
+    other: int
+    # weights of the experts that one token passes through, of all layers
+    experts: int
+    # decoder layers
+    layers: int
+    hidden: int
+    # between the two products of an MLP
+    inner: int
+    heads: int
+    # of keys and values
+    key_heads: int
+    head_size: int
+    vocabulary: int
 
+    @property
+    def linear_weights(self) -> int:
+        return sum(a * b for a, b in self.linear.values())
 
-def linear_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Return (inputs, outputs) of each linear layer of one decoder layer, by name; without the head.
-
-    Raises:
-        UserError: as `text_config`.
-    """
-    text = text_config(config)
-    hidden, inner, head = text["hidden_size"], text["intermediate_size"], text["head_dim"]
-    queries, keys = head * text["num_attention_heads"], head * text["num_key_value_heads"]
-    return {
-        "q_proj": (hidden, queries),
-        "k_proj": (hidden, keys),
-        "v_proj": (hidden, keys),
-        "o_proj": (queries, hidden),
-        "gate_proj": (hidden, inner),
-        "up_proj": (hidden, inner),
-        "down_proj": (inner, hidden),
-    }
+    @property
+    def largest(self) -> int:
+        """Weights of the largest linear layer."""
+        return max((a * b for a, b in self.linear.values()), default=0)
 
 
-def training_flops(
-    config: Mapping[str, Any],
-    lengths: Sequence[int],
-    labelled: int,
-    rank: int,
-    adapted: Sequence[str] | None = None,
-) -> float:
+def model_shapes(model: Any) -> ModelShapes:
+    """Return the sizes of a transformers model to which no adapter was added; its weights may be quantized."""
+    from torch import nn
+
+    text, head = model.config.get_text_config(), model.get_output_embeddings()
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    quantized = {id(layer.weight) for layer in layers.values()}
+    others = [p for p in model.parameters() if id(p) not in quantized]
+    chosen = getattr(text, "num_experts_per_tok", None) or 0
+    heads = getattr(text, "num_attention_heads", None) or 0
+    return ModelShapes(
+        linear={name: (layer.in_features, layer.out_features) for name, layer in layers.items()},
+        other=sum(p.numel() for p in others),
+        experts=sum(p.numel() // len(p) * chosen for p in others if p.ndim == 3) if chosen else 0,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        heads=heads,
+        key_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_size=getattr(text, "head_dim", None) or (text.hidden_size // heads if heads else 0),
+        vocabulary=text.vocab_size,
+    )
+
+
+def empty_model(config: Any) -> "nn.Module":
+    """Return the model of a configuration on the meta device: its modules, without memory for weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def training_flops(shapes: ModelShapes, lengths: Sequence[int], labelled: int, adapter: int = 0) -> float:
     """Count the useful floating-point operations of one forward and backward pass over documents.
 
     A product of (m, k) by (k, n) is 2mkn. With T tokens, and a linear layer of a inputs and b outputs:
@@ -76,24 +92,15 @@ def training_flops(
     of the peak.
 
     Args:
-        config: config.json of the model.
         lengths: tokens of each document.
         labelled: tokens with a loss, of all documents.
-        rank: of the adapter; 0: none.
-        adapted: names of the linear layers that have an adapter (keys of `linear_shapes`); None: all.
-
-    Raises:
-        UserError: as `text_config`.
+        adapter: weights of A and B, of all layers.
     """
-    text, shapes = text_config(config), linear_shapes(config)
-    tokens = sum(lengths)
-    queries = text["head_dim"] * text["num_attention_heads"]
-    with_adapter = shapes.values() if adapted is None else [shapes[name] for name in adapted]
-    frozen = 4 * tokens * sum(a * b for a, b in shapes.values())
-    adapters = 6 * tokens * rank * sum(a + b for a, b in with_adapter)
+    tokens, queries = sum(lengths), shapes.heads * shapes.head_size
     attention = 3 * sum(4 * queries * length * (length + 1) / 2 for length in lengths)
-    head = 4 * labelled * text["hidden_size"] * text["vocab_size"]
-    return text["num_hidden_layers"] * (frozen + adapters + attention) + head
+    head = 4 * labelled * shapes.hidden * shapes.vocabulary
+    frozen = 4 * (shapes.linear_weights + shapes.experts)
+    return tokens * (frozen + 6 * adapter) + shapes.layers * attention + head
 
 
 def gemm_rate(dtype: str, device: str = "cpu", seconds: float = 1.0) -> float:
