@@ -29,7 +29,8 @@ from benchmarks.peers import FOLDER, TRL, python_of
 from benchmarks.tell import Part, machine, ratio, table_of
 from stages.common.core.files import read_metrics
 from stages.common.model.packs import IGNORED, read_packs
-from stages.common.model.shapes import gemm_rate, training_flops
+from stages.common.model.shapes import gemm_rate, model_shapes, training_flops
+from stages.plan.model_config import modules_of
 from stages.train.schedule import order_packs
 from stages.train.settings import TrainSettings
 from stages.train.throughput import product_dtype_name
@@ -177,9 +178,10 @@ def trl(folder: Path, python: Path, steps: int, rank: int) -> Seen:
 
 def useful(packs: list[dict[str, list[int]]], rank: int) -> float:
     """Floating-point operations of a step over these packs, per token."""
-    config = json.loads((MODEL / "config.json").read_text())
+    shapes = model_shapes(modules_of(MODEL))
+    adapter = sum(rank * (a + b) for a, b in shapes.linear.values())
     total = sum(
-        training_flops(config, pack["lengths"], sum(label != IGNORED for label in pack["labels"]), rank)
+        training_flops(shapes, pack["lengths"], sum(label != IGNORED for label in pack["labels"]), adapter)
         for pack in packs
     )
     return total / sum(len(pack["input_ids"]) for pack in packs)

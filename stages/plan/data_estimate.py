@@ -1,7 +1,6 @@
 """Count or estimate the rows and packs that a configuration trains on.
 
-They are counted in data/packed if it belongs to this configuration; otherwise rows are packed here from what
-there is.
+They are counted in data/packed if it belongs to this configuration; otherwise rows of data/clean are packed here.
 """
 
 from collections import Counter
@@ -15,8 +14,8 @@ import numpy.typing as npt
 from stages.common.core.errors import UserError
 from stages.common.core.files import read_json
 from stages.common.core.paths import BASE_MODEL, CLEAN_ROWS, PACKED
+from stages.common.model.shapes import ModelShapes
 from stages.config.compose import plain_values
-from stages.plan.known import CHARACTERS_PER_TOKEN, KNOWN_ROWS
 from stages.plan.memory import Batch, attention_pairs, layer_activations
 
 SAMPLE_GROUPS = 2  # row groups (of 4,096 rows) to tokenize for an estimate
@@ -28,7 +27,7 @@ INT = npt.NDArray[np.int64]
 class TrainingData:
     """What one epoch trains on, and what was held out and lost."""
 
-    # packs | clean | stand-ins
+    # packs | clean
     origin: str
     # where the figures are from, in words
     basis: str
@@ -86,16 +85,12 @@ def changed_sections(
     return [name for name in names if plain_values(sections[name]) != tracked.get(name)]
 
 
-def estimate_data(sections: Mapping[str, Any], tracked: Mapping[str, Any]) -> TrainingData:
-    """Return the rows that a configuration trains on.
+def estimate_data(sections: Mapping[str, Any], tracked: Mapping[str, Any]) -> TrainingData | str:
+    """Return the rows that a configuration trains on, or why they are not known.
 
     Args:
         sections: the composed configuration, by section.
         tracked: reports/config.yaml, the configuration that the artifacts on disk were made with.
-
-    Raises:
-        UserError: there are no packs and no rows of this configuration, and the sizes of its data set are
-            unknown.
     """
     pack = sections["pack"]
     changed = changed_sections(sections, tracked, ("base", "fetch", "clean", "prompt", "pack"))
@@ -113,14 +108,7 @@ def estimate_data(sections: Mapping[str, Any], tracked: Mapping[str, Any]) -> Tr
     clean_is_here = CLEAN_ROWS.is_file() and not {"fetch", "clean"} & set(changed)
     if clean_is_here and (BASE_MODEL / "config.json").is_file():
         return data_from_clean(sections, reason, own_tokenizer="base" not in changed)
-    known = [KNOWN_ROWS.get(source.repo) for source in sections["fetch"].sources]
-    if known and all(known):
-        return data_from_stand_ins(sections, reason)
-    raise UserError(
-        f"{reason}, {CLEAN_ROWS} has no rows of this configuration, and their sizes are unknown. Run "
-        "`dvc repro clean` with this configuration in params.yaml, or describe the data set in "
-        "stages/plan/known.py."
-    )
+    return f"{reason}, and {CLEAN_ROWS} has no rows of it"
 
 
 def data_from_packs(figures: Mapping[str, Any]) -> TrainingData:
@@ -216,69 +204,18 @@ def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: boo
     )
 
 
-def data_from_stand_ins(sections: Mapping[str, Any], reason: str) -> TrainingData:
-    """Pack stand-in rows of the sizes that the data sets are known to have."""
-    from stages.pack.packing import pack_lengths
-
-    pack, sources = sections["pack"], sections["fetch"].sources
-    known = [KNOWN_ROWS[source.repo] for source in sources]
-    bare = np.concatenate([one.tokens() for one in known])
-    answers = np.concatenate([one.tokens() * one.answer_share for one in known])
-    every = bare + format_tokens(sections["prompt"])
-    kept, cost = shorten_lengths(every, pack.max_length, pack.overlong)
-    count = round(pack.validation_share * len(kept))
-    held_out = np.zeros(len(kept), bool)
-    if count:
-        held_out[np.linspace(0, len(kept) - 1, count).round().astype(int)] = True
-    lengths = kept[~held_out]
-    packing = pack_lengths(lengths, pack.max_length, pack.max_documents)
-    sizes = "; ".join(f"{source.repo}: {rows.basis}" for source, rows in zip(sources, known, strict=True))
-    return TrainingData(
-        origin="stand-ins",
-        basis=f"{reason}, and the rows are not here: stand-in rows at {CHARACTERS_PER_TOKEN} characters per "
-        f"token ({sizes})",
-        rows_in=len(every),
-        rows=len(lengths),
-        **pack_columns(lengths[packing.order], packing.starts[:-1]),
-        labelled_share=float(answers.sum() / every.sum()),
-        validation_rows=count,
-        validation_tokens=int(kept[held_out].sum()),
-        overlong=pack.overlong,
-        **cost,
-    )
-
-
-def format_tokens(prompt: Any) -> int:
-    """Return the tokens that a prompt format adds around question and answer, with end-of-text and BOS."""
-    from stages.common.text.templates import ask, render_opening
-
-    if prompt.style == "chat":
-        return 60  # about (conf/prompt/chat.yaml); the template is the tokenizer's
-    texts = {"completion": "", "template": prompt.template}
-    text = texts[prompt.style] if prompt.style in texts else render_opening(ask(""), None, prompt)
-    return 2 + round(len(text) / CHARACTERS_PER_TOKEN)
-
-
-def shorten_lengths(lengths: INT, limit: int, mode: str) -> tuple[INT, dict[str, Any]]:
-    """Shorten documents to `limit` tokens; return their lengths, and the cost as fields of `TrainingData`."""
-    over = lengths > limit
-    if mode == "truncate":
-        kept, lost = np.minimum(lengths, limit), int((lengths - limit)[over].sum())
-    elif mode == "split":
-        parts = -(-lengths // limit)
-        kept, lost = np.repeat(lengths // parts, parts), 0
-    else:
-        kept, lost = lengths[~over], int(lengths[over].sum())
-    dropped = int(over.sum()) if mode in ("drop", "fail") else 0
-    return kept, {"overlong_rows": int(over.sum()), "overlong_dropped": dropped, "tokens_lost": lost}
+def full_batch(pack: Any, size: int) -> Batch:
+    """Return a micro batch of full packs of one document each, all of it labelled: the most that one can take."""
+    length = pack.max_length
+    return Batch(size * length, size * int(attention_pairs(length)), length, size * length)
 
 
 def heaviest_batch(
-    data: TrainingData, order: Sequence[int], size: int, config: Mapping[str, Any], train: Any, cuda: bool
+    data: TrainingData, order: Sequence[int], shapes: ModelShapes, train: Any, adapted: int, cuda: bool
 ) -> Batch:
-    """Return the micro batch (`size` packs in training order) whose layers keep the most activations."""
+    """Return the micro batch of packs in training order whose layers keep the most activations."""
     packs = np.asarray(order)
-    starts = np.arange(0, len(packs), size)
+    starts = np.arange(0, len(packs), train.micro_batch)
     tokens, pairs = (np.add.reduceat(counts[packs], starts) for counts in (data.pack_tokens, data.pack_pairs))
     longest = np.maximum.reduceat(data.pack_longest[packs], starts)
     candidates = {int(i) for counts in (tokens, pairs) for i in np.argsort(counts)[-CANDIDATES:]}
@@ -286,4 +223,4 @@ def heaviest_batch(
         Batch(int(tokens[i]), int(pairs[i]), int(longest[i]), round(data.labelled_share * int(tokens[i])))
         for i in sorted(candidates)
     ]
-    return max(batches, key=lambda batch: layer_activations(config, train, batch, cuda))
+    return max(batches, key=lambda batch: layer_activations(shapes, train, batch, adapted, cuda))

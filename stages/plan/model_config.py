@@ -1,39 +1,34 @@
-"""Load the base model's config.json without its weights: from models/base, known models, or the hub."""
+"""Find the base model's config.json, and make its modules without weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from stages.common.core.errors import UserError
-from stages.common.core.files import read_json
+from stages.common.core.errors import UserError, one_line
 from stages.common.core.paths import BASE_MODEL
-from stages.plan.known import KNOWN_CONFIGS
 
 
-def load_base_config(base: Any, is_here: bool) -> tuple[dict[str, Any], str]:
-    """Return config.json of the base, and where it is from, in words.
+def base_folder(base: Any, is_here: bool) -> tuple[Path, str]:
+    """Return a folder that holds the base's config.json, and where it is from, in words.
 
     Args:
         base: the section `base`.
         is_here: whether models/base was made with this section.
 
     Raises:
-        UserError: the model is not here and not known, and the hub does not deliver its config.json.
+        UserError: the model is not here, and the hub does not deliver its config.json.
     """
     if is_here and (BASE_MODEL / "config.json").is_file():
-        return read_json(BASE_MODEL / "config.json"), str(BASE_MODEL)
-    if base.kind == "local":
-        return read_json(Path(base.path) / "config.json"), base.path
+        return BASE_MODEL, str(BASE_MODEL)
+    if base.kind == "local" and (Path(base.path) / "config.json").is_file():
+        return Path(base.path), base.path
     if base.kind == "hub":
-        if base.name in KNOWN_CONFIGS:
-            return KNOWN_CONFIGS[base.name], "known shapes; the model is not here"
-        return config_from_hub(base), "config.json from the hub; the model is not here"
+        return hub_folder(base), "config.json from the hub; the model is not here"
     raise UserError(
         f"{BASE_MODEL}: {base.name} is not here. Run `dvc repro base` with this configuration in params.yaml."
     )
 
 
-def config_from_hub(base: Any) -> dict[str, Any]:
+def hub_folder(base: Any) -> Path:
     from huggingface_hub import hf_hub_download
 
     from stages.common.sources.hub import hub_errors
@@ -44,9 +39,23 @@ def config_from_hub(base: Any) -> dict[str, Any]:
                 base.name, "config.json", revision=base.revision, cache_dir=".cache/base/hub"
             )
     except UserError as error:
-        raise UserError(
-            f"{error}. Run `dvc repro base` where the hub can be reached, or add the model's shapes to "
-            "stages/plan/known.py."
-        ) from None
-    found: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
-    return found
+        raise UserError(f"{error}. Run `dvc repro base` where the hub can be reached.") from None
+    return Path(path).parent
+
+
+def modules_of(folder: Path) -> Any:
+    """Return the model that a folder's config.json describes, on the meta device.
+
+    Raises:
+        UserError: transformers does not know the model.
+    """
+    from transformers import AutoConfig
+
+    from stages.common.model.coverage import silence_transformers
+    from stages.common.model.shapes import empty_model
+
+    silence_transformers()
+    try:
+        return empty_model(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{folder}: transformers cannot make the model ({one_line(error, 200)})") from error

@@ -2,58 +2,53 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from stages.common.core.files import read_json, read_metrics
-from stages.common.model.shapes import training_flops
-from stages.plan.memory import STATE_BYTES, adapter_parameters, weight_bytes
+from stages.common.core.files import read_metrics
+from stages.common.model.shapes import ModelShapes, training_flops
+from stages.plan.device import Hardware
+from stages.plan.memory import STATE_BYTES, weight_bytes
 
-# Share of the rate of the model's own products that training reaches in useful operations, if no training on
-# this machine gives it. cpu: from reports/train.json on two cores; cuda: a guess, not measured.
+# Share of the rate of a product that training reaches in useful operations, if no training on this machine gives it.
+# cpu: from reports/train.json on two cores; cuda: a guess, not measured.
 SHARES = {"cpu": 0.45, "cuda": 0.35}
-RECOMPUTED = (
-    1.5  # gradient checkpointing repeats the forward pass: half of forward and backward of frozen weights
-)
+# gradient checkpointing repeats the forward pass: half of forward and backward of frozen weights
+RECOMPUTED = 1.5
+TRAIN_REPORT = Path("reports/train.json")
 
 
-def operations_per_token(
-    config: Mapping[str, Any], lengths: Any, labelled_share: float, trained: int
-) -> float:
+def operations_per_token(shapes: ModelShapes, lengths: Any, labelled_share: float, adapter: int) -> float:
     """Return the useful operations of training per token.
 
     Args:
         lengths: tokens of each document.
         labelled_share: share of the tokens that have labels.
-        trained: values in the adapter.
+        adapter: trained values.
     """
     tokens = int(sum(lengths))
-    frozen = training_flops(config, lengths, round(labelled_share * tokens), rank=0)
-    return frozen / max(1, tokens) + 6 * trained
+    return training_flops(shapes, lengths, round(labelled_share * tokens), adapter) / max(1, tokens)
 
 
-def reached_share(
-    tracked: Mapping[str, Any], rate: float, config: Mapping[str, Any], dtype: str
-) -> float | None:
-    """Return the share of the products' rate that the training of reports/train.json reached, or None.
+def reached_share(tracked: Mapping[str, Any], machine: Hardware, dtype: str) -> float | None:
+    """Return the share of the products' rate that the training of reports/train.json reached, without recomputed work.
+
+    None where it did not run here, on this device and in this dtype.
 
     Args:
-        tracked: reports/config.yaml.
-        rate: operations per second of products of this model's shapes in `dtype`.
-        config: config.json of the model that was trained.
+        tracked: reports/config.yaml, with which it was trained.
     """
-    if not (Path("reports/train.json").is_file() and Path("reports/pack.json").is_file()):
+    import torch
+
+    if not TRAIN_REPORT.is_file():
         return None
-    train, pack = read_metrics("reports/train.json"), read_json("reports/pack.json")["train"]
-    settings = tracked.get("train", {})
-    if not train.get("tokens_per_second") or not pack["documents"] or settings.get("dtype") != dtype:
+    report, settings = read_metrics(TRAIN_REPORT), tracked.get("train", {})
+    cuda = machine.device == "cuda"
+    gpu = report.get("gpu") == (machine.name if cuda else None)
+    cpu = cuda or report.get("instruction_set") == torch.backends.cpu.get_cpu_capability()
+    if not (gpu and cpu) or settings.get("dtype") != dtype:
         return None
-    lengths = [pack["tokens"] // pack["documents"]] * pack["documents"]
-    trained = adapter_parameters(config, SimpleNamespace(**settings["lora"]))
-    operations = operations_per_token(config, lengths, pack["labelled_share"], trained)
-    passes = RECOMPUTED if settings.get("gradient_checkpointing") else 1.0
-    share = train["tokens_per_second"] * operations * passes / rate
-    return share if 0.05 < share <= 1 else None  # otherwise it ran on another machine
+    share = report.get("share_of_peak")
+    return share and share * (RECOMPUTED if settings.get("gradient_checkpointing") else 1.0)
 
 
 def training_seconds(
@@ -71,14 +66,17 @@ def training_seconds(
 
 
 def disk_parts(
-    config: Mapping[str, Any], train: Any, tokens: int, from_hub: bool, base_is_here: bool
+    shapes: ModelShapes, train: Any, trained: int, tokens: int, from_hub: bool, base_is_here: bool
 ) -> dict[str, int]:
     """Return the bytes that the run writes, by kind; DVC's cache links to the same files.
 
     A checkpoint is adapter and optimizer state; there are two while one replaces the other.
+
+    Args:
+        trained: values of the adapter.
+        tokens: of all packs, 0 where they are not known.
     """
-    model = weight_bytes(config, "none", False, "bfloat16")
-    trained = adapter_parameters(config, train.lora)
+    model = weight_bytes(shapes, "none", False, "bfloat16")
     state = STATE_BYTES[train.optimizer.removeprefix("paged_")] * trained
     download = {"base's download": model} if from_hub else {}
     base = {} if base_is_here else {"base": model, **download}

@@ -3,54 +3,72 @@
 import textwrap
 from collections.abc import Mapping
 
-from stages.plan.training_plan import TrainingPlan
+from stages.plan.advice import find_warnings
+from stages.plan.data_estimate import TrainingData
+from stages.plan.planned_run import SPREAD, PlannedRun, standard_error, utilisation
 
 LINE_WIDTH = 100
 NAME_COLUMNS = 26  # width of a line's name
 
 
-def render_plan(plan: TrainingPlan) -> str:
+def render_plan(run: PlannedRun) -> str:
     """Return the figures by kind, then the warnings."""
-    data, facts = plan.data, plan.facts
-    error = f", standard error of the loss {facts.validation_error:.2f} nats" if facts.validation_rows else ""
-    run = [
-        ("base", f"{plan.base} ({plan.shape})"),
+    machine, warnings = run.machine, find_warnings(run)
+    lines = [
+        *block("run", run_lines(run)),
+        *block(
+            f"{machine.memory_name}, of {format_size(machine.memory)} free",
+            [*size_lines(run.memory), *needed_lines(run)],
+        ),
+        *block(f"disk, of {format_size(machine.disk)} free", size_lines(run.disk)),
+        *block(
+            "time",
+            [
+                ("this device", f"{machine.name}: {run.rate / 1e9:,.0f} GFLOP/s in a matrix product"),
+                ("share of it in training", f"{run.share:.2f}, {run.share_basis}"),
+                ("training" if run.tokens else "a million tokens", approximate_duration(run.seconds)),
+            ],
+        ),
+        f"warnings: {len(warnings) or 'none'}",
+        *[wrap_line(f"- {name.replace('_', ' ')}: {text}") for name, text in warnings.items()],
+    ]
+    return "\n".join(lines)
+
+
+def run_lines(run: PlannedRun) -> list[tuple[str, str]]:
+    """Return name and text of each line about model, rows and steps."""
+    base = ("base", f"{run.sections['base'].name} ({run.shape})")
+    operations = ("operations", f"{run.operations / 1e9:,.2f} GFLOP per token")
+    data = run.data
+    if not isinstance(data, TrainingData):
+        unknown = (
+            f"not known: {data}. Rows, steps and their warnings need `dvc repro clean` with this configuration in "
+            "params.yaml; memory is that of full packs"
+        )
+        return [base, ("rows", unknown), operations]
+    error = standard_error(SPREAD, data.validation_rows)
+    error_text = f", standard error of the loss {error:.2f} nats" if data.validation_rows else ""
+    return [
+        base,
         ("rows", f"{data.rows:,} to train on, of {data.rows_in:,}; {data.basis}"),
         (
             "rows over the length",
             f"{data.overlong_rows:,} ({data.overlong}: {data.overlong_dropped:,} rows, "
             f"{data.tokens_lost:,} tokens lost)",
         ),
-        ("validation", f"{data.validation_rows:,} rows{error}"),
+        ("validation", f"{data.validation_rows:,} rows{error_text}"),
         (
             "packs",
-            f"{facts.packs:,} of {facts.max_length:,} tokens, {facts.utilisation:.1%} full; "
-            f"{data.tokens:,} tokens per epoch",
+            f"{len(data.pack_tokens):,} of {run.max_length:,} tokens, {utilisation(data, run.max_length):.1%} "
+            f"full; {data.tokens:,} tokens per epoch",
         ),
         (
             "optimizer steps",
-            f"{facts.steps:,} of {facts.packs_per_step} packs, {facts.epochs:.3g} epochs, "
-            f"{plan.tokens:,} tokens",
+            f"{run.steps:,} of {run.packs_per_step} packs, {run.epochs:.3g} epochs, {run.tokens:,} tokens",
         ),
-        ("warmup", f"{facts.warmup_steps:,} steps, {facts.warmup_share:.0%} of all"),
-        ("operations", f"{plan.operations / 1e9:,.2f} GFLOP per token"),
+        ("warmup", f"{run.warmup_steps:,} steps, {run.warmup_share:.0%} of all"),
+        operations,
     ]
-    free = " free" if facts.device == "cpu" else ""
-    memory = f"{facts.memory_name}, of {format_size(facts.memory)}{free}"
-    time = [
-        ("this device", f"{plan.machine.name}: {plan.rate / 1e9:,.0f} GFLOP/s in products of these shapes"),
-        ("share of it in training", f"{plan.share:.2f}, {plan.share_basis}"),
-        ("training", approximate_duration(plan.seconds)),
-    ]
-    lines = [
-        *block("run", run),
-        *block(memory, [*size_lines(plan.memory), *required_memory(plan)]),
-        *block(f"disk, of {format_size(facts.disk)} free", size_lines(plan.disk)),
-        *block("time", time),
-        f"warnings: {len(plan.warnings) or 'none'}",
-        *[wrap_line(f"- {name.replace('_', ' ')}: {text}") for name, text in plan.warnings.items()],
-    ]
-    return "\n".join(lines)
 
 
 def block(title: str, lines: list[tuple[str, str]]) -> list[str]:
@@ -77,10 +95,11 @@ def size_lines(parts: Mapping[str, int]) -> list[tuple[str, str]]:
     ]
 
 
-def required_memory(plan: TrainingPlan) -> list[tuple[str, str]]:
-    """Return a line for the memory that must be free, if the sum has pages that the kernel can reclaim."""
-    required = plan.facts.needed
-    return [("required", f"{format_size(required):>10}")] if required != sum(plan.memory.values()) else []
+def needed_lines(run: PlannedRun) -> list[tuple[str, str]]:
+    """Return lines for what must be free: for training, if its sum has pages that the kernel can reclaim; later."""
+    reclaimed = run.needed != sum(run.memory.values())
+    needed = {**({"required": run.needed} if reclaimed else {}), **run.later}
+    return [(name, f"{format_size(size):>10}") for name, size in needed.items() if size]
 
 
 def format_size(value: int) -> str:

@@ -34,12 +34,7 @@ def shard_model(model: nn.Module, layers: Collection[str], device: str, ranks: i
     """
     from torch.distributed.device_mesh import init_device_mesh
 
-    units = [module for module in model.modules() if type(module).__name__ in layers]
-    if not units:
-        raise UserError(
-            "train.accelerate=fsdp: the model does not name the classes of its layers (_no_split_modules), so it "
-            "cannot be sharded. Set train.accelerate=ddp."
-        )
+    units = layer_modules(model, layers)
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for parameter in trained:
         parameter.data = parameter.data.to(device)
@@ -50,6 +45,17 @@ def shard_model(model: nn.Module, layers: Collection[str], device: str, ranks: i
         unit.register_forward_pre_hook(
             partial(attach_scales, scales)
         )  # runs after fully_shard's gathering hook
+
+
+def layer_modules(model: nn.Module, layers: Collection[str]) -> list[nn.Module]:
+    """Return the modules of these classes; raise UserError if there are none."""
+    units = [module for module in model.modules() if type(module).__name__ in layers]
+    if not units:
+        raise UserError(
+            "train.accelerate=fsdp: the model does not name the classes of its layers (_no_split_modules), so it "
+            "cannot be sharded. Set train.accelerate=ddp."
+        )
+    return units
 
 
 def find_scales(unit: nn.Module) -> Scales:

@@ -49,7 +49,7 @@ def make_optimizer(settings: TrainSettings, groups: Groups) -> Optimizer:
     if not paged:
         return bitsandbytes.AdamW(groups, **common, **adam, optim_bits=bits)
 
-    class PagedAdamW(bitsandbytes.AdamW):  # type: ignore[misc]  # paging has not been run yet
+    class PagedAdamW(bitsandbytes.AdamW):  # paging has not been run yet
         """Pages after a resume too: bitsandbytes loads its state into tensors that are not paged."""
 
         def load_state_dict(self, state_dict: dict[str, Any], move_to_device: bool = True) -> None:

@@ -72,7 +72,7 @@ def share_of_steps(share: float, steps: int) -> int:
     return math.ceil(share * steps - 1e-9)
 
 
-def refuse_impossible(settings: "TrainSettings", steps: int, validation_packs: int) -> None:
+def refuse_impossible(settings: "TrainSettings", steps: float, validation_packs: int) -> None:
     """Refuse settings that are bound to fail, before a model is loaded.
 
     Raises:
