@@ -129,7 +129,9 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     gc.freeze()  # loaded objects live to the end: collections between steps need not scan them
     with (
         reporting if rank == 0 else nullcontext(),
-        explain_shortage(lambda: describe_step(trainer, train)),
+        explain_shortage(
+            lambda: describe_step(model, trainer.optimizer, trainer.state.global_step, scratch, train)
+        ),
     ):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     leave_ranks()

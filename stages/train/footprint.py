@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stages.train.settings import TrainSettings
-    from stages.train.trainer import PackTrainer
 
 GIB = 2**30
 
@@ -84,19 +83,21 @@ def describe_loading(train: "TrainSettings") -> str:
     return f"the memory ran out while the base was loaded. {advise(train, loading=True)}"
 
 
-def describe_step(trainer: "PackTrainer", train: "TrainSettings") -> str:
+def describe_step(
+    model: "nn.Module", optimizer: Any, step: int, scratch: Path, train: "TrainSettings"
+) -> str:
     """Say what was held when a step ran out of memory, which settings lower it, and where the next run resumes."""
     import torch
 
     base, trained = (
         sum({id(p): p.numel() * p.element_size() for p in parameters}.values())
         for parameters in (
-            [p for p in trainer.model.parameters() if p.requires_grad is kind] for kind in (False, True)
+            [p for p in model.parameters() if p.requires_grad is kind] for kind in (False, True)
         )
     )
     state = sum(
         value.numel() * value.element_size()
-        for values in (trainer.optimizer.state.values() if trainer.optimizer else ())
+        for values in (optimizer.state.values() if optimizer else ())
         for value in values.values()
         if isinstance(value, torch.Tensor)
     )
@@ -109,8 +110,8 @@ def describe_step(trainer: "PackTrainer", train: "TrainSettings") -> str:
         free, total = torch.cuda.mem_get_info()
         where = f"the GPU's memory ({total / GIB:.1f} GiB, {free / GIB:.1f} GiB of it free now)"
     return (
-        f"{where} ran out after step {trainer.state.global_step}. Held: {', '.join(held)}. {advise(train)} "
-        f"{resume_message(Path(trainer.args.output_dir))}"
+        f"{where} ran out after step {step}. Held: {', '.join(held)}. {advise(train)} "
+        f"{resume_message(scratch)}"
     )
 
 
