@@ -90,7 +90,6 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     from stages.common.model.trained import BASE_FILE
     from stages.train.fsdp import shard_model
     from stages.train.lora_adapter import save_adapter
-    from stages.train.steps import StepCallback
     from stages.train.trainer import PackTrainer
 
     train: TrainSettings = settings.train
@@ -119,9 +118,9 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
             shard_model(model, base._no_split_modules or (), compute_device(), ranks)
 
     validation_rows = batch_packs(validation_packs, train.micro_batch, train.eval_tokens)
-    trainer = PackTrainer(model, OrderedPacks(packs, order), train, scratch, curve)
-    validate = curve.timed(lambda: mean_loss_of_ranks(trainer.model, validation_rows, trainer.accelerator))
-    trainer.add_callback(StepCallback(trainer, train, len(packs), validate))
+    validate = curve.timed(lambda: mean_loss_of_ranks(model, validation_rows, trainer.accelerator))
+    ordered = OrderedPacks(packs, order)
+    trainer = PackTrainer(model, ordered, train, scratch, curve, validate, epoch_packs=len(packs))
     adapter = sum(p.numel() for n, p in model.named_parameters() if ".lora_A." in n or ".lora_B." in n)
     curve.peak = measure_peak(shapes, adapter, train.dtype, model.device, settings.track.peak_seconds, ranks)
     reporting = report_progress(curve, settings.track, key, steps, checkpoint, train.eval_every)
@@ -130,10 +129,10 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     with (
         reporting if rank == 0 else nullcontext(),
         explain_shortage(
-            lambda: describe_step(model, trainer.optimizer, trainer.state.global_step, scratch, train)
+            lambda: describe_step(model, trainer.optimizer, trainer.step, scratch, train)
         ),
     ):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(checkpoint)
     leave_ranks()
     if rank > 0:
         return None

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from stages.common.core.errors import UserError
@@ -71,12 +71,8 @@ def attach_scales(scales: Scales, *_: Any) -> None:
         layer.weight.quant_state = state
 
 
-def is_sharded(model: nn.Module) -> bool:
-    return isinstance(model, FSDPModule)
-
-
 def wrap_in_ddp(model: nn.Module) -> nn.Module:
-    """Wrap a sharded model in DDP that synchronises its trained tensors only."""
+    """Wrap a model in DDP that synchronises its trained tensors only: the frozen ones are the same, or shards."""
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     buffers = [name for name, _ in model.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen + buffers)

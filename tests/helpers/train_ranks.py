@@ -23,10 +23,10 @@ def save_gradients(**changes: Any) -> None:
     rank, ranks = join_ranks()
     steps: list[list[torch.Tensor]] = []
 
-    def keep_gradients(self: Any, model: Any, grad_norm: Any = None) -> float:
-        norm = original(self, model, grad_norm)
-        steps.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
-        for parameter in model.parameters():
+    def keep_gradients(self: Any) -> float:
+        norm = original(self)
+        steps.append([p.grad.clone() for p in self.model.parameters() if p.requires_grad])
+        for parameter in self.model.parameters():
             parameter.grad = None
         return norm
 
@@ -39,7 +39,7 @@ def save_gradients(**changes: Any) -> None:
 
     from stages.train import lora_adapter
 
-    original, PackTrainer._get_grad_norm = PackTrainer._get_grad_norm, keep_gradients  # type: ignore[method-assign]
+    original, PackTrainer.clip_gradient = PackTrainer.clip_gradient, keep_gradients  # type: ignore[method-assign]
     add, lora_adapter.add_adapter = lora_adapter.add_adapter, add_nonzero_adapter
     stage.train_here(train_settings(max_grad_norm=0.0, **changes))
     if rank == 0:
@@ -48,15 +48,15 @@ def save_gradients(**changes: Any) -> None:
 
 def train(kill_after: int = 0, **changes: Any) -> None:
     """Train; with `kill_after`, end with SIGKILL after that many steps."""
-    from stages.train import steps
+    from stages.train import trainer
     from stages.train.__main__ import train_here
 
-    def kill(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        original(self, args, state, control, **kwargs)
-        if state.global_step == kill_after:
+    def kill(self: Any) -> None:
+        original(self)
+        if self.step == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    original, steps.StepCallback.on_step_end = steps.StepCallback.on_step_end, kill
+    original, trainer.PackTrainer.end_step = trainer.PackTrainer.end_step, kill
     train_here(train_settings(**changes))
 
 

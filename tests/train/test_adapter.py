@@ -24,7 +24,7 @@ from stages.common.model.packs import batch_packs, read_packs
 from stages.common.model.products import product_dtype
 from stages.common.model.quantize import Quantization, dense_weight, quantized_weight, round_trip
 from stages.common.model.trained import ADAPTER_WEIGHTS, INITIAL_WEIGHTS, load_trained, lora_layers
-from stages.train import steps
+from stages.train import trainer
 from stages.train.__main__ import ADAPTER, BASE_MODEL, main
 from stages.train.lora_adapter import add_adapter, parameter_groups, resolve_target_modules
 from stages.train.settings import Lora, TrainSettings
@@ -568,15 +568,15 @@ def test_a_killed_training_gives_the_same_bytes_and_rebuilds_to_the_same_model(
     assert json.loads((ADAPTER / "quantization.json").read_text("utf-8"))["initialisation"] == init
 
     shutil.rmtree(ADAPTER)
-    ended = steps.StepCallback.on_step_end
+    ended = trainer.PackTrainer.end_step
 
-    def end(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        ended(self, args, state, control, **kwargs)
-        if state.global_step == 3:
+    def end(self: Any) -> None:
+        ended(self)
+        if self.step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps.StepCallback, "on_step_end", end)
+        patch.setattr(trainer.PackTrainer, "end_step", end)
         with pytest.raises(KeyboardInterrupt):
             main(settings)
     monkeypatch.setattr(

@@ -105,7 +105,7 @@ def test_a_checkpoint_of_other_neutral_settings_is_resumed_and_orphans_are_remov
     from stages.train import trainer
 
     orphan = leave_checkpoint(identity(seed=3))
-    monkeypatch.setattr(trainer.PackTrainer, "_save_checkpoint", kill_after_save(3))
+    monkeypatch.setattr(trainer.PackTrainer, "save_checkpoint", kill_after_save(3))
     with pytest.raises(KeyboardInterrupt):
         main(train_settings(max_steps=6, micro_batch=2, save_every=3))
     monkeypatch.undo()
@@ -113,13 +113,13 @@ def test_a_checkpoint_of_other_neutral_settings_is_resumed_and_orphans_are_remov
     assert f"{orphan}/checkpoint-40 is of another training, with train.max_steps=0, train.micro_batch x accumulation=1, train.seed=3." in capsys.readouterr().out  # fmt: skip
 
     saved: list[int] = []
-    plain = trainer.PackTrainer._save_checkpoint
+    plain = trainer.PackTrainer.save_checkpoint
 
-    def save(self: Any, *arguments: Any) -> None:
-        saved.append(self.state.global_step)
-        plain(self, *arguments)
+    def save(self: Any) -> None:
+        saved.append(self.step)
+        plain(self)
 
-    monkeypatch.setattr(trainer.PackTrainer, "_save_checkpoint", save)
+    monkeypatch.setattr(trainer.PackTrainer, "save_checkpoint", save)
     metrics = main(train_settings(max_steps=6, accumulation=2, save_every=1, log_every=2))
     assert metrics is not None
     assert metrics["steps"] == 6
@@ -131,12 +131,12 @@ def test_a_checkpoint_of_other_neutral_settings_is_resumed_and_orphans_are_remov
 def kill_after_save(step: int) -> Any:
     from stages.train.trainer import PackTrainer
 
-    plain = PackTrainer._save_checkpoint
+    plain = PackTrainer.save_checkpoint
 
-    def save(self: Any, *arguments: Any) -> None:
-        plain(self, *arguments)
-        assert last_checkpoint(Path(self.args.output_dir))
-        if self.state.global_step == step:
+    def save(self: Any) -> None:
+        plain(self)
+        assert last_checkpoint(self.scratch)
+        if self.step == step:
             raise KeyboardInterrupt
 
     return save

@@ -95,7 +95,6 @@ def hold_parts(dtype: str) -> None:
     """Train; fail if this rank holds more than its shard of the frozen base, or a gathered layer that is not computing."""
     from stages.train import fsdp
     from stages.train.__main__ import train_here
-    from stages.train.trainer import PackTrainer
 
     gathered: list[torch.Tensor] = []
 
@@ -111,7 +110,7 @@ def hold_parts(dtype: str) -> None:
             held = parameter.to_local().nbytes if isinstance(parameter, DTensor) else parameter.nbytes
             assert held == (whole[name] if parameter.requires_grad else whole[name] // ranks), name
         # DDP sends what trains, and nothing else
-        ddp = PackTrainer._wrap_model(None, model)  # type: ignore[arg-type]
+        ddp = fsdp.wrap_in_ddp(model)
         assert isinstance(ddp, DistributedDataParallel)
         assert all(hasattr(p, "_ddp_ignored") is not p.requires_grad for p in model.parameters())
 

@@ -35,7 +35,6 @@ FILES = (
     "adapter_model.safetensors",
     "optimizer.pt",
     "scheduler.pt",
-    "trainer_state.json",
     "curve.json",
     CHECKPOINT_MANIFEST,
 )
@@ -92,15 +91,15 @@ def train(point: str = "", name: str = "") -> None:
     """Train as the command does, and end at `point`."""
     from stages.common.core.stage import errors_as_message
     from stages.common.model.packed_model import PackedModel
-    from stages.train import checkpoints, lora_adapter, steps, trainer
+    from stages.train import checkpoints, lora_adapter, trainer
     from stages.train.__main__ import train_here
     from stages.train.launch import handle_signals
 
     def at_step(number: int) -> Callable[..., bool]:
-        return lambda callback, args, state, control, **_: state.global_step == number
+        return lambda training: training.step == number
 
     if point == "step":
-        patch(steps.StepCallback, "on_step_end", at_step(5), die)
+        patch(trainer.PackTrainer, "end_step", at_step(5), die)
     elif point == "validation":
         patch(PackedModel, "forward", lambda model, **_: not model.training, die, count=6)
     elif point == "file":
@@ -116,10 +115,10 @@ def train(point: str = "", name: str = "") -> None:
     elif point == "full adapter":
         patch(lora_adapter, "save_adapter", lambda *_: True, is_full)
     elif point == "gradient":
-        patch(trainer.PackTrainer, "_clip_grad_norm", lambda *_: True, spoil_gradient, count=5)
+        patch(trainer.PackTrainer, "clip_gradient", lambda *_: True, spoil_gradient, count=5)
     elif point == "signal":
         number = getattr(signal, name)
-        patch(steps.StepCallback, "on_step_end", at_step(5), lambda *_, **__: os.kill(os.getpid(), number))
+        patch(trainer.PackTrainer, "end_step", at_step(5), lambda *_: os.kill(os.getpid(), number))
     with handle_signals(), errors_as_message("train"):
         train_here(train_settings(**CHANGES))
 
@@ -135,8 +134,8 @@ def save_to_a_full_disk() -> None:
     torch.save = full
 
 
-def spoil_gradient(trainer: Any, model: Any) -> None:
-    next(p for p in model.parameters() if p.requires_grad).grad.fill_(float("inf"))
+def spoil_gradient(training: Any) -> None:
+    next(p for p in training.model.parameters() if p.requires_grad).grad.fill_(float("inf"))
 
 
 @pytest.fixture(scope="module")

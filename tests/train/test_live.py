@@ -294,7 +294,7 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     from stages.track.complete_run import curve_matches
     from stages.track.run_contents import curve_points
     from stages.track.store import curve_history, open_store
-    from stages.train import steps
+    from stages.train import trainer
 
     root = workplace(tmp_path / "place", tiny_model)
     (root / "reports").mkdir()
@@ -307,16 +307,16 @@ def test_a_training_that_was_interrupted_is_one_run_that_equals_its_file(
     track = replace(TRACK, live=True, peak_seconds=0.01, uri="sqlite:///mlflow.db", system_seconds=0.5)
     settings = Settings("train", {"train": train_settings().train, "track": track})
 
-    def interrupt(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        original(self, args, state, control, **kwargs)
-        if state.global_step == 8:  # the last checkpoint is of step 6
+    def interrupt(self: Any) -> None:
+        original(self)
+        if self.step == 8:  # the last checkpoint is of step 6
             raise KeyboardInterrupt
 
-    original = steps.StepCallback.on_step_end
-    monkeypatch.setattr(steps.StepCallback, "on_step_end", interrupt)
+    original = trainer.PackTrainer.end_step
+    monkeypatch.setattr(trainer.PackTrainer, "end_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(settings)
-    monkeypatch.setattr(steps.StepCallback, "on_step_end", original)
+    monkeypatch.setattr(trainer.PackTrainer, "end_step", original)
     store = open_store(track)
     (killed,) = store.client.search_runs([store.experiment_id])
     assert (killed.info.status, len(curve_history(store, killed)["train/loss"])) == ("KILLED", 8)

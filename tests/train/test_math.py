@@ -71,15 +71,15 @@ def step_gradients(
     settings = train_settings(micro_batch=micro_batch, accumulation=accumulation, **changes).train
     packs = read_packs(root / "data/packed/train.arrow")
     planned = OrderedPacks(packs, order_packs(packs.tokens, settings))
-    trainer = PackTrainer(PackedModel(model), planned, settings, root / "scratch", Curve())
+    float32 = PackedModel(model)
+    trainer = PackTrainer(float32, planned, settings, root / "scratch", Curve())
     seen: list[torch.Tensor] = []
 
-    def keep(norm_of: Any, grad_norm: Any = None) -> float:
-        seen[:] = (p.grad.clone() for p in norm_of.parameters() if p.requires_grad)
+    def keep() -> float:
+        seen[:] = (p.grad.clone() for p in float32.parameters() if p.requires_grad)
         return 0.0
 
-    trainer._get_grad_norm = keep  # type: ignore[method-assign]
-    trainer.create_optimizer()
+    trainer.clip_gradient = keep  # type: ignore[method-assign]
     for group in trainer.optimizer.param_groups:
         group["lr"] = 0.0
     trainer.train()

@@ -302,17 +302,17 @@ def test_noise_is_added_in_training_only(place: Path) -> None:
 def test_the_gradient_is_clipped_and_the_curve_holds_its_norm_before(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.train import steps
+    from stages.train import trainer
 
     seen: list[float] = []
 
-    def watch(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        found = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+    def watch(self: Any) -> None:
+        found = [p.grad for p in self.model.parameters() if p.grad is not None]
         seen.append(float(torch.stack([g.norm() for g in found]).norm()))
-        original(self, args, state, control, **kwargs)
+        original(self)
 
-    original = steps.StepCallback.on_pre_optimizer_step
-    monkeypatch.setattr(steps.StepCallback, "on_pre_optimizer_step", watch)
+    original = trainer.PackTrainer.update
+    monkeypatch.setattr(trainer.PackTrainer, "update", watch)
     main(train_settings(max_steps=3, max_grad_norm=0.0))
     free, recorded = list(seen), [float(row["grad_norm"]) for row in rows()[1:]]
     assert free == pytest.approx(recorded, rel=1e-5)
@@ -458,7 +458,7 @@ COMBINED: list[dict[str, Any]] = [
 def test_an_interrupted_and_resumed_training_gives_the_same_bytes(
     place: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.train import steps
+    from stages.train import trainer
 
     settings = train_settings(**options)
     whole = main(settings)
@@ -467,18 +467,18 @@ def test_an_interrupted_and_resumed_training_gives_the_same_bytes(
     places = ["end", whole["steps"], 4]  # after training; after the last step; in the middle
 
     def interrupted(name: str) -> Any:
-        original = getattr(steps.StepCallback, name)
+        original = getattr(trainer.PackTrainer, name)
 
-        def call(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            original(self, args, state, control, **kwargs)
-            if places and places[-1] == ("end" if name == "on_train_end" else state.global_step):
+        def call(self: Any) -> None:
+            original(self)
+            if places and places[-1] == ("end" if name == "finish" else self.step):
                 places.pop()
                 raise KeyboardInterrupt
 
         return call
 
-    for name in ("on_step_end", "on_train_end"):
-        monkeypatch.setattr(steps.StepCallback, name, interrupted(name))
+    for name in ("end_step", "finish"):
+        monkeypatch.setattr(trainer.PackTrainer, name, interrupted(name))
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             main(settings)
@@ -495,13 +495,13 @@ def test_values_that_are_not_finite_never_reach_the_optimizer_and_the_last_check
     place: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stages.common.model.packed_model import PackedModel
-    from stages.train import steps
+    from stages.train import trainer
 
     settings = train_settings(max_steps=6, accumulation=2, neftune_alpha=5.0)
     main(settings)
     adapter, calls, stepped = sha256_folder(ADAPTER), [0], [0]
     shutil.rmtree(ADAPTER)
-    forward, before_step = PackedModel.forward, steps.StepCallback.on_pre_optimizer_step
+    forward, before_step = PackedModel.forward, trainer.PackTrainer.update
 
     def spoiled(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
         summed = forward(self, *arguments, **options)
@@ -518,7 +518,7 @@ def test_values_that_are_not_finite_never_reach_the_optimizer_and_the_last_check
         stepped[0] += 1
 
     monkeypatch.setattr(PackedModel, "forward", spoiled)
-    monkeypatch.setattr(steps.StepCallback, "on_pre_optimizer_step", counted)
+    monkeypatch.setattr(trainer.PackTrainer, "update", counted)
     with pytest.raises(UserError, match=f"step 5: the {what} is not finite.*The last checkpoint stays in"):
         main(settings)
     assert stepped == [4]

