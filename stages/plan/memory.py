@@ -6,7 +6,7 @@ state are in memory, every layer's activations are kept, and the first gradients
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -228,7 +228,3 @@ def evaluate_bytes(shapes: ModelShapes, evaluate: Any, free: int, cuda: bool) ->
     return (
         weight_bytes(shapes, "none", False, dtype) + int(min(rows, limit)) + (CONTEXT if cuda else LIBRARIES)
     )
-
-
-def checkpointed(train: Any, on: bool) -> Any:
-    return replace(train, gradient_checkpointing=on)

@@ -23,7 +23,7 @@ from stages.config.compose import compose_config
 from stages.evaluate.settings import EvaluateSettings
 from stages.merge.settings import MergeSettings
 from stages.pack.settings import PackSettings
-from stages.plan.__main__ import main, make_plan
+from stages.plan.__main__ import main
 from stages.plan.advice import DATA_ADVICE, RUN_ADVICE, find_warnings
 from stages.plan.data_estimate import (
     TrainingData,
@@ -33,6 +33,7 @@ from stages.plan.data_estimate import (
     pack_columns,
 )
 from stages.plan.device import Hardware, detect_hardware
+from stages.plan.estimate import make_plan
 from stages.plan.memory import (
     Batch,
     activation_bytes,
@@ -354,7 +355,7 @@ def test_the_table_and_the_json_are_readable(packed_rows: dict[str, Any], monkey
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "merge's gate" in text
     monkeypatch.setattr("stages.plan.__main__.compose_config", lambda *overrides: sections)
-    monkeypatch.setattr("stages.plan.__main__.make_plan", lambda sections, tracked: run)
+    monkeypatch.setattr("stages.plan.estimate.make_plan", lambda sections, tracked: run)
     main(["--json"])
     read = json.loads(capsys.readouterr().out)
     assert (read["base"], read["steps"], read["warnings"]) == ("tiny", run.steps, warnings)
