@@ -24,7 +24,9 @@ def refuse_training(
         steps, validation_rows: None where the data is not known.
     """
     from stages.common.model.checks import refuse_attention
-    from stages.common.model.load import refuse_unknown_head
+    from stages.common.model.mergeable import linear_weights, refuse_unmergeable
+    from stages.common.model.quantize import compute_device
+    from stages.common.model.trial import must_read_alone
     from stages.pack.model_limits import check_context
     from stages.train.fsdp import layer_modules
     from stages.train.initialise import refuse_rank
@@ -42,7 +44,11 @@ def refuse_training(
         count_ranks(train)
         if train.accelerate == "fsdp":
             layer_modules(model, model._no_split_modules or ())
-    refuse_unknown_head(folder, model.config)
     refuse_attention(folder, model.config, train.attention, train.dtype)
+    if any(folder.glob("*.safetensors")):
+        refuse_unmergeable(folder)
+    else:
+        linear_weights(folder)
+    must_read_alone(folder, train.attention, compute_device())
     for name, (inputs, outputs) in layers.items():
         refuse_rank(name, outputs, inputs, train.lora)

@@ -128,9 +128,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     gc.freeze()  # loaded objects live to the end: collections between steps need not scan them
     with (
         reporting if rank == 0 else nullcontext(),
-        explain_shortage(
-            lambda: describe_step(model, trainer.optimizer, trainer.step, scratch, train)
-        ),
+        explain_shortage(lambda: describe_step(model, trainer.optimizer, trainer.step, scratch, train)),
     ):
         trainer.train(checkpoint)
     leave_ranks()
