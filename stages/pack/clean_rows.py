@@ -1,7 +1,5 @@
 """Read the rows of data/clean."""
 
-from collections.abc import Sequence
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -11,6 +9,10 @@ from stages.common.core.paths import CLEAN_ROWS
 from stages.common.rows.schema import row_schema
 
 
+def clean_columns() -> list[str]:
+    return [*row_schema().names, "component"]
+
+
 def open_rows() -> pq.ParquetFile:
     """Open data/clean/rows.parquet without reading its rows.
 
@@ -18,7 +20,11 @@ def open_rows() -> pq.ParquetFile:
         UserError: the file is missing, is not Parquet, or lacks columns.
     """
     file = open_parquet(CLEAN_ROWS)
-    check_columns(file.schema_arrow.names)
+    missing = [name for name in clean_columns() if name not in file.schema_arrow.names]
+    if missing:
+        raise UserError(
+            f"{CLEAN_ROWS}: no column {', '.join(missing)}. Run `dvc repro clean` to write it again."
+        )
     return file
 
 
@@ -26,15 +32,6 @@ def read_rows(group: int) -> pa.Table:
     """Return the rows of one row group: the columns of `row_schema`, and `component`."""
     try:
         with open_rows() as file:
-            return file.read_row_group(group, columns=[*row_schema().names, "component"])
+            return file.read_row_group(group, columns=clean_columns())
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable_parquet(f"{CLEAN_ROWS}, row group {group}", error) from None
-
-
-def check_columns(names: Sequence[str]) -> None:
-    """Raise UserError unless the table has every column that clean writes."""
-    missing = [name for name in [*row_schema().names, "component"] if name not in names]
-    if missing:
-        raise UserError(
-            f"{CLEAN_ROWS}: no column {', '.join(missing)}. Run `dvc repro clean` to write it again."
-        )

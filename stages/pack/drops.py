@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,9 +39,7 @@ class Drops:
         self.file = pq.ParquetWriter(self.path, self.schema, compression="zstd")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.file.close()
 
     def add(self, rows: pa.Table | None) -> None:
@@ -53,25 +50,24 @@ class Drops:
             self.counts[row["reason"]] += 1
             self.examples.setdefault(row["reason"], f"row {row['id']} ({row['source']}): {row['detail']}")
 
+    def lost(self) -> int:
+        """Return the rows that are dropped for another reason than their length."""
+        return self.counts.total() - self.counts["overlong"]
+
     def lines(self) -> list[str]:
         """Return a line for each reason: its rows, and one of them."""
-        return [
-            f"  {count} {reason}, e.g. {self.examples[reason]}" for reason, count in self.counts.most_common()
-        ]
+        return [f"  {count} {why}, e.g. {self.examples[why]}" for why, count in self.counts.most_common()]
 
     def check(self, rows: int, documents: int, max_share: float) -> None:
         """Raise UserError if no row is left, or if more than `max_share` are dropped for other reasons than length."""
-        lost = self.counts.total() - self.counts["overlong"]
         advice = [f"{reason}: {ADVICE[reason]}" for reason in self.counts if reason in ADVICE]
         said = "".join(f"\n{line}" for line in (*self.lines(), *advice))
         if not documents:
+            why = f".{said}" if said else ": the file is empty. Loosen the rules of clean."
+            raise UserError(f"{CLEAN_ROWS}: none of {rows} rows is left to pack{why}")
+        if self.lost() > max_share * rows:
             raise UserError(
-                f"{CLEAN_ROWS}: none of {rows} rows is left to pack"
-                + (f".{said}" if said else ": the file is empty. Loosen the rules of clean.")
-            )
-        if lost > max_share * rows:
-            raise UserError(
-                f"{CLEAN_ROWS}: {lost} of {rows} rows cannot be trained on, more than pack.max_dropped_share "
+                f"{CLEAN_ROWS}: {self.lost()} of {rows} rows cannot be trained on, more than pack.max_dropped_share "
                 f"({max_share:g}). Repair them, choose as advised, or raise it to go on without them.{said}"
             )
 
@@ -79,9 +75,7 @@ class Drops:
         """Return what to print: the dropped rows, with a warning if they are many."""
         if not self.counts:
             return []
-        lost = self.counts.total() - self.counts["overlong"]
-        loud = f"WARNING: {lost} of {rows} rows cannot be trained on. " if lost > WARNED_SHARE * rows else ""
-        return [
-            f"{loud}dropped {self.counts.total()} of {rows} rows (data/packed/{self.path.name}):",
-            *self.lines(),
-        ]
+        is_loud = self.lost() > WARNED_SHARE * rows
+        loud = f"WARNING: {self.lost()} of {rows} rows cannot be trained on. " if is_loud else ""
+        dropped = f"{loud}dropped {self.counts.total()} of {rows} rows (data/packed/{self.path.name}):"
+        return [dropped, *self.lines()]

@@ -29,10 +29,8 @@ class OverlongCost:
     labelled_tokens_lost: int = 0
 
     def add(self, other: "OverlongCost") -> None:
-        self.rows += other.rows
-        self.dropped += other.dropped
-        self.tokens_lost += other.tokens_lost
-        self.labelled_tokens_lost += other.labelled_tokens_lost
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
 
 def shorten_chat(

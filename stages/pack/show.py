@@ -27,9 +27,7 @@ SAMPLE_CHARACTERS = 1500  # of a row that pack shows at its end
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.pack.show", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser("python -m stages.pack.show", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("row", nargs="?", default="", metavar="ROW", help="id of a row, or how it begins")
     parser.add_argument("--source", default="", help="show a row of this source")
     parser.add_argument("--tokens", action="store_true", help="also list the tokens, trained ones with *")
@@ -43,9 +41,8 @@ def main(arguments: Sequence[str]) -> None:
         task = RowGroupTask(
             0, str(BASE_MODEL), vocabulary_size(BASE_MODEL), sections["pack"], sections["prompt"], alone=True
         )
-        print(
-            "\n\n".join(rendered_row(row, task, given.tokens) for row in find_rows(given.row, given.source))
-        )
+        rows = find_rows(given.row, given.source)
+        print("\n\n".join(rendered_row(row, task, given.tokens) for row in rows))
 
 
 def find_rows(row_id: str = "", source: str = "") -> Iterator[Row]:
@@ -55,28 +52,22 @@ def find_rows(row_id: str = "", source: str = "") -> Iterator[Row]:
         UserError: there is no such row; names the sources.
     """
     seen: set[str] = set()
-    found = False
     with open_rows() as file:
         groups = file.num_row_groups
     for group in range(groups):
         table = read_rows(group)
-        for number, (one, name) in enumerate(
-            zip(table["id"].to_pylist(), table["source"].to_pylist(), strict=True)
-        ):
-            wanted = one.startswith(row_id) and (
-                name == source if source else bool(row_id) or name not in seen
-            )
+        names = zip(table["id"].to_pylist(), table["source"].to_pylist(), strict=True)
+        for number, (one, name) in enumerate(names):
+            is_wanted = name == source if source else bool(row_id) or name not in seen
             seen.add(name)
-            if wanted:
-                found = True
+            if is_wanted and one.startswith(row_id):
                 yield table.slice(number, 1).to_pylist()[0]
                 if row_id or source:
                     return
-    if not found:
-        raise UserError(
-            f"{CLEAN_ROWS}: no row {row_id}{f' of source {source}' if source else ''}. Its sources are "
-            f"{', '.join(sorted(seen)) or 'none'}."
-        )
+    if row_id or source or not seen:
+        of_source = f" of source {source}" if source else ""
+        known = ", ".join(sorted(seen)) or "none"
+        raise UserError(f"{CLEAN_ROWS}: no row {row_id}{of_source}. Its sources are {known}.")
 
 
 def rendered_row(row: Row, task: RowGroupTask, tokens: bool = False, characters: int = 0) -> str:

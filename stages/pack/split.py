@@ -45,21 +45,17 @@ def validation_mask(components: Hashes, row_ids: Any, share: float) -> tuple[npt
         held_out = eligible & (hashes == hashes[eligible].min())
     if held_out.all():
         held_out = hashes != hashes.max()
-    return held_out, large_warning(large, counts, by_row, share) if many else ""
-
-
-def large_warning(
-    large: npt.NDArray[np.bool_], counts: npt.NDArray[np.int64], by_row: bool, share: float
-) -> str:
-    what = (
-        "They are split row by row, so rows of the validation split resemble rows that are trained on, and its "
-        "loss is too low"
-        if by_row
-        else "They stay in training, and the validation split is taken from the others"
-    )
-    return (
-        f"{large.sum()} of {len(large)} documents are in groups of related rows (column `component` of "
-        f"data/clean) of more than pack.validation_share={share:g} of all, the largest of {counts.max()}. {what}."
+    if not many:
+        return held_out, ""
+    what = "They stay in training, and the validation split is taken from the others"
+    if by_row:
+        what = (
+            "They are split row by row, so rows of the validation split resemble rows that are trained on, and its "
+            "loss is too low"
+        )
+    return held_out, (
+        f"{many} of {size} documents are in groups of related rows (column `component` of data/clean) of more than "
+        f"pack.validation_share={share:g} of all, the largest of {counts.max()}. {what}."
     )
 
 
