@@ -90,11 +90,11 @@ def fresh(warm_python: None, tiny_model: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
-def toy(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def toy(fresh: Project, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The repository with a pipeline of two quick stages, for sweeps. Copy it, do not write to it."""
 
     def make(folder: Path) -> None:
-        make_toy(fresh, folder / "project")
+        make_toy(fresh, folder / "project", empty_store)
 
     return Project(made_once(tmp_path_factory, "toy", make) / "project")
 
@@ -127,7 +127,7 @@ def place(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
     """Trainings by processes of their own that need not import anything."""
     process = Forks()

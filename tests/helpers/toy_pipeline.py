@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 from stages.common.git import experiment_ref
@@ -53,9 +52,10 @@ SWEEP_OUTPUTS = (
 )  # what a sweep leaves in the working tree, never committed
 
 
-def make_toy(fresh: Project, root: Path) -> Project:
-    """Copy the project and commit a pipeline of two quick stages, without running it."""
+def make_toy(fresh: Project, root: Path, store: Path) -> Project:
+    """Copy the project and commit a pipeline of two quick stages, without running it; `store` is MLflow's, empty."""
     project = fresh.copy(root)
+    shutil.copy(store, project.root / "mlflow.db")
     (project.root / "dvc.yaml").write_text(PIPELINE, "utf-8")
     (project.root / "score.py").write_text(SCORE, "utf-8")
     shutil.copy(project.root / "conf/base/tiny.yaml", project.root / "conf/base/other.yaml")
@@ -65,7 +65,7 @@ def make_toy(fresh: Project, root: Path) -> Project:
 
 
 def run_sweep(project: Project, *arguments: str, env: dict[str, str] | None = None) -> Done:
-    return project.run(sys.executable, "-m", "stages.sweep", *arguments, env=env)
+    return project.run("python", "-m", "stages.sweep", *arguments, env=env)
 
 
 def experiment_names(project: Project) -> list[str]:

@@ -26,7 +26,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WARM = ("dvc", *(f"stages.{name}" for name in ("base", "config", "fetch", "clean", "pack", "train", "merge")))
-WARM += ("stages.evaluate", "stages.report", "stages.track", "stages.track.live")
+WARM += ("stages.evaluate", "stages.report", "stages.track", "stages.track.live", "stages.sweep")
 LIBRARIES = (
     *(
         "accelerate",

@@ -21,7 +21,7 @@ IDENTITY = RunIdentity("0123456789abcdef", hashlib.sha256(CONFIG.encode()).hexdi
 
 
 @pytest.fixture
-def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
+def spec(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
     """Of a repository with one experiment, rank-8; the current folder is the repository."""
     root = tmp_path / "project"
     head = make_repository(root)
@@ -29,6 +29,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
     git(root, "update-ref", experiment_ref(head, "rank-8"), made)
     (root / "reports").mkdir()
     (root / "reports/config.yaml").write_text(CONFIG, "utf-8")
+    (root / "mlflow.db").write_bytes(empty_store.read_bytes())
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return SweepSpec(
@@ -56,7 +57,6 @@ def report(folder: Path) -> Path:
     return folder / "page"
 
 
-@pytest.mark.slow
 def test_a_run_that_another_sweep_made_is_nested(spec: SweepSpec, tmp_path: Path) -> None:
     store = open_store(TrackSettings())
     point = create_run(store, IDENTITY)
@@ -75,7 +75,6 @@ def test_a_run_that_another_sweep_made_is_nested(spec: SweepSpec, tmp_path: Path
     assert store.client.get_run(run).info.status == "FINISHED"
 
 
-@pytest.mark.slow
 def test_a_point_without_a_run_is_named_with_the_commands_that_send_it(
     spec: SweepSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +100,6 @@ def test_a_store_that_does_not_answer_is_one_line(
     assert second.endswith("Rerun the same command to complete it.")
 
 
-@pytest.mark.slow
 def test_a_store_that_comes_back_gets_the_sweep_s_run_at_the_end(
     spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

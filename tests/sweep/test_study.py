@@ -266,7 +266,7 @@ def test_a_study_of_real_points_prunes_and_resumes(toy: Project, tmp_path: Path)
         "curve = Path('.cache/train/key/train.csv')\n"
         "curve.parent.mkdir(parents=True)\n"
         "curve.write_text(f'step,validation_loss\\n10,{2 - rank / 100 if rank > 5 else 9}\\n')\n"
-        "if rank == 5: time.sleep(60)\n"
+        "if rank == 5: time.sleep(1000)\n"
         "while Path(",
     )
     project.commit("a curve, and rank 5 does not end")

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +14,7 @@ from stages.common.core.files import sha256_folder
 from stages.common.curve import CURVE_COLUMNS, CURVE_FILE
 from stages.train.__main__ import ADAPTER, main
 from stages.train.checkpoints import CHECKPOINTS_FOLDER
-from tests.helpers.tiny_project import REPOSITORY
 from tests.helpers.train_workplace import train_settings
-
-KILLED = """
-import os, signal, sys
-from stages.train import trainer
-from stages.train.__main__ import main
-from tests.helpers.train_workplace import train_settings
-
-def end(self):
-    ended(self)
-    if self.step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-ended, trainer.PackTrainer.end_step = trainer.PackTrainer.end_step, end
-main(train_settings(dropout=0.2))
-"""
 
 
 def rows() -> list[dict[str, str]]:
@@ -79,27 +59,6 @@ def test_gradient_checkpointing_changes_nothing_but_memory(place: Path) -> None:
         main(train_settings(dropout=0.1, gradient_checkpointing=gradient_checkpointing, max_steps=4))
         seen.append(sha256_folder(ADAPTER))
     assert seen[0] == seen[1]
-
-
-@pytest.mark.slow
-def test_goes_on_after_kill_9_and_ends_with_the_same_bytes(place: Path) -> None:
-    main(train_settings(dropout=0.2))
-    whole, whole_rows = sha256_folder(ADAPTER), rows()
-    shutil.rmtree(ADAPTER)
-    CURVE_FILE.unlink()
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-    killed = subprocess.run([sys.executable, "-c", KILLED], cwd=place, env=environment, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert not ADAPTER.exists()
-    checkpoint = next(CHECKPOINTS_FOLDER.glob("*/checkpoint-*"))
-    assert checkpoint.name == "checkpoint-3"
-    incomplete = checkpoint.parent / "incomplete" / "checkpoint-6"
-    incomplete.mkdir(parents=True)  # as if killed while it was written
-    (incomplete / "trainer_state.json").write_text("{", "utf-8")
-    main(train_settings(dropout=0.2))
-    assert sha256_folder(ADAPTER) == whole
-    assert rows() == whole_rows
-    assert not list(CHECKPOINTS_FOLDER.glob("*"))
 
 
 @pytest.mark.slow
