@@ -57,12 +57,11 @@ def table_file(path: Path, kind: str, mib: int) -> int:
 
 
 CASES = [
-    *[("lines", packer) for packer in ("plain", "gz", "bz2", "xz", "zst")],
-    *[(kind, packer) for kind in ("array", "objects", "csv") for packer in ("plain", "zst")],
+    *[(kind, packer) for kind in ("lines", "array", "objects", "csv") for packer in ("plain", "zst")],
     *[(kind, "plain") for kind in ("Parquet", "Parquet in one row group", "Arrow file", "Arrow stream")],
     ("Arrow file", "gz"),
 ]
-SMALL, LARGE = 12, 72  # MiB
+SMALL, LARGE = 12, 48  # MiB
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,11 @@ BOMBS = {  # bytes before and behind; how often MUCH stands between; where it is
 }
 
 
-PACKED = [*[(shape, packer) for shape in ("a line", "a cell") for packer in ("gz", "bz2", "xz", "zst")], ("an element", "zst")]  # fmt: skip
+PACKED = [
+    *[("a line", packer) for packer in ("gz", "bz2", "xz", "zst")],
+    ("a cell", "zst"),
+    ("an element", "zst"),
+]
 
 
 @pytest.fixture(scope="module")
