@@ -19,7 +19,7 @@ from stages.clean.settings import CleanSettings, Validation
 from stages.common.core.files import sha256_folder
 from stages.common.engine import EngineSettings
 from stages.common.rows.schema import row_schema
-from tests.common.test_engine import two_nodes
+from tests.common.test_engine import check_ray_elsewhere, two_nodes
 from tests.helpers.clean_rows import CLAMP, RUNS, record, write_inputs
 from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
@@ -72,7 +72,6 @@ def cleaned_by(folder: Path, *overrides: str) -> tuple[str, dict[str, Any]]:
         check=False,
         capture_output=True,
         text=True,
-        timeout=150,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = json.loads((folder / "reports/clean.json").read_text())
@@ -95,6 +94,7 @@ def test_clean_writes_the_same_bytes_on_every_engine(tmp_path: Path, monkeypatch
         with two_nodes() as address:
             cluster = ("engine.kind=ray", f"engine.address={address}")
             assert cleaned_by(prepared(tmp_path / "ray"), *cluster) == one
+            check_ray_elsewhere(address)
         assert two.result() == one
     _, metrics = one
     assert metrics["changed"]["email"] == 1
