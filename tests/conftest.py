@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers.fork_server import Forks
 from tests.helpers.tiny_project import SITE, WARM, Project, make_project, write_model
 from tests.helpers.toy_pipeline import make_toy
 from tests.helpers.warm_python import WarmPython
 
+# The same examples on every machine, however long one takes there
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
 # As stages.common.core.stage.run does, for tests that call a stage's parts
 os.environ.setdefault("DO_NOT_TRACK", "true")
 # One thread a process, whatever the machine: bytes are compared between runs, tiny tensors gain nothing from a second

@@ -325,7 +325,7 @@ def test_a_long_text_of_anything_is_read_in_seconds(text: str) -> None:
     assert isinstance(made.functions, list)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.text(st.sampled_from("`~ \n\tpython#")))
 def test_fences_are_found_as_by_the_plain_pattern(text: str) -> None:
     plain = r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)"

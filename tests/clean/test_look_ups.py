@@ -76,7 +76,7 @@ def runs(text: str, size: int) -> set[tuple[str, ...]]:
     return {tuple(listed[i : i + size]) for i in range(len(listed) - size + 1)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TEXTS)
 def test_words_in_common_are_those_of_plain_sets(text: str) -> None:
     made = row(text)
@@ -162,7 +162,7 @@ SETS = st.sets(st.integers(0, 11), min_size=1)
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SETS, st.lists(SETS, max_size=12), st.sampled_from([0.05, 0.3, 0.5, 0.55, 0.7, 1.0]))
 def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int]], least: float) -> None:
     index = build_index([], Contamination(near_code_similarity=least))

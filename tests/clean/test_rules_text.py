@@ -157,7 +157,7 @@ def test_characters_in_repeated_lines() -> None:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sampled_from("ab"), min_size=60, max_size=200),
     st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 0.9, 1.0]),
@@ -189,7 +189,7 @@ MAKERS: list[Callable[[str], RowView]] = [
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.one_of(
         st.text(st.characters()), st.lists(st.one_of(PIECES, st.text(max_size=5)), max_size=12).map("".join)

@@ -497,7 +497,7 @@ def test_places_among_equal_count_from_one_in_order(kinds: list[int]) -> None:
     assert places.tolist() == [kinds[: place + 1].count(kind) for place, kind in enumerate(kinds)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(0, 50), st.floats(0.01, 10)), min_size=1),
     st.integers(1, 120),

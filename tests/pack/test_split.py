@@ -25,7 +25,7 @@ def sides(components: Sequence[str], share: float, seed: int = 0) -> tuple[set[s
 
 
 @given(st.lists(st.integers(0, 30).map(str), max_size=80), st.floats(0.01, 0.99), st.integers(0, 5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_both_sides_get_a_row_and_no_component_is_cut_without_a_warning(
     components: list[str], share: float, seed: int
 ) -> None:

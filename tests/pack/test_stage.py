@@ -80,7 +80,7 @@ def one_by_one(lengths: list[int], capacity: int, most: int) -> list[list[int]]:
 
 
 @given(CASES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_every_document_is_packed_once_and_no_pack_is_too_long(case):
     capacity, lengths, most = case
     packs = lists_of(pack_lengths(lengths, capacity, most))
@@ -90,14 +90,14 @@ def test_every_document_is_packed_once_and_no_pack_is_too_long(case):
 
 
 @given(CASES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_packs_equal_best_fit_decreasing_one_document_at_a_time(case):
     capacity, lengths, most = case
     assert lists_of(pack_lengths(lengths, capacity, most)) == one_by_one(lengths, capacity, most)
 
 
 @given(CASES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_pack_count_is_near_the_lower_bound(case):
     capacity, lengths, _ = case
     packs = len(pack_lengths(lengths, capacity))
@@ -544,7 +544,7 @@ def test_exchanges_begin_at_a_question():
 
 @pytest.mark.parametrize("lead", [0, 1])
 @given(st.integers(0, 40), st.integers(2, 40), st.integers(8, 50))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_running_text_is_cut_behind_what_the_tokenizer_puts_first(lead, prompt, answer, limit):
     ids = np.arange(lead + prompt + answer, dtype=np.int32)
     assume(len(ids) > limit)
