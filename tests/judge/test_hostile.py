@@ -105,6 +105,7 @@ def files_of_the_repository() -> set[Path]:
 @pytest.fixture(scope="module")
 def judge_a() -> Iterator[JudgeProcess]:
     judge = JudgeProcess(detect("A"), LIMITS)
+    assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
     yield judge
     judge.close()
 
@@ -112,6 +113,7 @@ def judge_a() -> Iterator[JudgeProcess]:
 @pytest.fixture(scope="module")
 def judge_b() -> Iterator[JudgeProcess]:
     judge = JudgeProcess(detect("B"), replace(LIMITS, cpu_seconds=0.15))
+    assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
     yield judge
     judge.close()
 
@@ -186,11 +188,10 @@ def open_to_others(pid: int) -> list[str]:
 
 def hostile_case(judge: JudgeProcess, path: Path) -> None:
     """Check that it fails as its file says, that an honest sample then passes, and that nothing is left."""
-    text = hostile_text(path)
-    assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
-    before = traces(text)
-    verdict = judge.judge(SUM, text)
-    assert verdict.verdict in expected_verdicts(path), verdict
+    text, expected = hostile_text(path), expected_verdicts(path)
+    before = traces(text)  # after an honest sample
+    verdict = judge.judge(SUM, text, sleeps="wall_timeout" in expected)
+    assert verdict.verdict in expected, verdict
     assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
     assert wait_for(lambda: not left(traces(text), before)), left(traces(text), before)
 

@@ -111,10 +111,9 @@ def test_verdict_and_reason(judge_c: JudgeProcess, word: str, reason: str, compl
     test = TEST if "Big" not in completion else TEST.replace("== 6", "> 5")
     sum_problem = Problem("sum", SUM.prompt, "solve", "", test)
     completion = completion.replace("Big", "'text'")
-    verdict = judge_c.judge(sum_problem, completion)
+    verdict = judge_c.judge(sum_problem, completion, sleeps=word == "wall_timeout")
     assert verdict.verdict == word, verdict
     assert reason in verdict.reason
-    assert verdict.cpu_s < 2
 
 
 @pytest.mark.parametrize(
