@@ -253,6 +253,7 @@ DEEP = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", DEEP)
 def test_code_is_too_deep_at_any_call_depth(shape: str) -> None:
     """The same rows are dropped on every engine, however much of the stack is used before."""

@@ -205,6 +205,7 @@ def test_secrets_in_tool_calls_reasoning_and_tools() -> None:
     assert counts == {"key": 1, "key_places": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)  # each place against each other takes minutes
 @pytest.mark.parametrize(
     "line", ["'jane{}@acmeworks.com',\n", "k = '{}" + TOKENS[3] + "'\n", "# +49 731 9876 54{}"]

@@ -191,6 +191,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_verdicts(level: str) -> None:
     found = outcomes(level, *((code, tests) for code, tests, _, _ in CASES))

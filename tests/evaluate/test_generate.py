@@ -190,6 +190,7 @@ def test_a_model_without_keys_and_values_runs_one_row_at_a_time(tokenizer):
     assert in_batches(model, tokenizer, ids, stops, 8, 12) == one_by_one(expected, ids, stops, 12)
 
 
+@pytest.mark.slow
 def test_columns_are_moved_to_the_front_when_they_run_out(model, tokenizer):
     """Many short prompts through two slots: the cache is used many times over."""
     ids = encode_prompts([text[:12] for text in prompts(40)], tokenizer)
@@ -229,6 +230,7 @@ def test_samples_of_one_prompt_share_its_prefill(model, monkeypatch):
     assert not torch.equal(logits[0], logits[3])
 
 
+@pytest.mark.slow
 def test_long_rows_take_the_slots_of_several_short_ones(model, packed, tokenizer, monkeypatch):
     """A cache too small for all rows changes no token, and is laid out anew as the rows grow shorter."""
     ids = sorted(encode_prompts(prompts(24), tokenizer), key=len, reverse=True)
@@ -250,6 +252,7 @@ def test_long_rows_take_the_slots_of_several_short_ones(model, packed, tokenizer
     assert shapes[-1][0] > 3
 
 
+@pytest.mark.slow
 def test_the_measured_peak_is_below_the_budget():
     """One prompt of 1,500 tokens among 60 short ones, as in MBPP: its length is not every slot's."""
     torch.manual_seed(0)

@@ -112,7 +112,7 @@ def judge_a() -> Iterator[JudgeProcess]:
 
 @pytest.fixture(scope="module")
 def judge_b() -> Iterator[JudgeProcess]:
-    judge = JudgeProcess(detect("B"), replace(LIMITS, cpu_seconds=0.15))
+    judge = JudgeProcess(detect("B"), LIMITS)
     assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
     yield judge
     judge.close()

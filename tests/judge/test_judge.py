@@ -820,6 +820,7 @@ def test_command_line_works_without_a_pipeline_run(fresh: Project, tmp_path: Pat
     assert "Traceback" not in refused.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -884,6 +885,7 @@ def test_a_test_that_prints_does_no_harm() -> None:
     assert [verdict.verdict for verdict in verdicts] == ["wrong_answer"]
 
 
+@pytest.mark.slow
 def test_text_with_lone_surrogates_is_judged(tmp_path: Path, benchmark_file: Path) -> None:
     samples = tmp_path / "samples.jsonl"
     samples.write_text('{"task_id": "sum", "completion": "    return \'\\ud800\'"}\n', "ascii")

@@ -325,6 +325,7 @@ def test_the_summary(folder: Path) -> None:
     assert any("make ui" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_summary_as_a_command_without_a_terminal(folder: Path) -> None:
     command = [sys.executable, "-m", "stages.report.summary"]
     environment = {"PYTHONPATH": str(REPOSITORY), "LC_ALL": "C"}
