@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ settings.register_profile(
     "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("same")
+# A shell lets what it starts in the background ignore Ctrl-C, and tests send that to their children
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # As stages.common.core.stage.run does, for tests that call a stage's parts
 os.environ.setdefault("DO_NOT_TRACK", "true")
 # One thread a process, whatever the machine: bytes are compared between runs, tiny tensors gain nothing from a second

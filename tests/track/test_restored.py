@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.common.core.files import read_metrics, remove
+from stages.common.core.files import remove
 from stages.track.settings import TrackSettings
 from stages.track.store import curve_history, flatten_config, open_store
 from tests.helpers.tiny_project import Project
@@ -41,16 +41,13 @@ def check_table(project: Project, experiment: str, file: str) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.params == flatten_config(yaml.safe_load((reports / "config.yaml").read_text("utf-8")))
     history = curve_history(store, run)
-    assert history.pop("train/memory_mib").keys() == history["train/learning_rate"].keys(), (
-        "what was measured too"
-    )
+    assert "train/memory_mib" not in history  # was measured where the files were made
     assert {k: v for k, v in history.items() if k in curve(reports)} == curve(reports)
     expected = {
         "tuned/pass_at_1": read["evaluate/tuned"]["pass_at_1"],
         "base/pass_at_1": read["evaluate/base"]["pass_at_1"],
         "merge/mean_kl": read["merge"]["mean_kl"],
         "comparison/p": read["report"]["p"],
-        "seconds/train": read_metrics(reports / "train.json")["seconds"],
     }
     assert {key: run.data.metrics[key] for key in expected} == expected
     lock = yaml.safe_load((project.root / "dvc.lock").read_text("utf-8"))["stages"]
