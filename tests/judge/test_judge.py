@@ -203,8 +203,9 @@ def test_semantics_of_a_call(judge_c: JudgeProcess, test: str, completion: str, 
 @pytest.mark.slow
 def test_a_comparison_that_hangs_in_c_code_is_a_cpu_timeout() -> None:
     one = problem("    assert set(candidate()) == {1}\n")
-    colliding = "def solve():\n    return [i * (2**61 - 1) for i in range(1, 90_000)]\n"
-    verdicts = Pool(detect("C"), LIMITS, 1).judge_all(
+    colliding = "def solve():\n    return [i * (2**61 - 1) for i in range(1, 120_000)]\n"
+    # Time to make the answer on a slow machine, and not to compare it on a quick one
+    verdicts = Pool(detect("C"), replace(LIMITS, cpu_seconds=1.0), 1).judge_all(
         [Submission(one, colliding), Submission(SUM, SUM.canonical_solution)]
     )
     assert [verdict.verdict for verdict in verdicts] == ["cpu_timeout", "passed"]
