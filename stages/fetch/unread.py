@@ -25,7 +25,9 @@ KIND_WORD = re.compile(
     r"|quality|algorithm)s?"
 )
 # Names of columns, and of fields of turns, that say what to train on, whatever their values are
-TARGET_NAME = re.compile(r"(.*_)?(label|target|class|weight|mask|loss|kto_tag|train)s?(_.*)?", re.IGNORECASE)
+TARGET_NAME = re.compile(
+    r"(.*_)?(label|target|class|weight|mask|loss|kto_tag)s?|train(_(on|detail).*)?", re.IGNORECASE
+)
 LICENCE_NAME = re.compile("licen[cs]e", re.IGNORECASE)
 RENDERINGS = ("text", "prompt")  # names of columns that hold a whole row once more, rendered
 LIKELY_ANSWERS = (  # of columns that no format reads, the likeliest first

@@ -120,6 +120,7 @@ WHOLE = {  # data set: a row in its columns, and what it becomes
     ),
     "LangChain": ({"messages": turns(("human", "Ask this."), ("ai", "Say that."))}, SAID),
     "KTO, desirable": ({"prompt": "q", "completion": "a", "label": True}, ("q", "a")),
+    "names that only begin like a label": ({"prompt": "q", "completion": "a", "target_language": "en", "class_name": "Foo"}, ("q", "a")),
     "an answer that is a number": ({"question": "In what year?", "answer": 1969}, ("In what year?", "1969")),
     "a system column": ({"messages": CHAT, "system": "Be brief."}, [("system", "Be brief."), *SAID]),
     "NaN from pandas": ({"instruction": "i", "input": float("nan"), "output": "o"}, ("i", "o")),
