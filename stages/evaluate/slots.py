@@ -10,9 +10,10 @@ import inspect
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicIndexedLayer, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 SLACK_COLUMNS = 64  # steps between two moves of the cache's columns to the front
+PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # subclasses keep more than keys and values
 MIN_GROWTH = 1.25  # of the number of slots, for which the cache is laid out anew
 
 
@@ -226,5 +227,5 @@ class OneRow(Slots):
 def make_slots(model: Any, most: int, tokens: float) -> Slots:
     """Slots for the model: many where its cache is plain, one where it is not."""
     layers = DynamicCache(config=model.config).layers
-    plain = all(isinstance(x, DynamicLayer) and not isinstance(x, DynamicIndexedLayer) for x in layers)
+    plain = all(type(layer) in PLAIN_LAYERS for layer in layers)
     return (Slots if plain else OneRow)(model, most, tokens)

@@ -6,6 +6,7 @@ the matrix kernels (`packed_linear`), and each core has a batch of its own, so t
 two hundred times a token.
 """
 
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from stages.common.core.errors import UserError
+from stages.common.core.errors import UserError, one_line
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered
 from stages.evaluate.completion import BatchRow, Completion, Detokenizer, OnCompletion, finish_row
 from stages.evaluate.packed_linear import pack_linears
@@ -27,6 +28,8 @@ from stages.evaluate.token_budget import MAX_READ_TOKENS, token_budget
 
 # Rows per worker, at least: with fewer, a step mostly reads the weights
 MIN_WORKER_ROWS = 32
+# A step's logits from the cache against those of the whole text, as a share of the largest: rounding of 16 bits at most
+STEP_TOLERANCE = 0.05
 
 
 def complete_with_transformers(
@@ -191,4 +194,28 @@ def load_for_generation(folder: Path, dtype: str) -> Any:
             f"{folder}: cannot load a causal model ({error}). Run `dvc repro` to rebuild it."
         ) from error
     refuse_uncovered(str(folder), info)
-    return pack_linears(model.to(device).eval())
+    model = pack_linears(model.to(device).eval())
+    try_step(model, folder)
+    return model
+
+
+@torch.inference_mode()
+def try_step(model: Any, folder: Path) -> None:
+    """Read two tokens and take a step, as `decode_rows` does.
+
+    Raises:
+        UserError: the model does not run so, or the step gives other logits than the whole text.
+    """
+    name, advice = type(model).__name__, "Choose evaluate.backend=vllm or another base."
+    slots = make_slots(model, 1, math.inf)
+    try:
+        slots.make_room(4)
+        slots.admit([[1, 2]])
+        step = slots.step(torch.tensor([3]))[0]
+        whole = model(input_ids=torch.tensor([[1, 2, 3]], device=model.device), use_cache=False).logits[0, -1]
+    except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        raise UserError(
+            f"{folder}: {name} does not generate token by token ({one_line(error, 200)}). {advice}"
+        ) from error
+    if not (step - whole).abs().max() <= STEP_TOLERANCE * whole.abs().max():
+        raise UserError(f"{folder}: {name} keeps its state where generation does not find it. {advice}")

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from stages.common.core.errors import UserError
+from stages.common.model.packed_model import reads_alone
 
 Scales = list[tuple[Any, Any]]  # 4-bit layers, each with its `quant_state`
 
@@ -30,11 +31,16 @@ def shard_model(model: nn.Module, layers: Collection[str], device: str, ranks: i
         layers: class names of the modules that are gathered one at a time; the rest is gathered for a whole step.
 
     Raises:
-        UserError: the model has no such layers.
+        UserError: the model has no such layers, or reads one document at a time.
     """
     from torch.distributed.device_mesh import init_device_mesh
 
     units = layer_modules(model, layers)
+    if reads_alone(getattr(model, "causal", model)):
+        raise UserError(
+            "train.accelerate=fsdp: this base reads one document at a time, so processes would run different numbers of "
+            "passes and wait for each other for ever. Set train.accelerate=ddp."
+        )
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for parameter in trained:
         parameter.data = parameter.data.to(device)

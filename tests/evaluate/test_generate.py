@@ -190,6 +190,39 @@ def test_a_model_without_keys_and_values_runs_one_row_at_a_time(tokenizer):
     assert in_batches(model, tokenizer, ids, stops, 8, 12) == one_by_one(expected, ids, stops, 12)
 
 
+def test_a_model_whose_state_generation_does_not_find_is_refused(tmp_path):
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    size = {"vocab_size": 64, "hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    RwkvForCausalLM(RwkvConfig(**size)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="RwkvForCausalLM keeps its state where generation does not find it"):
+        load_for_generation(tmp_path, "float32")
+
+
+def test_a_hybrid_takes_a_row_at_a_time(tokenizer):
+    """Falcon-H1's layers keep keys, values and the state of a recurrence."""
+    from transformers import FalconH1Config, FalconH1ForCausalLM
+
+    torch.manual_seed(3)
+    mamba = {"d_ssm": 64, "n_heads": 8, "d_head": 8, "d_state": 8, "n_groups": 1, "chunk_size": 8}
+    config = FalconH1Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+        **{f"mamba_{name}": value for name, value in mamba.items()},
+    )
+    model = FalconH1ForCausalLM(config).eval()
+    ids, stops = encode_prompts(prompts(3), tokenizer), set(range(40))
+    expected = one_by_one(model, ids, stops, 8)
+    assert isinstance(make_slots(model, 8, math.inf), OneRow)
+    assert in_batches(pack_linears(model), tokenizer, ids, stops, 8, 8) == expected
+
+
 @pytest.mark.slow
 def test_columns_are_moved_to_the_front_when_they_run_out(model, tokenizer):
     """Many short prompts through two slots: the cache is used many times over."""
