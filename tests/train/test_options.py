@@ -539,15 +539,13 @@ def test_weights_that_are_not_finite_are_never_saved(place: Path) -> None:
         assert not list(CHECKPOINTS_FOLDER.glob("*/checkpoint-*"))
 
 
-@pytest.mark.parametrize("held_out", [6, 0])
-def test_a_base_that_gives_no_finite_loss_is_blamed_before_any_update(place: Path, held_out: int) -> None:
-    write_packs(Path("data/packed/validation.arrow"), held_out)
+def test_a_base_that_gives_no_finite_values_is_blamed_before_any_step(place: Path) -> None:
     path = Path("models/base/model.safetensors")
     tensors = load_file(path)
     tensors["model.norm.weight"][:] = float("nan")
     path.unlink()  # may be a link to the model of all tests
     save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(UserError, match="loss is not finite before any update: the base gives") as error:
+    with pytest.raises(UserError, match="gives values that are not finite: its weights hold NaN") as error:
         main(train_settings(max_steps=2))
     assert "learning_rate" not in str(error.value)
 

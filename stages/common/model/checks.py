@@ -1,5 +1,6 @@
 """Check that a model can be trained on packs: by its config.json before loading, on six tokens after."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,17 @@ def try_model(model: PackedModel, folder: Path | str) -> None:
         raise UserError(
             f"{folder}: {name} does not run on rows of documents ({one_line(problem, 200)}). Choose another base."
         ) from problem
+    if not math.isfinite(leak + error):
+        raise UserError(
+            f"{folder}: {name} gives values that are not finite: its weights hold NaN or infinity, or overflow in this "
+            "dtype. Choose another base, or a wider dtype."
+        )
     tolerance = TOLERANCE[model.causal.dtype]
-    if not leak <= tolerance:  # not a number either
+    if leak > tolerance:
         raise UserError(
             f"{folder}: {name} lets a token see other documents or later tokens. Choose another base."
         )
-    if not error <= tolerance:
+    if error > tolerance:
         raise UserError(
             f"{folder}: the loss does not support the head of {name}: it is more than a product with its weight, the "
             "bias, scale and cap of its config.json. Choose another base."
