@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.clean.contamination.benchmark_proximity import ProximitySummary
 from stages.clean.contamination.decontaminate import (
     CONTAMINATION_CHECKS,
     count_by_benchmark,
@@ -30,13 +29,13 @@ from stages.clean.contamination.decontaminate import (
 )
 from stages.clean.duplicates.deduplicate import deduplicate, preference_ranks
 from stages.clean.duplicates.near_duplicates import Likeness
-from stages.clean.duplicates.signatures import sign, sorted_unique
-from stages.clean.funnel import Funnel, funnel_table, require_kept_rows
-from stages.clean.parts import make_part, open_raw, row_group_tasks
-from stages.clean.row_table import FAILED, PASSED, RowTable, build_row_table, validate_rows
+from stages.clean.duplicates.signatures import Signatures, sign, sorted_unique
+from stages.clean.funnel import funnel_counts, funnel_table, require_kept_rows
+from stages.clean.parts import CleanTask, make_part, open_raw
+from stages.clean.row_table import RowTable, join_tables
 from stages.clean.settings import CleanSettings
-from stages.clean.validate import sandbox_level
-from stages.clean.write import resolve_outcomes, write_rows
+from stages.clean.validate import PASSED, validate_rows, validation_counts
+from stages.clean.write import VALIDATE_RULE, RowOutcomes, write_rows
 from stages.common.core.files import atomic_folder, read_json, remove, unreadable_parquet, write_jsonl
 from stages.common.core.stage import Settings, run
 from stages.common.engine import Engine, open_engine
@@ -45,7 +44,7 @@ from stages.common.rows.schema import BENCHMARK_FOLDER
 RAW_ROWS = "data/raw/rows.parquet"
 SOURCES_LOCK = Path("data/raw/sources.lock.json")
 CLEAN_FOLDER = "data/clean"
-PART_FOLDER = ".cache/clean"
+PART_FOLDER = Path(".cache/clean")
 
 
 def main(settings: Settings) -> dict[str, Any]:
@@ -54,12 +53,30 @@ def main(settings: Settings) -> dict[str, Any]:
     if SOURCES_LOCK.exists():  # else rows that another program wrote: of any licence
         clean.licence.ids = frozenset(read_json(SOURCES_LOCK)["licences"])
     problems = read_problems(BENCHMARK_FOLDER)
-    open_raw(RAW_ROWS)
-    with part_folder() as folder, open_engine(settings.engine) as engine:
-        row_table = screen_rows(engine, folder, clean)
-        metrics, proximities = deduplicate_and_write(row_table, engine, clean)
+    with part_folder(), open_engine(settings.engine) as engine:
+        row_table = screen_rows(engine, clean)
+        outcomes, signatures = find_outcomes(row_table, engine, clean)
+        counts = funnel_counts(outcomes.rules, outcomes.dropped_by, row_table.sources)
+        print(funnel_table(counts))
+        skipped = [name for name in CONTAMINATION_CHECKS if name not in clean.rules]
+        if skipped:
+            print(f"note: not decontaminated by {', '.join(skipped)} (clean.rules leaves it out)")
+        require_kept_rows(counts)
+        with atomic_folder(CLEAN_FOLDER) as folder:
+            proximities = write_rows(folder, PART_FOLDER, row_table, outcomes, signatures)
+            write_jsonl(folder / "near.jsonl", proximities.lines())
+    duplicates = outcomes.duplicates
     return {
-        **metrics,
+        **counts,
+        "changed": dict(sorted(row_table.changed.items())),
+        "cluster_sizes": duplicates.sizes,
+        "components": len(sorted_unique(duplicates.component[outcomes.dropped_by < 0])),
+        "near": duplicates.near,
+        **(
+            {}
+            if outcomes.validated is None
+            else {"validated": validation_counts(outcomes.validated, clean.validation)}
+        ),
         "decontaminated_by": [name for name in clean.rules if name in CONTAMINATION_CHECKS],
         "contaminated": count_by_benchmark(problems, row_table.benchmarks.elements()),
         "problems_near": count_by_benchmark(problems, [benchmark for benchmark, _ in proximities.rows]),
@@ -67,85 +84,56 @@ def main(settings: Settings) -> dict[str, Any]:
 
 
 @contextmanager
-def part_folder() -> Iterator[Path]:
-    """Open an empty folder for part files, first removing what a killed run left; remove it at the end."""
-    folder = Path(PART_FOLDER)
-    remove(folder)
-    folder.mkdir(parents=True)
+def part_folder() -> Iterator[None]:
+    """Make an empty folder for part files, first removing what a killed run left; remove it at the end."""
+    remove(PART_FOLDER)
+    PART_FOLDER.mkdir(parents=True)
     try:
-        yield folder
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(PART_FOLDER, ignore_errors=True)
 
 
-def screen_rows(engine: Engine, folder: Path, settings: CleanSettings) -> RowTable:
+def screen_rows(engine: Engine, settings: CleanSettings) -> RowTable:
     """Run the first pass: apply the rules on single rows and write part files."""
     file = open_raw(RAW_ROWS)
+    tasks = (
+        CleanTask(RAW_ROWS, number, str(BENCHMARK_FOLDER.absolute()), str(PART_FOLDER), settings)
+        for number in range(file.metadata.num_row_groups)
+    )
     try:
-        parts = engine.map(
-            make_part, row_group_tasks(file, RAW_ROWS, str(BENCHMARK_FOLDER), folder, settings)
-        )
-        return build_row_table(parts, file.metadata.num_rows, folder)
+        return join_tables(engine.map(make_part, tasks))
     except pa.ArrowInvalid as error:
         raise unreadable_parquet(RAW_ROWS, error) from None
 
 
-def deduplicate_and_write(
+def find_outcomes(
     row_table: RowTable, engine: Engine, settings: CleanSettings
-) -> tuple[dict[str, Any], ProximitySummary]:
-    """Run tests, remove duplicates and write the second pass, which replaces data/clean as a whole.
-
-    Returns:
-        Metrics, and the problems that kept rows come near.
-    """
-    runs_tests = settings.validate != "none"
-    validated, rejections = validate_rows(row_table, settings) if runs_tests else (None, {})
-    passed = row_table.dropped_by < 0
-    passed[list(rejections)] = False
-    ranks = preference_ranks(
-        row_table.has_tests if validated is None else validated == PASSED, row_table.sizes
+) -> tuple[RowOutcomes, Signatures]:
+    """Run tests and find duplicates; return what becomes of each row, by all rules, and the signatures."""
+    dropped_by, has_tests = row_table.dropped_by.copy(), row_table.has_tests
+    validated: np.ndarray | None = None
+    rejections: dict[int, str] = {}
+    rules = list(settings.rules)
+    if settings.validate != "none":
+        validated, rejections = validate_rows(row_table, PART_FOLDER, settings)
+        has_tests = validated == PASSED
+    if settings.validate == "require":
+        dropped_by[list(rejections)] = len(rules)
+        rules.append(VALIDATE_RULE)
+    shingles = [row_table.shingles[rows] for _, rows in row_table.parts]
+    signatures = sign(engine, PART_FOLDER, shingles, settings.near_duplicates)
+    duplicates = deduplicate(
+        settings.duplicates,
+        dropped_by < 0,
+        preference_ranks(has_tests, row_table.sizes),
+        {"exact": row_table.digests, "ast": row_table.fingerprints},
+        Likeness(signatures, row_table.questions, settings.near_duplicates),
     )
-    signatures = sign(engine, row_table.folder, row_table.shingles, settings.near_duplicates)
-    likeness = Likeness(signatures, row_table.questions, settings.near_duplicates)
-    duplicates = deduplicate(settings.duplicates, passed, ranks, row_table.keys, likeness)
-    row_table.keys.clear()
-    outcomes = resolve_outcomes(row_table, duplicates, validated, rejections, settings)
-    funnel = Funnel(outcomes.rules)
-    with atomic_folder(CLEAN_FOLDER) as folder:
-        proximities = write_rows(row_table, outcomes, signatures, folder, funnel)
-        write_jsonl(folder / "near.jsonl", proximities.lines())
-        counts = funnel.counts(len(row_table.dropped_by))
-        print(funnel_table(counts))
-        print_skipped_checks(settings)
-        require_kept_rows(counts)
-    metrics = {
-        **counts,
-        "changed": dict(sorted(row_table.changed.items())),
-        "clusters": duplicates.clusters,
-        "largest_cluster": duplicates.largest,
-        "cluster_sizes": duplicates.sizes,
-        "components": len(sorted_unique(duplicates.component[outcomes.dropped_by < 0])),
-        "near": duplicates.near,
-        **({} if validated is None else {"validated": validation_counts(validated, settings)}),
-    }
-    return metrics, proximities
-
-
-def print_skipped_checks(settings: CleanSettings) -> None:
-    skipped = [name for name in CONTAMINATION_CHECKS if name not in settings.rules]
-    if skipped:
-        print(f"note: not decontaminated by {', '.join(skipped)} (clean.rules leaves it out)")
-
-
-def validation_counts(validated: np.ndarray, settings: CleanSettings) -> dict[str, Any]:
-    """Count rows whose checks passed, failed, or could not run, and name the sandbox level."""
-    passed, failed = int((validated == PASSED).sum()), int((validated == FAILED).sum())
-    return {
-        "passed": passed,
-        "failed": failed,
-        "not_run": len(validated) - passed - failed,
-        **sandbox_level(settings),
-    }
+    is_copy = duplicates.dropped_by >= 0
+    dropped_by[is_copy] = duplicates.dropped_by[is_copy] + len(rules)
+    rules += settings.duplicates
+    return RowOutcomes(rules, dropped_by, duplicates, validated, rejections), signatures
 
 
 if __name__ == "__main__":

@@ -1,71 +1,45 @@
-"""The funnel: rows in, rows dropped by each rule, rows kept. It raises if the counts do not add up."""
+"""The funnel: rows in, rows dropped by each rule, rows kept."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from stages.common.core.errors import UserError
 
 
-class Funnel:
-    """Counts rows batch by batch, by source and outcome."""
+def funnel_counts(
+    rules: Sequence[str], dropped_by: np.ndarray, sources: pa.DictionaryArray
+) -> dict[str, Any]:
+    """Return rows in, kept, and dropped by each rule, in total and by source.
 
-    def __init__(self, rules: Sequence[str]) -> None:
-        self.rules = list(rules)
-        self.by_source: dict[str, np.ndarray] = {}  # int64 [1 + rules]: kept, then dropped by each rule
-        self.written = 0
+    Args:
+        rules: every rule that may drop a row.
+        dropped_by: int [n], index of the rule that dropped the row, -1 for a kept row.
+        sources: the name of each row's source.
 
-    def add(self, sources: Sequence[str], codes: np.ndarray, dropped_by: np.ndarray) -> None:
-        """Count the rows of a batch.
-
-        Args:
-            sources: names of sources.
-            codes: int [n], index of each row's source in `sources`.
-            dropped_by: int [n], index of the rule that dropped the row, -1 for a kept row.
-
-        Raises:
-            RuntimeError: an index is out of range, or the arrays differ in length.
-        """
-        width = len(self.rules) + 1
-        rows = len(dropped_by)
-        if len(codes) != rows or (rows and not -1 <= dropped_by.min() <= dropped_by.max() < width - 1):
-            raise RuntimeError(
-                f"the funnel does not add up: a row was dropped by a rule that is not one of {self.rules}"
-            )
-        table = np.bincount(codes.astype(np.int64) * width + dropped_by + 1, minlength=len(sources) * width)
-        for source, counts in zip(sources, table.reshape(-1, width), strict=True):
-            self.by_source[source] = self.by_source.get(source, np.zeros(width, np.int64)) + counts
-
-    def write(self, rows: int) -> None:
-        """Count `rows` as written, whether kept or dropped."""
-        self.written += rows
-
-    def counts(self, rows_in: int) -> dict[str, Any]:
-        """Return rows in, kept, and dropped by each rule, in total and by source.
-
-        Raises:
-            RuntimeError: a row was lost or counted twice.
-        """
-        total = sum(self.by_source.values(), np.zeros(len(self.rules) + 1, np.int64))
-        if not rows_in == total.sum() == self.written:
-            raise RuntimeError(
-                f"the funnel does not add up: {rows_in} rows in, {total[0]} kept, dropped "
-                f"{dict(zip(self.rules, total[1:].tolist(), strict=True))}, {self.written} written"
-            )
-        return {
-            "rows_in": rows_in,
-            "rows_kept": int(total[0]),
-            "dropped": dict(zip(self.rules, total[1:].tolist(), strict=True)),
-            "by_source": {
-                source: {
-                    "rows_in": int(counts.sum()),
-                    "kept": int(counts[0]),
-                    **dict(zip(self.rules, counts[1:].tolist(), strict=True)),
-                }
-                for source, counts in sorted(self.by_source.items())
-            },
-        }
+    Raises:
+        RuntimeError: a row was dropped by a rule that is not one of `rules`.
+    """
+    names = ["kept", *rules]
+    if not -1 <= dropped_by.min() <= dropped_by.max() < len(rules):
+        raise RuntimeError(
+            f"the funnel does not add up: a row was dropped by a rule that is not one of {rules}"
+        )
+    codes = sources.indices.to_numpy().astype(np.int64) * len(names) + dropped_by + 1
+    table = np.bincount(codes, minlength=len(sources.dictionary) * len(names)).reshape(-1, len(names))
+    kept, *dropped = table.sum(axis=0).tolist()
+    by_source = sorted(zip(sources.dictionary.to_pylist(), table.tolist(), strict=True))
+    return {
+        "rows_in": len(dropped_by),
+        "rows_kept": kept,
+        "dropped": dict(zip(rules, dropped, strict=True)),
+        "by_source": {
+            source: {"rows_in": sum(counts), **dict(zip(names, counts, strict=True))}
+            for source, counts in by_source
+        },
+    }
 
 
 def require_kept_rows(counts: dict[str, Any]) -> None:

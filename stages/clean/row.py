@@ -22,7 +22,6 @@ class RowView:
     answer: str  # the completion, or the assistant's turns that are trained on, with reasoning and tool calls
     text: str  # the whole row
     layout: str  # where its code is: whole | fenced
-    has_tests: bool = False
     licence: str = ""  # SPDX id or expression
     tests: str = ""  # Python source that tests the row's code
 
@@ -84,9 +83,8 @@ def make_row(record: dict[str, Any], layout: str) -> RowView:
         answer,
         text,
         layout,
-        bool(record["tests"]),
-        licence=record["licence"],
-        tests=record["tests"] or "",
+        record["licence"],
+        record["tests"] or "",
     )
 
 

@@ -26,19 +26,12 @@ def first_failed_rule(row: RowView, settings: CleanSettings, index: ProblemIndex
     for name in settings.rules:
         if name in CONTAMINATION_CHECKS:
             matches = CONTAMINATION_CHECKS[name](row, index)
-            first = next(matches, None)
-            if first:
+            if first := next(matches, None):
                 others = {match.benchmark for match in matches} - {first.benchmark}
                 also = f"; also {', '.join(sorted(others))}" if others else ""
                 return RowDrop(name, f"{first}{also}", (first.benchmark, *sorted(others)))
         else:
-            evidence = row_rule(name, settings)(row)
-            if evidence:
+            rule: Callable[[RowView], str | None] = PLAIN_RULES.get(name) or getattr(settings, name)
+            if evidence := rule(row):
                 return RowDrop(name, evidence)
     return None
-
-
-def row_rule(name: str, settings: CleanSettings) -> Callable[[RowView], str | None]:
-    """Return a rule on single rows, which returns the evidence for a drop, or None."""
-    rule: Callable[[RowView], str | None] = PLAIN_RULES.get(name) or getattr(settings, name)
-    return rule

@@ -7,75 +7,32 @@ from stages.clean.rules.language import Language
 from stages.clean.rules.prose import Boilerplate, Refusal
 from stages.clean.rules.system import System
 from stages.clean.rules.text import Alphanumeric, Blobs, Encoding, Length, LongLines, Repetition
+from stages.clean.rules.valid_settings import require_names
 from stages.common.core.settings import require
 
 ROW_RULES = (
-    "empty",
-    "length",
-    "long_lines",
-    "licence",
-    "encoding",
-    "alphanumeric",
-    "blobs",
-    "parse",
-    "language",
-    "comments",
-    "placeholder",
-    "docstring",
-    "system",
-    "refusal",
-    "boilerplate",
-    "repetition",
-    "contaminated_docstring",
-    "contaminated_solution",
-    "contaminated_ngrams",
-    "contaminated_ast",
-)
+    "empty", "length", "long_lines", "licence", "encoding", "alphanumeric", "blobs", "parse", "language",
+    "comments", "placeholder", "docstring", "system", "refusal", "boilerplate", "repetition",
+    "contaminated_docstring", "contaminated_solution", "contaminated_ngrams", "contaminated_ast",
+)  # fmt: skip
 DUPLICATE_RULES = ("exact", "ast", "near")
-CODE_LAYOUTS = ("whole", "fenced")
 PERSONAL_KINDS = ("email", "ip", "phone", "iban", "card")
-VALIDATE_MODES = ("none", "tag", "require")
-SANDBOX_LEVELS = ("auto", "A", "B", "C")
-DOCTEST_FLAGS = ("ELLIPSIS", "NORMALIZE_WHITESPACE", "IGNORE_EXCEPTION_DETAIL")
 # Plugins of detect-secrets that redact. Left out: the keyword and the two entropy plugins, which are noise on
 # code, and IPPublicDetector, which `personal: [ip]` replaces (docs/decisions.md).
 SECRET_PLUGINS = (
-    "ArtifactoryDetector",
-    "AWSKeyDetector",
-    "AzureStorageKeyDetector",
-    "BasicAuthDetector",
-    "CloudantDetector",
-    "DiscordBotTokenDetector",
-    "GitHubTokenDetector",
-    "GitLabTokenDetector",
-    "IbmCloudIamDetector",
-    "IbmCosHmacDetector",
-    "JwtTokenDetector",
-    "MailchimpDetector",
-    "NpmDetector",
-    "OpenAIDetector",
-    "PrivateKeyDetector",
-    "PypiTokenDetector",
-    "SendGridDetector",
-    "SlackDetector",
-    "SoftlayerDetector",
-    "SquareOAuthDetector",
-    "StripeDetector",
-    "TelegramBotTokenDetector",
+    "ArtifactoryDetector", "AWSKeyDetector", "AzureStorageKeyDetector", "BasicAuthDetector",
+    "CloudantDetector", "DiscordBotTokenDetector", "GitHubTokenDetector", "GitLabTokenDetector",
+    "IbmCloudIamDetector", "IbmCosHmacDetector", "JwtTokenDetector", "MailchimpDetector", "NpmDetector",
+    "OpenAIDetector", "PrivateKeyDetector", "PypiTokenDetector", "SendGridDetector", "SlackDetector",
+    "SoftlayerDetector", "SquareOAuthDetector", "StripeDetector", "TelegramBotTokenDetector",
     "TwilioKeyDetector",
-)
-GUESSING_PLUGINS = ("KeywordDetector", "Base64HighEntropyString", "HexHighEntropyString")
+)  # fmt: skip
 
 
-@dataclass
+@dataclass(unsafe_hash=True)  # a key of a cache
 class Contamination:
-    docstring_words: int = 8  # a benchmark docstring with fewer words is too common to prove anything, from 1
-    # Least characters shared with a solution, white space collapsed, from 2
-    solution_characters: int = 60
-    ngram_words: int = 10  # words per n-gram, from 1
-    ngram_coverage: float = (
-        0.5  # a row with more than this share of a problem's n-grams is dropped, in (0, 1]
-    )
+    # A row with more than this share of a problem's n-grams is dropped, in (0, 1]
+    ngram_coverage: float = 0.5
     # A solution of fewer words (syntax nodes, names and constants of its canonical text; `return a + b` has
     # 11, Euclid's algorithm 20) is an idiom: rows that equal it are kept and listed as near. From 1, which
     # exempts none.
@@ -88,32 +45,13 @@ class Contamination:
     near_code_similarity: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("docstring_words", 1),
-            ("solution_characters", 2),
-            ("ngram_words", 1),
-            ("ast_words", 1),
-        ):
-            value = getattr(self, name)
-            require(value >= least, f"clean.contamination.{name}", value, f"{least} or more")
-        require(
-            0 < self.ngram_coverage <= 1,
-            "clean.contamination.ngram_coverage",
-            self.ngram_coverage,
-            "a number in (0, 1]",
-        )
-        require(
-            0 <= self.near_ngram_coverage <= self.ngram_coverage,
-            "clean.contamination.near_ngram_coverage",
-            self.near_ngram_coverage,
-            f"a number from 0 to ngram_coverage ({self.ngram_coverage})",
-        )
-        require(
-            0 < self.near_code_similarity <= 1,
-            "clean.contamination.near_code_similarity",
-            self.near_code_similarity,
-            "a number in (0, 1]",
-        )
+        key, most = "clean.contamination", self.ngram_coverage
+        require(0 < most <= 1, f"{key}.ngram_coverage", most, "a number in (0, 1]")
+        require(self.ast_words >= 1, f"{key}.ast_words", self.ast_words, "1 or more")
+        near, similarity = self.near_ngram_coverage, self.near_code_similarity
+        wanted = f"a number from 0 to ngram_coverage ({most})"
+        require(0 <= near <= most, f"{key}.near_ngram_coverage", near, wanted)
+        require(0 < similarity <= 1, f"{key}.near_code_similarity", similarity, "a number in (0, 1]")
 
 
 @dataclass
@@ -140,24 +78,17 @@ class Redaction:
     plugins: list[str] = field(default_factory=lambda: list(SECRET_PLUGINS))
 
     def __post_init__(self) -> None:
-        for kind in self.personal:
-            require(
-                kind in PERSONAL_KINDS, "clean.redact.personal", kind, "one of " + ", ".join(PERSONAL_KINDS)
-            )
-        for name in self.plugins:
-            known = (*SECRET_PLUGINS, *GUESSING_PLUGINS)
-            require(name in known, "clean.redact.plugins", name, "one of " + ", ".join(known))
+        require_names("redact.personal", self.personal, PERSONAL_KINDS)
+        require_names("redact.plugins", self.plugins, SECRET_PLUGINS)
 
 
-@dataclass
+@dataclass(unsafe_hash=True)  # a key of a cache
 class Validation:
     """How the tests and doctests of rows run; `clean.validate` says whether they do."""
 
     # What `require` does with a row that has nothing to run, or nothing that runs without packages, files or
     # network: keep | drop
     unchecked: str = "keep"
-    # Doctest flags set for every example, besides its own directives
-    doctest_flags: list[str] = field(default_factory=lambda: ["ELLIPSIS", "NORMALIZE_WHITESPACE"])
     # CPU seconds for all of a row's checks, the deciding limit; the wall time limit is ten times that
     cpu_seconds: float = 3.0
     memory_mib: int = 1024  # address space of a row's checks, MiB
@@ -168,18 +99,11 @@ class Validation:
     judge: str = ""
 
     def __post_init__(self) -> None:
+        require_names("validation.unchecked", [self.unchecked], ("keep", "drop"))
+        require_names("validation.isolation", [self.isolation], ("auto", "A", "B", "C"))
         key = "clean.validation"
-        require(self.unchecked in ("keep", "drop"), f"{key}.unchecked", self.unchecked, "keep or drop")
-        for flag in self.doctest_flags:
-            require(flag in DOCTEST_FLAGS, f"{key}.doctest_flags", flag, "one of " + ", ".join(DOCTEST_FLAGS))
         require(self.cpu_seconds > 0, f"{key}.cpu_seconds", self.cpu_seconds, "seconds above 0")
         require(self.memory_mib >= 128, f"{key}.memory_mib", self.memory_mib, "at least 128 MiB")
-        require(
-            self.isolation in SANDBOX_LEVELS,
-            f"{key}.isolation",
-            self.isolation,
-            "one of " + ", ".join(SANDBOX_LEVELS),
-        )
 
 
 @dataclass
@@ -213,15 +137,9 @@ class CleanSettings:
     validation: Validation = field(default_factory=Validation)
 
     def __post_init__(self) -> None:
-        require(
-            self.validate in VALIDATE_MODES,
-            "clean.validate",
-            self.validate,
-            "one of " + ", ".join(VALIDATE_MODES),
-        )
-        require(self.layout in CODE_LAYOUTS, "clean.layout", self.layout, "one of " + ", ".join(CODE_LAYOUTS))
+        require_names("validate", [self.validate], ("none", "tag", "require"))
+        require_names("layout", [self.layout], ("whole", "fenced"))
         for key, known in (("rules", ROW_RULES), ("duplicates", DUPLICATE_RULES)):
             names = getattr(self, key)
             require(len(set(names)) == len(names), f"clean.{key}", names, "each rule once")
-            for name in names:
-                require(name in known, f"clean.{key}", name, "one of " + ", ".join(known))
+            require_names(key, names, known)

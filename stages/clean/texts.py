@@ -2,15 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 TEXT_COLUMNS = ("prompt", "completion", "tests")  # and messages and tools
-TextRecord = dict[str, Any]  # prompt, completion, tests, messages and tools of a row
-Change = Callable[[str], tuple[str, Counter[str]]]  # returns the new text, and changed places by kind
+Record = dict[str, Any]  # of `row_schema()`
+Change = Callable[[str], tuple[str, Mapping[str, int]]]  # returns the new text, and changed places by kind
 
 
-def change_texts(record: TextRecord, change: Change) -> tuple[TextRecord, Counter[str]]:
+def change_texts(record: Record, change: Change) -> tuple[Record, Counter[str]]:
     """Return the record with `change` applied to each of its texts, and changed places by kind."""
     places: Counter[str] = Counter()
 
@@ -22,10 +22,17 @@ def change_texts(record: TextRecord, change: Change) -> tuple[TextRecord, Counte
         return text
 
     new = {name: changed(record[name]) for name in TEXT_COLUMNS}
-    return {**new, **change_conversation(record, changed)}, places
+    return {**record, **new, **change_conversation(record, changed)}, places
 
 
-def change_conversation(record: TextRecord, change: Callable[[Any], Any]) -> TextRecord:
+def record_texts(record: Record) -> list[str]:
+    """Return each text of a record."""
+    texts: list[str] = []
+    change_texts(record, lambda text: (text, texts.append(text) or {}))  # type: ignore[func-returns-value]
+    return texts
+
+
+def change_conversation(record: Record, change: Callable[[Any], Any]) -> Record:
     """Return `messages` and `tools` with `change` applied to contents, tool calls, reasoning and tools."""
     messages = record["messages"] and [
         m and {**m, "content": change(m["content"]), "extra": change_json(m["extra"], change)}

@@ -16,7 +16,6 @@ from stages.clean.code.fingerprint import CODE_WORD
 from stages.clean.contamination import decontaminate
 from stages.clean.contamination.benchmark_proximity import (
     STRONGEST_ROWS,
-    Proximity,
     ProximitySummary,
     find_proximities,
 )
@@ -24,7 +23,6 @@ from stages.clean.contamination.decontaminate import (
     CONTAMINATION_CHECKS,
     ProblemIndex,
     ProblemMatch,
-    build_index,
     load_index,
     read_problems,
 )
@@ -46,7 +44,7 @@ FILLER = "".join(f"    step_{i} = call_{i}(step, {i})\n" for i in range(60))
 
 @pytest.fixture(scope="module")
 def index() -> ProblemIndex:
-    return build_index([("tiny", Problem(**p)) for p in (RUNS, CLAMP)], EVERY)
+    return ProblemIndex([("tiny", Problem(**p)) for p in (RUNS, CLAMP)], EVERY)
 
 
 def failing(made: RowView, index: ProblemIndex) -> list[str]:
@@ -59,7 +57,7 @@ def first(rule: str, made: RowView, index: ProblemIndex) -> ProblemMatch | None:
 
 def near(made: RowView, index: ProblemIndex, *rules: str) -> list[tuple[str, str]]:
     """Reason and problem of everything that the row comes near."""
-    return [(found.reason, found.task_id) for found in find_proximities(made, index, rules)]
+    return [(reason, match.task_id) for reason, match in find_proximities(made, index, rules)]
 
 
 def test_an_unrelated_row_passes(index: ProblemIndex) -> None:
@@ -94,7 +92,7 @@ def test_a_docstring_at_module_level_counts() -> None:
         "prompt": f'"""\n{text}\nassert f("a") == 1\n"""\n',
         "canonical_solution": "def f(x):\n    return 1\n",
     }
-    made = build_index([("mbpp", Problem(**problem))], EVERY)
+    made = ProblemIndex([("mbpp", Problem(**problem))], EVERY)
     assert first("docstring", row(FILLER, text), made)
 
 
@@ -124,7 +122,7 @@ def test_imports_of_a_solution_are_not_evidence() -> None:
         "prompt": '"""Count."""\n',
         "canonical_solution": imports + "def f(x):\n    return 1\n",
     }
-    made = build_index([("mbpp", Problem(**problem))], EVERY)
+    made = ProblemIndex([("mbpp", Problem(**problem))], EVERY)
     assert not first("solution", row(FILLER, imports + "\n\ndef other(x):\n"), made)
 
 
@@ -199,7 +197,7 @@ SOLUTIONS = {  # of HumanEval
 def test_a_solution_as_a_method_or_inside_a_function_is_found(task_id: str) -> None:
     name, body, arguments = SOLUTIONS[task_id]
     head = f"def {name}({arguments}):\n"
-    made = build_index([("humaneval", Problem(**problem(task_id, head, name, body)))], EVERY)
+    made = ProblemIndex([("humaneval", Problem(**problem(task_id, head, name, body)))], EVERY)
     for wrap, path in ((method, f"Solution.{name}"), (inside, f"main.{name}")):
         wrapped = row(wrap(head + body))
         assert (
@@ -229,7 +227,7 @@ def test_every_solution_of_the_benchmarks_is_found_as_a_method_and_inside_a_func
     wrap: Callable[[str], str], shipped: list[tuple[str, Problem]]
 ) -> None:
     assert len(shipped) == 664
-    whole = build_index(shipped, EVERY)
+    whole = ProblemIndex(shipped, EVERY)
     for _, found in shipped:
         wrapped = row(wrap(found.prompt + found.canonical_solution))
         assert found.task_id in [
@@ -241,7 +239,7 @@ def test_a_solution_below_ast_words_is_near_and_not_dropped(index: ProblemIndex)
     made = row("    return max(lo, min(value, hi))\n", "def bound(value, lo, hi):\n")
     words = len(CODE_WORD.findall(made.functions[0][1]))
     for least, dropped in ((1, True), (words, True), (words + 1, False)):
-        lenient = build_index(index.problems, Contamination(ast_words=least))
+        lenient = ProblemIndex(index.problems, Contamination(ast_words=least))
         assert (failing(made, lenient) == ["contaminated_ast"]) is dropped
         assert ("near_code", "Tiny/1") in near(made, lenient, *CONTAMINATION_CHECKS)
 
@@ -268,7 +266,7 @@ def test_an_idiom_that_is_a_solution_is_no_contamination(bodies: tuple[str, ...]
     for body in bodies:
         names = ", ".join(name for name in "abc" if re.search(rf"\b{name}\b", body))
         solved = problem("T/0", f"def g({names}):\n", "g", f"    {body}\n")
-        made = build_index([("tiny", Problem(**solved))], Contamination())
+        made = ProblemIndex([("tiny", Problem(**solved))], Contamination())
         found = row(f"    {body.replace('g(', 'h(')}\n", f"def h({names}):\n")
         assert bool(first("ast", found, made)) is dropped, body
         assert ("near_code", "T/0") in near(found, made, *CONTAMINATION_CHECKS)
@@ -279,7 +277,7 @@ def test_problems_with_inputs_count_as_all_others(index: ProblemIndex) -> None:
     problems = [
         Problem(**{**p, "test": "", "inputs": "[[[1, 1, 2]]]", "expected": "[2]"}) for p in (RUNS, CLAMP)
     ]
-    plus = build_index([("plus", made) for made in problems], EVERY)
+    plus = ProblemIndex([("plus", made) for made in problems], EVERY)
     copy = row(RUNS["canonical_solution"], RUNS["prompt"])
     assert failing(copy, plus) == failing(copy, index) == list(CONTAMINATION_CHECKS)
     assert first("ast", copy, plus) == ProblemMatch(
@@ -290,8 +288,8 @@ def test_problems_with_inputs_count_as_all_others(index: ProblemIndex) -> None:
 def test_a_function_of_that_name_comes_near(index: ProblemIndex) -> None:
     made = row("    return x\n", "def clamp(x):\n")
     assert failing(made, index) == []
-    (found,) = find_proximities(made, index)
-    assert found == ("tiny", "Tiny/1", "same_name", 1.0, "has a function clamp", "r", "made")
+    match = ProblemMatch("tiny", "Tiny/1", "has a function clamp")
+    assert find_proximities(made, index) == [("same_name", match)]
     assert near(row("    return x\n", "def longestRun(x):\n"), index) == [("same_name", "Tiny/0")]
     assert near(row("    return clamp(x)\n", "def other(x):\n"), index) == []
 
@@ -317,20 +315,20 @@ def test_a_few_shared_ngrams_come_near(index: ProblemIndex) -> None:
     words = decontaminate.split_words(RUNS["prompt"] + RUNS["canonical_solution"])
     made = row(FILLER + "# " + " ".join(words[10:21]))  # two 10-grams of it
     assert near(made, index, *CONTAMINATION_CHECKS) == [("near_ngrams", "Tiny/0")]
-    (found,) = find_proximities(made, index)
-    assert found.evidence.startswith(f"{2 / (len(words) - 9):.2f} of its 10-grams, first ")
-    strict = build_index(index.problems, Contamination(near_ngram_coverage=0.1))
+    ((_, found),) = find_proximities(made, index)
+    assert found.text.startswith(f"{2 / (len(words) - 9):.2f} of its 10-grams, first ")
+    strict = ProblemIndex(index.problems, Contamination(near_ngram_coverage=0.1))
     assert near(made, strict) == []
 
 
 def test_similar_code_comes_near(index: ProblemIndex) -> None:
     made = row("    return max(lower, min(value + 1, upper))\n", "def bound(value, lower, upper):\n")
     assert failing(made, index) == []
-    (found,) = find_proximities(made, index)
-    assert (found.reason, found.task_id) == ("near_code", "Tiny/1")
-    assert re.fullmatch(r"bound is 0\.\d\d like its solution", found.evidence)
+    ((reason, found),) = find_proximities(made, index)
+    assert (reason, found.task_id) == ("near_code", "Tiny/1")
+    assert re.fullmatch(r"bound is 0\.\d\d like its solution", found.text)
     assert 0.5 <= found.measure < 1
-    strict = build_index(index.problems, Contamination(near_code_similarity=0.95))
+    strict = ProblemIndex(index.problems, Contamination(near_code_similarity=0.95))
     assert near(made, strict) == []
     unlike = row("    return [v for v in value if lower < v < upper]\n", "def bound(value, lower, upper):\n")
     assert near(unlike, index) == []
@@ -338,10 +336,10 @@ def test_similar_code_comes_near(index: ProblemIndex) -> None:
 
 def test_a_problem_of_two_benchmarks_is_near_in_both() -> None:
     """HumanEval+ holds HumanEval's problems: a row near one is near the other."""
-    both = build_index([("one", Problem(**CLAMP)), ("two", Problem(**CLAMP))], EVERY)
+    both = ProblemIndex([("one", Problem(**CLAMP)), ("two", Problem(**CLAMP))], EVERY)
     made = row("    return max(lo, min(value, hi))\n", "def clamp(value, lo, hi):\n")
     found = find_proximities(made, both)
-    assert sorted((n.reason, n.benchmark) for n in found) == [
+    assert sorted((reason, match.benchmark) for reason, match in found) == [
         (reason, benchmark)
         for reason in ("contaminated_ast", "near_code", "same_name")
         for benchmark in ("one", "two")
@@ -387,7 +385,7 @@ def test_a_copy_in_a_chat_is_near(index: ProblemIndex) -> None:
 def test_near_lines_are_bounded_by_problems_and_independent_of_row_order() -> None:
     nears = [
         [
-            Proximity("b", f"T/{problem}", reason, measure, f"as row {row}", f"{row:03}", "made")
+            (reason, ProblemMatch("b", f"T/{problem}", f"as row {row}", measure))
             for problem in (0, 1)
             for reason, measure in (("near_code", (row % 50) / 50), ("same_name", 1.0))
             if problem == 0 or row < 2
@@ -395,9 +393,10 @@ def test_near_lines_are_bounded_by_problems_and_independent_of_row_order() -> No
         for row in range(200)
     ]
     summary, reverse = ProximitySummary(), ProximitySummary()
-    for found in nears:
-        summary.add(found)
-    reverse.add(near for found in nears[::-1] for near in found)
+    for number, found in enumerate(nears):
+        summary.add(f"{number:03}", "made", found)
+    for number, found in reversed([*enumerate(nears)]):
+        reverse.add(f"{number:03}", "made", found)
     assert summary.lines() == reverse.lines()
     first_line, second = summary.lines()
     assert (first_line["task_id"], first_line["rows"], second["task_id"], second["rows"]) == (
@@ -425,13 +424,11 @@ def test_every_benchmark_is_read_in_order_of_name(tmp_path: Path) -> None:
     assert names == [("a", "Tiny/1"), ("a", "Tiny/0"), ("b", "Tiny/0")]
 
 
-def test_a_process_builds_an_index_once_and_again_when_a_benchmark_changes(tmp_path: Path) -> None:
+def test_a_process_builds_an_index_once(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [CLAMP])
     first_index = load_index(tmp_path, Contamination())
     assert load_index(tmp_path, Contamination()) is first_index
-    assert load_index(tmp_path, Contamination(docstring_words=3)).settings.docstring_words == 3
-    write_jsonl(tmp_path / "a.jsonl", [CLAMP, RUNS])
-    assert len(load_index(tmp_path, Contamination()).problems) == 2
+    assert load_index(tmp_path, Contamination(ast_words=3)).settings.ast_words == 3
 
 
 def test_a_line_that_is_not_a_problem_names_file_and_line(tmp_path: Path) -> None:

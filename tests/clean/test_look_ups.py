@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.clean.code.fingerprint import code_shingles
+from stages.clean.contamination import decontaminate
 from stages.clean.contamination.benchmark_proximity import (
     candidate_problems,
     find_proximities,
@@ -15,8 +16,8 @@ from stages.clean.contamination.benchmark_proximity import (
 )
 from stages.clean.contamination.decontaminate import (
     CONTAMINATION_CHECKS,
+    ProblemIndex,
     RunIndex,
-    build_index,
     descriptions,
 )
 from stages.clean.settings import Contamination
@@ -30,8 +31,11 @@ SUMS = problem(
     "    total = 0\n    for x, y in zip(a, b):\n        total += x * y\n    return total\n",
 )
 PROBLEMS = [("tiny", Problem(**made)) for made in (RUNS, CLAMP, SUMS)]
-LIMITS = Contamination(docstring_words=3, ngram_words=4)
-INDEX = build_index(PROBLEMS, LIMITS)
+LIMITS = Contamination()
+with pytest.MonkeyPatch.context() as patched:
+    patched.setattr(decontaminate, "DOCSTRING_WORDS", 3)
+    patched.setattr(decontaminate, "NGRAM_WORDS", 4)
+    INDEX = ProblemIndex(PROBLEMS, LIMITS)
 # Pieces of problems, and what stands between words or only seems to: marks, digits of other scripts, half characters.
 PIECES = sorted(
     {piece for _, p in PROBLEMS for piece in re.findall(r"\S+|\s+", p.prompt + p.canonical_solution)}
@@ -80,7 +84,7 @@ def runs(text: str, size: int) -> set[tuple[str, ...]]:
 @given(TEXTS)
 def test_words_in_common_are_those_of_plain_sets(text: str) -> None:
     made = row(text)
-    size = LIMITS.ngram_words
+    size = INDEX.ngrams.size
     coverage = {
         p.task_id: len(runs(text, size) & whole) / len(whole)
         for _, p in PROBLEMS
@@ -95,7 +99,7 @@ def test_words_in_common_are_those_of_plain_sets(text: str) -> None:
         p.task_id
         for _, p in PROBLEMS
         for description in descriptions(p)
-        if len(words(description)) >= LIMITS.docstring_words and f" {' '.join(words(description))} " in spaced
+        if len(words(description)) >= INDEX.docstrings.size and f" {' '.join(words(description))} " in spaced
     }
     assert {match.task_id for match in CONTAMINATION_CHECKS["contaminated_docstring"](made, INDEX)} == holding
 
@@ -135,7 +139,7 @@ EXPRESSIONS = st.recursive(
 def test_similar_solutions_are_those_of_plain_jaccard(
     solutions: list[str], expression: str, least: float
 ) -> None:
-    index = build_index(
+    index = ProblemIndex(
         [
             (
                 "made",
@@ -165,7 +169,7 @@ SETS = st.sets(st.integers(0, 11), min_size=1)
 @settings(max_examples=60, deadline=None)
 @given(SETS, st.lists(SETS, max_size=12), st.sampled_from([0.05, 0.3, 0.5, 0.55, 0.7, 1.0]))
 def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int]], least: float) -> None:
-    index = build_index([], Contamination(near_code_similarity=least))
+    index = ProblemIndex([], Contamination(near_code_similarity=least))
     for number, other in enumerate(others):
         for item in other:
             index.shingles.setdefault((str(item),), []).append(number)
@@ -174,8 +178,8 @@ def test_shingles_put_aside_lose_no_solution(own: set[int], others: list[set[int
 
 
 def test_shingles_put_aside_are_not_looked_up() -> None:
-    index = build_index([], Contamination(near_code_similarity=0.5))
-    index.shingles = {("rare",): [0], ("common",): [0, *range(100)], ("usual",): list(range(50))}
+    index = ProblemIndex([], Contamination(near_code_similarity=0.5))
+    index.shingles.update({("rare",): [0], ("common",): [0, *range(100)], ("usual",): list(range(50))})
     assert candidate_problems({("rare",), ("common",), ("usual",)}, index) == set(
         range(50)
     )  # two of three are shared at least
@@ -212,7 +216,7 @@ HOSTILE = {
 def test_a_megabyte_that_holds_a_problem_many_times_takes_seconds(text: str) -> None:
     """Quadratic time would be hours."""
     bars = problem("Bar/0", "def bars(x):\n", "bars", f"    return '{'=' * 300}' + x\n")
-    index = build_index([*PROBLEMS, ("bars", Problem(**bars))], Contamination())
+    index = ProblemIndex([*PROBLEMS, ("bars", Problem(**bars))], Contamination())
     made = row(text)
     for check in CONTAMINATION_CHECKS.values():
         matches = Counter(

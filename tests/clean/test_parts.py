@@ -5,11 +5,11 @@ import gc
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from stages.clean import parts
-from stages.clean.parts import make_part, row_group_tasks
+from stages.clean.parts import CleanTask, make_part
+from stages.clean.row_table import RowTable
 from stages.clean.settings import CleanSettings
 from stages.common.core.errors import UserError
 from tests.helpers.clean_rows import CLAMP, record, write_inputs
@@ -18,14 +18,11 @@ from tests.helpers.tiny_project import generated_functions
 FILE = "data/raw/rows.parquet"
 
 
-def part_of(records: list[dict[str, Any]], folder: Path) -> parts.CleanedPart:
+def part_of(records: list[dict[str, Any]], folder: Path) -> RowTable:
     write_inputs(folder, records, [CLAMP])
     (folder / "scratch").mkdir()
-    path = folder / FILE
-    tasks = row_group_tasks(
-        pq.ParquetFile(path), str(path), str(folder / "data/benchmarks"), folder / "scratch", CleanSettings()
-    )
-    return make_part(next(tasks))
+    paths = (folder / "data/benchmarks", folder / "scratch")
+    return make_part(CleanTask(str(folder / FILE), 0, *map(str, paths), CleanSettings()))
 
 
 @pytest.mark.slow
@@ -35,7 +32,7 @@ def test_a_row_takes_its_syntax_tree_with_it(tmp_path: Path, monkeypatch: pytest
     gc.collect()
     before = sum(isinstance(o, ast.Module) for o in gc.get_objects())
 
-    def counted(text: str) -> bytes:
+    def counted(text: str) -> int:
         trees.append(sum(isinstance(o, ast.Module) for o in gc.get_objects()) - before)
         assert not gc.isenabled()
         return digest(text)

@@ -4,12 +4,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from stages.clean.code.syntax import read_fenced_code, read_module_code
-from stages.clean.contamination.decontaminate import build_index
+from stages.clean.contamination.decontaminate import ProblemIndex
 from stages.clean.row import WORD_PATTERN, RowView
 from stages.clean.rules import quotes
 from stages.clean.rules.code import unparsable
 from stages.clean.rules.text import empty
-from stages.clean.screen import first_failed_rule, row_rule
+from stages.clean.screen import first_failed_rule
 from stages.clean.settings import (
     ROW_RULES,
     CleanSettings,
@@ -19,9 +19,9 @@ from stages.clean.settings import (
     Placeholder,
     Repetition,
 )
-from stages.common.core.config_sections import load_sections
+from stages.common.core.stage import load_sections
 from stages.common.rows.schema import Problem
-from tests.helpers.clean_rows import RUNS, conversation, problem, row
+from tests.helpers.clean_rows import RUNS, conversation, problem, row, rule_of
 from tests.helpers.tiny_project import REPOSITORY
 
 GOOD = row("    return a + b\n", 'def add(a, b):\n    """Add."""\n')
@@ -32,7 +32,7 @@ def test_a_good_row_passes_every_rule_and_every_rule_is_a_rule_or_a_check() -> N
 
     assert set(CONTAMINATION_CHECKS) < set(ROW_RULES)
     for name in set(ROW_RULES) - set(CONTAMINATION_CHECKS):
-        assert row_rule(name, CleanSettings())(GOOD) is None, name
+        assert rule_of(name, CleanSettings())(GOOD) is None, name
 
 
 @pytest.mark.parametrize("completion", ["", " \n\t\n"])
@@ -318,7 +318,7 @@ EUCLID = problem("T/0", "def g(x, y):\n", "g", "    while y:\n        x, y = y, 
 @pytest.mark.parametrize("rule", ROW_RULES)
 def test_a_row_of_each_kind_is_dropped_by_its_rule_in_a_preset(rule: str) -> None:
     prompt, completion, preset = PLANTED[rule]
-    index = build_index([("tiny", Problem(**p)) for p in (RUNS, EUCLID)], Contamination())
+    index = ProblemIndex([("tiny", Problem(**p)) for p in (RUNS, EUCLID)], Contamination())
     for name in ("functions", "instruct"):
         section = OmegaConf.load(REPOSITORY / f"conf/clean/{name}.yaml")
         chosen = load_sections({"clean": section}, ["clean"])["clean"]

@@ -1,6 +1,5 @@
 """Rules on code and prose: what fails, what passes, and the edge between them; what the presets choose."""
 
-import pyarrow as pa
 import pytest
 from omegaconf import OmegaConf
 
@@ -11,12 +10,10 @@ from stages.clean.rules.language import Language
 from stages.clean.rules.prose import Boilerplate, Refusal
 from stages.clean.rules.quotes import quote
 from stages.clean.rules.system import System
-from stages.clean.screen import row_rule
 from stages.clean.settings import ROW_RULES, CleanSettings
-from stages.clean.transform import transform_batch
-from stages.common.core.config_sections import load_sections
-from stages.common.rows.schema import row_schema
-from tests.helpers.clean_rows import conversation, record, row
+from stages.clean.transform import transform_records
+from stages.common.core.stage import load_sections
+from tests.helpers.clean_rows import conversation, record, row, rule_of
 from tests.helpers.tiny_project import REPOSITORY
 
 JS = "```javascript\nconsole.log(a, b)\n```\n"
@@ -123,7 +120,7 @@ def test_patterns_are_lower_case_regular_expressions() -> None:
 def test_spaces_do_not_make_a_pattern_slow() -> None:
     text = "#" + " " * 50_000 + "x" + "ff " + " " * 50_000
     for name in ("placeholder", "blobs", "licence"):
-        row_rule(name, typed("functions"))(row(text))
+        rule_of(name, typed("functions"))(row(text))
 
 
 def test_classes_of_nothing_but_stubs() -> None:
@@ -313,9 +310,9 @@ def test_what_the_presets_choose() -> None:
 
 def test_only_the_preset_off_leaves_secrets_and_personal_data() -> None:
     text = "def owner():\n    return 'jane.roe@corp.io', 'AKIAIOSFODNN7REALKEY'\n"
-    batch = pa.RecordBatch.from_pylist([record("r", "", text + "\r\n")], schema=row_schema())
-    found = {preset: transform_batch(batch, typed(preset)) for preset in ("functions", "instruct", "off")}
-    texts = {preset: new.column("completion")[0].as_py() for preset, (new, _) in found.items()}
+    made = [record("r", "", text + "\r\n")]
+    found = {preset: transform_records(made, typed(preset)) for preset in ("functions", "instruct", "off")}
+    texts = {preset: new["completion"] for preset, ([new], _) in found.items()}
     assert texts["off"] == text + "\n"
     assert found["off"][1] == {"line_ends": 1}
     assert texts["functions"] == texts["instruct"] == ("def owner():\n    return '<EMAIL>', '<KEY>'\n\n")

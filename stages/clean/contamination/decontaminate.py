@@ -7,9 +7,9 @@ space collapsed.
 
 import ast
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from stages.common.rows.schema import Problem
 
 EXAMPLE_START = re.compile(r">>>|^\s*(for example|examples?|e\.g\.|assert\b)|\bassert ", re.I | re.M)
 IMPORT_LINE = re.compile(r"^(import|from)\s.*$", re.M)
+DOCSTRING_WORDS = 8  # a benchmark's docstring with fewer words is too common to prove anything
+NGRAM_WORDS = 10
+SOLUTION_CHARACTERS = 60  # least characters shared with a solution, white space collapsed
+PIECE = (SOLUTION_CHARACTERS + 1) // 2  # of indexed pieces: any shared run of SOLUTION_CHARACTERS holds one
 
 
 @dataclass(frozen=True)
@@ -62,24 +66,50 @@ class RunIndex:
         return {run: self.values[run] for run in runs if run in self.values}
 
 
-@dataclass
 class ProblemIndex:
     """Lookup tables over all problems, by position in `problems`. Two benchmarks may share a problem."""
 
-    settings: Contamination
-    problems: list[tuple[str, Problem]]  # benchmark and problem
-    docstrings: RunIndex  # first words of a docstring -> problem, whole docstring
-    ngrams: RunIndex  # -> problem
-    # Piece of a solution -> problem, offset in the solution
-    pieces: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    solutions: list[str] = field(default_factory=list)
-    ngram_counts: list[int] = field(default_factory=list)
-    # Canonical text of a solution of at least `ast_words` words
-    functions: dict[str, list[int]] = field(default_factory=dict)
-    # Shingle of the canonical text of any solution
-    shingles: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
-    solution_shingles: list[set[tuple[str, ...]]] = field(default_factory=list)
-    names: dict[str, list[int]] = field(default_factory=dict)  # normalized name of the entry point
+    def __init__(self, problems: list[tuple[str, Problem]], settings: Contamination) -> None:
+        """`problems`: benchmark and problem."""
+        self.settings, self.problems = settings, problems
+        self.docstrings = RunIndex(DOCSTRING_WORDS)  # first words of a docstring -> problem, whole docstring
+        self.ngrams = RunIndex(NGRAM_WORDS)  # -> problem
+        self.ngram_counts: list[int] = []
+        self.solutions: list[str] = []
+        # Piece of a solution -> problem, offset in the solution
+        self.pieces = defaultdict[str, list[tuple[int, int]]](list)
+        # Canonical text of a solution of at least `ast_words` words
+        self.functions = defaultdict[str, list[int]](list)
+        # Shingle of the canonical text of any solution
+        self.shingles = defaultdict[tuple[str, ...], list[int]](list)
+        self.solution_shingles: list[set[tuple[str, ...]]] = []
+        self.names = defaultdict[str, list[int]](list)  # normalized name of the entry point
+        for number, (_, problem) in enumerate(problems):
+            self.add(number, problem)
+
+    def add(self, number: int, problem: Problem) -> None:
+        for text in descriptions(problem):
+            words = split_words(text)
+            if len(words) >= DOCSTRING_WORDS:
+                self.docstrings.add(words[:DOCSTRING_WORDS], (number, " ".join(words)))
+        words = split_words(problem.prompt + "\n" + problem.canonical_solution)
+        runs = {tuple(words[i : i + NGRAM_WORDS]) for i in range(len(words) - NGRAM_WORDS + 1)}
+        self.ngram_counts.append(len(runs))
+        for run in runs:
+            self.ngrams.add([*run], number)
+        # without its imports, which other programs share
+        solution = collapse_whitespace(IMPORT_LINE.sub("", problem.canonical_solution))
+        self.solutions.append(solution)
+        for start in range(len(solution) - PIECE + 1) if len(solution) >= SOLUTION_CHARACTERS else ():
+            self.pieces[solution[start : start + PIECE]].append((number, start))
+        functions = dict(read_module_code(problem.prompt + problem.canonical_solution).functions)
+        text = functions.get(problem.entry_point, "")
+        if text and len(CODE_WORD.findall(text)) >= self.settings.ast_words:
+            self.functions[text].append(number)
+        self.solution_shingles.append(code_shingles(text))
+        for shingle in self.solution_shingles[-1]:
+            self.shingles[shingle].append(number)
+        self.names[normalized_name(problem.entry_point)].append(number)
 
     def match(self, problem: int, text: str, measure: float = 1.0) -> ProblemMatch:
         benchmark, indexed = self.problems[problem]
@@ -89,11 +119,6 @@ class ProblemIndex:
     def known_shingles(self) -> frozenset[tuple[str, ...]]:
         """All indexed shingles as a set, so that their hashes are computed once and not per row."""
         return frozenset(self.shingles)
-
-    @property
-    def piece_length(self) -> int:
-        """Length of indexed pieces: short enough that any shared run of `solution_characters` is found."""
-        return (self.settings.solution_characters + 1) // 2
 
 
 def read_problems(folder: str | Path) -> list[tuple[str, Problem]]:
@@ -118,57 +143,14 @@ def read_problems(folder: str | Path) -> list[tuple[str, Problem]]:
     return problems
 
 
+@lru_cache(maxsize=2)
 def load_index(folder: str | Path, settings: Contamination) -> ProblemIndex:
-    """Return the index of a folder's benchmarks; a process rebuilds it only when a file there changes.
+    """Return the index of a folder's benchmarks, which a process builds once.
 
     Raises:
         UserError: see `read_problems`.
     """
-    stats = [(path.name, path.stat()) for path in sorted(Path(folder).glob("*.jsonl"))]
-    version = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-    return cached_index(str(Path(folder).absolute()), version, astuple(settings))
-
-
-@lru_cache(maxsize=2)
-def cached_index(
-    folder: str, version: tuple[tuple[str, int, int], ...], settings: tuple[Any, ...]
-) -> ProblemIndex:
-    return build_index(read_problems(folder), Contamination(*settings))
-
-
-def build_index(problems: list[tuple[str, Problem]], settings: Contamination) -> ProblemIndex:
-    """Build the index of all problems, for `CONTAMINATION_CHECKS` and `find_proximities`."""
-    index = ProblemIndex(
-        settings, problems, RunIndex(settings.docstring_words), RunIndex(settings.ngram_words)
-    )
-    for number, (_, problem) in enumerate(problems):
-        add_docstrings(index, number, problem)
-        add_solution(index, number, problem.canonical_solution)
-        words = split_words(problem.prompt + "\n" + problem.canonical_solution)
-        runs = {
-            tuple(words[i : i + settings.ngram_words]) for i in range(len(words) - settings.ngram_words + 1)
-        }
-        index.ngram_counts.append(len(runs))
-        for run in runs:
-            index.ngrams.add([*run], number)
-        functions = dict(read_module_code(problem.prompt + problem.canonical_solution).functions)
-        text = functions.get(problem.entry_point, "")
-        if text and len(CODE_WORD.findall(text)) >= settings.ast_words:
-            index.functions.setdefault(text, []).append(number)
-        shingles = code_shingles(text)
-        index.solution_shingles.append(shingles)
-        for shingle in shingles:
-            index.shingles.setdefault(shingle, []).append(number)
-        index.names.setdefault(normalized_name(problem.entry_point), []).append(number)
-    return index
-
-
-def add_docstrings(index: ProblemIndex, number: int, problem: Problem) -> None:
-    least = index.settings.docstring_words
-    for text in descriptions(problem):
-        words = split_words(text)
-        if len(words) >= least:
-            index.docstrings.add(words[:least], (number, " ".join(words)))
+    return ProblemIndex(read_problems(folder), settings)
 
 
 def descriptions(problem: Problem) -> list[str]:
@@ -187,15 +169,6 @@ def descriptions(problem: Problem) -> list[str]:
     ]
 
 
-def add_solution(index: ProblemIndex, number: int, solution: str) -> None:
-    """Index the pieces of a solution, without its imports, which other programs share."""
-    solution = collapse_whitespace(IMPORT_LINE.sub("", solution))
-    index.solutions.append(solution)
-    if len(solution) >= index.settings.solution_characters:
-        for start in range(len(solution) - index.piece_length + 1):
-            index.pieces.setdefault(solution[start : start + index.piece_length], []).append((number, start))
-
-
 def contaminated_docstring(row: RowView, index: ProblemIndex) -> Iterator[ProblemMatch]:
     """Match rows that hold the words of a problem's docstring, in order."""
     found = index.docstrings.find(row.words)
@@ -206,15 +179,15 @@ def contaminated_docstring(row: RowView, index: ProblemIndex) -> Iterator[Proble
 
 
 def contaminated_solution(row: RowView, index: ProblemIndex) -> Iterator[ProblemMatch]:
-    """Match rows that share at least `solution_characters` with a solution; yield the first run of each."""
-    text, size = collapse_whitespace(row.text), index.piece_length
+    """Match rows that share at least SOLUTION_CHARACTERS with a solution; yield the first run of each."""
+    text = collapse_whitespace(row.text)
     matched: set[int] = set()  # a row may repeat a solution many times
-    for start in range(0, len(text) - size + 1, max(1, index.settings.solution_characters - size + 1)):
-        for number, offset in index.pieces.get(text[start : start + size], ()):
+    for start in range(0, len(text) - PIECE + 1, SOLUTION_CHARACTERS - PIECE + 1):
+        for number, offset in index.pieces.get(text[start : start + PIECE], ()):
             if number in matched:
                 continue
-            shared = common_run(text, start, index.solutions[number], offset, size)
-            if len(shared) >= index.settings.solution_characters:
+            shared = common_run(text, start, index.solutions[number], offset, PIECE)
+            if len(shared) >= SOLUTION_CHARACTERS:
                 matched.add(number)
                 yield index.match(number, quote(shared))
 
@@ -243,9 +216,8 @@ def ngram_overlaps(row: RowView, index: ProblemIndex) -> Iterator[ProblemMatch]:
             shared.setdefault(number, []).append(gram)
     coverage = {number: len(grams) / index.ngram_counts[number] for number, grams in shared.items()}
     for number in sorted(coverage, key=lambda n: (-coverage[n], n)):
-        size, share = index.settings.ngram_words, coverage[number]
-        text = f"{share:.2f} of its {size}-grams, first {quote(shared[number][0])}"
-        yield index.match(number, text, share)
+        text = f"{coverage[number]:.2f} of its {NGRAM_WORDS}-grams, first {quote(shared[number][0])}"
+        yield index.match(number, text, coverage[number])
 
 
 def contaminated_ast(row: RowView, index: ProblemIndex) -> Iterator[ProblemMatch]:

@@ -16,7 +16,7 @@ from stages.clean.duplicates.near_duplicates import (
     near_components,
     representatives,
 )
-from stages.clean.duplicates.signatures import configured_bands, run_starts
+from stages.clean.duplicates.signatures import configured_bands
 from stages.clean.settings import NearDuplicates
 
 # Lower bounds of the cluster size classes that are counted
@@ -29,23 +29,22 @@ def normalize_text(text: str) -> str:
     return "\n".join([line.rstrip() for line in lines if not line.isspace() and line])
 
 
-def text_digest(text: str) -> bytes:
-    """Return a 128-bit digest of the normalized text."""
-    return hashlib.sha256(normalize_text(text).encode("utf-8", "surrogatepass")).digest()[:16]
+def text_digest(text: str) -> int:
+    """Return 64 bits of a digest of the normalized text, never 0."""
+    return (
+        int.from_bytes(
+            hashlib.sha256(normalize_text(text).encode("utf-8", "surrogatepass")).digest()[:8], "big"
+        )
+        | 1
+    )
 
 
 def key_labels(keys: np.ndarray) -> np.ndarray:
-    """Return int [n], equal for rows with equal keys.
-
-    Args:
-        keys: uint64 [n, 2]; a row with an all-zero key is alone.
-    """
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    """Return int [n], equal for rows with equal keys (uint64 [n]); a row with key 0 is alone."""
+    order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    first = np.ones(len(order), bool)
-    first[1:] = (keys[1:] != keys[:-1]).any(axis=1) | ~keys[1:].any(axis=1)
     labels = np.empty(len(order), np.int64)
-    labels[order] = np.cumsum(first)
+    labels[order] = np.cumsum(np.r_[True, keys[1:] != keys[:-1]][: len(keys)] | (keys == 0))
     return labels
 
 
@@ -72,8 +71,6 @@ class Deduplication:
     representative: np.ndarray  # int32, the row kept in place of a dropped one; otherwise the row itself
     dropped_by: np.ndarray  # int16, index in `clean.duplicates` of the dropping rule, -1 if none
     component: np.ndarray  # int32, the representative of a kept row's component
-    clusters: dict[str, int] = field(default_factory=dict)  # rule -> clusters of more than one row
-    largest: dict[str, int] = field(default_factory=dict)  # rule -> rows of its largest cluster
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)  # rule -> size class -> clusters
     near: dict[str, Any] = field(default_factory=dict)  # metrics of bands and comparisons
 
@@ -90,7 +87,7 @@ def deduplicate(
     Args:
         passed: bool [n], rows that passed the rules on single rows.
         ranks: int [n], from `preference_ranks`.
-        keys: rule (`exact`, `ast`) -> uint64 [n, 2].
+        keys: rule (`exact`, `ast`) -> uint64 [n], equal for copies, 0 for a row without a key.
     """
     size = len(passed)
     own = np.arange(size, dtype=np.int32)
@@ -107,8 +104,6 @@ def deduplicate(
             alike = likeness.same_question if rule == "ast" else None
             kept_for = representatives(key_labels(keys[rule][rows]), rows, ranks[rows], alike)
         sizes = np.bincount(kept_for, minlength=len(rows))
-        result.clusters[rule] = int((sizes > 1).sum())
-        result.largest[rule] = int(sizes.max(initial=0))
         result.sizes[rule] = cluster_size_counts(sizes)
         is_copy = kept_for != np.arange(len(rows))
         copies, originals = rows[is_copy], rows[kept_for[is_copy]]
@@ -137,9 +132,7 @@ def join_related(
     rows = np.flatnonzero(alive).astype(np.int32)
     related.join(np.arange(len(alive), dtype=np.int32), near.related.labels)
     asked = rows[likeness.questions[rows] > 0]
-    order = asked[np.argsort(likeness.questions[asked], kind="stable")]
-    starts = run_starts(likeness.questions[order])
-    related.join(order, np.repeat(order[starts], np.diff(np.r_[starts, len(order)])))
+    related.join(asked, asked[representatives(key_labels(likeness.questions[asked]), asked, ranks[asked])])
     labels = key_labels(fingerprints[rows])
     related.join(rows, rows[representatives(labels, rows, ranks[rows], likeness.same_question)])
 
@@ -147,14 +140,9 @@ def join_related(
 def cluster_size_counts(sizes: np.ndarray) -> dict[str, int]:
     """Count clusters by size class: "2", "5-9", "100000-"."""
     counts, _ = np.histogram(sizes, [*CLUSTER_SIZES, np.inf])
-    names = [
-        str(least) if most == least + 1 else f"{least}-{most - 1}" for least, most in pairwise(CLUSTER_SIZES)
-    ]
-    return {
-        name: int(count)
-        for name, count in zip([*names, f"{CLUSTER_SIZES[-1]}-"], counts, strict=True)
-        if count
-    }
+    names = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in pairwise(CLUSTER_SIZES)]
+    names.append(f"{CLUSTER_SIZES[-1]}-")
+    return {name: count for name, count in zip(names, counts.tolist(), strict=True) if count}
 
 
 def near_metrics(settings: NearDuplicates, near: NearDuplicateGraph) -> dict[str, Any]:

@@ -17,10 +17,8 @@ from stages.clean.duplicates.signatures import (
 )
 from stages.clean.settings import NearDuplicates
 
-LEADERS = 16  # rows of a group compared with all others in it: groups of up to 17 are compared completely
+NEIGHBOURS = 16  # rows of equal key that a row is compared with: groups of up to 17 are compared completely
 ROUNDS = 64  # kept rows of a component that each other row is compared with
-BATCH_PAIRS = 1 << 16  # pairs to compare before components are joined
-PASS_KEYS = 1 << 20  # keys per pass, unless a single band has more; memory grows with it
 SEEN_PAIRS_PER_ROW = 2  # pairs remembered per row, on average; a forgotten pair is only compared again
 
 
@@ -90,85 +88,45 @@ class NearDuplicateGraph:
     related: Components  # joined by pairs at `related` or above
     compared: int = 0
     close_pairs: int = 0
-    seen_pairs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # sorted, no duplicates
+    seen_pairs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def near_components(alive: np.ndarray, likeness: Likeness) -> NearDuplicateGraph:
     """Join the rows in the mask `alive` that are duplicates, and those that are related.
 
-    Pairs that no band brings together are missed, and, in a group of more than LEADERS + 1 rows, pairs
-    without a leader. So time stays linear in the rows of a cluster.
+    In each band, a row is compared with the NEIGHBOURS rows after it that have its key. Pairs that no band
+    brings together are missed, and pairs further apart that no row between them connects. So time stays linear
+    in the rows of a cluster.
     """
     near = NearDuplicateGraph(Components(len(alive)), Components(len(alive)))
     bands, _ = configured_bands(likeness.settings)
-    if alive.any():
-        step = max(1, PASS_KEYS // int(alive.sum()))
-        for start in range(0, bands, step):
-            found = likeness.signatures.keys(range(start, min(start + step, bands)), alive)
-            keys, rows = drop_unique_keys(*found)
-            order = np.lexsort((rows, keys))
-            compare_groups(near, likeness, keys[order], rows[order])
+    for band in range(bands):
+        keys, rows = likeness.signatures.keys(band, alive)
+        order = np.argsort(keys, kind="stable")
+        keys, rows = keys[order], rows[order]
+        for distance in range(1, NEIGHBOURS + 1):
+            places = np.flatnonzero(keys[distance:] == keys[:-distance])
+            if not len(places):
+                break
+            compare_pairs(near, likeness, rows[places], rows[places + distance])
     return near
 
 
-def drop_unique_keys(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drop most keys that occur once: hash keys to slots by their low bits and keep slots with more than one.
-
-    About a tenth of the unique keys remain, for the exact sort to remove.
-    """
-    size = 1 << (4 * len(keys) - 1).bit_length()
-    slots = (keys & np.uint64(size - 1)).astype(np.uint32 if size <= 1 << 32 else np.int64)
-    last = np.empty(size, np.int32 if len(keys) < 1 << 31 else np.int64)
-    places = np.arange(len(keys), dtype=last.dtype)
-    last[slots] = places
-    is_shared = np.zeros(size, bool)
-    is_shared[slots[last[slots] != places]] = True
-    kept = is_shared[slots]
-    return keys[kept], rows[kept]
-
-
-def compare_groups(near: NearDuplicateGraph, likeness: Likeness, keys: np.ndarray, rows: np.ndarray) -> None:
-    """Compare rows with equal keys: each leader with the rows after it, until the group is one component.
-
-    Args:
-        keys, rows: sorted by both; a key of one row has nothing to compare.
-    """
-    for turn in range(LEADERS):
-        starts = run_starts(keys)
-        sizes = np.diff(np.r_[starts, len(keys)])
-        firsts = np.repeat(starts, sizes)
-        later = np.flatnonzero(np.arange(len(keys)) - firsts > turn)
-        if not len(later):
-            return
-        compare_pairs(near, likeness, rows[firsts[later] + turn], rows[later])
-        labels = near.duplicates.labels[rows]
-        apart = np.logical_or.reduceat(labels != labels[firsts], starts)
-        open_ = np.repeat(apart & (sizes > turn + 2), sizes)
-        keys, rows = keys[open_], rows[open_]
-
-
 def compare_pairs(near: NearDuplicateGraph, likeness: Likeness, left: np.ndarray, right: np.ndarray) -> None:
-    """Decide unseen pairs between components, in batches, and join the close ones."""
+    """Decide unseen pairs between components, and join the close ones."""
     size = len(near.duplicates.labels)
     related = min(likeness.settings.related, likeness.settings.threshold)
-    codes = sorted_unique(left.astype(np.int64) * size + right)
-    if len(near.seen_pairs):
-        places = np.minimum(np.searchsorted(near.seen_pairs, codes), len(near.seen_pairs) - 1)
-        codes = codes[near.seen_pairs[places] != codes]
-    for start in range(0, len(codes), BATCH_PAIRS):
-        batch = codes[start : start + BATCH_PAIRS]
-        left, right = np.divmod(batch, size)
-        fresh = near.duplicates.labels[left] != near.duplicates.labels[right]
-        left, right = left[fresh], right[fresh]
-        similarity = likeness.signatures.similarity(left, right)
-        close = likeness.duplicates(left, right, similarity)
-        near.compared += len(left)
-        near.close_pairs += int(close.sum())
-        near.duplicates.join(left[close], right[close])
-        near.related.join(left[similarity >= related], right[similarity >= related])
-        if len(near.seen_pairs) > SEEN_PAIRS_PER_ROW * size:
-            near.seen_pairs = near.seen_pairs[:0]
-        near.seen_pairs = np.sort(np.r_[near.seen_pairs, batch[fresh][~close]], kind="stable")
+    apart = near.duplicates.labels[left] != near.duplicates.labels[right]
+    codes = left[apart].astype(np.int64) * size + right[apart]
+    codes = codes[~np.isin(codes, near.seen_pairs)]
+    left, right = np.divmod(codes, size)
+    similarity = likeness.signatures.similarity(left, right)
+    close = likeness.duplicates(left, right, similarity)
+    near.compared += len(codes)
+    near.close_pairs += int(close.sum())
+    near.duplicates.join(left[close], right[close])
+    near.related.join(left[similarity >= related], right[similarity >= related])
+    near.seen_pairs = np.r_[near.seen_pairs, codes[~close]][-SEEN_PAIRS_PER_ROW * size :]
 
 
 def representatives(

@@ -1,12 +1,11 @@
 """What of a row is compared with other rows: its question and its answer, without what rows share by construction."""
 
 import ast
-import hashlib
-import json
 import re
 from typing import Any
 
-from stages.clean.duplicates.deduplicate import normalize_text
+from stages.clean.duplicates.deduplicate import normalize_text, text_digest
+from stages.clean.row import trained_text
 
 # A comment at the head of a text, or of a fenced block, that speaks of a licence
 HEADER = re.compile(
@@ -20,24 +19,18 @@ LICENCE = re.compile(r"licen[cs]e|copyright|©", re.I)
 def question_and_answer(record: dict[str, Any]) -> tuple[str, str]:
     """Return the two texts of a record of `row_schema()` that are compared.
 
-    The answer is the last turn of the assistant, with its tool calls and its reasoning; all turns before it
+    The answer is the last turn of the assistant, with its tool calls and its reasoning; the tools and all turns before it
     but the system's are the question. A header with a licence is left out of both.
     """
-    messages = record["messages"]
-    if messages is None:
+    if record["messages"] is None:
         question, answer = record["prompt"] or "", record["completion"] or ""
     else:
-        turns = [turn for turn in messages if turn and turn["role"] not in ("system", "developer")]
+        turns = [turn for turn in record["messages"] if turn and turn["role"] not in ("system", "developer")]
         last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=len(turns))
-        question = "\n".join(map(turn_text, turns[:last]))
-        answer = "\n".join(map(turn_text, turns[last : last + 1]))
+        texts = [trained_text(turn)[1].strip("\n") for turn in turns]
+        question = "\n".join([*([record["tools"]] if record["tools"] else []), *texts[:last]])
+        answer = "\n".join(texts[last : last + 1])
     return without_licence(question), without_licence(answer)
-
-
-def turn_text(turn: dict[str, Any]) -> str:
-    extra = json.loads(turn.get("extra") or "{}")
-    calls = [json.dumps(call.get("function", call), sort_keys=True) for call in extra.get("tool_calls") or ()]
-    return "\n".join([extra.get("reasoning_content") or "", turn["content"] or "", *calls]).strip("\n")
 
 
 def without_licence(text: str) -> str:
@@ -54,7 +47,7 @@ def question_digest(question: str, is_module: bool) -> int:
     text = normalize_text(question).strip()
     if not text or (is_module and not is_prose(text)):
         return 0
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") | 1
+    return text_digest(text)
 
 
 def is_prose(text: str) -> bool:

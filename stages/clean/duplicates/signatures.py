@@ -12,7 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.clean.duplicates.shingles import CHUNK_ROWS, band_keys, minhash, shared_shares, shingle_hashes
+from stages.clean.duplicates.shingles import (
+    CHUNK_ROWS,
+    band_keys,
+    minhash,
+    ragged_places,
+    shared_shares,
+    shingle_hashes,
+)
 from stages.clean.settings import NearDuplicates
 from stages.common.engine import Engine
 
@@ -26,13 +33,13 @@ WHOLE, QUESTION, ANSWER = slice(0, 2), slice(0, 1), slice(1, 2)  # sides of a ro
 
 
 def band_shape(similarity: float) -> tuple[int, int]:
-    """Return (bands, rows per band), bands of at most 4 values that find a pair at `similarity` with chance
+    """Return (bands, rows per band), bands of at most 3 values that find a pair at `similarity` with chance
     >= RECALL.
 
     The chance is 1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4).
     Candidates are decided exactly, so longer bands would only save comparisons.
     """
-    for rows in (4, 3, 2, 1):
+    for rows in (3, 2, 1):
         bands = 1 if similarity == 1 else int(np.ceil(np.log(1 - RECALL) / np.log1p(-(similarity**rows))))
         if bands * rows <= PERMUTATIONS:
             return bands, rows
@@ -140,21 +147,15 @@ class Signatures:
         self.counts = np.concatenate([np.zeros((0, 2), np.int32), *counts])
         self.bounds = np.r_[0, np.cumsum([len(part) for part in counts], dtype=np.int64)]
 
-    def keys(self, bands: range, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return keys of some bands and their rows (int32), for rows in the mask `alive` with shingles."""
-        has_shingles = self.counts.sum(axis=1) > 0
-        signed = alive & has_shingles
-        size = int(signed.sum())
-        keys = np.empty((len(bands), size), np.uint64)
-        first = 0
-        for number, start in enumerate(self.bounds[:-1]):
-            part = slice(start, self.bounds[number + 1])
-            columns = signed[part][has_shingles[part]]
-            part_keys = np.load(self.folder / f"keys-{number:06}.npy", mmap_mode="r")
-            last = first + int(columns.sum())
-            keys[:, first:last] = part_keys[bands.start : bands.stop, columns]
-            first = last
-        return keys.reshape(-1), np.tile(np.flatnonzero(signed).astype(np.int32), len(bands))
+    def keys(self, band: int, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the keys of a band and their rows (int32), of rows in the mask `alive` with shingles."""
+        has_shingles = self.counts.any(axis=1)
+        keys = [
+            np.load(self.folder / f"keys-{number:06}.npy", mmap_mode="r")[band]
+            for number in range(len(self.bounds) - 1)
+        ]
+        found = np.concatenate([np.zeros(0, np.uint64), *keys])[alive[has_shingles]]
+        return found, np.flatnonzero(alive & has_shingles).astype(np.int32)
 
     def shingles(self, rows: np.ndarray, side: slice) -> tuple[np.ndarray, np.ndarray]:
         """Return (hashes, counts) of one side of `rows`, which ascend."""
@@ -163,9 +164,8 @@ class Signatures:
         for number in np.flatnonzero(np.diff(cuts)).tolist():
             part = self.counts[self.bounds[number] : self.bounds[number + 1]].astype(np.int64)
             inside = rows[cuts[number] : cuts[number + 1]] - self.bounds[number]
-            counts = part[inside, side].sum(axis=1)
-            firsts = (np.cumsum(part.reshape(-1)) - part.reshape(-1)).reshape(-1, 2)[inside, side.start]
-            places = np.arange(counts.sum()) + np.repeat(firsts - (np.cumsum(counts) - counts), counts)
+            firsts = (np.cumsum(part) - part.reshape(-1)).reshape(-1, 2)[inside, side.start]
+            places = ragged_places(firsts, part[inside, side].sum(axis=1))
             hashes.append(np.load(self.folder / f"shingles-{number:06}.npy", mmap_mode="r")[places])
         return np.concatenate(hashes), self.counts[rows, side].sum(axis=1, dtype=np.int64)
 

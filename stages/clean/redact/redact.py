@@ -8,9 +8,11 @@ import textwrap
 import tokenize
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, compress
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,7 +20,7 @@ from stages.clean.code.syntax import FENCED_BLOCK, UnparsableError, parse_python
 from stages.clean.redact import personal, prefilter, secrets
 from stages.clean.redact.secrets import Span
 from stages.clean.settings import Redaction
-from stages.clean.texts import TextRecord, change_conversation, change_texts
+from stages.clean.texts import Record, change_conversation, record_texts
 
 REPLACEMENTS = {
     "key": "<KEY>",
@@ -33,39 +35,46 @@ SECRET_KINDS = ("key", "password")
 KEY_MARKS = ("PRIVATE KEY", "PuTTY-User-Key-File")
 
 
-def redaction_patterns(settings: Redaction) -> list[str]:
-    """Return patterns for RE2; a text that none of them matches holds nothing to redact."""
-    names = tuple(settings.plugins) if settings.secrets else ()
-    return list(cached_patterns(names, tuple(settings.personal)))
-
-
 @cache
-def cached_patterns(plugins: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Return three automata; a single one of all patterns is three times as slow as these together."""
+def prefilter_patterns(plugins: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return patterns for RE2; a text that none of them matches holds nothing to redact.
+
+    Three automata: a single one of all patterns is three times as slow as these together.
+    """
     secret = prefilter.pattern_unions(secrets.detector_patterns(plugins), 2) if plugins else ()
-    own = [pattern for kind in kinds for pattern in personal.PERSONAL_PATTERNS[kind]]
+    own = [pattern for kind in kinds for pattern in personal.PERSONAL[kind][0]]
     return (*secret, *prefilter.pattern_unions(own))
 
 
+def matches_any(texts: list[str], patterns: Sequence[str]) -> list[bool]:
+    """Return whether one of the RE2 patterns matches in each text."""
+    column = pa.array(texts, pa.large_string())
+    found = np.zeros(len(texts), bool)
+    for pattern in patterns:
+        found |= pc.match_substring_regex(column, pattern).to_numpy(zero_copy_only=False)
+    return found.tolist()
+
+
 def redact_records(
-    records: list[TextRecord], settings: Redaction, layout: str
-) -> list[tuple[TextRecord, Counter[str]]]:
+    records: list[Record], settings: Redaction, layout: str
+) -> list[tuple[Record, Counter[str]]]:
     """Return each record with placeholders, and the number of replaced places by kind.
 
     Args:
-        records: of rows that `redaction_patterns` match.
         layout: where a row's code is: whole | fenced.
     """
-    texts: list[str] = []
-
-    def collect(text: str) -> tuple[str, Counter[str]]:
-        texts.append(text)
-        return text, Counter()
-
-    for record in records:
-        change_texts(record, collect)
-    finder = SpanFinder(settings, texts)
-    return [redact_record(record, finder, layout) for record in records]
+    names = tuple(settings.plugins) if settings.secrets else ()
+    texts = [record_texts(record) for record in records]
+    suspicious = matches_any(
+        ["\n".join(each) for each in texts], prefilter_patterns(names, tuple(settings.personal))
+    )
+    finder = SpanFinder(
+        settings, [text for each, found in zip(texts, suspicious, strict=True) if found for text in each]
+    )
+    return [
+        redact_record(record, finder, layout) if found else (record, Counter())
+        for record, found in zip(records, suspicious, strict=True)
+    ]
 
 
 class SpanFinder:
@@ -73,24 +82,22 @@ class SpanFinder:
 
     def __init__(self, settings: Redaction, texts: list[str]) -> None:
         self.names = tuple(settings.plugins) if settings.secrets else ()
-        self.finders = [personal.PERSONAL_FINDERS[kind] for kind in settings.personal]
+        self.kinds = settings.personal
         self.suspicious: set[str] = set()  # lines that may hold a secret
         if self.names and texts:
             pieces = [piece for text in texts for _, piece in secrets.line_pieces(text)]
-            column = pa.array(pieces, pa.large_string())
-            for pattern in cached_patterns(self.names, ()):
-                self.suspicious.update(column.filter(pc.match_substring_regex(column, pattern)).to_pylist())
+            found = matches_any(pieces, prefilter_patterns(self.names, ()))
+            self.suspicious.update(compress(pieces, found))
 
     def spans(self, text: str) -> list[Span]:
         """Return spans in order without overlaps: of two, a secret wins, otherwise the longer."""
-        found = [span for finder in self.finders for span in finder(text)]
+        found = [*personal.find_personal(text, self.kinds)]
         for start, line in secrets.line_pieces(text) if self.suspicious else ():
             for span in secrets.find_secrets(line, self.names) if line in self.suspicious else ():
                 if any(mark in line[span.start : span.end] for mark in KEY_MARKS):
                     found += secrets.key_body_spans(text, start + span.end)
                 else:
-                    moved = Span(start + span.start, start + span.end, span.kind)
-                    found.append(secrets.whole_token(text, moved))
+                    found.append(secrets.whole_token(text, *moved([span], start)))
         taken = bytearray(len(text))  # 1 where a character is replaced
         kept: list[Span] = []
         for span in sorted(found, key=lambda s: (s.kind not in SECRET_KINDS, s.start - s.end, s.start)):
@@ -100,42 +107,43 @@ class SpanFinder:
         return sorted(kept)
 
 
-def redact_record(record: TextRecord, finder: SpanFinder, layout: str) -> tuple[TextRecord, Counter[str]]:
+def redact_record(record: Record, finder: SpanFinder, layout: str) -> tuple[Record, Counter[str]]:
     places: Counter[str] = Counter()
 
-    def replaced(text: str | None, is_module: bool = False) -> str | None:
-        spans = finder.spans(text) if text else []
-        if not text or not spans:
-            return text
-        blocks = [(0, len(text))] if is_module else [match.span(3) for match in FENCED_BLOCK.finditer(text)]
-        spans = safe_spans(text, spans, blocks)
+    def replaced(*texts: str | None, is_module: bool = False) -> list[str | None]:
+        """Redact texts that form one: a span lies in one of them."""
+        ends = [*accumulate(len(text or "") for text in texts)]
+        starts = [0, *ends[:-1]]
+        spans = [
+            span
+            for text, start in zip(texts, starts, strict=True)
+            for span in moved(finder.spans(text or ""), start)
+        ]
+        if not spans:
+            return [*texts]
+        whole = "".join(text or "" for text in texts)
+        blocks = [(0, len(whole))] if is_module else [match.span(3) for match in FENCED_BLOCK.finditer(whole)]
+        spans = safe_spans(whole, spans, blocks)
         places.update(span.kind for span in spans)
-        return substitute(text, spans)
+        return [
+            text and substitute(text, moved([span for span in spans if start <= span.start < end], -start))
+            for text, start, end in zip(texts, starts, ends, strict=True)
+        ]
 
-    new = {"tests": replaced(record["tests"], True), **change_conversation(record, replaced)}
+    def one(text: str | None) -> str | None:
+        return replaced(text)[0]
+
+    new = {"tests": replaced(record["tests"], is_module=True)[0], **change_conversation(record, one)}
+    sides = (record["prompt"], record["completion"])
     if layout == "whole" and record["messages"] is None:
-        new |= dict(zip(("prompt", "completion"), redact_module(record, finder, places), strict=True))
+        new |= dict(zip(("prompt", "completion"), replaced(*sides, is_module=True), strict=True))
     else:
-        new |= {name: replaced(record[name]) for name in ("prompt", "completion")}
+        new |= dict(zip(("prompt", "completion"), map(one, sides), strict=True))
     return {**record, **new}, places
 
 
-def redact_module(
-    record: TextRecord, finder: SpanFinder, places: Counter[str]
-) -> tuple[str | None, str | None]:
-    """Redact prompt and completion, which form one module."""
-    prompt, completion = record["prompt"], record["completion"]
-    cut = len(prompt or "")
-    in_completion = [Span(s.start + cut, s.end + cut, s.kind) for s in finder.spans(completion or "")]
-    spans = [*finder.spans(prompt or ""), *in_completion]
-    if not spans:
-        return prompt, completion
-    text = (prompt or "") + (completion or "")
-    spans = safe_spans(text, spans, [(0, len(text))])
-    places.update(span.kind for span in spans)
-    first = [s for s in spans if s.end <= cut]
-    second = [Span(s.start - cut, s.end - cut, s.kind) for s in spans if s.start >= cut]
-    return prompt and substitute(prompt, first), completion and substitute(completion, second)
+def moved(spans: Iterable[Span], by: int) -> list[Span]:
+    return [Span(span.start + by, span.end + by, span.kind) for span in spans]
 
 
 def substitute(text: str, spans: list[Span]) -> str:
@@ -159,14 +167,14 @@ def safe_spans(text: str, spans: list[Span], blocks: list[tuple[int, int]]) -> l
     for start, end in blocks:
         first = bisect_left(spans, start, key=lambda span: span.start)
         last = bisect_right(spans, end, key=lambda span: span.end)
-        inside = [Span(s.start - start, s.end - start, s.kind) for s in spans[first:last]]
+        inside = moved(spans[first:last], -start)
         block = text[start:end]
         if not inside or not parses(block) or parses(substitute(block, inside)):
             continue
         quoted = set(spans_in_strings(block, inside))
         if not parses(substitute(block, sorted(quoted))):
             quoted.clear()
-        dropped.update(Span(s.start + start, s.end + start, s.kind) for s in inside if s not in quoted)
+        dropped.update(moved(set(inside) - quoted, start))
     return [span for span in spans if span not in dropped]
 
 

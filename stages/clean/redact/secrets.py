@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 WHOLE_MATCH = {"GitHubTokenDetector", "GitLabTokenDetector"}
-PASSWORDS = {"BasicAuthDetector", "KeywordDetector"}
 # Forms that detect-secrets does not know, or not whole: passwords with any sign in them or without a user,
 # and keys of GitHub, Hugging Face, OpenAI, Anthropic, Google and Slack, with the group of the secret.
 FORMS: dict[str, tuple[tuple[re.Pattern[str], int], ...]] = {
@@ -21,12 +20,17 @@ FORMS: dict[str, tuple[tuple[re.Pattern[str], int], ...]] = {
         (re.compile(r"github_pat_[A-Za-z0-9_]{22,}"), 0),
         (re.compile(r"hf_[A-Za-z]{30,}"), 0),
         (re.compile(r"sk-(?:proj|svcacct|admin|ant|or)-[A-Za-z0-9_-]{20,}"), 0),
+        (re.compile(r"eyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*){4}"), 0),  # JWE: a JWT of five parts
         (re.compile(r"AIza[A-Za-z0-9_-]{35}"), 0),
         (re.compile(r"xapp-\d-[A-Z0-9]+-\d+-[a-z0-9]+|xoxe(?:\.xox[bp])?-\d-[A-Za-z0-9]{40,}"), 0),
     ),
 }
-# Plugins whose secrets have no form of their own
-GUESSES = {"KeywordDetector", "Base64HighEntropyString", "HexHighEntropyString"}
+# What documentation writes for a secret: your_password, guest, ghp_xxxxxxxx, and AWS's keys, which end in EXAMPLE
+PLACEHOLDER = re.compile(
+    r"(?i)^(?:(?:your|my|the|some|test|example|dummy|fake|sample|new|db)[-_]?)*"
+    r"(?:pass(?:word|wd)?|passw0rd|pwd?|secret|token|key|api[-_]?key|change[-_]?(?:me|it)|guest|anonymous"
+    r"|admin|user|root|postgres|foo|bar|example|x+)(?:[-_]?here)?$|example(?:key)?$|(.)\1{7}"
+)
 LONG_LINE = 4000  # characters
 OVERLAP = 1000  # characters; longer tokens are found by their beginning and replaced whole
 TOKEN = re.compile(r"[A-Za-z0-9_=-]*")
@@ -56,29 +60,21 @@ class Detector:
 
     @property
     def kind(self) -> str:
-        return "password" if self.name in PASSWORDS else "key"
+        return "password" if self.name == "BasicAuthDetector" else "key"
 
 
 @cache
 def load_detectors(names: tuple[str, ...]) -> tuple[Detector, ...]:
     """Load plugins by name. Importing detect-secrets takes a quarter of a second, so it happens only here."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-    from detect_secrets.plugins.keyword import QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP
 
     classes = {cls.__name__: cls for cls in get_mapping_from_secret_type_to_class().values()}
     found = []
     for name in names:
         plugin = classes[name]()
-        if name in FORMS:
-            patterns = FORMS[name]
-        elif name == "KeywordDetector":
-            patterns = tuple(QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP.items())
-        elif name in GUESSES:
-            patterns = ((plugin.regex, 2),)
-        else:
-            whole = name in WHOLE_MATCH
-            patterns = tuple((p, 0 if whole or not p.groups else 1) for p in plugin.denylist)
-        found.append(Detector(name, plugin, patterns))
+        whole = name in WHOLE_MATCH
+        own = tuple((p, 0 if whole or not p.groups else 1) for p in plugin.denylist)
+        found.append(Detector(name, plugin, FORMS.get(name, own)))
     return (*found, Detector("", None, FORMS[""])) if names else ()
 
 
@@ -112,7 +108,8 @@ def find_secrets(line: str, names: tuple[str, ...]) -> Iterator[Span]:
             values = [value for value in (match.groups() or (match[0],)) if value]
             if not named:
                 yielded.update(values)
-            if any(value in yielded and is_secret(value, line, detector) for value in values):
+            known = any(value in yielded and is_secret(value) for value in values)
+            if known and not PLACEHOLDER.search(match[0]):
                 yield trimmed_span(match, group, detector.kind)
 
 
@@ -131,29 +128,19 @@ def trimmed_span(match: re.Match[str], group: int, kind: str) -> Span:
     return Span(start, start + len(text.strip(EDGES)), kind)
 
 
-def is_secret(value: str, line: str, detector: Detector) -> bool:
-    """Whether a value passes the heuristics of detect-secrets.
-
-    Its filter for indirect references (`x = f(...)`) applies only to guesses: a key with a form of its own is
-    a key wherever it stands.
+def is_secret(value: str) -> bool:
+    """Whether a value is no placeholder and passes the heuristics of detect-secrets, but for indirect
+    references (`x = f(...)`): a key with a form of its own is a key wherever it stands.
     """
     from detect_secrets.filters import heuristic
 
-    if (
-        heuristic.is_sequential_string(value)
+    return not (
+        PLACEHOLDER.search(value)
+        or heuristic.is_sequential_string(value)
         or heuristic.is_potential_uuid(value)
         or heuristic.is_templated_secret(value)
         or heuristic.is_prefixed_with_dollar_sign(value)
         or heuristic.is_not_alphanumeric_string(value)
-    ):
-        return False
-    if detector.name not in GUESSES:
-        return True
-    plugin = detector.plugin
-    if heuristic.is_likely_id_string(value, line, plugin) or heuristic.is_indirect_reference(line):
-        return False
-    return (
-        detector.name == "KeywordDetector" or plugin.calculate_shannon_entropy(value) > plugin.entropy_limit
     )
 
 

@@ -9,8 +9,7 @@ from stages.clean.code.syntax import PYTHON_MARKS
 from stages.clean.row import RowView
 from stages.clean.rules.phrases import MARKERS, NEUTRAL, SCRIPTS
 from stages.clean.rules.quotes import quote
-from stages.clean.rules.valid_settings import require_share
-from stages.common.core.settings import require
+from stages.clean.rules.valid_settings import require_names, require_share
 
 # Expressions that only name values: a module of nothing else is data, or prose that happens to parse.
 VALUES = (ast.Constant, ast.Name, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp)
@@ -36,8 +35,7 @@ class Language:
 
     def __post_init__(self) -> None:
         require_share("language", self, "max_other_code_share", "max_other_script_share")
-        for name in self.scripts:
-            require(name in SCRIPTS, "clean.language.scripts", name, "one of " + ", ".join(SCRIPTS))
+        require_names("language.scripts", self.scripts, SCRIPTS)
 
     @cached_property
     def other_letters(self) -> re.Pattern[str]:

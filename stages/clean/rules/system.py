@@ -1,12 +1,13 @@
 """The rule on use of the system: what would end, delete, or talk to the outside where code is run."""
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from stages.clean.code.scopes import FUNCTION_NODES
-from stages.clean.row import WORD_PATTERN, RowView
+from stages.clean.row import RowView
 from stages.clean.rules.phrases import SYSTEM_CALLS, SYSTEM_MODULES
 from stages.clean.rules.quotes import quote
 
@@ -21,38 +22,27 @@ class System:
     calls: list[str] = field(default_factory=lambda: list(SYSTEM_CALLS))
 
     @cached_property
-    def clues(self) -> list[str]:
-        """Words, one of which must be in text that uses a forbidden name."""
-        return sorted({name.rpartition(".")[2] for name in self.forbidden})
-
-    @cached_property
-    def parts(self) -> list[frozenset[str]]:
-        """For each forbidden name, the words that must all be in text that uses it."""
-        return [frozenset(name.split(".")) for name in sorted(self.forbidden)]
-
-    @cached_property
     def forbidden(self) -> frozenset[str]:
         return frozenset((*self.modules, *self.calls))
 
+    @cached_property
+    def clue(self) -> re.Pattern[str]:
+        """Matches the last part of a forbidden name: text without one uses none."""
+        return re.compile(
+            rf"\b(?:{'|'.join(sorted({name.rpartition('.')[2] for name in self.forbidden}))})\b"
+        )
+
     def __call__(self, row: RowView) -> str | None:
-        text = row.checked_text
-        if text.isascii() and not self.may_use(text):  # Python folds non-ASCII letters in names to ASCII
+        text, tree = row.checked_text, row.code.tree
+        # Python folds non-ASCII letters in names to ASCII
+        if not tree or not self.forbidden or (text.isascii() and not self.clue.search(text)):
             return None
-        tree = row.code.tree
-        for node, name in used_names(tree) if tree else ():
+        for node, name in used_names(tree):
             parts = name.split(".")
             for end in range(1, len(parts) + 1):
                 if (prefix := ".".join(parts[:end])) in self.forbidden:
                     return f"line {node.lineno} uses {prefix}: {quote(source_line(text, row, node.lineno))}"
         return None
-
-    def may_use(self, text: str) -> bool:
-        """Whether a text holds all parts of a forbidden name."""
-        for clue in self.clues:
-            if clue in text:
-                words = set(WORD_PATTERN.findall(text))
-                return any(parts <= words for parts in self.parts)
-        return False
 
 
 def used_names(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
@@ -63,9 +53,8 @@ def used_names(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                aliases[alias.asname or alias.name.partition(".")[0]] = (
-                    alias.name if alias.asname else alias.name.partition(".")[0]
-                )
+                package = alias.name.partition(".")[0]
+                aliases[alias.asname or package] = alias.name if alias.asname else package
                 yield node, alias.name
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
 from stages.clean.row import WORD_PATTERN, RowView
@@ -226,21 +225,12 @@ class Repetition:
         if len(row.answer) < MIN_WORDS:
             return None
         words = WORD_PATTERN.findall(row.answer.lower())
-        if len(words) >= MIN_WORDS and not rarely_repeats(words, self.max_ngram_share):
+        if len(words) >= MIN_WORDS:
             ngrams = list(zip(*(words[start:] for start in range(NGRAM_WORDS)), strict=False))
             share = 1 - len(set(ngrams)) / len(ngrams)
             if share > self.max_ngram_share:
                 return f"{share:.2f} of its {NGRAM_WORDS}-grams repeat an earlier one: {quote(' '.join(commonest(ngrams)))}"
         return None
-
-
-def rarely_repeats(words: list[str], most: float) -> bool:
-    """Whether word pairs, which are cheap, show that few n-grams repeat: a new pair begins a new n-gram.
-
-    The last `NGRAM_WORDS - 2` pairs begin none.
-    """
-    count, pairs = len(words) - NGRAM_WORDS + 1, len(set(pairwise(words)))
-    return 1 - (pairs - (NGRAM_WORDS - 2)) / count <= most
 
 
 def commonest(items: Sequence[Element]) -> Element:

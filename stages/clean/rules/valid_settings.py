@@ -1,6 +1,6 @@
-"""What settings of rules must be: shares, lower-case phrases."""
+"""What settings of clean must be: shares, lower-case phrases, known names."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from stages.common.core.settings import require
 
@@ -14,3 +14,8 @@ def require_share(section: str, settings: object, *names: str) -> None:
 def require_lower_case(section: str, key: str, phrases: Sequence[str]) -> None:
     for phrase in phrases:
         require(bool(phrase) and phrase == phrase.lower(), f"clean.{section}.{key}", phrase, "lower case")
+
+
+def require_names(key: str, names: Sequence[str], known: Collection[str]) -> None:
+    for name in names:
+        require(name in known, f"clean.{key}", name, f"one of {', '.join(known)}")

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 ROW_GROUP_BYTES = 64 * 2**20  # of text, where ROW_GROUP_ROWS rows have more
 
 
-def row_groups(tables: Iterable["pa.Table"]) -> Iterator["pa.Table"]:
-    """Yield one table per row group, however the rows are cut into tables."""
+def row_groups(tables: Iterable["pa.Table"], schema: "pa.Schema | None" = None) -> Iterator["pa.Table"]:
+    """Yield one table per row group, however the rows are cut into tables.
+
+    Args:
+        schema: of the tables; None: `row_schema()`.
+    """
     import pyarrow as pa
 
-    waiting = row_schema().empty_table()
+    waiting = (schema or row_schema()).empty_table()
     for table in tables:
         waiting = pa.concat_tables([waiting, table]).combine_chunks()
         while rows := group_rows(waiting):

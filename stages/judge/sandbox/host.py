@@ -27,7 +27,8 @@ SANDBOX_FOLDER = Path(__file__).resolve().parent
 REPOSITORY_ROOT = SANDBOX_FOLDER.parents[2]
 # All that runs inside the sandbox: they import the standard library and each other only
 MOUNTED_FILES = ("supervisor.py", "candidate.py", "kernel.py", "seccomp.py", "values.py")
-CONFIGURED = ("level", "landlock", "packages", "modules", "listed", "user")  # what the supervisor is told
+# What the supervisor is told
+CONFIGURED = ("level", "landlock", "packages", "modules", "preloaded", "listed", "user")
 START_SECONDS = 30.0
 CLEAN_UP_SECONDS = 2.0
 PYTHON_FLAGS = ("-s", "-S", "-P", "-B")  # not -I or -E: they would ignore PYTHONHASHSEED
@@ -73,6 +74,8 @@ class Isolation:
     packages: list[str] = field(default_factory=list)
     # What may be imported from there
     modules: list[str] = field(default_factory=list)
+    # Modules that the supervisor loads beside those that completions import most, before it forks
+    preloaded: list[str] = field(default_factory=list)
     # Level A: folders inside `libraries` that appear empty
     hidden: list[str] = field(default_factory=list)
     # Level B: folders that can be listed but not read

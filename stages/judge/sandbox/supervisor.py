@@ -59,7 +59,7 @@ def main() -> None:
     kernel.use_one_arena()
     os.putenv("OPENBLAS_NUM_THREADS", "1")  # not seen by os.environ, which stays empty
     del sys.argv[1:]  # hide where the judge is
-    for module in PRELOADED.split():
+    for module in [*PRELOADED.split(), *config["preloaded"]]:
         __import__(module)
     level, writable = config["level"], ["/tmp"] if config["level"] == "A" else []
     try:  # prepared once, for every candidate: a Landlock ruleset (-1: none), and filters without and with threads
