@@ -64,16 +64,12 @@ def is_full(*arguments: Any, **options: Any) -> None:
 
 def at_file(name: str, act: Callable[..., None], count: int) -> None:
     """Call `act` before a checkpoint's file is written for the `count`-th time."""
-    from transformers import TrainerState
-
     from stages.train import trainer
     from stages.train.training_curve import Curve
 
     always = lambda *arguments, **options: True  # noqa: E731
     if name == "adapter_model.safetensors":
         patch(trainer, "save_adapter", always, act, count)
-    elif name == "trainer_state.json":
-        patch(TrainerState, "save_to_json", always, act, count)
     elif name == "curve.json":
         patch(Curve, "save", always, act, count)
     elif name == CHECKPOINT_MANIFEST:
