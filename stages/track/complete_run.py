@@ -3,25 +3,22 @@
 import json
 from typing import Any
 
+from stages.common.core.files import sha256_file
 from stages.common.curve import MEASURED
 from stages.track.run_contents import RunContents
-from stages.track.store import (
-    CURVE_PREFIX,
-    MetricPoint,
-    Store,
-    complete_params,
-    create_run,
-    curve_history,
-    find_runs,
-    log_points,
-)
+from stages.track.runs import complete_params, create_run, find_runs
+from stages.track.store import CURVE_PREFIX, MetricPoint, Store, curve_history, log_points
 
+ARTIFACTS_TAG = "codetune.artifacts"
 # Measured again if a killed and resumed training repeats a step
 MEASURED_POINTS = {CURVE_PREFIX + name for name in MEASURED}
 
 
 def find_or_create_run(store: Store, contents: RunContents) -> Any:
-    """Return the identity's run with its parameters; delete runs with another curve, and duplicates."""
+    """Return this clone's run of the identity, with its parameters; delete its duplicates and those with other curves.
+
+    A run of another owner is never among them (`find_runs`).
+    """
     runs = find_runs(store, contents.identity)
     kept = next((run for run in runs if curve_matches(store, run, contents)), None)
     for run in runs:
@@ -81,10 +78,19 @@ def complete_tags(store: Store, run: Any, contents: RunContents) -> None:
 
 
 def complete_artifacts(store: Store, run: Any, contents: RunContents) -> None:
-    for path in contents.artifacts:
-        store.client.log_artifact(
-            run.info.run_id, str(path), path.parent.as_posix().removeprefix("reports").strip("/")
-        )
+    """Send the files that the run lacks or holds in another version; a tag keeps the digests of those it holds."""
+    run_id, digests = run.info.run_id, json.loads(run.data.tags.get(ARTIFACTS_TAG, "{}"))
+    folders = {
+        path.parent.as_posix().removeprefix("reports").strip("/"): path.parent for path in contents.artifacts
+    }
+    for folder, place in folders.items():
+        there = {item.path.rpartition("/")[2] for item in store.client.list_artifacts(run_id, folder or None)}
+        for path in (path for path in contents.artifacts if path.parent == place):
+            digest = sha256_file(path)[:16]
+            if digests.get(str(path)) != digest or path.name not in there:
+                store.client.log_artifact(run_id, str(path), folder)
+                digests[str(path)] = digest
+                store.client.set_tag(run_id, ARTIFACTS_TAG, json.dumps(digests))
 
 
 # In sending order; a user reads these names if the server stops answering in between

@@ -15,16 +15,13 @@ import time
 from typing import Any
 
 from stages.track.gauges import Gauges
+from stages.track.runs import RunIdentity, complete_params, create_run, find_runs
 from stages.track.settings import TrackSettings
 from stages.track.store import (
     METRICS_PER_CALL,
     MetricPoint,
-    RunIdentity,
     StoreUnavailable,
-    complete_params,
-    create_run,
     curve_history,
-    find_runs,
     log_points,
     open_store,
     row_points,

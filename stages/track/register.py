@@ -15,16 +15,30 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from stages.common.core.paths import MERGED_MODEL
+from stages.common.core.stage import COMPOSED_CONFIG
+from stages.track.owner import OWNER_TAG, owner
 from stages.track.run_contents import RunContents, data_digest, lock_digests
+from stages.track.runs import SWEEP_VARIABLE
 from stages.track.settings import TrackSettings
-from stages.track.store import SWEEP_VARIABLE, Store
+from stages.track.store import Store
 
 CANDIDATE = "candidate"
 DIGEST_TAG = f"dvc.{MERGED_MODEL}"
 SERVED_CODE = Path(__file__).with_name("served.py")
 EXAMPLE = ['def add(a, b):\n    """Return the sum of a and b."""\n']
-REQUIREMENTS = ("mlflow", "torch", "transformers")
+REQUIREMENTS = ("mlflow", "torch", "transformers", "numpy", "jinja2")
+SERVED_WITH = (  # what served.py imports, stored beside it
+    "common/core",
+    "common/model/coverage.py",
+    "common/rows",
+    "common/text",
+    "evaluate",
+    "judge/extract",
+    "judge/settings.py",
+)
 SCORES = ("tuned/pass_at_1", "base/pass_at_1", "comparison/difference", "comparison/p", "merge/mean_kl")
 # Prefixes of run tags that say where a model is from
 LINEAGE = ("codetune.", "dvc.models/", "dvc.data/packed", "mlflow.source.git.commit")
@@ -90,12 +104,21 @@ def find_ready_model(store: Store, digest: str) -> Any:
 
 def upload_model(store: Store, run: Any, name: str, tags: dict[str, str]) -> Any:
     """Upload the files; complete an upload that was cut off."""
-    unfinished = [m for m in models_of(store, tags[DIGEST_TAG]) if m.experiment_id == store.experiment_id]
+    own = {"experiment_id": store.experiment_id, OWNER_TAG: owner()}
+    unfinished = [
+        model
+        for model in models_of(store, tags[DIGEST_TAG])
+        if {"experiment_id": model.experiment_id, OWNER_TAG: model.tags.get(OWNER_TAG)} == own
+    ]
     model = (
         unfinished[0]
         if unfinished
         else store.client.create_logged_model(
-            store.experiment_id, name, source_run_id=run.info.run_id, tags=tags, model_type="causal-lm"
+            store.experiment_id,
+            name,
+            source_run_id=run.info.run_id,
+            tags={**tags, OWNER_TAG: owner()},
+            model_type="causal-lm",
         )
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -125,6 +148,8 @@ def save_mlflow_model(scratch: Path, model: Any, run_id: str, tags: dict[str, st
         folder,
         python_model=SERVED_CODE,
         artifacts={MERGED_MODEL.name: str(without_weights)},
+        code_paths=[str(copy_served_code(scratch))],
+        model_config=scored_settings(),
         signature=model_signature(),
         input_example=EXAMPLE,
         pip_requirements=[
@@ -142,6 +167,26 @@ def save_mlflow_model(scratch: Path, model: Any, run_id: str, tags: dict[str, st
     description.model_size_bytes += sum(path.stat().st_size for path in weights)
     description.save(folder / "MLmodel")
     return folder
+
+
+def copy_served_code(scratch: Path) -> Path:
+    """Copy the modules that served.py imports, as the package that they are in; return its folder."""
+    package, root = scratch / "stages", SERVED_CODE.parents[1]
+    for name in SERVED_WITH:
+        for file in (root / name).rglob("*.py") if (root / name).is_dir() else (root / name,):
+            target = package / file.relative_to(root)
+            for folder in target.parents:
+                if folder.is_relative_to(package):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (folder / "__init__.py").touch()
+            shutil.copyfile(file, target)
+    return package
+
+
+def scored_settings() -> dict[str, Any]:
+    """Return the settings under which the model was scored, which is how it is to be asked."""
+    config = yaml.safe_load(COMPOSED_CONFIG.read_text("utf-8"))
+    return {section: config.get(section, {}) for section in ("prompt", "evaluate")}
 
 
 def model_signature() -> Any:

@@ -15,7 +15,8 @@ from stages.common.core.files import read_metrics, sha256_file, sha256_folder
 from stages.common.core.stage import COMPOSED_CONFIG
 from stages.common.curve import CURVE_FILE, CurveCells, read_curve
 from stages.common.git import git
-from stages.track.store import MetricPoint, RunIdentity, row_points, sweep_tags
+from stages.track.runs import RunIdentity, sweep_tags
+from stages.track.store import MetricPoint, row_points
 
 TRACKED_REPORTS = (
     "base",

@@ -1,7 +1,5 @@
-"""The MLflow store: where it is, its errors, and the run in it that belongs to a trained model."""
+"""The MLflow store: where it is, its errors, and how points of curves are logged to it."""
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -13,28 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from stages.common.core.errors import UserError
 from stages.common.core.files import file_lock
-from stages.common.core.stage import COMPOSED_CONFIG
+from stages.track.owner import main_root
 from stages.track.server_errors import NO_DRIVER, PERMANENT_DATABASE_ERROR, REFUSED, http_status, with_driver
 from stages.track.settings import TrackSettings
 
-KEY_TAG = "codetune.training_key"
-HASH_TAG = "codetune.config_hash"
 # Metrics of the curve; MLflow's UI groups charts by the part before the slash
 CURVE_PREFIX = "train/"
 # Metrics of the curve whose step is the number of tokens trained on
 BY_TOKENS_PREFIX = "by_tokens/"
 # Drawn over tokens too, so that runs with different batch sizes can be compared
 METRICS_BY_TOKENS = ("loss", "validation_loss")
-# Environment variables that tell a point its sweep, and the run that is the parent of its own
-SWEEP_VARIABLE, SWEEP_RUN_VARIABLE = "CODETUNE_SWEEP", "CODETUNE_SWEEP_RUN"
-SWEEP_TAG, PARENT_TAG = "codetune.sweep", "mlflow.parentRunId"
-# Characters above which a parameter becomes a digest (MLflow truncates at 6,000, older servers at 500)
-LONGEST_VALUE = 500
-PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits
+METRICS_PER_CALL = 1000  # MLflow's limit
 
 
 class MetricPoint(NamedTuple):
@@ -51,30 +40,12 @@ class StoreUnavailable(Exception):
 
 
 @dataclass(frozen=True)
-class RunIdentity:
-    """What ties a run to a trained model: how it was trained, and the hash of the whole configuration."""
-
-    training_key: str
-    config_hash: str
-
-    @classmethod
-    def of(cls, training_key: str) -> "RunIdentity":
-        """Return the identity under the current reports/config.yaml."""
-        return cls(training_key, hashlib.sha256(COMPOSED_CONFIG.read_bytes()).hexdigest())
-
-
-@dataclass(frozen=True)
 class Store:
     """An open store: its client (an mlflow.tracking.MlflowClient), the experiment and the address."""
 
     client: Any
     experiment_id: str
     uri: str
-
-    @property
-    def kind(self) -> str:
-        """sqlite, http, postgresql, ...: the part of the address that may be shown anywhere."""
-        return self.uri.split(":", 1)[0]
 
 
 def store_uri(settings: TrackSettings) -> str:
@@ -87,11 +58,6 @@ def store_uri(settings: TrackSettings) -> str:
     if not uri.startswith(prefix) or uri.startswith(prefix + "/"):
         return uri
     return f"{prefix}{main_root() / uri.removeprefix(prefix)}"
-
-
-def main_root() -> Path:
-    """Return the repository's root, also from a temporary copy (`dvc exp run --temp`, a sweep's point)."""
-    return Path(re.split(r"/\.dvc/tmp/exps/|/\.cache/sweep/", str(Path.cwd()))[0])
 
 
 def open_store(settings: TrackSettings) -> Store:
@@ -197,60 +163,6 @@ def configure_mlflow(timeout: float) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("alembic", "urllib3", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def find_runs(store: Store, identity: RunIdentity) -> list[Any]:
-    """Return the runs of an identity that are not deleted, oldest first."""
-    query = f"tags.`{KEY_TAG}` = '{identity.training_key}' and tags.`{HASH_TAG}` = '{identity.config_hash}'"
-    return list(
-        store.client.search_runs([store.experiment_id], query, order_by=["attributes.start_time ASC"])
-    )
-
-
-def create_run(store: Store, identity: RunIdentity) -> Any:
-    """Create the run of an identity with its parameters, named after the DVC experiment if there is one."""
-    tags = {KEY_TAG: identity.training_key, HASH_TAG: identity.config_hash, **sweep_tags()}
-    name = os.environ.get("DVC_EXP_NAME") or f"model-{identity.training_key[:8]}-{identity.config_hash[:4]}"
-    run = store.client.create_run(store.experiment_id, tags=tags, run_name=name)
-    return complete_params(store, run)
-
-
-def sweep_tags() -> dict[str, str]:
-    """Return the tags of a sweep's point: its sweep, and the parent of its run; empty outside a sweep."""
-    tags = {SWEEP_TAG: os.environ.get(SWEEP_VARIABLE, ""), PARENT_TAG: os.environ.get(SWEEP_RUN_VARIABLE, "")}
-    return {name: value for name, value in tags.items() if value}
-
-
-def complete_params(store: Store, run: Any) -> Any:
-    """Log the parameters that the run lacks (they are write-once) and return the updated run."""
-    from mlflow.entities import Param
-
-    missing = [Param(k, v) for k, v in run_params().items() if k not in run.data.params]
-    for start in range(0, len(missing), PARAMS_PER_CALL):
-        store.client.log_batch(run.info.run_id, params=missing[start : start + PARAMS_PER_CALL])
-    return store.client.get_run(run.info.run_id)
-
-
-def run_params() -> dict[str, str]:
-    """Return the parameters of a run: reports/config.yaml, flattened."""
-    return flatten_config(yaml.safe_load(COMPOSED_CONFIG.read_text("utf-8")))
-
-
-def flatten_config(value: Any, prefix: str = "") -> dict[str, str]:
-    """Return text values by dotted key. A list is one value; a long value becomes its length and sha256.
-
-    The artifact config.yaml holds every value in full.
-    """
-    if isinstance(value, Mapping) and value:
-        flat: dict[str, str] = {}
-        for key, item in value.items():
-            flat |= flatten_config(item, f"{prefix}.{key}" if prefix else str(key))
-        return flat
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    if len(text) > LONGEST_VALUE:
-        size = f"{len(value)} entries" if isinstance(value, list) else f"{len(text)} characters"
-        text = f"{size}, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    return {prefix: text}
 
 
 def row_points(values: Mapping[str, float], step: int, at: int | None = None) -> list[MetricPoint]:

@@ -5,8 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +14,6 @@ import pytest
 from stages.common.core.stage import Settings
 from stages.sweep.point import point_environment
 from stages.sweep.spec import SweepSpec
-from stages.track import served
 from stages.track.__main__ import main
 from stages.track.settings import TrackSettings
 from stages.track.store import Store, open_store
@@ -160,6 +159,9 @@ def test_a_second_call_sends_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
 def test_another_run_of_the_same_weights_is_a_version_that_shares_them(folder: Path) -> None:
     track()
     config = Path("reports/config.yaml")
+    config.write_text(config.read_text().replace("{title: codetune}", "{title: another}"))
+    track()
+    assert len(versions()) == 1, "the heading of a page makes no version"
     config.write_text(config.read_text().replace("temperature: 0.0", "temperature: 0.8"))
     track()
     first, second = versions()
@@ -278,7 +280,9 @@ def test_an_upload_that_is_cut_off_is_reported_and_completed_later(
 
     monkeypatch.setattr(MlflowClient, "log_model_artifacts", dies)
     track()
-    expected = f"MLflow: {server.uri} does not answer. Not sent: model. Run `dvc repro -f -s track` to send it later.\n"
+    expected = (
+        f"MLflow: {server.uri} does not answer. Not sent: model. Run `dvc repro track` to send it later.\n"
+    )
     assert capsys.readouterr().out == expected
     assert json.loads(Path("reports/mlflow.json").read_text("utf-8"))["sent"] is False
     server.start()
@@ -297,6 +301,50 @@ import mlflow
 model = mlflow.pyfunc.load_model("models:/codetune@champion", dst_path=sys.argv[1])
 print(json.dumps(model.predict(json.loads(sys.argv[2]), params={"max_new_tokens": 12})))
 """
+
+
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+@pytest.mark.parametrize("style", ["completion", "alpaca", "chat", "template"])
+def test_a_served_model_asks_in_the_style_that_it_was_trained_in(
+    style: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The very completions of `evaluate`, by its own functions."""
+    import pandas
+
+    from stages.common.text.settings import PromptSettings
+    from stages.evaluate.completion import SampleRequest
+    from stages.evaluate.generate import generate
+    from stages.evaluate.settings import EvaluateSettings
+    from stages.track.served import Completions
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    (model / "chat_template.jinja").write_text(CHAT)
+    prompt = {"style": style, "template": "{{ prompt }}=" if style == "template" else ""}
+    prompts = ['def add(a, b):\n    """Return the sum."""\n', "Write a function that adds two numbers."]
+    settings = EvaluateSettings(max_new_tokens=12, dtype="float32")
+    wanted = generate([SampleRequest(text) for text in prompts], model, PromptSettings(**prompt), settings)
+    served = Completions()
+    scored = {"max_new_tokens": 12, "dtype": "float32", "samples": 3, "temperature": 0.8, "pass_at": [1, 3]}
+    context = SimpleNamespace(
+        artifacts={"merged": str(model)}, model_config={"prompt": prompt, "evaluate": scored}
+    )
+    served.load_context(context)
+    found = served.predict(context, pandas.DataFrame({"prompt": prompts}))
+    assert [text.strip() for text in found] == [completion.text.strip() for completion in wanted]
+    assert any(found)
+
+
+def test_another_s_upload_is_not_completed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened()
+    tags = {"dvc.models/merged": "aa", "codetune.owner": "bob@elsewhere:codetune-1"}
+    theirs = store.client.create_logged_model(store.experiment_id, NAME, tags=tags)
+    track()
+    (version,) = versions()
+    assert version.source != f"models:/{theirs.model_id}"
+    assert store.client.get_logged_model(theirs.model_id).to_dictionary() == theirs.to_dictionary()
 
 
 @pytest.mark.slow
@@ -326,45 +374,3 @@ def test_the_champion_completes_functions_as_they_were_judged(project: Project, 
     assert any(completions)  # the tiny model ends some at once
     # the tiny tokenizer keeps a line break a token of its own, so that completions begin where the prompts end
     assert [text.rstrip() for text in completions] == [sample["completion"].rstrip() for sample in samples]
-
-
-def joined(tokens: Callable[[str], list[str]]) -> Any:
-    return lambda text: {"input_ids": tokens(text)}
-
-
-def test_the_served_prompt_ends_where_tokens_do() -> None:
-    merging = joined(
-        lambda text: text.replace("\n    ", "\n>").split(" ")
-    )  # a line break and its indent are one
-    apart = joined(list)
-    prompt = 'def add(a, b):\n    """Add."""\n'
-    assert served.cut_at_token_end(prompt, True, apart) == prompt
-    assert served.cut_at_token_end(prompt + "    ", True, apart) == prompt
-    assert served.cut_at_token_end(prompt, True, merging) == prompt.rstrip()
-    assert served.cut_at_token_end("x = 1 + ", False, merging) == "x = 1 + "
-
-
-def test_the_served_completion_ends_with_the_function_and_follows_the_prompt() -> None:
-    text = "\n    if a:\n        return (\nb\n)\n\n    return a\n\n\ndef other():\n    pass\n"
-    assert served.function_body("\n    return a + b\n\n\nprint(add(1, 2))\n") == "\n    return a + b\n\n\n"
-    assert served.function_body("\n    return a") == "\n    return a"
-    assert served.function_body(text).startswith("\n    if a:")
-    assert "other" not in served.function_body(text)
-    prompt = "def add(a, b):\n"
-    assert served.text_after_prompt(prompt, prompt.rstrip(), "\n    return a\n") == "    return a\n"
-    assert served.text_after_prompt(prompt + "    ", prompt.rstrip(), "\n    return a\n") == "return a\n"
-    assert served.text_after_prompt(prompt, prompt.rstrip(), " return a\n") == " return a\n"
-
-
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        ("def add(a, b):\n", True),
-        ('import math\n\nclass A:\n    def f(self):\n        """Docs."""\n', True),
-        ("def add(a, b):\n    return a\n", False),
-        ("Write a function.", False),
-        ("", False),
-    ],
-)
-def test_function_headers_are_recognised(prompt: str, expected: bool) -> None:
-    assert served.ends_with_header(prompt) is expected

