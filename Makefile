@@ -4,6 +4,8 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SWEEP ?= train.lora.rank=8,16
 PORT ?= 5000
+# Of `make compare`: what was set, and what came out
+COLUMNS ?= ^params.yaml:(?!defaults)|tuned.json:pass_at_1$$|report.json:p$$|validation_loss_kept$$
 # A worker takes whole files, in order; one that dies is a failure at once
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 .DEFAULT_GOAL := help
@@ -38,10 +40,12 @@ sweep: setup ## a Hydra multirun, one DVC experiment a point: make sweep SWEEP='
 	$(RUN) python -m stages.sweep -m $(SWEEP)
 
 compare: setup ## the experiments side by side, best first; COMPARE=-A: those of all commits
-	@$(RUN) python -m stages.sweep.compare $(COMPARE)
+	@$(RUN) dvc exp show --no-pager --only-changed --drop '.*' --keep '$(COLUMNS)' \
+	    --sort-by reports/evaluate/tuned.json:pass_at_1 --sort-order desc $(COMPARE)
 
-ui: setup ## open the MLflow UI on the embedded store: make ui PORT=5000
-	$(RUN) MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
+ui: setup ## print a link to the runs and serve the MLflow UI on the embedded store: make ui PORT=5000
+	@$(RUN) python -m stages.track.view $(PORT)
+	@$(RUN) MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
 
 lint: setup ## ruff, mypy, no credentials in git
 	$(BIN)/ruff check .

@@ -7,7 +7,9 @@ All nodes have to see the repository's folder. The stock hydra-ray-launcher need
 MLflow need a newer one.
 """
 
+import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,10 +55,23 @@ class RayLauncher(Launcher):
             )
             common = (os.getcwd(), self.context, self.config, self.task_function, Singleton.get_state())
             numbered = enumerate(job_overrides, initial_job_idx)
-            return list(ray.get([task.remote(number, list(o), *common) for number, o in numbered]))
+            tasks = [task.remote(number, list(overrides), *common) for number, overrides in numbered]
+            return [returned(future) for future in tasks]
         finally:
             if started_here:
                 ray.shutdown()
+
+
+def returned(future: Any) -> Any:
+    """Wait for a job's result; one whose worker was lost (killed, out of memory, its node gone) has failed alone."""
+    import ray
+    from hydra.core.utils import JobReturn, JobStatus
+
+    try:
+        return ray.get(future)
+    except ray.exceptions.RayError as error:
+        print(f"sweep: Ray lost a point: {error}", file=sys.stderr, flush=True)
+        return JobReturn(_return_value=math.nan, status=JobStatus.COMPLETED)
 
 
 def run_in_worker(

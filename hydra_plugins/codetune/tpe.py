@@ -8,7 +8,8 @@ Optuna 2.10, cannot prune and does not resume a study: docs/decisions.md.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,16 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
 from stages.common.core.errors import UserError
+from stages.sweep.study import (
+    OVERRIDES_ATTRIBUTE,
+    PRUNED_ATTRIBUTE,
+    REPEATED_ATTRIBUTE,
+    REQUEUED_ATTRIBUTE,
+    open_study,
+)
 
 SEED_STRIDE = 10_000  # more than any study has trials
+MOST_REPEATS = 20  # proposals that were tried before, in a row
 SIGNIFICANT_DIGITS = 4  # of a drawn number, to keep names and reports readable
 
 
@@ -63,8 +72,6 @@ class TpeSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
-        from stages.sweep.study import open_study
-
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides(arguments)
         space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
@@ -82,18 +89,31 @@ class TpeSweeper(Sweeper):
         while (left := self.settings.trials - count_finished(study)) > 0 and not out_of_patience(
             study, self.settings.patience
         ):
-            self.run_batch(study, space, fixed, min(left, self.settings.at_once))
+            if not self.run_batch(study, space, fixed, min(left, self.settings.at_once)):
+                break
 
-    def run_batch(self, study: Any, space: Mapping[str, Any], fixed: list[str], count: int) -> None:
-        trials, finished = [], count_finished(study)
-        for number in range(finished, finished + count):
+    def run_batch(self, study: Any, space: Mapping[str, Any], fixed: list[str], count: int) -> bool:
+        """Run up to `count` new points; return whether there was one: a small space has only so many."""
+        trials: list[Any] = []
+        for _ in range(count + MOST_REPEATS):
             # A sampler per trial: a resumed study chooses the points of an uninterrupted one
-            study.sampler = make_sampler(self.settings, number)
-            trials.append(study.ask(dict(space)))
-        points = [[*fixed, *trial_overrides(t), f"++sweep.trial={t.number}"] for t in trials]
+            study.sampler = make_sampler(self.settings, count_asked(study) + len(trials))
+            trial = study.ask(dict(space))
+            trial.set_user_attr(OVERRIDES_ATTRIBUTE, trial_overrides(trial))
+            if not tell_repeated(study, trial):
+                trials.append(trial)
+            if len(trials) == count:
+                break
+        if not trials:
+            print(
+                f"sweep: {MOST_REPEATS} proposals in a row were tried before; the study ends here", flush=True
+            )
+            return False
+        points = [[*fixed, *trial.user_attrs[OVERRIDES_ATTRIBUTE]] for trial in trials]
         jobs = self.launcher.launch(points, initial_job_idx=trials[0].number)
         for trial, job in zip(trials, jobs, strict=True):
             tell_value(study, trial, float(job.return_value))
+        return True
 
 
 def distribution(override: Override) -> Any:
@@ -134,9 +154,29 @@ def trial_overrides(trial: Any) -> list[str]:
 
 
 def make_sampler(settings: TpeConf, number: int) -> Any:
+    from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import TPESampler
 
-    return TPESampler(n_startup_trials=settings.startup, seed=settings.seed * SEED_STRIDE + number)
+    # The liar takes points that still run for bad ones: those that are chosen together lie apart
+    liar, seed = settings.at_once > 1, settings.seed * SEED_STRIDE + number
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return TPESampler(n_startup_trials=settings.startup, seed=seed, constant_liar=liar)
+
+
+def tell_repeated(study: Any, trial: Any) -> bool:
+    """Whether an earlier point had this trial's values; the study is then told that point's end once more."""
+    from optuna.trial import TrialState
+
+    ended_or_running = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    for earlier in study.get_trials(deepcopy=False, states=ended_or_running):
+        same = earlier.user_attrs.get(OVERRIDES_ATTRIBUTE) == trial.user_attrs[OVERRIDES_ATTRIBUTE]
+        if same and earlier.number != trial.number:
+            trial.set_user_attr(REPEATED_ATTRIBUTE, earlier.number)
+            done = earlier.state == TrialState.COMPLETE
+            study.tell(trial, earlier.value if done else None, None if done else TrialState.PRUNED)
+            return True
+    return False
 
 
 def tell_value(study: Any, trial: Any, value: float) -> None:
@@ -145,8 +185,6 @@ def tell_value(study: Any, trial: Any, value: float) -> None:
     A pruned trial has no value: its last report is a loss.
     """
     from optuna.trial import TrialState
-
-    from stages.sweep.study import PRUNED_ATTRIBUTE
 
     if not math.isnan(value):
         study.tell(trial, value)
@@ -160,12 +198,10 @@ def requeue(study: Any) -> None:
     """Put the trials that failed, or that a killed sweep left running, back into the queue."""
     from optuna.trial import TrialState
 
-    from stages.sweep.study import REQUEUED_ATTRIBUTE
-
     requeued = set(study.user_attrs.get(REQUEUED_ATTRIBUTE, ()))
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
         if trial.number not in requeued:
-            study.enqueue_trial(trial.params)
+            study.enqueue_trial(trial.params)  # its overrides are those of the point that is repeated
             requeued.add(trial.number)
             if trial.state == TrialState.RUNNING:
                 study.tell(trial.number, state=TrialState.FAIL)
@@ -173,12 +209,18 @@ def requeue(study: Any) -> None:
 
 
 def count_finished(study: Any) -> int:
-    """Return how many trials have ended in any way, counting a requeued trial once."""
-    from stages.sweep.study import REQUEUED_ATTRIBUTE
+    """Return how many points have ended in any way, counting a requeued one once and repeated ones not at all."""
+    return sum(REPEATED_ATTRIBUTE not in trial.user_attrs for trial in ended_trials(study))
 
-    trials: Sequence[Any] = study.get_trials(deepcopy=False)
+
+def count_asked(study: Any) -> int:
+    """Return how many proposals have ended, counting a requeued one once, repeated ones too."""
+    return len(ended_trials(study))
+
+
+def ended_trials(study: Any) -> list[Any]:
     requeued = set(study.user_attrs.get(REQUEUED_ATTRIBUTE, ()))
-    return sum(t.state.is_finished() and t.number not in requeued for t in trials)
+    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and t.number not in requeued]
 
 
 def out_of_patience(study: Any, patience: int) -> bool:
@@ -187,7 +229,11 @@ def out_of_patience(study: Any, patience: int) -> bool:
 
     if not patience:
         return False
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    ended = [
+        t
+        for t in ended_trials(study)
+        if t.state != TrialState.FAIL and REPEATED_ATTRIBUTE not in t.user_attrs
+    ]
     if not any(t.state == TrialState.COMPLETE for t in ended):
         return False
     best = study.best_trial.number

@@ -1,26 +1,19 @@
 """The sweep's own run in MLflow, under which the runs of its points are nested."""
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.common.core.stage import COMPOSED_CONFIG
 from stages.common.git import experiment_ref, read_blob
-from stages.sweep.point import PointOutcome
+from stages.sweep.results import Sweep, SweepPoint
 from stages.sweep.spec import SweepSpec
+from stages.sweep.words import describe_sweep, list_cautions
+from stages.track.owner import OWNER_TAG, owner
+from stages.track.runs import PARENT_TAG, SWEEP_TAG, RunIdentity, find_runs, search_runs
 from stages.track.settings import TrackSettings
-from stages.track.store import (
-    PARENT_TAG,
-    SWEEP_TAG,
-    RunIdentity,
-    Store,
-    StoreUnavailable,
-    find_runs,
-    open_store,
-    translate_errors,
-)
+from stages.track.store import Store, StoreUnavailable, open_store, translate_errors
 
 EXPERIMENT_TAG = "codetune.dvc_experiment"
 COMMIT_TAG = "mlflow.source.git.commit"
@@ -40,83 +33,68 @@ def open_run(track: TrackSettings, spec: SweepSpec) -> str:
     return call_store(track, start, "The runs of its points are not nested under it.") or ""
 
 
-def close_run(track: TrackSettings, spec: SweepSpec, outcomes: Sequence[PointOutcome], report: Path) -> None:
+def close_run(track: TrackSettings, sweep: Sweep, report: Path) -> None:
     """Nest the points' runs under the sweep's, and log its best point and its report.
 
-    A run nested under another sweep is moved here: MLflow knows one parent.
+    A run of this clone that is nested under another sweep is moved here: MLflow knows one parent.
     """
 
     def complete(store: Store) -> bool:
-        run_id = find_or_create_sweep_run(store, spec)
-        for outcome in outcomes:
-            children = find_point_runs(store, spec, outcome)
+        run_id = find_or_create_sweep_run(store, sweep.spec)
+        for point in sweep.finished:
+            children = find_point_runs(store, sweep.spec, point)
             if children == []:  # made while the store did not answer, or for another store
                 print(
-                    f"MLflow: no run of {outcome.name}. To send it: `dvc exp apply {outcome.name}`, "
+                    f"MLflow: no run of {point.name}. To send it: `dvc exp apply {point.name}`, "
                     "then `dvc repro -f -s track`.",
                     flush=True,
                 )
             for child in children or []:
-                tags = {PARENT_TAG: run_id, SWEEP_TAG: spec.name, EXPERIMENT_TAG: outcome.name}
+                tags = {PARENT_TAG: run_id, SWEEP_TAG: sweep.spec.name, EXPERIMENT_TAG: point.name}
                 for name, value in tags.items():
                     store.client.set_tag(child.info.run_id, name, value)
-        for key, value in summary_tags(spec, outcomes).items():
-            store.client.set_tag(run_id, key, value)
-        if best := best_outcome(spec, outcomes):
-            store.client.log_metric(run_id, f"best/{spec.objective.split(':')[1]}", best.objective)
-        scored = sum(outcome.objective is not None for outcome in outcomes)
-        store.client.log_metric(run_id, "points", scored)
-        if report.is_dir():
-            store.client.log_artifacts(run_id, str(report))
-        failed = any(outcome.status == "failed" for outcome in outcomes)
+        text = " ".join([*describe_sweep(sweep), *list_cautions(sweep), "Table: artifact index.html"])
+        store.client.set_tag(run_id, "mlflow.note.content", text)  # MLflow shows it as the run's description
+        if sweep.best:
+            for metric, score in best_metrics(sweep.spec, sweep.best).items():
+                store.client.log_metric(run_id, metric, score)
+        store.client.log_metric(run_id, "points", len(sweep.finished))
+        store.client.log_artifacts(run_id, str(report))
+        failed = any(point.outcome.status == "failed" for point in sweep.points)
         store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
         return True
 
     call_store(track, complete, "Rerun the same command to complete it.")
 
 
-def summary_tags(spec: SweepSpec, outcomes: Sequence[PointOutcome]) -> Mapping[str, str]:
-    """Return the tag that MLflow shows as the description of the sweep's run."""
-    best = best_outcome(spec, outcomes)
-    best_text = f"Best: {best.name}, {spec.objective} {best.objective:.4g}. " if best else ""
-    failed = sum(outcome.status == "failed" for outcome in outcomes)
-    failed_text = f", {failed} of them failed" if failed else ""
-    return {
-        "mlflow.note.content": f"{best_text}{len(outcomes)} points{failed_text}. Table: artifact index.html"
-    }
-
-
-def best_outcome(spec: SweepSpec, outcomes: Sequence[PointOutcome]) -> PointOutcome | None:
-    """Return the point with the best objective, the first of equals; None if no point has one."""
-    sign = -1 if spec.direction == "minimize" else 1
-    scored = [outcome for outcome in outcomes if outcome.objective is not None]
-    return max(scored, key=lambda outcome: sign * (outcome.objective or 0.0), default=None)
+def best_metrics(spec: SweepSpec, best: SweepPoint) -> dict[str, float]:
+    """Return the best point's objective, and its score as its own run names it: the table of runs shows that."""
+    found = {f"best/{spec.objective.split(':')[1]}": best.value}
+    for end in ("", "_low", "_high"):
+        found[f"tuned/pass_at_1{end}"] = best.metrics.get("evaluate/tuned", {}).get(f"pass_at_1{end}")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def find_or_create_sweep_run(store: Store, spec: SweepSpec) -> str:
-    """Return the id of the sweep's own run, not a point's; created if missing."""
-    query = f"tags.`{SWEEP_TAG}` = '{spec.name}' and tags.`{COMMIT_TAG}` = '{spec.commit}'"
-    runs = store.client.search_runs([store.experiment_id], query, order_by=["attributes.start_time ASC"])
+    """Return the id of this clone's run of the sweep, not of a point; created if missing."""
+    tags = {SWEEP_TAG: spec.name, COMMIT_TAG: spec.commit, OWNER_TAG: owner()}
+    runs = search_runs(store, tags)
     run = next((run for run in runs if EXPERIMENT_TAG not in run.data.tags), None)
     if run is None:
-        tags = {SWEEP_TAG: spec.name, COMMIT_TAG: spec.commit}
         run = store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep {spec.name}")
     return str(run.info.run_id)
 
 
-def find_point_runs(store: Store, spec: SweepSpec, outcome: PointOutcome) -> Sequence[Any] | None:
-    """Return the runs of the point's model, whoever made them; None if the point has no model.
+def find_point_runs(store: Store, spec: SweepSpec, point: SweepPoint) -> Sequence[Any] | None:
+    """Return this clone's runs of the point's model; None if the point has no model.
 
     A point that was already done, or came from the cache, made no run of its own.
     """
-    if outcome.objective is None:
-        return None
-    ref, root = experiment_ref(spec.commit, outcome.name), Path(spec.root)
+    ref, root = experiment_ref(spec.commit, point.name), Path(spec.root)
     train, config = (read_blob(ref, path, root) for path in ("reports/train.json", str(COMPOSED_CONFIG)))
     if train is None or config is None:
         return None
-    key = str(json.loads(train).get("training_key"))
-    return find_runs(store, RunIdentity(key, hashlib.sha256(config).hexdigest()))
+    return find_runs(store, RunIdentity.of(str(json.loads(train).get("training_key")), config.decode()))
 
 
 def call_store(track: TrackSettings, action: Callable[[Store], Any], consequence: str) -> Any:

@@ -8,23 +8,22 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stages.common.core.errors import UserError
-from stages.common.core.files import file_lock, write_json
+from stages.common.core.files import file_lock, read_metrics, write_json
 from stages.common.git import dvc_command, experiment_ref, git, ref_exists
 from stages.config.compose import validate_config
 from stages.sweep.clone import POINT_VARIABLE, Pruned, end_point_processes, point_clone
 from stages.sweep.spec import SweepSpec, dvc_params, swept_values
 from stages.sweep.study import Watcher
 from stages.track.run_contents import is_number
-from stages.track.store import SWEEP_RUN_VARIABLE, SWEEP_VARIABLE
+from stages.track.runs import SWEEP_RUN_VARIABLE, SWEEP_VARIABLE
 
 WATCH_SECONDS = 1.0
 LOG_LINES = 12
-COMPARISON_REPORT = "reports/report.json"  # compares tuned with base
 # Stages that take seconds, and run even if DVC's run cache restores all others
 UNCOUNTED_STAGES = {"config", "track"}
 
@@ -40,14 +39,10 @@ class PointOutcome:
     objective: float | None
     seconds: float
     error: str = ""
-    # Of tuned against base; None: the pipeline does not compare them
-    p: float | None = None
-    # In pass@1, tuned less base
-    difference: float | None = None
-    # Judged at isolation level C
-    weak: bool = False
     # What distinguishes the point from the others
     overrides: dict[str, str] = field(default_factory=dict)
+    # train_seconds, tokens_per_second, peak_memory_mib of the training; empty if none ran for this point
+    times: dict[str, float] = field(default_factory=dict)
 
 
 def run_point(
@@ -68,13 +63,11 @@ def run_point(
     try:
         validate_config(config)
         with file_lock(spec.folder / f"{name}.lock"):
-            if ref_exists(Path(spec.root), ref):
-                outcome.status, metrics = "already done", committed_metrics(spec, ref)
+            if ref_exists(root := Path(spec.root), ref):
+                outcome.status, text = "already done", git("show", f"{ref}:{metrics_file(spec)}", folder=root)
             else:
-                outcome.status, metrics = run_in_clone(spec, name, overrides, watch)
-        objective = parse_objective(metrics[metrics_file(spec)], spec)
-        comparison = comparison_fields(metrics.get(COMPARISON_REPORT))
-        outcome = replace(outcome, objective=objective, **comparison)
+                outcome.status, text, outcome.times = run_in_clone(spec, name, overrides, watch)
+        outcome.objective = parse_objective(text, spec)
     except Pruned as reason:
         outcome.status = f"pruned {reason}"
     except UserError as error:
@@ -86,30 +79,10 @@ def run_point(
     return outcome
 
 
-def committed_metrics(spec: SweepSpec, ref: str) -> dict[str, str]:
-    """Read the metrics files of an existing experiment as text, by path."""
-    root = Path(spec.root)
-    committed = git("ls-tree", "-r", "--name-only", ref, "reports", folder=root).splitlines()
-    paths = {metrics_file(spec), *({COMPARISON_REPORT} & set(committed))}
-    return {path: git("show", f"{ref}:{path}", folder=root) for path in paths}
-
-
-def comparison_fields(text: str | None) -> dict[str, Any]:
-    """Return the fields of a PointOutcome that reports/report.json holds; empty without that file."""
-    if text is None:
-        return {}
-    report = json.loads(text)
-    return {
-        "p": report.get("p"),
-        "difference": report.get("difference"),
-        "weak": report.get("weak_sandbox", False),
-    }
-
-
 def run_in_clone(
     spec: SweepSpec, name: str, overrides: Sequence[str], watch: Watcher | None
-) -> tuple[str, dict[str, str]]:
-    """Run a point; return its status and its metrics files as text. Removes the clone, and leaves the log."""
+) -> tuple[str, str, dict[str, float]]:
+    """Run a point; return its status, its metrics file as text and its times. Leaves the log, not the clone."""
     log = spec.folder / f"{name}.log"
     try:
         with point_clone(spec, name) as clone:
@@ -126,16 +99,24 @@ def run_in_clone(
                 if set(ran) - UNCOUNTED_STAGES
                 else "from the cache"
             )
-            paths = [
-                metrics_file(spec),
-                *([COMPARISON_REPORT] if (clone / COMPARISON_REPORT).exists() else []),
-            ]
-            return status, {path: (clone / path).read_text("utf-8") for path in paths}
+            return status, (clone / metrics_file(spec)).read_text("utf-8"), training_times(clone)
     except FileNotFoundError as error:
         raise UserError(
             f"{error.filename}: no such file. "
             "The pipeline has to write the metrics file that sweep.objective names."
         ) from None
+
+
+def training_times(clone: Path) -> dict[str, float]:
+    """Return what a training in this clone cost; empty if DVC's cache had it."""
+    path = clone / "reports/train.json"
+    train = read_metrics(path) if path.exists() else {}
+    names = {
+        "seconds": "train_seconds",
+        "tokens_per_second": "tokens_per_second",
+        "peak_memory_mib": "peak_memory_mib",
+    }
+    return {name: train[key] for key, name in names.items() if train.get(key)}
 
 
 def run_dvc(spec: SweepSpec, clone: Path, log: Any, watch: Watcher | None, *arguments: str) -> None:
@@ -196,9 +177,14 @@ def parse_objective(text: str, spec: SweepSpec) -> float:
         UserError: the key is missing or is not a number.
     """
     file, key = spec.objective.split(":")
-    value = json.loads(text)
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+    value = nested_value(json.loads(text), key)
     if not is_number(value):
         raise UserError(f"sweep.objective: '{key}' in {file} is {value!r}: expected a number")
     return float(value)
+
+
+def nested_value(value: Any, key: str) -> Any:
+    """Return the value of a dotted key; None if there is none."""
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

@@ -1,209 +1,181 @@
-"""The results of a sweep's points, read from DVC experiments and DVC's cache, never from a working tree."""
+"""The points of a sweep, gathered once from DVC experiments and DVC's cache: table, CSV, page and MLflow show these."""
 
-import csv
-import hashlib
-import io
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from stages.common.comparison import SampleRow
+from stages.common.comparison import (
+    SIGNIFICANCE_LEVEL,
+    SampleRow,
+    count_passed,
+    group_by_problem,
+    whole_rates,
+)
 from stages.common.core.errors import UserError
 from stages.common.core.files import read_json, read_jsonl
-from stages.common.curve import CurveCells
-from stages.common.git import git, ref_exists
+from stages.common.git import experiment_ref, git, read_blob, ref_exists
+from stages.common.statistics import all_pairs_tests, holm_adjusted
+from stages.sweep.point import PointOutcome, nested_value
+from stages.sweep.spec import SweepSpec
+from stages.track.run_contents import is_number
 
-METRICS_FILE = re.compile(r"reports/((?:evaluate/)?[^/]+)\.json")
-CURVE_CSV, DVC_LOCK = "reports/train.csv", "dvc.lock"
 SAMPLES_OUT = "reports/evaluate/tuned"  # DVC's out with the judged samples of the tuned model
-UNFINISHED = ("failed", "pruned")  # a status that starts so has no objective
-# By the file's path below reports/ without its suffix: train, evaluate/tuned
-Metrics = dict[str, dict[str, Any]]
+METRICS_FILES = ("train", "report", "evaluate/base", "evaluate/tuned")  # below reports/
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A point as the sweep ran it."""
+class Difference:
+    """In pass@1, as a share: 0.01 is a percentage point."""
 
-    # Of its DVC experiment
-    name: str
-    # Swept keys and their values: train.lora.rank, or a group such as base
-    overrides: Mapping[str, str]
-    # ran N stages | from the cache | already done | pruned at step N | failed
-    status: str
-    objective: float | None
-    # From its start to its end, in this sweep
-    seconds: float
-    error: str = ""
-    # Git ref of the experiment; None: failed or pruned
-    ref: str | None = None
+    value: float
+    p: float
+    # Adjusted for the number of such differences in the sweep
+    p_holm: float
+
+    @property
+    def beyond_noise(self) -> bool:
+        return self.p_holm < SIGNIFICANCE_LEVEL
 
 
 @dataclass(frozen=True)
-class PointResult:
-    """A point and the contents of its experiment, all empty if there is none."""
+class SweepPoint:
+    """A point: how it ran, what its experiment holds, and how it compares with the base and the best point."""
 
-    attempt: Attempt
-    # Of the experiment
+    outcome: PointOutcome
+    # Of its experiment; None: it has none
     commit: str | None = None
-    metrics: Metrics = field(default_factory=dict)
-    curve: list[CurveCells] = field(default_factory=list)
-    # Stage -> hash of its entry in dvc.lock; two points with the same hash share one run of the stage
-    stage_runs: dict[str, str] = field(default_factory=dict)
-    # Judged samples of the tuned model: `task_id` and `verdict`
+    # Metrics files, by their path below reports/ without the suffix
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # Judged samples of the tuned model (`task_id` and `verdict`), or why there are none
     samples: list[SampleRow] | None = None
-    # Why there are no samples
-    no_samples: str = ""
+    left_out: str = ""
+    # Tuned less base
+    base: Difference | None = None
+    # This point less the best one
+    best: Difference | None = None
+    is_best: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.outcome.name
 
     @property
     def value(self) -> float | None:
         """The objective; None if the point did not finish."""
-        value = None if self.attempt.status.startswith(UNFINISHED) else self.attempt.objective
-        return value if value is not None and math.isfinite(value) else None
+        return self.outcome.objective
+
+    @property
+    def weak(self) -> bool:
+        """Whether its samples were judged at level C, where a completion can reach what judges it."""
+        level = (self.metrics.get("evaluate/tuned", {}).get("isolation") or {}).get("level")
+        return level == "C" or bool(self.metrics.get("report", {}).get("weak_sandbox"))
+
+    @property
+    def benchmark(self) -> str | None:
+        return self.metrics.get("evaluate/tuned", {}).get("benchmark")
+
+    def interval(self, objective: str) -> tuple[float, float] | None:
+        """Return the 95% interval that the metrics keep beside an objective, such as pass_at_1_low and _high."""
+        low, high = (metric_value(self.metrics, objective + end) for end in ("_low", "_high"))
+        return None if low is None or high is None else (low, high)
 
 
 @dataclass(frozen=True)
-class SweepResults:
-    name: str
-    # The commit that the experiments stand on
-    commit: str
-    # Metrics file, colon, dotted key
-    objective: str
-    # maximize | minimize
-    direction: str
-    # In the sweep's order
-    points: list[PointResult]
-    # `stage_runs` of the files that all points start from
-    start_runs: dict[str, str]
+class Sweep:
+    """What was swept, and its points in the sweep's order."""
+
+    spec: SweepSpec
+    points: list[SweepPoint]
 
     @property
     def keys(self) -> list[str]:
         """The swept keys, in order of first appearance."""
-        return list(dict.fromkeys(key for point in self.points for key in point.attempt.overrides))
+        return list(dict.fromkeys(key for point in self.points for key in point.outcome.overrides))
 
-    @property
-    def finished(self) -> list[PointResult]:
+    @cached_property
+    def finished(self) -> list[SweepPoint]:
         return [point for point in self.points if point.value is not None]
 
+    @property
+    def best(self) -> SweepPoint | None:
+        return next((point for point in self.points if point.is_best), None)
 
-def collect_results(
-    root: Path,
-    cache: Path,
-    name: str,
-    commit: str,
-    tree: str,
-    objective: str,
-    direction: str,
-    attempts: Sequence[Attempt],
-) -> SweepResults:
-    """Read the experiments of all points.
+    @cached_property
+    def base_value(self) -> tuple[float, tuple[float, float] | None] | None:
+        """The base model's score and interval; None if it has none or the points have different bases."""
+        objective = self.spec.objective.replace("reports/evaluate/tuned.json:", "reports/evaluate/base.json:")
+        if objective == self.spec.objective:
+            return None
+        found = {(metric_value(p.metrics, objective), p.interval(objective)) for p in self.finished}
+        value, ends = next(iter(found)) if len(found) == 1 else (None, None)
+        return None if value is None else (value, ends)
 
-    Args:
-        root: the git repository that holds the experiments.
-        cache: DVC's cache folder, the one with `files/md5` in it.
-        name: the sweep's.
-        commit: the commit that the experiments stand on.
-        tree: git tree of the files that all points start from.
-        objective: metrics file, colon, dotted key.
-        direction: maximize | minimize.
-        attempts: the points in the sweep's order.
+
+def gather_sweep(spec: SweepSpec, outcomes: Sequence[PointOutcome]) -> Sweep:
+    """Read the experiments of all points and compare them.
 
     Raises:
         UserError: a file of an experiment is damaged; names it.
     """
-    metrics_file = objective.split(":")[0]
-    points = [read_point_result(root, cache, attempt, metrics_file) for attempt in attempts]
-    start_runs = hash_stage_runs(read_dvc_lock(root, tree)) if DVC_LOCK in list_files(root, tree) else {}
-    return SweepResults(name, commit, objective, direction, points, start_runs)
+    points = [read_point(spec, outcome) for outcome in outcomes]
+    best = best_point(points, spec.direction)
+    bases = compare_with_base(points)
+    others, left_out = compare_with_best(points, best)
+    return Sweep(
+        spec,
+        [
+            replace(
+                point,
+                base=bases.get(point.name),
+                best=others.get(point.name),
+                left_out=left_out.get(point.name, ""),
+                is_best=point is best,
+            )
+            for point in points
+        ],
+    )
 
 
-def read_point_result(root: Path, cache: Path, attempt: Attempt, metrics_file: str) -> PointResult:
+def read_point(spec: SweepSpec, outcome: PointOutcome) -> SweepPoint:
     """Read a point's experiment; the result is empty if the experiment was removed in the meantime."""
-    if attempt.ref is None or not ref_exists(root, attempt.ref):
-        return PointResult(attempt, no_samples="it has no experiment")
-    files = list_files(root, attempt.ref)
-    lock = read_dvc_lock(root, attempt.ref) if DVC_LOCK in files else {}
-    samples, no_samples = read_judged_samples(cache, lock)
-    curve = (
-        parse_curve(read_committed(root, attempt.ref, CURVE_CSV), attempt.ref) if CURVE_CSV in files else []
-    )
-    return PointResult(
-        attempt=attempt,
-        commit=git("rev-parse", f"{attempt.ref}^{{commit}}", folder=root),
-        metrics={
-            metrics_name(path): read_committed_json(root, attempt.ref, path)
-            for path in select_metrics(files, metrics_file)
-        },
-        curve=curve,
-        stage_runs=hash_stage_runs(lock),
-        samples=samples,
-        no_samples=no_samples,
-    )
-
-
-def list_files(root: Path, ref: str) -> list[str]:
-    """Return the paths of reports and dvc.lock in a commit."""
-    listing = git("ls-tree", "-r", "-z", "--name-only", ref, "--", "reports", DVC_LOCK, folder=root)
-    return [path for path in listing.split("\0") if path]
-
-
-def select_metrics(paths: Sequence[str], metrics_file: str) -> list[str]:
-    return [path for path in paths if METRICS_FILE.fullmatch(path) or path == metrics_file]
+    root, ref = Path(spec.root), experiment_ref(spec.commit, outcome.name)
+    if outcome.objective is None or not ref_exists(root, ref):
+        return SweepPoint(outcome, left_out="it has no experiment")
+    paths = {spec.objective.split(":")[0], *(f"reports/{name}.json" for name in METRICS_FILES)}
+    metrics = {
+        metrics_name(path): parse_metrics(text, path, ref)
+        for path in paths
+        if (text := read_blob(ref, path, root))
+    }
+    samples, reason = read_judged_samples(Path(spec.cache), read_blob(ref, "dvc.lock", root) or b"", ref)
+    commit = git("rev-parse", f"{ref}^{{commit}}", folder=root)
+    return SweepPoint(outcome, commit, metrics, samples, reason)
 
 
 def metrics_name(path: str) -> str:
     return path.removeprefix("reports/").removesuffix(".json")
 
 
-def read_committed(root: Path, ref: str, path: str) -> str:
-    return git("show", f"{ref}:{path}", folder=root)
-
-
-def read_committed_json(root: Path, ref: str, path: str) -> dict[str, Any]:
+def parse_metrics(text: bytes, path: str, ref: str) -> dict[str, Any]:
     try:
-        value = json.loads(read_committed(root, ref, path))
-    except json.JSONDecodeError as error:
+        value = json.loads(text)
+    except ValueError as error:
         raise UserError(f"{path} of {ref}: not JSON ({error})") from None
     return value if isinstance(value, dict) else {}
 
 
-def parse_curve(csv_text: str, ref: str) -> list[CurveCells]:
-    """Parse the rows of train.csv as numbers; an empty cell becomes None."""
-    try:
-        return [
-            {key: float(cell) if cell else None for key, cell in row.items()}
-            for row in csv.DictReader(io.StringIO(csv_text))
-        ]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{CURVE_CSV} of {ref}: not a training curve ({error})") from None
-
-
-def read_dvc_lock(root: Path, ref: str) -> dict[str, Any]:
-    """Return the stages of a commit's dvc.lock."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast: a sweep has many of these
-    try:
-        return (yaml.load(read_committed(root, ref, DVC_LOCK), loader) or {}).get("stages", {})
-    except yaml.YAMLError as error:
-        raise UserError(f"{DVC_LOCK} of {ref}: not YAML ({error})") from None
-
-
-def hash_stage_runs(lock: Mapping[str, Any]) -> dict[str, str]:
-    """Return a hash of each stage's run. Its entry covers the metrics with their seconds: a rerun has another hash."""
-    return {
-        stage: hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
-        for stage, entry in lock.items()
-    }
-
-
-def read_judged_samples(cache: Path, lock: Mapping[str, Any]) -> tuple[list[SampleRow] | None, str]:
+def read_judged_samples(cache: Path, lock: bytes, ref: str) -> tuple[list[SampleRow] | None, str]:
     """Read the tuned model's judged samples from DVC's cache; None and the reason if they are missing."""
-    outs = [out for entry in lock.values() for out in entry.get("outs", []) if out.get("path") == SAMPLES_OUT]
+    try:
+        stages = (yaml.load(lock, yaml.CSafeLoader) or {}).get("stages", {})
+    except yaml.YAMLError as error:
+        raise UserError(f"dvc.lock of {ref}: not YAML ({error})") from None
+    outs = [o for entry in stages.values() for o in entry.get("outs", []) if o.get("path") == SAMPLES_OUT]
     if not outs:
         return None, "its pipeline keeps no judged samples"
     try:
@@ -216,3 +188,64 @@ def read_judged_samples(cache: Path, lock: Mapping[str, Any]) -> tuple[list[Samp
 
 def cache_path(cache: Path, md5: str) -> Path:
     return cache / "files/md5" / md5[:2] / md5[2:]
+
+
+def metric_value(metrics: Mapping[str, Any], objective: str) -> float | None:
+    """Return the number that a metrics file, a colon and a dotted key name; None if there is none."""
+    file, _, key = objective.partition(":")
+    value = nested_value(metrics.get(metrics_name(file)), key)
+    return float(value) if is_number(value) else None
+
+
+def best_point(points: Sequence[SweepPoint], direction: str) -> SweepPoint | None:
+    """Return the point with the best objective, the first of equals; None if no point finished."""
+    sign = -1 if direction == "minimize" else 1
+    finished = [point for point in points if point.value is not None]
+    return max(finished, key=lambda point: sign * (point.value or 0), default=None)
+
+
+def compare_with_base(points: Sequence[SweepPoint]) -> dict[str, Difference]:
+    """Return tuned less base, from reports/report.json, by the point's name; p adjusted for the number of points."""
+    reports = {point.name: point.metrics.get("report", {}) for point in points}
+    found = {n: r for n, r in reports.items() if is_number(r.get("p")) and is_number(r.get("difference"))}
+    adjusted = holm_adjusted([report["p"] for report in found.values()])
+    return {
+        name: Difference(report["difference"], report["p"], p)
+        for (name, report), p in zip(found.items(), adjusted, strict=True)
+    }
+
+
+def compare_with_best(
+    points: Sequence[SweepPoint], best: SweepPoint | None
+) -> tuple[dict[str, Difference], dict[str, str]]:
+    """Return each point's difference from the best by its name, and for the others why there is none.
+
+    The tests are exact and paired by problem: McNemar's, or the sign-flip test if problems have several samples.
+    p is adjusted for all pairs of points, because the best was chosen by its score (`all_pairs_tests`).
+    """
+    compared, left_out = [], {}
+    for point in points:
+        if best is None or point is best or point.value is None:
+            continue
+        if best.samples is None:
+            left_out[point.name] = f"the best point cannot be compared: {best.left_out}"
+        elif point.samples is None:
+            left_out[point.name] = point.left_out
+        elif judged_problems(best) != judged_problems(point):
+            left_out[point.name] = "it was judged on other problems than the best"
+        else:
+            compared.append(point)
+    if best is None or not compared:
+        return {}, left_out
+    groups = [group_by_problem(point.samples or ()) for point in (best, *compared)]
+    scores, unit = whole_rates([[count_passed(group[task]) for task in groups[0]] for group in groups])
+    tests, whole = all_pairs_tests(scores), unit * len(scores[0])
+    found = {
+        point.name: Difference((sum(row) - sum(scores[0])) / whole, *tests[0, number])
+        for number, (point, row) in enumerate(zip(compared, scores[1:], strict=True), 1)
+    }
+    return found, left_out
+
+
+def judged_problems(point: SweepPoint) -> tuple[str | None, set[str]]:
+    return point.benchmark, {sample["task_id"] for sample in point.samples or []}

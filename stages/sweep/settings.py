@@ -17,8 +17,6 @@ class SweepSettings:
     # Points that run on one machine at the same time; 0: as many as the launcher starts, at most one per GPU or
     # core
     at_once: int = 0
-    # Number of the point in its study; set by hydra/sweeper=tpe
-    trial: int = -1
 
     def __post_init__(self) -> None:
         require(

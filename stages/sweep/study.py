@@ -14,6 +14,10 @@ STUDY_LOG, STUDY_IDENTITY = "study.log", ".study"
 LIVE_CURVES = ".cache/train/*/train.csv"  # in a clone, while its model trains
 FINAL_CURVE = "reports/train.csv"  # in a clone whose pipeline has ended; until then it is the commit's
 PRUNED_ATTRIBUTE = "pruned"  # of a trial
+OVERRIDES_ATTRIBUTE = "overrides"  # of a trial: those that its job was started with
+REPEATED_ATTRIBUTE = (
+    "repeated"  # of a trial: the number of an earlier one with the same values; it was not run
+)
 REQUEUED_ATTRIBUTE = "again"  # of a study: numbers of the trials that were put back into the queue
 
 
@@ -74,17 +78,19 @@ def median_pruner(startup: int, after: int) -> Any:
     return MedianPruner(n_startup_trials=startup, n_warmup_steps=after)
 
 
-def make_watcher(spec: SweepSpec, hydra: Any, trial: int) -> "Watcher | None":
+def make_watcher(spec: SweepSpec, hydra: Any) -> "Watcher | None":
     """Return what watches a point's validation losses while it trains; None if the sweep does not prune."""
     sweeper = hydra.sweeper
-    if hydra.runtime.choices["hydra/sweeper"] != "tpe" or not sweeper.prune or trial < 0:
+    if hydra.runtime.choices["hydra/sweeper"] != "tpe" or not sweeper.prune:
         return None
-    from optuna.trial import Trial
+    from optuna.trial import Trial, TrialState
 
     pruner = median_pruner(sweeper.startup, sweeper.prune_after)
     study = open_study(spec.folder, spec.name, spec.direction, pruner=pruner)
-    running = next(t for t in study.get_trials(deepcopy=False) if t.number == trial)
-    return Watcher(Trial(study, running._trial_id), spec.direction)
+    own = set(hydra.overrides.task)
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    trial = next((t for t in running if own >= set(t.user_attrs.get(OVERRIDES_ATTRIBUTE, ["?"]))), None)
+    return Watcher(Trial(study, trial._trial_id), spec.direction) if trial else None
 
 
 class Watcher:

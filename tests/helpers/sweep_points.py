@@ -1,10 +1,7 @@
 """A made-up sweep: a git repository with experiments that hold the files of the stages."""
 
-import csv
 import hashlib
-import io
 import json
-import math
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +11,12 @@ import yaml
 
 from stages.common.git import experiment_ref
 from stages.common.statistics import mcnemar_test, wilson_interval
-from stages.sweep.results import Attempt
+from stages.sweep.point import PointOutcome
+from stages.sweep.spec import SweepSpec
 
 PROBLEMS = 40
 BASE = frozenset(range(4))  # problems that the base solves
-STAGES = ("train", "merge", "evaluate/base", "evaluate/tuned")
+PASS_AT_1 = "reports/evaluate/tuned.json:pass_at_1"
 Files = dict[str, str]
 
 
@@ -48,7 +46,6 @@ def evaluation_metrics(passed: frozenset[int], level: str = "A") -> dict[str, An
         "pass_at_1_low": low,
         "pass_at_1_high": high,
         "isolation": {"level": level, "why": ""},
-        "seconds": 40.0,
     }
 
 
@@ -79,34 +76,11 @@ def store_folder(cache: Path, files: Mapping[str, str]) -> str:
     return f"{md5}.dir"
 
 
-def curve_csv(last: float, steps: int = 30) -> str:
-    """Return a train.csv whose validation loss ends near `last`."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, ["step", "loss", "validation_loss"], lineterminator="\n")
-    writer.writeheader()
-    for step in range(steps + 1):
-        loss = last + math.exp(-step / 6)
-        writer.writerow(
-            {
-                "step": step,
-                "loss": round(loss + 0.08 * math.sin(2.4 * step), 5) if step else "",
-                "validation_loss": round(loss, 5) if step % 6 == 0 else "",
-            }
-        )
-    return file.getvalue()
-
-
 def experiment_files(cache: Path, passed: frozenset[int], loss: float, level: str = "A") -> Files:
     """Return the files of an experiment whose tuned model solves the problems in `passed`."""
     won, lost = len(passed - BASE), len(BASE - passed)
     metrics: dict[str, dict[str, Any]] = {
-        "train": {
-            "validation_loss_kept": loss,
-            "seconds": 300 + 10 * loss,
-            "tokens_per_second": 350.5,
-            "peak_memory_mib": 3270,
-        },
-        "merge": {"seconds": 20.0 + loss},
+        "train": {"validation_loss_kept": loss},
         "evaluate/base": evaluation_metrics(BASE),
         "evaluate/tuned": evaluation_metrics(passed, level),
         "report": {
@@ -116,29 +90,13 @@ def experiment_files(cache: Path, passed: frozenset[int], loss: float, level: st
         },
     }
     files = {f"reports/{stage}.json": json.dumps(values) for stage, values in metrics.items()}
-    lock: dict[str, Any] = {
-        stage.replace("/", "@"): {
-            "cmd": stage,
-            "outs": [
-                {
-                    "path": f"reports/{stage}.json",
-                    "md5": hashlib.md5(files[f"reports/{stage}.json"].encode()).hexdigest(),
-                }
-            ],
-        }
-        for stage in STAGES
-    }
     folder = {
         "path": "reports/evaluate/tuned",
         "hash": "md5",
         "md5": store_folder(cache, {"samples.jsonl": samples_jsonl(passed)}),
     }
-    lock["evaluate@tuned"]["outs"].append(folder)
-    return {
-        **files,
-        "reports/train.csv": curve_csv(loss),
-        "dvc.lock": yaml.safe_dump({"schema": "2.0", "stages": lock}),
-    }
+    lock = {"schema": "2.0", "stages": {"evaluate@tuned": {"outs": [folder]}}}
+    return {**files, "dvc.lock": yaml.safe_dump(lock)}
 
 
 def make_repository(root: Path, files: Mapping[str, str] | None = None) -> str:
@@ -150,22 +108,28 @@ def make_repository(root: Path, files: Mapping[str, str] | None = None) -> str:
     return made
 
 
-def finished_attempt(
+def finished_point(
     root: Path,
     start: str,
     overrides: Mapping[str, str],
     files: Mapping[str, str],
     objective: float,
     status: str = "ran 5 stages",
-) -> Attempt:
+) -> PointOutcome:
     """Return a finished point with an experiment of these files."""
     name = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in overrides.items()) or "point"
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in name) + "-0f3a51c2"
-    ref = experiment_ref(start, name)
-    git(root, "update-ref", ref, make_commit(root, files))
-    return Attempt(name, dict(overrides), status, objective, 390.5, ref=ref)
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    git(root, "update-ref", experiment_ref(start, name), make_commit(root, files))
+    times = {"train_seconds": 309.0, "tokens_per_second": 350.5, "peak_memory_mib": 3270}
+    return PointOutcome(0, name, status, objective, 390.5, overrides=dict(overrides), times=times)
 
 
-def unfinished_attempt(overrides: Mapping[str, str], status: str, error: str) -> Attempt:
-    name = "-".join([*overrides.values(), "77777777"])
-    return Attempt(name, dict(overrides), status, None, 12.25, error)
+def unfinished_point(overrides: Mapping[str, str], status: str, error: str) -> PointOutcome:
+    name = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in overrides.items())
+    return PointOutcome(0, name, status, None, 12.25, error, dict(overrides))
+
+
+def sweep_spec(root: Path, commit: str, cache: Path | str = "", **changes: Any) -> SweepSpec:
+    values = {"objective": PASS_AT_1, "name": "ranks", "tree": f"{commit}^{{tree}}"} | changes
+    places = {"root": str(root), "commit": commit, "cache": str(cache), "tracking_uri": ""}
+    return SweepSpec(**places, git_identity=(), fixed=(), **values)

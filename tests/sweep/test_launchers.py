@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -90,6 +91,23 @@ def test_slurm_gets_one_job_per_point(toy: Project, tmp_path: Path) -> None:
     for line in ("--array=0-1", "--partition=gpu", "--gpus-per-node=1"):
         assert line in submitted
     assert experiment_names(project) == []
+
+
+def test_a_lost_ray_worker_is_one_failed_point(capsys: pytest.CaptureFixture[str]) -> None:
+    import ray
+
+    from hydra_plugins.codetune.ray import returned
+
+    def lost(future: str) -> str:
+        if future == "killed":
+            raise ray.exceptions.WorkerCrashedError
+        return future
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "get", lost)
+        assert returned("whole") == "whole"
+        assert math.isnan(returned("killed").return_value)
+    assert "sweep: Ray lost a point" in capsys.readouterr().err
 
 
 def test_a_launcher_that_is_not_installed_names_the_install_command(toy: Project) -> None:

@@ -1,23 +1,24 @@
 """The sweep's own run in MLflow, and the runs of its points below it."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
 from stages.common.git import experiment_ref
-from stages.sweep.mlflow_runs import best_outcome, close_run, open_run
+from stages.sweep.mlflow_runs import close_run, open_run
 from stages.sweep.point import PointOutcome
+from stages.sweep.results import gather_sweep
 from stages.sweep.spec import SweepSpec
+from stages.track.runs import RunIdentity, create_run, find_runs
 from stages.track.settings import TrackSettings
-from stages.track.store import RunIdentity, create_run, find_runs, open_store
-from tests.helpers.sweep_points import git, make_commit, make_repository
+from stages.track.store import open_store
+from tests.helpers.sweep_points import git, make_commit, make_repository, sweep_spec
 
 CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens
 
 TRAIN = '{"training_key": "0123456789abcdef"}'
 CONFIG = "train:\n  lora:\n    rank: 8\n"
-IDENTITY = RunIdentity("0123456789abcdef", hashlib.sha256(CONFIG.encode()).hexdigest())
+IDENTITY = RunIdentity.of("0123456789abcdef", CONFIG)
 
 
 @pytest.fixture
@@ -32,17 +33,7 @@ def spec(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (root / "mlflow.db").write_bytes(empty_store.read_bytes())
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return SweepSpec(
-        root=str(root),
-        commit=head,
-        cache="",
-        tracking_uri="",
-        git_identity=(),
-        fixed=(),
-        name="ranks",
-        objective="reports/evaluate/tuned.json:pass_at_1",
-        tree=f"{head}^{{tree}}",
-    )
+    return sweep_spec(root, head)
 
 
 POINTS = [
@@ -62,16 +53,16 @@ def test_a_run_that_another_sweep_made_is_nested(spec: SweepSpec, tmp_path: Path
     point = create_run(store, IDENTITY)
     run = open_run(TrackSettings(), spec)
     assert open_run(TrackSettings(), spec) == run, "the same command made another run"
-    close_run(TrackSettings(), spec, POINTS, report(tmp_path))
+    close_run(TrackSettings(), gather_sweep(spec, POINTS), report(tmp_path))
     tags = store.client.get_run(point.info.run_id).data.tags
     assert (tags["mlflow.parentRunId"], tags["codetune.sweep"]) == (run, "ranks")
     assert tags["codetune.dvc_experiment"] == "rank-8"
     closed = store.client.get_run(run)
     assert closed.info.status == "FAILED", "a point failed"
     assert closed.data.metrics == {"best/pass_at_1": 0.25, "points": 1.0}
-    assert closed.data.tags["mlflow.note.content"].startswith("Best: rank-8, ")
+    assert closed.data.tags["mlflow.note.content"].startswith("1 point finished, 1 failed. ")
     assert [item.path for item in store.client.list_artifacts(run)] == ["index.html"]
-    close_run(TrackSettings(), spec, POINTS[:1], tmp_path / "page")
+    close_run(TrackSettings(), gather_sweep(spec, POINTS[:1]), tmp_path / "page")
     assert store.client.get_run(run).info.status == "FINISHED"
 
 
@@ -79,7 +70,7 @@ def test_a_point_without_a_run_is_named_with_the_commands_that_send_it(
     spec: SweepSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     open_run(TrackSettings(), spec)
-    close_run(TrackSettings(), spec, POINTS, report(tmp_path))
+    close_run(TrackSettings(), gather_sweep(spec, POINTS), report(tmp_path))
     printed = capsys.readouterr().out
     assert (
         printed
@@ -88,13 +79,24 @@ def test_a_point_without_a_run_is_named_with_the_commands_that_send_it(
     assert find_runs(open_store(TrackSettings()), IDENTITY) == []
 
 
+def test_the_run_of_another_clone_is_not_moved(
+    spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(TrackSettings())
+    theirs = create_run(store, IDENTITY)
+    open_run(TrackSettings(), spec)
+    monkeypatch.setattr("stages.track.runs.owner", lambda: "bob@elsewhere:codetune-1")
+    close_run(TrackSettings(), gather_sweep(spec, POINTS), report(tmp_path))
+    assert store.client.get_run(theirs.info.run_id).to_dictionary() == theirs.to_dictionary()
+
+
 def test_a_store_that_does_not_answer_is_one_line(
     spec: SweepSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert open_run(TrackSettings(timeout=1), spec) == ""
-    close_run(TrackSettings(timeout=1), spec, POINTS, report(tmp_path))
+    close_run(TrackSettings(timeout=1), gather_sweep(spec, POINTS), report(tmp_path))
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith(f"MLflow: {CLOSED} does not answer. The sweep's run is incomplete. ")
     assert second.endswith("Rerun the same command to complete it.")
@@ -109,18 +111,6 @@ def test_a_store_that_comes_back_gets_the_sweep_s_run_at_the_end(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     store = open_store(TrackSettings())
     point = create_run(store, IDENTITY)
-    close_run(TrackSettings(), spec, POINTS, report(tmp_path))
+    close_run(TrackSettings(), gather_sweep(spec, POINTS), report(tmp_path))
     parent = store.client.get_run(point.info.run_id).data.tags["mlflow.parentRunId"]
     assert store.client.get_run(parent).info.run_name == "sweep ranks"
-
-
-@pytest.mark.parametrize(("direction", "expected"), [("maximize", "b"), ("minimize", "a")])
-def test_of_equally_good_points_the_first_is_best(spec: SweepSpec, direction: str, expected: str) -> None:
-    from dataclasses import replace
-
-    values = {"a": 0.1, "b": 0.3, "c": 0.3, "d": None, "e": 0.1}
-    results = [PointOutcome(i, name, "", value, 0.0) for i, (name, value) in enumerate(values.items())]
-    best = best_outcome(replace(spec, direction=direction), results)
-    assert best is not None
-    assert best.name == expected
-    assert best_outcome(spec, results[3:4]) is None

@@ -4,15 +4,21 @@ Over a toy pipeline of config and a quick stage; tests/pipeline/test_reruns.py s
 """
 
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
 from stages.common.core.errors import UserError
+from stages.common.core.files import write_metrics
 from stages.common.git import experiment_ref, snapshot_tree
-from stages.sweep.point import PointOutcome, parse_objective, parse_ran_stages
+from stages.config.compose import compose_config, plain_values
+from stages.sweep.cost import describe_cost, rerun_metrics
+from stages.sweep.point import parse_objective, parse_ran_stages
 from stages.sweep.settings import SweepSettings
 from stages.sweep.spec import (
     SweepSpec,
@@ -24,9 +30,8 @@ from stages.sweep.spec import (
     point_overrides,
     swept_values,
 )
-from stages.sweep.summary_table import describe_outcomes, format_outcomes
 from tests.helpers.sweep_points import make_repository
-from tests.helpers.tiny_project import Project
+from tests.helpers.tiny_project import REPOSITORY, Project
 from tests.helpers.toy_pipeline import (
     experiment_names,
     read_experiment,
@@ -55,8 +60,8 @@ def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_p
     done = run_sweep(project, "-m", "train.lora.rank=4,8")
     assert done.status == 0, done.text
     assert {name: row[:2] for name, row in summary_rows(done).items()} == {
-        "rank-4": ["0.04", "ran 2 stages"],
-        "rank-8": ["0.08", "ran 2 stages"],
+        "rank-4": ["4.0%", "ran 2 stages"],
+        "rank-8": ["8.0%", "ran 2 stages"],
     }
     assert experiment_names(project) == ["rank-4", "rank-8"]
     assert user_files(project) == before
@@ -69,18 +74,21 @@ def test_points_become_experiments_and_the_tree_is_untouched(toy: Project, tmp_p
 
     again = run_sweep(project, "train.lora.rank=8,4")  # -m is not needed: a sweep is always one
     assert {row[1] for row in summary_rows(again).values()} == {"already done"}
-    assert summary_rows(again)["rank-8"][0] == "0.08"
-    assert summary_rows(again)["rank-8"][2:5] == ["+3.0", "0.025", "0.050"]
-    assert summary_rows(done)["rank-4"][2:5] == ["+3.0", "0.050", "0.050"]
-    nothing_differs = "more than noise, after Holm's correction for 2 points: none."
+    assert summary_rows(again)["rank-8"][:3] == ["8.0%", "already done", "+3.0 (p 0.050)"]
+    assert summary_rows(done)["rank-4"][2] == "+3.0 (p 0.050)"
+    assert "sweep: 2 points; no run here has been timed" in done.out
+    assert re.findall(r"\[(\d) of 2\] rank-\d: (?:started|pass@1 \S+, ran 2 stages, )", done.out) == [*"1122"]
+    nothing_differs = (
+        "No point differs from the base in pass@1 by more than noise (Holm's correction for 2 points)."
+    )
     assert nothing_differs in done.out  # 0.025 alone would be more than noise
     assert nothing_differs in again.out
 
     (project.root / "notes.txt").write_text("a new commit\n", "utf-8")
     project.commit()
     moved = run_sweep(project, "-m", "train.lora.rank=8")
-    assert summary_rows(moved)["rank-8"][:5] == ["0.08", "from the cache", "+3.0", "0.025", "0.025"]
-    assert "Holm's correction for 1 point: rank-8 (better)" in moved.out
+    assert summary_rows(moved)["rank-8"][:3] == ["8.0%", "from the cache", "+3.0 (p 0.025)"]
+    assert "It differs from the base in pass@1 by more than noise (+3.0 points, p = 0.025)." in moved.out
 
     project.dvc("exp", "apply", experiment_names(project)[0])
     applied = project.repro()
@@ -93,8 +101,8 @@ def test_a_failed_point_does_not_end_the_others_and_groups_can_be_swept(toy: Pro
     project = toy.copy(tmp_path / "project")
     done = run_sweep(project, "-m", "base=other", "train.lora.rank=13,6", "sweep.name=mine")
     assert done.status == 1
-    assert summary_rows(done)["rank-13-base-other"] == ["-", "failed", "-", "-", "-"]
-    assert summary_rows(done)["rank-6-base-other"][:2] == ["0.06", "ran 2 stages"]
+    assert summary_rows(done)["rank-13-base-other"] == ["-", "failed", "-"]
+    assert summary_rows(done)["rank-6-base-other"][:2] == ["6.0%", "ran 2 stages"]
     assert "rank 13 fails" in done.err
     assert experiment_names(project) == ["rank-6-base-other"]
     logs = sorted(p.suffix for p in (project.root / ".cache/sweep/mine").iterdir() if "rank-13" in p.name)
@@ -140,7 +148,7 @@ def test_a_sweep_starts_from_what_is_on_disk(toy: Project, tmp_path: Path) -> No
     )
     [name] = experiment_names(project)
     assert re.fullmatch(r"rank-4-[0-9a-f]{8}", name), "edits are not in the words of a name"
-    assert summary_rows(done)[name][:2] == ["0.4", "ran 2 stages"]
+    assert summary_rows(done)[name][:2] == ["40.0%", "ran 2 stages"]
     assert read_experiment(project, name, "notes.txt") == "new"
     assert "conf/base/other.yaml" not in project.git(
         "ls-tree", "-r", "--name-only", experiment_ref(project.git("rev-parse", "HEAD"), name)
@@ -153,7 +161,7 @@ def test_a_sweep_starts_from_what_is_on_disk(toy: Project, tmp_path: Path) -> No
     assert not (project.root / "conf/base/other.yaml").exists()
     project.edit("score.py", "/ 10", "/ 50")
     [row] = summary_rows(run_sweep(project, "-m", "train.lora.rank=4")).values()
-    assert row[:2] == ["0.08", "ran 1 stage"]
+    assert row[:2] == ["8.0%", "ran 1 stage"]
 
 
 def test_a_large_file_that_nobody_tracks_is_not_copied_into_git(tmp_path: Path) -> None:
@@ -250,37 +258,37 @@ def test_stages_are_read_out_of_a_log() -> None:
     assert parse_ran_stages(log) == ["config", "evaluate@tuned"]
 
 
-def outcome(
-    number: int, p: float | None, difference: float | None = 0.05, weak: bool = False
-) -> PointOutcome:
-    objective = None if p is None and difference is None else 0.5
-    return PointOutcome(number, f"rank-{number}", "ran 3 stages", objective, 1.0, "", p, difference, weak)
+def test_a_point_costs_the_stages_that_its_settings_rerun() -> None:
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text("utf-8"))["stages"]
+    names = {
+        frozenset(changed): [
+            path.relative_to("reports").as_posix() for path in rerun_metrics(stages, changed)
+        ]
+        for changed in ({"train"}, {"evaluate"}, {"report"}, set())
+    }
+    assert names[frozenset({"train"})] == ["train.json", "merge.json", "evaluate/tuned.json", "report.json"]
+    assert names[frozenset({"evaluate"})] == ["evaluate/base.json", "evaluate/tuned.json", "report.json"]
+    assert names[frozenset({"report"})] == ["report.json"]
+    assert names[frozenset()] == []
 
 
-def test_p_is_corrected_for_the_number_of_points() -> None:
-    found = [outcome(1, 0.02), outcome(2, 0.012, -0.05), outcome(3, 0.9), outcome(4, None, None)]
-    lines = [re.split(r"  +", line.strip()) for line in format_outcomes(found, "pass_at_1")]
-    assert lines[0] == ["point", "pass_at_1", "status", "over base (pp)", "p", "p (Holm)", "adopt with"]
-    assert [line[3:6] for line in lines[1:]] == [
-        ["+5.0", "0.020", "0.040"],
-        ["-5.0", "0.012", "0.036"],
-        ["+5.0", "0.900", "0.900"],
-        ["-", "-", "-"],
-    ]
-    assert describe_outcomes(found) == [
-        "Different from the base by more than noise, after Holm's correction for 3 points: "
-        "rank-1 (better), rank-2 (worse)."
-    ]
-    assert describe_outcomes([outcome(1, 0.03), outcome(2, 0.04, weak=True)]) == [
-        "Different from the base by more than noise, after Holm's correction for 2 points: none.",
-        "Judged in a weak sandbox (level C): rank-2.",
-    ]
-
-
-def test_without_p_the_table_has_no_comparison_columns() -> None:
-    found = [PointOutcome(0, "lr-1", "from the cache", 0.5, 1.0)]
-    assert [re.split(r"  +", line) for line in format_outcomes(found, "loss")] == [
-        ["point", "loss", "status", "adopt with"],
-        ["lr-1", "0.5", "from the cache", "dvc exp apply lr-1"],
-    ]
-    assert describe_outcomes(found) == []
+def test_what_a_sweep_will_cost_is_said_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    points = [compose_config(f"++train.lora.rank={rank}", "++train.max_steps=4") for rank in (8, 24)]
+    monkeypatch.chdir(tmp_path)
+    assert "2 points; no run here has been timed" in describe_cost(points, 2)
+    shutil.copy(REPOSITORY / "dvc.yaml", tmp_path)
+    composed = OmegaConf.create({name: plain_values(section) for name, section in points[0].items()})
+    (tmp_path / "reports").mkdir()
+    OmegaConf.save(composed, tmp_path / "reports/config.yaml")
+    for name, seconds in (("train", 600), ("merge", 30), ("evaluate/tuned", 60), ("report", 10)):
+        write_metrics(f"reports/{name}.json", {"steps": 40} if name == "train" else {}, {"seconds": seconds})
+    assert describe_cost(points, 2) == (
+        "sweep: 2 points, up to 2 min 40 s each by the last run here, 2 min 40 s in all.\n"
+        "Every point trains 4 steps only (train.max_steps): enough to see that a sweep runs, not to compare its points."
+    ), "the first point has been run, and 4 of 40 steps take a tenth of the time"
+    assert "20 points, up to 2 min 40 s each by the last run here, 53 min 20 s in all" in describe_cost(
+        points[1:], 20
+    )

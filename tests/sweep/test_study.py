@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hydra_plugins.codetune.tpe import TpeConf, TpeSweeper, distribution, out_of_patience, trial_overrides
+from hydra_plugins.codetune.tpe import (
+    TpeConf,
+    TpeSweeper,
+    distribution,
+    make_sampler,
+    out_of_patience,
+    trial_overrides,
+)
 from stages.common.core.errors import UserError
 from stages.sweep.spec import SweepSpec
 from stages.sweep.study import (
@@ -69,10 +76,6 @@ def tpe(folder: Path, launcher: Launcher, **settings: Any) -> TpeSweeper:
     return sweeper
 
 
-def without_numbers(points: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{k: v for k, v in point.items() if k != "sweep.trial"} for point in points]
-
-
 def test_a_resumed_study_chooses_the_points_of_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, first, second = Launcher(), Launcher(die_at=5), Launcher()
     tpe(tmp_path / "whole", whole, trials=9, startup=3).sweep(SPACE)
@@ -81,7 +84,7 @@ def test_a_resumed_study_chooses_the_points_of_an_uninterrupted_one(tmp_path: Pa
     tpe(tmp_path / "cut", second, trials=9, startup=3).sweep(SPACE)
     assert len(whole.points) == 9
     assert {point["train.epochs"] for point in whole.points} == {"2"}
-    assert without_numbers(first.points + second.points) == without_numbers(whole.points)
+    assert (first.points + second.points) == (whole.points)
     assert len(first.points + second.points) == 9, "the interrupted point runs again, the others once"
     more = Launcher()
     tpe(tmp_path / "cut", more, trials=9, startup=3).sweep(SPACE)
@@ -112,6 +115,23 @@ def test_batches_have_the_size_at_once_and_patience_ends_the_study(
 
     tpe(tmp_path, Flat(), trials=30, at_once=4, patience=6).sweep(SPACE)
     assert sizes == [4, 4]  # the first point is the best, and none of the next seven is better
+
+
+def test_values_that_were_tried_are_no_second_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher = Launcher()
+    space = ["train.lora.rank=4,8", "train.learning_rate=1e-4,1e-3"]
+    tpe(tmp_path, launcher, trials=9, startup=2, at_once=2).sweep(space)
+    tried = [tuple(point.values()) for point in launcher.points]
+    assert sorted(tried) == sorted(set(tried)), "a point came twice"
+    assert len(tried) == 4, "the space has four points"
+    assert "were tried before; the study ends here" in capsys.readouterr().out
+
+
+def test_points_chosen_together_lie_apart() -> None:
+    assert make_sampler(TpeConf(at_once=4), 0)._constant_liar
+    assert not make_sampler(TpeConf(), 0)._constant_liar
 
 
 def test_a_study_has_the_sweep_s_direction(tmp_path: Path) -> None:
@@ -172,7 +192,7 @@ def test_the_next_run_retries_failed_points(tmp_path: Path) -> None:
     tpe(tmp_path, failing, trials=3).sweep(SPACE)
     tpe(tmp_path, working, trials=3).sweep(SPACE)
     assert len(failing.points) == 3
-    assert without_numbers(working.points) == without_numbers(failing.points)
+    assert (working.points) == (failing.points)
     study = open_study(tmp_path / "sweep/name", "name", "maximize")
     assert sum(t.state == TrialState.COMPLETE for t in study.trials) == 3
 
@@ -279,14 +299,14 @@ def test_a_study_of_real_points_prunes_and_resumes(toy: Project, tmp_path: Path)
     )
     done = run_sweep(project, *study, "hydra.sweeper.trials=1")
     assert done.status == 0, done.text
-    assert {name: row[:2] for name, row in summary_rows(done).items()} == {"rank-8": ["0.08", "ran 2 stages"]}
-    more = run_sweep(project, *study, "hydra.sweeper.trials=3")  # the second is rank 8 once more
+    assert {name: row[:2] for name, row in summary_rows(done).items()} == {"rank-8": ["8.0%", "ran 2 stages"]}
+    more = run_sweep(project, *study, "hydra.sweeper.trials=2")  # rank 8 once more is no trial
     assert more.status == 0, more.text
     found = {name: row[:2] for name, row in summary_rows(more).items()}
-    assert found == {"rank-8": ["0.08", "already done"], "rank-5": ["-", "pruned at step 10"]}
+    assert found == {"rank-8": ["8.0%", "ran 2 stages"], "rank-5": ["-", "pruned at step 10"]}
     assert experiment_names(project) == ["rank-8"]
     results = [json.loads(p.read_text("utf-8")) for p in project.root.glob(".cache/sweep/*/rank-*.json")]
-    assert sorted(result["number"] for result in results) == [1, 2]
+    assert len(results) == 2
 
 
 def test_settings_have_their_documented_defaults() -> None:
