@@ -23,7 +23,8 @@ from stages.common.page.figures import STYLE_FOLDER, figure_embedder
 from stages.common.page.formats import format_number
 from stages.common.page.plot_style import render_png
 from stages.report import data_sections, plots, scores, sections
-from stages.report.caveats import find_caveats
+from stages.report.caveats import find_caveats, find_notes
+from stages.report.highlight import highlight_pair
 from stages.report.inputs import ReportInputs, judged_in_weak_sandbox, read_report_inputs
 
 PAGE = Path("reports/index.html")
@@ -94,11 +95,12 @@ def render_page(
     metrics, config = inputs.metrics, inputs.config
     return load_template("page.html.j2").render(
         title=title,
-        model=sections.describe_model(metrics["base"]),
         benchmark=inputs.benchmark,
         has_several_samples=comparison.has_several_samples,
         cards=sections.headline_cards(inputs, comparison),
+        headline=sections.headline(inputs, comparison),
         caveats=find_caveats(inputs),
+        notes=find_notes(inputs),
         verdict=describe_verdict(comparison),
         smallest_difference=describe_smallest_difference(comparison),
         test_name=comparison.test_name,
@@ -108,7 +110,10 @@ def render_page(
         near_problems=scores.near_problems_table(inputs),
         judging=sections.judging_facts(inputs),
         problems=comparison.problems,
-        changed_problems=[*comparison.won, *comparison.lost],
+        changed_problems=[
+            (problem, *highlight_pair(problem.base["completion"], problem.tuned["completion"]))
+            for problem in (*comparison.won, *comparison.lost)
+        ],
         outcome_labels=sections.OUTCOME_LABELS,
         ties=sections.describe_ties(comparison),
         training=sections.training_facts(inputs),

@@ -1,32 +1,34 @@
-"""What a reader must know before the scores: weak sandboxes, unchecked merges, cut samples."""
+"""What a reader must know beside the scores: what makes them doubtful, and what explains failed samples."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from stages.report.inputs import ReportInputs, judged_in_weak_sandbox
 
-SHARE_TO_MENTION = 0.05  # share of samples above which a problem is mentioned
+SHARE_TO_MENTION = 0.05  # share of samples above which a cause of failures is mentioned
 Evaluations = Mapping[str, Mapping[str, Any]]  # metrics of evaluate, by target
+CAUSES = {
+    "truncated_share": "were cut at the token limit (evaluate.max_new_tokens) and fail if unfinished",
+    "no_entry_point_share": "do not define the requested function and fail without a test run (see prompt.style)",
+}
 
 
 def find_caveats(inputs: ReportInputs) -> list[str]:
-    """Return the caveats as sentences; empty if there are none."""
+    """Return what makes the scores doubtful, as sentences; empty if nothing does."""
     evaluations = inputs.evaluations
-    return [
-        *sandbox_caveats(evaluations),
-        *merge_caveats(inputs.metrics["merge"]),
-        *weak_pass_caveats(evaluations),
-        *share_caveats(evaluations),
-    ]
-
-
-def merge_caveats(merge: Mapping[str, Any]) -> list[str]:
-    if merge["gate"] != "off":
-        return []
-    return [
-        "The tuned model scored here is the merged model, and it was not compared with the trained one "
-        "(merge.parity_tokens is 0): only its score would reveal a mistake in merging."
-    ]
+    sentences = sandbox_caveats(evaluations)
+    if inputs.metrics["merge"]["gate"] == "off":
+        sentences.append(
+            "The tuned model scored here is the merged model, and it was not compared with the trained one "
+            "(merge.parity_tokens is 0): only its score would reveal a mistake in merging."
+        )
+    weak = per_model(evaluations, lambda m: m.get("weak_passed") and f"{m['weak_passed']} of", of="passed")
+    if weak:
+        sentences.append(
+            f"{weak} passed samples are weak passes: their tests use classes that the completion defines, so the tests "
+            "ran inside the sandbox with it, and the completion could have faked the result."
+        )
+    return sentences
 
 
 def sandbox_caveats(evaluations: Evaluations) -> list[str]:
@@ -41,44 +43,27 @@ def sandbox_caveats(evaluations: Evaluations) -> list[str]:
         )
     if len(set(levels.values())) > 1:
         caveats.append(
-            f"The base model was judged at isolation level {levels['base']}, the tuned model at level "
-            f"{levels['tuned']}."
+            f"The base model was judged at isolation level {levels['base']}, the tuned model at level {levels['tuned']}."
         )
     return caveats
 
 
-def weak_pass_caveats(evaluations: Evaluations) -> list[str]:
-    counts = [
-        (target, metrics["weak_passed"], metrics["passed"])
-        for target, metrics in evaluations.items()
-        if metrics.get("weak_passed")
-    ]
-    if not counts:
-        return []
-    samples = " and ".join(
-        f"{weak_passed} of the {target} model's {passed}" for target, weak_passed, passed in counts
-    )
-    return [
-        f"{samples} passed samples are weak passes: their tests use classes that the completion defines, so "
-        "the tests ran inside the sandbox with it, and the completion could have faked the result."
-    ]
-
-
-def share_caveats(evaluations: Evaluations) -> list[str]:
-    caveats = []
-    for key, problem in (
-        ("truncated_share", "were cut at the token limit (evaluate.max_new_tokens) and fail if unfinished"),
-        (
-            "no_entry_point_share",
-            "do not define the requested function and fail without a test run (see prompt.style)",
-        ),
-    ):
-        shares = [
-            (target, metrics[key])
-            for target, metrics in evaluations.items()
-            if metrics.get(key, 0) > SHARE_TO_MENTION
-        ]
+def find_notes(inputs: ReportInputs) -> list[str]:
+    """Return what explains many failed samples, as sentences: it lowers scores, and does not make them doubtful."""
+    notes = []
+    for key, problem in CAUSES.items():
+        shares = per_model(
+            inputs.evaluations, lambda m, key=key: m.get(key, 0) > SHARE_TO_MENTION and f"{m[key]:.0%} of"
+        )
         if shares:
-            samples = " and ".join(f"{share:.0%} of the {target} model's" for target, share in shares)
-            caveats.append(f"{samples} samples {problem}.")
-    return caveats
+            notes.append(f"{shares} samples {problem}.")
+    return notes
+
+
+def per_model(evaluations: Evaluations, describe: Any, of: str = "") -> str:
+    """Return `25% of the base model's and 20% of the tuned model's`, of the models that `describe` says something of."""
+    found = {target: text for target, metrics in evaluations.items() if (text := describe(metrics))}
+    return " and ".join(
+        f"{text} the {target} model's" + (f" {evaluations[target][of]}" if of else "")
+        for target, text in found.items()
+    )

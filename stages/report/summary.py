@@ -24,7 +24,7 @@ from stages.common.page.formats import (
     format_points,
 )
 from stages.common.statistics import pass_at_k_interval
-from stages.report.caveats import find_caveats
+from stages.report.caveats import find_caveats, find_notes
 from stages.report.inputs import ReportInputs, judged_in_weak_sandbox, read_report_inputs
 from stages.report.scores import compare_clean_part
 from stages.report.sections import cost_table, describe_isolation, format_both, format_solved
@@ -46,6 +46,7 @@ def format_summary(inputs: ReportInputs, comparison: Comparison) -> str:
         labelled_line("detectable", describe_smallest_difference(comparison)),
         labelled_line("clean part", summarise_clean_part(compare_clean_part(inputs), inputs)),
         *(labelled_line("warning", caveat) for caveat in find_caveats(inputs)),
+        *(labelled_line("note", note) for note in find_notes(inputs)),
         "",
         labelled_line("training", summarise_training(metrics["train"])),
         labelled_line("sandbox", f"level {sandbox}"),
@@ -54,7 +55,7 @@ def format_summary(inputs: ReportInputs, comparison: Comparison) -> str:
         *time_lines(metrics),
         "",
         labelled_line("report", "reports/index.html"),
-        labelled_line("MLflow", "make ui, then open http://127.0.0.1:5000"),
+        labelled_line("MLflow", "make ui"),
         "",
     ]
     return "\n".join(lines)

@@ -17,8 +17,9 @@ from stages.report.settings import ReportSettings
 from stages.sweep.mlflow_runs import open_run
 from stages.sweep.spec import SweepSpec
 from stages.track import __main__ as track
+from stages.track.runs import SWEEP_RUN_VARIABLE, SWEEP_VARIABLE
 from stages.track.settings import TrackSettings
-from stages.track.store import SWEEP_RUN_VARIABLE, SWEEP_VARIABLE, open_store
+from stages.track.store import open_store
 from tests.helpers.report_files import evaluation, make_reports, metrics, problem_samples
 
 NAME = "ranks"

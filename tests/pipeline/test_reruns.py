@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -20,7 +21,7 @@ import pytest
 import yaml
 
 from stages.sweep.point import parse_ran_stages
-from tests.helpers.tiny_project import STAGES, Project, environment
+from tests.helpers.tiny_project import REPOSITORY, STAGES, Project, environment
 from tests.helpers.toy_pipeline import experiment_names, run_sweep, summary_rows, user_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -118,13 +119,26 @@ def a_sweep_over_two_ranks(project: Project) -> None:
         float(row["validation_loss"]) > 0 and row["p_holm"] and row["seconds"] for row in table.values()
     )
     assert project.git("status", "--porcelain") == status
-    compared = project.run(sys.executable, "-m", "stages.sweep.compare", check=True).out
+    compared = compare(project)
     assert all(name in compared for name in experiment_names(project))
+    assert max(map(len, compared.splitlines())) <= 120
 
     project.dvc("exp", "apply", experiment_names(project)[1])
     assert project.repro().ran == []
     adapter = json.loads((project.root / "models/adapter/adapter_config.json").read_text("utf-8"))
     assert adapter["r"] == 6
+
+
+def compare(project: Project) -> str:
+    """What `make compare` prints."""
+    shown = subprocess.run(
+        ["make", "-n", "compare"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    command = next(
+        line for line in shown.stdout.replace("\\\n", " ").splitlines() if " dvc exp show " in line
+    )
+    arguments = shlex.split(command[command.index("dvc exp show") :])[1:]
+    return project.dvc(*arguments).out
 
 
 def the_sweep_in_mlflow(project: Project) -> None:

@@ -23,7 +23,8 @@ from stages.common.core.stage import Settings
 from stages.common.page.formats import format_duration
 from stages.report import data_sections, plots, scores
 from stages.report.__main__ import main
-from stages.report.caveats import find_caveats
+from stages.report.caveats import find_caveats, find_notes
+from stages.report.highlight import highlight_pair
 from stages.report.inputs import ReportInputs, read_report_inputs
 from stages.report.settings import ReportSettings
 from stages.report.summary import format_summary
@@ -69,7 +70,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open:
-            self.texts[self.open[-1]][-1] += data
+            for tag in {self.open[-1], *({"pre"} & set(self.open))}:  # code is in coloured parts
+                self.texts[tag][-1] += data
 
 
 @pytest.mark.slow
@@ -93,6 +95,8 @@ def test_the_page_shows_the_content_of_the_files(folder: Path) -> None:
         "like 3 by 0.9 (toolz); like 3 by 1.0 (toolz)",
         "1 per problem, greedy",
         "<p>The smallest difference beyond noise on 12 problems is 6 won and none lost (50.0 points).</p>",
+        "was trained on 90 rows of toolz, mine (",
+        "On humaneval the tuned model looks better than the base: 50.0% against 16.7% (+33.3 percentage points, ",
         "25% of the base model&#39;s and 25% of the tuned model&#39;s samples were cut at the token limit",
         "Of 12 problems, both models solve 1 and neither solves 5.",
         "B: Landlock, seccomp and resource limits, without namespaces (bwrap is not installed)",
@@ -315,7 +319,7 @@ def test_the_summary(folder: Path) -> None:
         "clean part 10 problems that no training row resembles: base 20.0%, tuned 50.0%, +30.0 points ("
         in words
     )
-    assert "warning 25% of the base model's and 25% of the tuned model's samples were cut" in words
+    assert "note 25% of the base model's and 25% of the tuned model's samples were cut" in words
     assert "WEAK" not in words
     assert "training 40,960 tokens in 20 steps" in lines
     assert "train 5 min 0 s" in lines
@@ -455,6 +459,19 @@ def test_pictures_of_scores_from_a_weak_sandbox_are_marked() -> None:
         assert axes.get_title() == title
 
 
+def test_two_completions_are_coloured_and_marked_where_they_differ() -> None:
+    base, tuned = highlight_pair("    x = 1\n    return x < y\n", "    x = 1\n    return '<b>'\n")
+    lines = base.split("\n")
+    assert [line.startswith("<mark>") for line in lines] == [False, True, False]
+    assert '<span class="k">return</span>' in lines[1]
+    assert "&lt;" in lines[1]
+    assert "&lt;b&gt;" in tuned
+    assert "<b>" not in tuned
+    same = highlight_pair("return a\r\n\r\n", "return a\n\n")
+    assert "<mark>" not in same[0] + same[1]
+    assert highlight_pair("", "") == ("", "")
+
+
 def test_caveats_name_what_makes_a_score_doubtful(folder: Path) -> None:
     def change(target: str, **values: Any) -> list[str]:
         path = Path(f"reports/evaluate/{target}.json")
@@ -463,12 +480,19 @@ def test_caveats_name_what_makes_a_score_doubtful(folder: Path) -> None:
 
     change("base", truncated_share=0.05, no_entry_point_share=0.05)
     assert change("tuned", truncated_share=0.05, no_entry_point_share=0.05) == []
-    (caveat,) = change("tuned", no_entry_point_share=0.06)
-    assert caveat.startswith("6% of the tuned model's samples do not define the requested function")
-    (weak,) = change("tuned", no_entry_point_share=0.0, weak_passed=1)
+    assert find_notes(read_report_inputs()) == []
+    assert change("tuned", no_entry_point_share=0.06) == [], (
+        "it lowers the score, and does not make it doubtful"
+    )
+    (note,) = find_notes(read_report_inputs())
+    assert note.startswith("6% of the tuned model's samples do not define the requested function")
+    page = report()
+    assert note.replace("'", "&#39;") in page
+    assert 'class="caution"' not in page
+    (weak,) = change("tuned", weak_passed=1)
     assert weak.startswith("1 of the tuned model's 6 passed samples are weak passes")
-    change("tuned", no_entry_point_share=0.06, weak_passed=0)
-    weak, levels, _ = change("tuned", isolation={"level": "C"})
+    change("tuned", weak_passed=0)
+    weak, levels = change("tuned", isolation={"level": "C"})
     assert weak.startswith("The tuned model was judged in a weak sandbox")
     assert levels == "The base model was judged at isolation level B, the tuned model at level C."
 
