@@ -4,8 +4,8 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SWEEP ?= train.lora.rank=8,16
 PORT ?= 5000
-# Of `make compare`: what was set, and what came out
-COLUMNS ?= ^params.yaml:(?!defaults)|tuned.json:pass_at_1$$|report.json:p$$|validation_loss_kept$$
+# Columns that `make compare` leaves out: all but what was set and what came out
+HIDDEN := ^(?!Experiment|params.yaml:(?!defaults)|(.*:)?(pass_at_1|p|validation_loss_kept)$$)
 # A worker takes whole files, in order; one that dies is a failure at once
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 .DEFAULT_GOAL := help
@@ -40,7 +40,7 @@ sweep: setup ## a Hydra multirun, one DVC experiment a point: make sweep SWEEP='
 	$(RUN) python -m stages.sweep -m $(SWEEP)
 
 compare: setup ## the experiments side by side, best first; COMPARE=-A: those of all commits
-	@$(RUN) dvc exp show --no-pager --only-changed --drop '.*' --keep '$(COLUMNS)' \
+	@$(RUN) dvc exp show --md --only-changed --drop '$(HIDDEN)' \
 	    --sort-by reports/evaluate/tuned.json:pass_at_1 --sort-order desc $(COMPARE)
 
 ui: setup ## print a link to the runs and serve the MLflow UI on the embedded store: make ui PORT=5000
