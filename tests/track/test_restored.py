@@ -84,7 +84,7 @@ def test_the_table_in_mlflow_ends_up_equal_to_the_files(project: Project) -> Non
     done = project.run("dvc", "repro", "-f", "-s", "track", env={"MLFLOW_TRACKING_URI": CLOSED}, check=True)
     assert (
         f"MLflow: {CLOSED} does not answer. Not sent: parameters, curve, final metrics, data, tags, artifacts, model. "
-        "Run `dvc repro -f -s track` to send it later."
+        "Run `dvc repro track` to send it later."
     ) in done.out
     for path in ("models", "data/raw", "data/benchmarks", "data/clean", "data/packed", "reports", "dvc.lock"):
         remove(project.root / path)
