@@ -32,7 +32,7 @@ def plot_over_key(axes: Axes, sweep: Sweep, key: str) -> None:
     for point, value in zip(points, values, strict=True):
         same = [other for other, its in zip(points, values, strict=True) if its == value]
         shift = SPREAD * (same.index(point) - (len(same) - 1) / 2) / max(1, len(same) / 4)
-        at, score = moved(places, places[value], shift, log), factor * (point.value or 0.0)
+        at, score = drawn_beside(places, places[value], shift, log), factor * (point.value or 0.0)
         low, high = (
             factor * end for end in point.interval(sweep.spec.objective) or (point.value or 0.0,) * 2
         )
@@ -85,7 +85,7 @@ def like_powers(values: Sequence[float]) -> bool:
     return on_log < plain
 
 
-def moved(places: dict[str, float], place: float, shift: float, log: bool) -> float:
+def drawn_beside(places: dict[str, float], place: float, shift: float, log: bool) -> float:
     """Return a place moved by a share of the axis's length."""
     low, high = min(places.values()), max(places.values())
     return place * (high / low) ** shift if log else place + shift * ((high - low) or 1.0)

@@ -199,7 +199,7 @@ def test_postgresql_that_dies_in_the_middle_gets_the_rest_later(
     address = f"postgresql+psycopg2://127.0.0.1:{postgres.port}/postgres"
     left = "data, tags, artifacts, model"
     assert output == (
-        f"MLflow: {address} does not answer. Not sent: {left}. Run `dvc repro -f -s track` to send it later.\n"
+        f"MLflow: {address} does not answer. Not sent: {left}. Run `dvc repro track` to send it later.\n"
     )
     assert not sent()
     postgres.start()
