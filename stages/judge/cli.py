@@ -27,6 +27,7 @@ from stages.common.rows.schema import Problem
 from stages.common.statistics import pass_at_k_interval
 from stages.judge.benchmark import benchmark_path, is_file_name, load_benchmark
 from stages.judge.kept import KeptResults
+from stages.judge.pool import spawn_ahead
 from stages.judge.scoring import judge_benchmark, open_judge_pool
 from stages.judge.settings import FENCE_CHOICES, ISOLATION_CHOICES, JudgeSettings
 from stages.judge.verdict import Verdict
@@ -157,6 +158,7 @@ def main() -> None:
     name, configured = judge_settings(arguments.benchmark)
     given = {key: value for key in OVERRIDES if (value := getattr(arguments, key)) is not None}
     settings = replace(configured, **given)
+    spawn_ahead(settings.workers)
     problems = load_problems(name, arguments.benchmark)
     samples = read_samples(arguments.samples, problems)
     pool = open_judge_pool(settings)

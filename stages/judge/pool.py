@@ -27,6 +27,35 @@ CROWDED = 4  # runnable threads a core
 OnVerdict = Callable[[int, Verdict], object]  # index of the sample, and its final verdict
 
 
+Process = tuple[subprocess.Popen[bytes], Connection]
+AHEAD: list[Process] = []
+
+
+def spawn() -> Process:
+    """Return a new judge's process, which waits for its setup, and the connection to it."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-m", "stages.judge.worker", str(theirs.fileno())],  # site takes 25 ms
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # a test may print
+            cwd=REPOSITORY_ROOT,
+            env={
+                **os.environ,
+                **ONE_THREAD,
+                "PYTHONPATH": os.pathsep.join([str(REPOSITORY_ROOT), *sys.path]),
+            },
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # the pool handles an interrupt at the terminal
+        )
+    return process, Connection(ours.detach())
+
+
+def spawn_ahead(workers: int) -> None:
+    """Start processes of workers, 0: one per core, that import what they need while the caller prepares."""
+    AHEAD.extend(spawn() for _ in range(workers or len(os.sched_getaffinity(0))))
+
+
 class Worker:
     """A judge in a process of its own."""
 
@@ -36,23 +65,10 @@ class Worker:
         self.start()
 
     def start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self.connection, self.busy = Connection(ours.detach()), False
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-S", "-m", "stages.judge.worker", str(theirs.fileno())],  # site takes 25 ms
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # a test may print
-                cwd=REPOSITORY_ROOT,
-                env={
-                    **os.environ,
-                    **ONE_THREAD,
-                    "PYTHONPATH": os.pathsep.join([str(REPOSITORY_ROOT), *sys.path]),
-                },
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # the pool handles an interrupt at the terminal
-            )
-        self.connection.send_bytes(json.dumps(self.setup).encode())
+        self.process, self.connection = AHEAD.pop() if AHEAD else spawn()
+        self.busy = False
+        with contextlib.suppress(OSError):  # it died; the first attempt will say so
+            self.connection.send_bytes(json.dumps(self.setup).encode())
 
     def judge(self, submission: Submission, seed: int) -> Verdict:
         """Return the verdict on a sample, with a new process for each attempt after the first."""

@@ -234,19 +234,21 @@ def main() -> None:
         pool.send_bytes(json.dumps(message).encode())
 
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    setup = json.loads(pool.recv_bytes())
-    if setup["core"] is not None:
-        os.sched_setaffinity(0, {setup["core"]})
-    isolation, limits = Isolation(**setup["isolation"]), Limits(**setup["limits"])
-    judge = SampleJudge(isolation, limits, lambda phase: send({"phase": phase}))
     gc.freeze()
+    judge = None
     try:
+        setup = json.loads(pool.recv_bytes())
+        if setup["core"] is not None:
+            os.sched_setaffinity(0, {setup["core"]})
+        isolation, limits = Isolation(**setup["isolation"]), Limits(**setup["limits"])
+        judge = SampleJudge(isolation, limits, lambda phase: send({"phase": phase}))
         while True:
             job = json.loads(pool.recv_bytes())
             seed, problem = job.pop("seed"), Problem(**job.pop("problem"))
             send({"verdict": asdict(judge.judge(Submission(problem, **job), seed))})
     except (EOFError, OSError):  # the pool needs no more
-        judge.close()
+        if judge:
+            judge.close()
     os._exit(0)  # skip the interpreter's shutdown: the pool is waiting
 
 

@@ -773,6 +773,8 @@ def test_the_summary_is_per_problem() -> None:
     assert lines[1].startswith("pass@10 50.0%")
     assert lines[2] == "1 problems without a sample, not counted: c"
     assert lines[3].startswith("failures for want of a module: pandas (10)")
+    one = summary_lines(problems[:1], samples[:10], [*verdicts[:5], *verdicts[10:15]])
+    assert one[0] == "pass@1 50.0% (95%: 10.3% to 89.7%) over 1 problems"  # one problem says little of others
 
 
 @pytest.mark.parametrize("task_id", ["MBPP/7", "Mbpp/7", "7", 7])
