@@ -55,12 +55,7 @@ class Sampler:
         self.token_text = cache(lambda token: detokenizer([token]))
 
     def next_tokens(self, logits: torch.Tensor, rows: list[BatchRow]) -> list[int]:
-        """Return a token for each row: the likeliest, or the one at the row's next uniform number.
-
-        Args:
-            logits: [rows, vocabulary].
-            rows: the rows, in the same order.
-        """
+        """Return a token for each row of logits, [rows, vocabulary]: the likeliest, or that at its next uniform."""
         if self.temperature == 0:
             return logits.argmax(-1).tolist()
         cumulative = torch.softmax(logits.float() / self.temperature, -1).double().cumsum(-1)

@@ -20,11 +20,7 @@ def is_file_name(name: str) -> bool:
 
 
 def load_benchmark(name: str, folder: Path = BENCHMARK_FOLDER) -> list[Problem]:
-    """Return the problems of a benchmark, in its own order.
-
-    Args:
-        name: a file of `folder` without suffix, or a path that ends in .jsonl or .jsonl.gz.
-        folder: the folder of benchmarks.
+    """Return the problems of a benchmark, a name in `folder` or a file of its own, in its own order.
 
     Raises:
         UserError: no such benchmark (lists those that exist), a truncated line, a missing field, no problems, a

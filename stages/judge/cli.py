@@ -54,11 +54,7 @@ def judge_settings(name: str) -> tuple[str, JudgeSettings]:
 
 
 def load_problems(name: str, preset: str) -> list[Problem]:
-    """Return the problems of a benchmark: from its file, or where that is missing from its pinned source.
-
-    Args:
-        name: of the benchmark.
-        preset: of conf/evaluate/, which may define the source.
+    """Return a benchmark's problems: from its file, else from its pinned source, which a preset may define.
 
     Raises:
         UserError: neither a file nor a benchmark of the configuration, or its source is unavailable.

@@ -11,14 +11,9 @@ T = TypeVar("T")
 
 
 class KeptResults(Generic[T]):
-    """Results by their key, in a file: a line of what they depend on, then a line each.
+    """Results (dataclasses of one kind) by key, in a file: a digest of what they depend on, then a line each.
 
     Those of other work, or of a line that a kill cut, do not count.
-
-    Args:
-        path: of the file; its folder is made.
-        depends_on: a digest of all that a result depends on.
-        kind: the dataclass of a result.
     """
 
     def __init__(self, path: Path, depends_on: str, kind: type[T]) -> None:

@@ -200,12 +200,7 @@ class Pool:
 
 
 def lost_worker_verdict(phase: str, status: int) -> Verdict:
-    """Return the verdict where every attempt lost its worker in this phase.
-
-    Args:
-        phase: the last that it announced.
-        status: its exit status, minus the signal that ended it; 0: it hung.
-    """
+    """Return the verdict where every attempt lost its worker in this phase, with this status (0: it hung)."""
     if status == -signal.SIGKILL:  # the kernel ran out of memory, or somebody ended it
         return Verdict("harness_error", f"the worker was killed in phase {phase}")
     if phase == "extract":

@@ -65,12 +65,7 @@ def judge_benchmark(
 ) -> Judgement:
     """Judge pairs of task_id and completion, after canonical solutions and probes that test the judge itself.
 
-    Args:
-        pool: of judges.
-        problems: of the benchmark.
-        completions: task_id and text; the thinking that a rendered prompt opened starts with its opener.
-        fence: which of several code fences counts, first or last.
-        on_verdict: called with the index and verdict of each completion as it is judged.
+    `on_verdict` is called with the index and verdict of each completion as it is judged.
 
     Raises:
         UserError: a canonical solution fails, a probe escapes the sandbox, or the judge fails on a sample.

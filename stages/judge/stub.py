@@ -47,11 +47,7 @@ class CandidateProxy:
         return self.next_answer(arguments)
 
     def batch(self, calls: Sequence[Any]) -> Iterator[Any]:
-        """Yield answers to many calls, sent in one message; raise the first exception among them.
-
-        Args:
-            calls: the arguments of each call, encoded.
-        """
+        """Yield answers to calls, encoded arguments sent in one message; raise the first exception among them."""
         no_keywords = values.encode_value({})
         self.ask([[arguments, no_keywords] for arguments in calls], watched=False)
         for _ in calls:

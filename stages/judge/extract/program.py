@@ -112,11 +112,8 @@ def extract_program(prompt: str, entry_point: str, completion: str, fence: str =
     indent. Readings are tried from the most to the least direct; within a group the one that keeps most lines
     wins. One with an empty entry point counts only where no reading has a better one.
 
-    Args:
-        prompt: the problem's prompt.
-        entry_point: the function that is asked for.
-        completion: what the model wrote; thinking starts with its opener, also if the prompt wrote it.
-        fence: which of several fences with the function counts: the `first` or the `last` complete one.
+    Thinking starts with its opener, also if the prompt wrote it. Of several fences with the function the `first`
+    or the `last` complete one counts.
     """
     work = Work()
     stub: Built | None = None

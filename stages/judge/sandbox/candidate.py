@@ -146,13 +146,7 @@ def load_program(stream: int, job: dict[str, Any]) -> Any:
 
 
 def run_module(source: str, names: dict[str, Any], definitions: bool) -> str:
-    """Run a module whole, but for statements that fail; return the first failure.
-
-    Args:
-        source: of the module.
-        names: its namespace.
-        definitions: run only statements that define something.
-    """
+    """Run a module, or its `definitions` alone, but for statements that fail; return the first failure."""
     tree: Any = compile(source, SOURCE_NAME, "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
     body = [node for node in tree.body if not definitions or type(node).__name__ in DEFINITIONS.split()]
     future = [node for node in body if getattr(node, "module", "") == "__future__"]
@@ -177,13 +171,8 @@ def run_module(source: str, names: dict[str, Any], definitions: bool) -> str:
 def answer(stream: int, function: Any, number: int, arguments: Any, keywords: Any, watched: bool) -> bool:
     """Answer a call: its value, or its exception; return whether there was a value.
 
-    Args:
-        stream: to the judge.
-        function: the entry point.
-        number: of the call.
-        arguments: encoded; decoded anew for each call, so that a change in place reaches no other.
-        keywords: encoded.
-        watched: tell which list, dict and set arguments the call changed.
+    Arguments are decoded anew for each call, so that a change in place reaches no other; if the call is `watched`
+    the answer tells which list, dict and set arguments it changed.
     """
     reply: dict[str, Any] = {"id": number}
     try:

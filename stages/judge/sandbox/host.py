@@ -68,8 +68,8 @@ class Isolation:
     python: str = ""
     # Folders and files that the interpreter reads
     libraries: list[str] = field(default_factory=list)
-    # Level A: other files and folders that can be read, each with its place in the sandbox
-    mounts: list[list[str]] = field(default_factory=list)
+    # Other files and folders that can be read, also inside of `hidden`
+    extra: list[str] = field(default_factory=list)
     # Folders of installed packages
     packages: list[str] = field(default_factory=list)
     # What may be imported from there
@@ -227,7 +227,7 @@ class Candidate:
 def supervisor_command(isolation: Isolation, control: int) -> list[str]:
     """Return the supervisor's command line."""
     config = {name: getattr(isolation, name) for name in CONFIGURED}
-    config["readable"] = [*isolation.libraries, *(place for _, place in isolation.mounts)]
+    config["readable"] = [*isolation.libraries, *isolation.extra]
     # Parent of the candidates' folders
     config["folder"] = tempfile.gettempdir() if isolation.level == "C" else ""
     root = "/judge" if isolation.level == "A" else str(REPOSITORY_ROOT)
@@ -235,15 +235,17 @@ def supervisor_command(isolation: Isolation, control: int) -> list[str]:
     python = [isolation.python, *PYTHON_FLAGS, script, root, str(control), json.dumps(config)]
     if isolation.level != "A":
         return python
-    pairs = [*([path, path] for path in isolation.libraries), *isolation.mounts]
-    pairs += [[str(SANDBOX_FOLDER / name), f"/judge/stages/judge/sandbox/{name}"] for name in MOUNTED_FILES]
-    binds = [word for pair in pairs for word in ("--ro-bind", *pair)]
-    empty = [word for path in isolation.hidden for word in ("--tmpfs", path, "--remount-ro", path)]
+    ours = ((str(SANDBOX_FOLDER / name), f"/judge/stages/judge/sandbox/{name}") for name in MOUNTED_FILES)
     return [
         *(isolation.bwrap, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"),
         *("--hostname", "sandbox", "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--clearenv", "--setenv", "PYTHONHASHSEED", "0"),
-        *(*binds, *empty, "--dev-bind", kernel.NULL_DEVICE, kernel.NULL_DEVICE),
-        *("--size", str(16 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"),
+        *("--size", str(16 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"),
+        *(word for pair in ours for word in ("--ro-bind", *pair)),
+        *(word for path in isolation.libraries for word in ("--ro-bind", path, path)),
+        *(word for path in isolation.hidden for word in ("--tmpfs", path)),
+        *(word for path in isolation.extra for word in ("--ro-bind", path, path)),
+        *("--dev-bind", kernel.NULL_DEVICE, kernel.NULL_DEVICE),
+        *(word for path in [*isolation.hidden, "/"] for word in ("--remount-ro", path)),
         *("--", *python),
     ]

@@ -19,7 +19,6 @@ from stages.judge.sandbox.host import Isolation, LevelUnavailable, Limits, Sandb
 
 ISOLATION_LEVELS = ("A", "B", "C")
 UNUSED_USER = 64_990
-PACKAGES_FOLDER, TRIAL_FILE = "/packages", "/trial"  # at level A
 # What a wheel may take from the system (PEP 600), besides the interpreter's own
 WHEELS_NEED = "libgcc_s.so.1 libstdc++.so.6 libz.so.1 libm.so.6 libdl.so.2 librt.so.1 libpthread.so.0"
 # Print the libraries of a process that has loaded the modules; `ldd` would start a process for each
@@ -134,16 +133,16 @@ def with_packages(isolation: Isolation, names: Sequence[str]) -> Isolation:
     if not names:
         return isolation
     entries, shared = package_files(tuple(names))
-    modules = sorted({os.path.basename(path).split(".")[0] for path in entries})
-    libraries = {*isolation.libraries, *shared}
-    if isolation.level == "A":
-        mounts = [[path, f"{PACKAGES_FOLDER}/{os.path.basename(path)}"] for path in entries]
-        folders, found = [PACKAGES_FOLDER], replace(isolation, mounts=mounts, libraries=sorted(libraries))
-    else:
-        folders = sorted({os.path.dirname(path) for path in entries})
-        user = isolation.user if all(map(readable_by_others, entries)) else 0
-        found = replace(isolation, user=user, libraries=sorted(libraries.union(entries)))
-    return replace(found, packages=folders, modules=modules, listed=[*isolation.listed, *folders])
+    folders = sorted({os.path.dirname(path) for path in entries})
+    return replace(
+        isolation,
+        libraries=sorted({*isolation.libraries, *shared}),
+        extra=entries,
+        packages=folders,
+        modules=sorted({os.path.basename(path).split(".")[0] for path in entries}),
+        listed=[*isolation.listed, *folders],
+        user=isolation.user if all(map(readable_by_others, entries)) else 0,
+    )
 
 
 @cache
@@ -191,17 +190,14 @@ def run_trial(isolation: Isolation) -> None:
         file.write(b"kept")
         file.flush()
         os.chmod(file.name, 0o644)
-        place = TRIAL_FILE if isolation.level == "A" else file.name
-        trial = replace(
-            isolation, mounts=[*isolation.mounts, [file.name, place]]
-        )  # bound at A, readable at B
+        trial = replace(isolation, extra=[*isolation.extra, file.name])
         answer: Any = None
         with (
             contextlib.closing(Sandbox(trial)) as sandbox,
             sandbox.run(Limits(cpu_seconds=5.0)) as candidate,
             contextlib.suppress(EOFError),
         ):
-            candidate.send({"program": TRIAL.format(place), "entry_point": "add", "seed": 0})
+            candidate.send({"program": TRIAL.format(file.name), "entry_point": "add", "seed": 0})
             candidate.receive()
             call = [values.encode_value((1, 1)), values.encode_value({})]
             candidate.send({"id": 1, "calls": [call], "watched": False})

@@ -61,6 +61,7 @@ def main() -> None:
     del sys.argv[1:]  # hide where the judge is
     for module in [*PRELOADED.split(), *config["preloaded"]]:
         __import__(module)
+    config["mounted"] = os.listdir(".")
     level, writable = config["level"], ["/tmp"] if config["level"] == "A" else []
     try:  # prepared once, for every candidate: a Landlock ruleset (-1: none), and filters without and with threads
         config["ruleset"] = -1
@@ -125,7 +126,7 @@ def run_job(
     _, status, usage = os.wait4(pid, 0)
     kill_leftovers()
     end = {"id": job["id"], "killed": killed, "status": status, "cpu": usage.ru_utime + usage.ru_stime}
-    dirty = config["level"] == "A" and any(os.scandir("."))
+    dirty = config["level"] == "A" and os.listdir(".") != config["mounted"]
     return {**end, "dirty": dirty, "trouble": trouble, "threads": bool(listener) or config["level"] == "C"}
 
 
