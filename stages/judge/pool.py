@@ -23,7 +23,7 @@ SHUTDOWN_SECONDS = 5.0
 DEATH_SECONDS = 0.5  # until a process whose streams have ended is gone
 UNDISTURBED_SHARE = 0.5  # of a core's time, for a program that only computes
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # where numpy comes into an answer
-CROWDED = 4  # runnable threads a core
+CROWDED = 2  # runnable threads a core, now or in the mean of the last minute
 OnVerdict = Callable[[int, Verdict], object]  # index of the sample, and its final verdict
 
 
@@ -70,11 +70,11 @@ class Worker:
         with contextlib.suppress(OSError):  # it died; the first attempt will say so
             self.connection.send_bytes(json.dumps(self.setup).encode())
 
-    def judge(self, submission: Submission, seed: int) -> Verdict:
+    def judge(self, submission: Submission, seed: int, patient: bool = False) -> Verdict:
         """Return the verdict on a sample, with a new process for each attempt after the first."""
         verdict = Verdict("harness_error", "not judged")
         for _ in range(JUDGE_ATTEMPTS):
-            found, phase = self.attempt(submission, seed)
+            found, phase = self.attempt(submission, seed, patient)
             if found and found.verdict != "harness_error":
                 return found
             status = self.close()
@@ -84,12 +84,14 @@ class Worker:
                 break
         return verdict
 
-    def attempt(self, submission: Submission, seed: int) -> tuple[Verdict | None, str]:
+    def attempt(self, submission: Submission, seed: int, patient: bool = False) -> tuple[Verdict | None, str]:
         """Return the verdict, or None and the phase in which the process was lost."""
         phase = "sandbox"
         self.busy = True
         with contextlib.suppress(OSError, EOFError):
-            self.connection.send_bytes(json.dumps({**asdict(submission), "seed": seed}).encode())
+            self.connection.send_bytes(
+                json.dumps({**asdict(submission), "seed": seed, "patient": patient}).encode()
+            )
             while self.connection.poll(EXTRACT_SECONDS if phase == "extract" else self.seconds):
                 message = json.loads(self.connection.recv_bytes())
                 if "verdict" in message:
@@ -152,7 +154,7 @@ class Pool:
                 report(submission, verdict)
 
         self.judge_in_parallel(list(places), report_unless_doubtful)
-        self.judge_in_parallel(doubtful, report)
+        self.judge_in_parallel(doubtful, report, patient=True)
         verdicts = [final[submission] for submission in submissions]
         broken = [i for i, verdict in enumerate(verdicts) if verdict.verdict == "harness_error"]
         if broken:
@@ -164,7 +166,10 @@ class Pool:
         return verdicts
 
     def judge_in_parallel(
-        self, submissions: Sequence[Submission], report: Callable[[Submission, Verdict], object]
+        self,
+        submissions: Sequence[Submission],
+        report: Callable[[Submission, Verdict], object],
+        patient: bool = False,
     ) -> None:
         """Judge submissions, and report each verdict as it comes."""
         waiting, lock, errors = iter(submissions), threading.Lock(), list[BaseException]()
@@ -177,7 +182,7 @@ class Pool:
                         submission = next(waiting, None)
                     if submission is None:
                         return
-                    verdict = worker.judge(submission, self.seed)
+                    verdict = worker.judge(submission, self.seed, patient)
                     with lock:
                         report(submission, verdict)
             except BaseException as error:
@@ -220,6 +225,7 @@ def is_doubtful(verdict: Verdict) -> bool:
     return verdict.verdict == "wall_timeout" and runnable() > CROWDED * (os.cpu_count() or 1)
 
 
-def runnable() -> int:
-    """Return the threads of this machine that run or wait for a core."""
-    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+def runnable() -> float:
+    """Return the threads of this machine that run or wait for a core: now, or in the last minute if they were more."""
+    minute, _, _, now, _ = Path("/proc/loadavg").read_text().split()
+    return max(float(minute), int(now.partition("/")[0]))

@@ -35,6 +35,7 @@ THREADS = re.compile("thread|concurrent|asyncio|executor|multiprocessing", re.IG
 # What a sandbox may lack, which is no fault of a program
 LACKS = re.compile(r"ZoneInfoNotFoundError|No usable temporary directory found|PermissionError: \[Errno 1\]")
 NO_THREAD = "can't start new thread"
+SLEEPER_SHARE = 0.1  # of the wall limit: a program that used less CPU time slept
 ENDS_LOADING = ("cpu_timeout", "wall_timeout", "signal", "exception")
 CandidateCheck = Callable[[CandidateProxy], object]
 
@@ -49,16 +50,18 @@ class SampleJudge:
         self.limits = limits
         self.announce = announce  # called with each phase before it begins
         self.sandbox: Sandbox | None = None
-        self.loaded = False  # whether the last program ended its loading
+        self.loaded = self.patient = False  # whether the last program ended its loading; see judge
         self.canonical: dict[str, list[Any]] = {}  # task_id: answers of its canonical solution
 
-    def judge(self, sample: Submission, seed: int = 0) -> Verdict:
+    def judge(self, sample: Submission, seed: int = 0, patient: bool = False) -> Verdict:
         """Return the verdict on a sample; `seed` is that of `random`, on both sides.
+
+        A `patient` judge takes no program for asleep that may wait for a core: only the limits end it.
 
         A program that does not load because it hangs or dies is run again without the statements of its top
         level that define nothing.
         """
-        problem = sample.problem
+        problem, self.patient = sample.problem, patient
         self.announce("extract")
         extraction = extract_program(problem.prompt, problem.entry_point, sample.completion, sample.fence)
         if extraction.verdict:
@@ -116,7 +119,7 @@ class SampleJudge:
         self.loaded = False
         started = time.perf_counter()
         threads = THREADS.search(str(job["program"])) is not None
-        with self.sandbox.run(self.limits, threads) as candidate:
+        with self.sandbox.run(self.limits, threads, self.patient) as candidate:
             word, reason = self.examine(candidate, {**job, "entry_point": problem.entry_point}, check)
         wall = time.perf_counter() - started
         end = candidate.end
@@ -210,7 +213,9 @@ def final_verdict(word: str, reason: str, end: dict[str, Any], limits: Limits) -
     """Return the final verdict. Limits come first: a signal handler may still answer after exceeding one."""
     if end["killed"] == "cpu" or end["cpu"] > limits.cpu_seconds:
         return "cpu_timeout", f"more than {limits.cpu_seconds:g} s of CPU time"
-    if end["killed"] == "asleep":
+    if end["killed"] == "asleep" or (
+        end["killed"] == "wall" and end["cpu"] < SLEEPER_SHARE * limits.wall_seconds
+    ):
         return "wall_timeout", f"more than {limits.cpu_seconds:g} s, most of them asleep"
     if end["killed"] == "wall":
         return "wall_timeout", f"more than {limits.wall_seconds:g} s"
@@ -244,8 +249,8 @@ def main() -> None:
         judge = SampleJudge(isolation, limits, lambda phase: send({"phase": phase}))
         while True:
             job = json.loads(pool.recv_bytes())
-            seed, problem = job.pop("seed"), Problem(**job.pop("problem"))
-            send({"verdict": asdict(judge.judge(Submission(problem, **job), seed))})
+            seed, patient, problem = job.pop("seed"), job.pop("patient"), Problem(**job.pop("problem"))
+            send({"verdict": asdict(judge.judge(Submission(problem, **job), seed, patient))})
     except (EOFError, OSError):  # the pool needs no more
         if judge:
             judge.close()

@@ -12,8 +12,6 @@ from stages.judge.pool import Worker
 from stages.judge.sandbox.host import Isolation, Limits
 from stages.judge.verdict import Submission, Verdict
 
-ATTEMPTS = 8
-
 
 class JudgeDied(AssertionError):
     """The judge's process ended, or did not answer, before it gave a verdict."""
@@ -35,22 +33,13 @@ class JudgeProcess:
         test_in_sandbox: bool = False,
         sleeps: bool = False,
     ) -> Verdict:
-        """Return the verdict on a completion. One that took too long without a core is judged again, as in a pool.
-
-        Args:
-            sleeps: the completion may take its time itself, so it is judged once.
+        """Return the verdict on a completion. One that waits for a core is not taken for asleep, unless it `sleeps`.
 
         Raises:
             JudgeDied: the process was lost; says in which phase and how it ended.
         """
-        for _ in range(1 if sleeps else ATTEMPTS):
-            verdict = self._judge_once(problem, completion, seed, test_in_sandbox)
-            if verdict.verdict != "wall_timeout":
-                break
-        return verdict
-
-    def _judge_once(self, problem: Problem, completion: str, seed: int, test_in_sandbox: bool) -> Verdict:
-        verdict, phase = self.worker.attempt(Submission(problem, completion, test_in_sandbox), seed)
+        submission = Submission(problem, completion, test_in_sandbox)
+        verdict, phase = self.worker.attempt(submission, seed, patient=not sleeps)
         if verdict is None:
             self.close()
             status = self.worker.process.returncode

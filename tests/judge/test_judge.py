@@ -549,9 +549,9 @@ def test_pool_keeps_the_order_and_reruns_a_doubtful_timeout(monkeypatch: pytest.
     judged = Counter[str]()
     real = Worker.attempt
 
-    def attempt(self: Worker, sample: Submission, seed: int) -> tuple[Verdict | None, str]:
+    def attempt(self: Worker, sample: Submission, *how: Any) -> tuple[Verdict | None, str]:
         judged[sample.completion] += 1
-        verdict, phase = real(self, sample, seed)
+        verdict, phase = real(self, sample, *how)
         again = verdict and verdict.verdict == "cpu_timeout"
         return replace(
             verdict, wall_s=9.0
@@ -640,10 +640,10 @@ def test_a_lost_worker_is_replaced_and_is_not_the_models_failure(monkeypatch: py
     real = Worker.attempt
     lost = iter([True, False])
 
-    def attempt(self: Worker, sample: Submission, seed: int) -> tuple[Verdict | None, str]:
+    def attempt(self: Worker, sample: Submission, *how: Any) -> tuple[Verdict | None, str]:
         if next(lost, False):
             self.process.kill()
-        return real(self, sample, seed)
+        return real(self, sample, *how)
 
     monkeypatch.setattr(Worker, "attempt", attempt)
     samples = [Submission(SUM, SUM.canonical_solution)] * 2

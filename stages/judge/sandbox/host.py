@@ -130,14 +130,15 @@ class Sandbox:
         self.stderr.close()
 
     @contextmanager
-    def run(self, limits: Limits, threads: bool = False) -> Iterator["Candidate"]:
+    def run(self, limits: Limits, threads: bool = False, patient: bool = False) -> Iterator["Candidate"]:
         """Fork a candidate, which may start threads; after the block it is dead, and its `end` says how it ended."""
         ours, theirs = socket.socketpair()
         self.jobs += 1
         often = threads or self.isolation.level == "C"
         job = {"id": self.jobs, "threads": threads, "poll_seconds": 0.05 if often else 1.0, **asdict(limits)}
         job["wall_seconds"] = limits.wall_seconds
-        candidate = Candidate(ours, limits, lambda word: self.guard(self.control.send, word.encode()))
+        tell = (lambda word: None) if patient else lambda word: self.guard(self.control.send, word.encode())
+        candidate = Candidate(ours, limits, tell)
         with ours:
             with theirs:
                 self.guard(socket.send_fds, self.control, [json.dumps(job).encode()], [theirs.fileno()])
