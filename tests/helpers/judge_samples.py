@@ -13,7 +13,7 @@ from stages.common.rows.schema import Problem
 from stages.judge.sandbox.host import Limits
 
 HOSTILE = sorted((Path(__file__).parents[1] / "hostile").glob("*.py"))
-LIMITS = Limits(cpu_seconds=0.3, memory_bytes=256 << 20, wall_factor=6)
+LIMITS = Limits(cpu_seconds=0.3, memory_bytes=256 << 20, wall_factor=30)
 TEST = """
 def check(candidate):
     import random
