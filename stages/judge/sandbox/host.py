@@ -247,6 +247,6 @@ def supervisor_command(isolation: Isolation, control: int) -> list[str]:
         *(word for path in isolation.hidden for word in ("--tmpfs", path)),
         *(word for path in isolation.extra for word in ("--ro-bind", path, path)),
         *("--dev-bind", kernel.NULL_DEVICE, kernel.NULL_DEVICE),
-        *(word for path in [*isolation.hidden, "/"] for word in ("--remount-ro", path)),
+        *(word for path in (*isolation.hidden, "/") for word in ("--remount-ro", path)),
         *("--", *python),
     ]
