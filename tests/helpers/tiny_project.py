@@ -155,17 +155,13 @@ def write_model(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def environment(folder: Path, warm: bool = True) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """For the project's processes: this interpreter first, no tracking server, no litter, no identity of the user.
 
-    Args:
-        warm: `python` is one that has imported the libraries, where a fixture has started it. False: the real one,
-            for tests that kill processes, or that two runs are alike.
+    `python` is one that has imported the libraries, where a fixture has started it.
     """
-    interpreters = [
-        *([os.environ[WARM]] if warm and WARM in os.environ else []),
-        str(Path(sys.executable).parent),
-    ]
+    warm = [os.environ[WARM]] if WARM in os.environ else []
+    interpreters = [*warm, str(Path(sys.executable).parent)]
     drop = ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     kept = {k: v for k, v in os.environ.items() if k not in drop}
     return {
@@ -204,15 +200,14 @@ class Project:
     """A repository in a temporary folder, and what tests do with one."""
 
     root: Path
-    warm: bool = True  # see `environment`
 
     def run(self, *command: str, check: bool = False, env: dict[str, str] | None = None) -> Done:
-        python = str(Path(os.environ[WARM], "python")) if self.warm and WARM in os.environ else sys.executable
+        python = str(Path(os.environ[WARM], "python")) if WARM in os.environ else sys.executable
         done = subprocess.run(
             # Not within a command such as `unshare` or `prlimit`: a fork of the server would not be under it
             [python if command[0] == sys.executable else command[0], *command[1:]],
             cwd=self.root,
-            env={**environment(self.root, self.warm), **(env or {})},
+            env={**environment(self.root), **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -266,7 +261,7 @@ class Project:
     def copy(self, root: Path) -> "Project":
         """A copy with everything: outputs, DVC's cache (links stay links), git history."""
         subprocess.run(["cp", "-a", str(self.root), str(root)], check=True)
-        return Project(root, self.warm)
+        return Project(root)
 
     def files(self, *folders: str) -> dict[str, str]:
         """sha256 of every file below the folders (of the whole project: all but scratch and internals)."""

@@ -1,6 +1,6 @@
 """A Python that has imported the libraries already, for processes of the tiny pipeline: importing takes longer than the work.
 
-    warm = WarmPython(folder)     # starts a server; folder/bin/python is the interpreter to put first on PATH
+    warm = WarmPython(folder)     # starts a server; folder/bin, with `python` and `dvc`, is to be put first on PATH
     warm.close()
 
 `bin/python -m stages.train ...` is run by a fork of the server, with the caller's arguments, folder, environment and
@@ -26,20 +26,28 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WARM = ("dvc", *(f"stages.{name}" for name in ("base", "config", "fetch", "clean", "pack", "train", "merge")))
-WARM += ("stages.evaluate", "stages.report", "stages.track", "stages.track.live", "stages.sweep")
+WARM += ("stages.evaluate", "stages.report", "stages.report.summary", "stages.track", "stages.track.live")
+WARM += ("stages.plan", "stages.sweep")
 LIBRARIES = (
     *(
         "accelerate",
         "bitsandbytes",
         "datasets",
-        "dvc.cli",
-        "dvc.commands.repro",
-        "dvc.repo",
+        "dvc.cli.parser",  # every command
+        "dvc.analytics",
+        "dvc.cachemgr",
+        "dvc.data_cloud",
+        "dvc.lock",
+        "dvc.repo.experiments.queue.workspace",
+        "dvc.repo.reproduce",
+        "dvc.repo.status",
+        "dvc_render.image",
         "fsspec",
-        "hydra",
+        "hydra._internal.hydra",
     ),
     *(
         "jinja2",
+        "matplotlib.backends.backend_agg",
         "matplotlib.figure",
         "mlflow.models",
         "mlflow.pyfunc",
@@ -91,6 +99,8 @@ class WarmPython:
         client = CLIENT.format(python=sys.executable, warm=WARM, address=address)
         (self.bin / "python").write_text(client, "utf-8")
         (self.bin / "python").chmod(0o755)
+        (self.bin / "dvc").write_text(f'#!/bin/sh\nexec {self.bin}/python -m dvc "$@"\n', "utf-8")
+        (self.bin / "dvc").chmod(0o755)
         single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.helpers.warm_python", address],

@@ -197,11 +197,12 @@ def namespace(*options: str) -> list[str]:
 def test_a_full_disk(project: Project, stage: str, parent: str) -> None:
     """What the stage writes to lies on a tmpfs that has 4 KiB left; the earlier results stay whole there."""
     sums = f"find {parent} -type f -exec sha256sum {{}} + | sort"
+    overrides = "track.live=false track.peak_seconds=0" if stage == "train" else ""  # seconds for nothing
     script = f"""
         mkdir .cache/disk && mount -t tmpfs -o size=8m tmpfs .cache/disk && cp -a {parent}/. .cache/disk &&
         mount --move .cache/disk {parent} || exit 99
         cat /dev/zero > {parent}/filler 2>/dev/null; truncate -s -4K {parent}/filler
-        {sums} > ../before; {sys.executable} -m stages.{stage}; status=$?; {sums} > ../after; exit $status
+        {sums} > ../before; {sys.executable} -m stages.{stage} {overrides}; status=$?; {sums} > ../after; exit $status
     """
     (project.root / ".cache").mkdir(exist_ok=True)
     command = [*namespace("--mount"), "sh", "-c", script]

@@ -37,7 +37,7 @@ EVERYTHING = ("push", "--all-tags", "--run-cache")
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def source(warm_python: None, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two versions, tagged; the second is checked out, and its result there. Copy it, do not write to it."""
     project = Project(tmp_path_factory.mktemp("remotes") / "source")
     (project.root / "data").mkdir(parents=True)

@@ -39,6 +39,7 @@ def short_pipeline(project: Project) -> None:
     path = project.root / "dvc.yaml"
     stages = yaml.safe_load(path.read_text("utf-8"))["stages"]
     path.write_text(yaml.safe_dump({"stages": {name: stages[name] for name in KEPT}}), "utf-8")
+    project.params(track__live=False)
     shutil.copy(project.root / "conf/fetch/tiny.yaml", project.root / "conf/fetch/file.yaml")
     (project.root / ROWS_FILE).unlink()
     project.commit("up to train")

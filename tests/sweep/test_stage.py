@@ -1,6 +1,6 @@
 """Sweeps: each point a DVC experiment and an MLflow run, the user's tree untouched.
 
-Over a toy pipeline of config and a quick stage; tests/pipeline/test_reruns.py sweeps over the real stages.
+Over a toy pipeline of config and a quick stage; tests/pipeline/test_experiments.py sweeps over the real stages.
 """
 
 import re
