@@ -5,6 +5,7 @@ stages whose code, data or parameters have changed, and its graph those after th
 where it gives the same bytes takes a real `dvc repro`.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import networkx as nx
@@ -22,17 +23,20 @@ AFTER_TRAINING = ["merge", "evaluate@tuned", "report", "track"]
 
 def stages_to_rerun(project: Project) -> list[str]:
     """Return the stages that a change reruns where each of them gives other bytes; `config` has run."""
-    with Repo(str(project.root)) as repo:
-        config = set(repo.status(["config"]))
+    config = {"config"} & set(changed_stages(project)[0])
     if config:
         done = project.stage("config")
         assert done.status == 0, done.text
-    with Repo(str(project.root)) as repo:
-        changed = set(repo.status()) - {"config"}  # its output is compared by each reader's parameters
-        graph = repo.index.graph  # from a stage to those that it reads
-        direct = [stage for stage in graph if stage.addressing in changed]
-        after = {other.addressing for stage in direct for other in nx.ancestors(graph, stage)}
+    changed, graph = changed_stages(project)
+    changed -= {"config"}  # its output is compared by each reader's parameters
+    after = {other for stage in changed for other in nx.ancestors(graph, stage)}
     return sorted(config | changed | after, key=STAGES.index)
+
+
+def changed_stages(project: Project) -> tuple[set[str], "nx.DiGraph[str]"]:
+    """Return the stages that DVC's status names, and its graph, from a stage to those that it reads."""
+    with contextlib.chdir(project.root), Repo() as repo:
+        return set(repo.status()), nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
 
 
 def append(path: str, line: str) -> Callable[[Project], None]:
