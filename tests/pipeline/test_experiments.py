@@ -14,7 +14,7 @@ from stages.sweep.point import parse_ran_stages
 from tests.helpers.tiny_project import REPOSITORY, Project
 from tests.helpers.toy_pipeline import experiment_names, run_sweep, summary_rows, user_files
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 # A second or two; they run again where all else comes back from DVC's run cache
 NEVER_CACHED = ["config", "track"]

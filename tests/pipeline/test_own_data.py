@@ -13,7 +13,7 @@ import yaml
 from tests.helpers.document_commands import command_blocks
 from tests.helpers.tiny_project import REPOSITORY, STAGES, Done, Project, generated_functions, write_jsonl
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 SECTION = "Your own data in five minutes"
 README = (REPOSITORY / "README.md").read_text("utf-8")

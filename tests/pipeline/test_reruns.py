@@ -15,7 +15,7 @@ from dvc.repo import Repo
 
 from tests.helpers.tiny_project import STAGES, Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 EVALUATE = ["evaluate@base", "evaluate@tuned"]
 AFTER_TRAINING = ["merge", "evaluate@tuned", "report", "track"]

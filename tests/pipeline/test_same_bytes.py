@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.tiny_project import REPOSITORY, WARM, Project, environment
 from tests.helpers.warm_python import WarmPython
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 ARTIFACTS = ("data/clean", "data/packed", "models/adapter", "models/merged")
 KILLED_TRAINING = REPOSITORY / "tests/helpers/killed_training.py"
