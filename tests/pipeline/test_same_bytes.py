@@ -49,8 +49,8 @@ def test_a_second_run_killed_in_its_training_gives_the_same_bytes(
         killed = second.run(sys.executable, "-m", "dvc", "repro", "evaluate@tuned", env={"PATH": path})
         assert killed.status != 0
         assert killed.ran == ["config", "base", "fetch", "clean", "pack", "train"]
-        left = sorted(p.name for p in (second.root / "models").iterdir())
-        assert left == [".gitignore", "base"], "nothing of the adapter is there before it is whole"
+        left = [p.name for p in (second.root / "models").iterdir() if p.name != ".gitignore"]
+        assert left == ["base"], "nothing of the adapter is there before it is whole"
         assert list((second.root / ".cache/train").glob("*/checkpoint-*")), (
             "there is something to resume from"
         )
