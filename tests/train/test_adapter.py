@@ -387,7 +387,6 @@ def test_target_modules_that_match_nothing_are_named_with_the_nearest(
         ({"loraplus_lr_ratio": 0.5}, r"train\.lora\.loraplus_lr_ratio"),
         ({"target_modules": "q_proj["}, r"train\.lora\.target_modules"),
         ({"target_modules": []}, r"train\.lora\.target_modules"),
-        ({"eva_rho": 0.9}, r"train\.lora\.eva_rho"),
         ({"svd_niter": -1}, r"train\.lora\.svd_niter"),
     ],
 )

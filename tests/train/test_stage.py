@@ -120,7 +120,7 @@ def test_adapter_is_read_by_peft(place: Path, quantization: str) -> None:
         (lambda: Path("data/packed/train.arrow").unlink(), "data/packed/train.arrow: no such file"),
         (lambda: cut(Path("data/packed/train.arrow")), "not readable as an Arrow stream"),
         (lambda: shutil.rmtree("models/base"), "no model here"),
-        (lambda: cut(Path("models/base/model.safetensors")), "the model does not load"),
+        (lambda: cut(Path("models/base/model.safetensors")), "is not a complete safetensors file"),
     ],
 )
 def test_bad_input_is_named_and_nothing_written(place: Path, spoil: Any, message: str) -> None:

@@ -1,6 +1,7 @@
 """Check that the tensors of a model's files are those of the model: transformers fills what is missing at random."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from stages.common.core.errors import UserError
@@ -17,6 +18,12 @@ def silence_transformers() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+def require_config(folder: Path) -> None:
+    """Raise UserError if the folder holds no model: transformers would look for its name on the hub."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no model here (config.json is missing). Run `dvc repro base`.")
 
 
 def refuse_uncovered(where: str, info: Mapping[str, Any]) -> None:

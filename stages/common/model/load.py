@@ -9,7 +9,7 @@ from torch import nn
 from stages.common.core.errors import UserError
 from stages.common.model.attention.interface import ATTENTION_NAME
 from stages.common.model.checks import refuse_attention, try_model
-from stages.common.model.coverage import LOADING_INFO, refuse_uncovered, silence_transformers
+from stages.common.model.coverage import LOADING_INFO, refuse_uncovered, require_config, silence_transformers
 from stages.common.model.lora import replace_linear_forwards
 from stages.common.model.packed_model import PackedModel
 from stages.common.model.quantize import FOUR_BITS, Quantization, compute_device
@@ -33,8 +33,7 @@ def load_frozen_model(
 
     silence_transformers()
     place = "cpu" if on_host else compute_device()
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no model here (config.json is missing). Run `dvc repro base`.")
+    require_config(folder)
     try:
         config = AutoConfig.from_pretrained(folder)
         refuse_attention(folder, config, attention, quantization.dtype)

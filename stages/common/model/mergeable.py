@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from stages.common.core.errors import UserError
-from stages.common.model.coverage import listed, silence_transformers
+from stages.common.model.coverage import listed, require_config, silence_transformers
 from stages.common.model.weight_files import stored_tensors
 
 MERGED_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -40,7 +40,7 @@ def linear_weights(folder: Path, where: str = "") -> frozenset[str]:
     """Return the names of the weights that loading quantizes: of all linear layers except the head.
 
     Raises:
-        UserError: the model cannot be built, has no such layers, or stores their weights transposed.
+        UserError: there is no model, it cannot be built, has no such layers, or stores their weights transposed.
     """
     from bitsandbytes.nn import Linear4bit
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
@@ -49,6 +49,7 @@ def linear_weights(folder: Path, where: str = "") -> frozenset[str]:
 
     where = where or str(folder)
     silence_transformers()
+    require_config(folder)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
