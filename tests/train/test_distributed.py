@@ -75,7 +75,7 @@ def test_a_checkpoint_of_two_ranks_resumes_on_one_and_back(place: Path, forks: F
     assert forks.run("tests.helpers.train_ranks:train", place, 2, **changes) == [0, 0]
     together = sha256_folder("models/adapter")
     assert_close(alone, adapter())
-    for before, after in ((2, 1), (2, 2)):  # tests/train/test_fsdp.py: from one to two
+    for before, after in ((2, 1), (1, 2), (2, 2)):
         shutil.rmtree("models/adapter")
         killed = forks.run("tests.helpers.train_ranks:train", place, before, kill_after=5, **changes)
         assert killed == [-signal.SIGKILL] * before
@@ -199,6 +199,7 @@ def untroubled(forks: Forks, tiny_model: Path, tmp_path_factory: pytest.TempPath
     ("accelerate", "what", "on", "expected"),
     [
         ("ddp", "loss", 1, "step 4: the loss is not finite"),
+        ("ddp", "disk", 0, "step 4: the checkpoint cannot be written, the disk is full"),
         ("fsdp", "gradient", 1, "step 4: the gradient is not finite"),
         ("fsdp", "disk", 0, "step 4: the checkpoint cannot be written, the disk is full"),
     ],
