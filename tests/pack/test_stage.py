@@ -1,7 +1,9 @@
 """The pack stage: every document is packed once, no pack is too long, labels, the split, files and errors."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +32,8 @@ from stages.pack.overlong import Document, shorten_text, split_exchanges
 from stages.pack.packing import Packing, fewest_packs, pack_lengths
 from stages.pack.settings import PackSettings
 from stages.pack.show import mark_labels
-from tests.helpers.tiny_project import generated_functions
+from tests.common.test_engine import two_nodes
+from tests.helpers.tiny_project import REPOSITORY, generated_functions
 
 CASES = st.integers(8, 300).flatmap(
     lambda capacity: st.tuples(
@@ -379,12 +382,30 @@ def test_a_truncated_parquet_file_is_named(stage):
         stage.run()
 
 
+def pack_on_ray(folder: Path) -> str:
+    """Run `python -m stages.pack` on a cluster of two nodes; return the sha256 of data/packed."""
+    (folder / "reports").mkdir()
+    shutil.copy(REPOSITORY / "dvc.yaml", folder)
+    (folder / "stages").symlink_to(REPOSITORY / "stages")
+    (folder / "reports/config.yaml").write_text("engine: {kind: ray}\npack: {}\nprompt: {}\n")
+    settings = ("pack.max_length=128", "pack.validation_share=0.2")
+    with two_nodes() as address:
+        command = [sys.executable, "-m", "stages.pack", *settings, f"engine.address={address}"]
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=500
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return sha256_folder(folder / "data/packed")
+
+
 @pytest.mark.slow
-def test_packed_bytes_are_the_same_for_any_number_of_processes(stage):
+def test_packed_bytes_are_the_same_on_every_engine(stage):
     rows = [complete(row, number, None) for number, row in enumerate(generated_functions(60))]
     schema = row_schema().append(pa.field("component", pa.string(), nullable=False))
     path = stage.folder / "data/clean/rows.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=16)
+    elsewhere = shutil.copytree(stage.folder, stage.folder / "elsewhere")
 
     def packed_by(workers: int) -> str:
         stage.run(workers=workers)
@@ -394,7 +415,7 @@ def test_packed_bytes_are_the_same_for_any_number_of_processes(stage):
         shutil.rmtree(stage.folder / "data/packed")
         return found
 
-    assert packed_by(1) == packed_by(2)  # on Ray too: tests/clean/test_engines.py
+    assert packed_by(1) == packed_by(2) == pack_on_ray(elsewhere)
 
 
 def test_pack_lengths_are_read_without_their_tokens(stage, tmp_path):
