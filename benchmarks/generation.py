@@ -20,8 +20,8 @@ import torch
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import load_tokenizer
 from stages.evaluate import transformers_backend
-from stages.evaluate.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
-from stages.evaluate.generate import context_length, rows_to_generate, stop_ids
+from stages.generation.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
+from stages.generation.generate import context_length, rows_to_generate, stop_ids
 from stages.evaluate.settings import EvaluateSettings
 from stages.judge.benchmark import load_benchmark
 

@@ -5,7 +5,7 @@
 
 samples.jsonl has a line per sample, in the benchmark's order: prompt, completion, verdict, reason. Times, which
 differ from run to run, are in reports/evaluate/<target>-times.json.
-Generation is in stages/evaluate/transformers_backend.py, and the sandbox in stages/judge/sandbox.
+Generation is in stages/generation/transformers_backend.py, and the sandbox in stages/judge/sandbox.
 """
 
 import sys
@@ -20,10 +20,10 @@ from stages.common.core.errors import UserError
 from stages.common.core.files import atomic_folder, write_jsonl
 from stages.common.core.stage import Settings, run
 from stages.common.statistics import pass_at_k_interval
-from stages.evaluate.completion import Completion, SampleRequest
-from stages.evaluate.generate import generate
-from stages.evaluate.journal import JOURNAL_FOLDER, journal_key
 from stages.evaluate.settings import EvaluateSettings
+from stages.generation.completion import Completion, SampleRequest
+from stages.generation.generate import generate
+from stages.generation.journal import JOURNAL_FOLDER, journal_key
 from stages.judge.benchmark import load_benchmark
 from stages.judge.kept import KeptResults
 from stages.judge.scoring import Judgement, judge_benchmark, open_judge_pool

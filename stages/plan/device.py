@@ -35,7 +35,7 @@ def detect_hardware() -> Hardware:
     import torch
 
     from stages.common.model.quantize import compute_device
-    from stages.evaluate.token_budget import free_bytes
+    from stages.generation.token_budget import free_bytes
 
     cores, disk = len(os.sched_getaffinity(0)), shutil.disk_usage(".").free
     device = compute_device()

@@ -217,7 +217,7 @@ def evaluate_bytes(shapes: ModelShapes, evaluate: Any, free: int, cuda: bool) ->
         evaluate: the section `evaluate`.
         free: bytes that are free on the device.
     """
-    from stages.evaluate.token_budget import FREE_SHARE, LOGIT_BYTES
+    from stages.generation.token_budget import FREE_SHARE, LOGIT_BYTES
 
     dtype = evaluate.dtype if evaluate.dtype != "auto" else "bfloat16" if cuda else "float32"
     kept = 2 * shapes.layers * shapes.key_heads * shapes.head_size * DTYPE_BYTES[dtype]

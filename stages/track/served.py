@@ -20,11 +20,11 @@ from mlflow.pyfunc import PythonModel
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import load_tokenizer
-from stages.evaluate.completion import Completion, Detokenizer, SampleRequest
-from stages.evaluate.generate import context_length, rows_to_generate, stop_ids
 from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.token_budget import token_budget
-from stages.evaluate.transformers_backend import Sampler, decode_in_parallel, load_for_generation
+from stages.generation.completion import Completion, Detokenizer, SampleRequest
+from stages.generation.generate import context_length, rows_to_generate, stop_ids
+from stages.generation.token_budget import token_budget
+from stages.generation.transformers_backend import Sampler, decode_in_parallel, load_for_generation
 
 
 class Completions(PythonModel):

@@ -375,7 +375,7 @@ def test_files_that_do_not_cover_the_model_are_refused_by_base_and_both_loaders(
 ) -> None:
     from stages.common.model.load import load_frozen_model
     from stages.common.model.quantize import Quantization
-    from stages.evaluate.transformers_backend import load_for_generation
+    from stages.generation.transformers_backend import load_for_generation
 
     folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
     check_coverage(folder, "mine")  # tied: the head has no tensor of its own

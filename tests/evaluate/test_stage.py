@@ -12,8 +12,8 @@ from stages.common.core.errors import UserError
 from stages.common.core.stage import Settings
 from stages.common.rows.schema import Problem
 from stages.common.text.settings import PromptSettings
-from stages.evaluate.completion import Completion, OnCompletion, SampleRequest
 from stages.evaluate.settings import EvaluateSettings
+from stages.generation.completion import Completion, OnCompletion, SampleRequest
 from stages.judge.benchmark import load_benchmark
 
 SUM_TEST = "def check(candidate):\n    assert candidate([1, 2]) == 3\n"

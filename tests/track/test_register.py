@@ -314,9 +314,9 @@ def test_a_served_model_asks_in_the_style_that_it_was_trained_in(
     import pandas
 
     from stages.common.text.settings import PromptSettings
-    from stages.evaluate.completion import SampleRequest
-    from stages.evaluate.generate import generate
     from stages.evaluate.settings import EvaluateSettings
+    from stages.generation.completion import SampleRequest
+    from stages.generation.generate import generate
     from stages.track.served import Completions
 
     model = tmp_path / "model"

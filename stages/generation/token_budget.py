@@ -9,9 +9,9 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from stages.common.core.errors import UserError
-from stages.evaluate.completion import BatchRow
-from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.slots import SLACK_COLUMNS
+from stages.generation.completion import BatchRow
+from stages.generation.settings import GenerationSettings
+from stages.generation.slots import SLACK_COLUMNS
 
 # Of what is free, where evaluate.memory_gib is 0: others use a machine's memory, few use its GPU's
 FREE_SHARE = {"cpu": 0.2, "cuda": 0.7}
@@ -32,7 +32,7 @@ class TokenCost:
     read: int
 
 
-def token_budget(model: Any, rows: Sequence[BatchRow], settings: EvaluateSettings) -> float:
+def token_budget(model: Any, rows: Sequence[BatchRow], settings: GenerationSettings) -> float:
     """Return how many tokens of all rows together the cache may hold.
 
     Raises:

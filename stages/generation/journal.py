@@ -7,7 +7,12 @@ from typing import Any
 
 JOURNAL_FOLDER = Path(".cache/evaluate")
 CODE_ROOT = Path(__file__).resolve().parents[1]
-CODE_FOLDERS = ("evaluate", "judge", "common")  # of stages/: all code that completions and verdicts depend on
+CODE_FOLDERS = (
+    "evaluate",
+    "generation",
+    "judge",
+    "common",
+)  # of stages/: all code that completions and verdicts depend on
 LOCK_FILE = Path("requirements.lock")
 
 

@@ -19,12 +19,12 @@ import torch
 
 from stages.common.core.errors import UserError, one_line
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered
-from stages.evaluate.completion import BatchRow, Completion, Detokenizer, OnCompletion, finish_row
-from stages.evaluate.packed_linear import pack_linears
-from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.slots import SLACK_COLUMNS, make_slots
-from stages.evaluate.stopping import in_loop
-from stages.evaluate.token_budget import MAX_READ_TOKENS, token_budget
+from stages.generation.completion import BatchRow, Completion, Detokenizer, OnCompletion, finish_row
+from stages.generation.packed_linear import pack_linears
+from stages.generation.settings import GenerationSettings
+from stages.generation.slots import SLACK_COLUMNS, make_slots
+from stages.generation.stopping import in_loop
+from stages.generation.token_budget import MAX_READ_TOKENS, token_budget
 
 # Rows per worker, at least: with fewer, a step mostly reads the weights
 MIN_WORKER_ROWS = 32
@@ -37,7 +37,7 @@ def complete_with_transformers(
     rows: Sequence[BatchRow],
     detokenizer: Detokenizer,
     stops: set[int],
-    settings: EvaluateSettings,
+    settings: GenerationSettings,
     on_completion: OnCompletion,
 ) -> None:
     """Complete rows with transformers."""

@@ -13,7 +13,7 @@ from stages.common.core.errors import UserError
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer, special_tokens
-from stages.evaluate.completion import (
+from stages.generation.completion import (
     BatchRow,
     Completion,
     Detokenizer,
@@ -21,15 +21,15 @@ from stages.evaluate.completion import (
     SampleRequest,
     marks_thinking,
 )
-from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.stopping import ending_for
+from stages.generation.settings import GenerationSettings
+from stages.generation.stopping import ending_for
 
 
 def generate(
     requests: Sequence[SampleRequest],
     model_folder: Path,
     prompt: PromptSettings,
-    settings: EvaluateSettings,
+    settings: GenerationSettings,
     on_completion: OnCompletion = lambda index, completion: None,
 ) -> list[Completion]:
     """Return the completion of each request, in order; call `on_completion` with each as it is done.
@@ -39,9 +39,9 @@ def generate(
             that is not installed.
     """
     if settings.backend == "vllm":  # an optional extra
-        from stages.evaluate.vllm_backend import complete_with_vllm as complete
+        from stages.generation.vllm_backend import complete_with_vllm as complete
     else:
-        from stages.evaluate.transformers_backend import complete_with_transformers as complete
+        from stages.generation.transformers_backend import complete_with_transformers as complete
     context, tokenizer = context_length(model_folder), load_tokenizer(model_folder)
     rows = rows_to_generate(requests, tokenizer, context, model_folder, prompt, settings)
     done: dict[int, Completion] = {}
@@ -62,7 +62,7 @@ def rows_to_generate(
     context: int | None,
     model_folder: Path,
     prompt: PromptSettings,
-    settings: EvaluateSettings,
+    settings: GenerationSettings,
 ) -> list[BatchRow]:
     """Return the requests rendered and tokenized, each with its token limit and random stream."""
     raw = list(dict.fromkeys(request.prompt for request in requests))

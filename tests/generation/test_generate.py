@@ -26,14 +26,14 @@ from stages.common.core.errors import UserError
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import encode_prompts, load_tokenizer
-from stages.evaluate.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
-from stages.evaluate.generate import generate, random_stream_key, stop_ids
-from stages.evaluate.packed_linear import PackedLinear, pack_linears
 from stages.evaluate.settings import EvaluateSettings
-from stages.evaluate.slots import SLACK_COLUMNS, OneRow, Slots, make_slots
-from stages.evaluate.stopping import LOOP_TOKENS, Ending, ending_for, in_loop
-from stages.evaluate.token_budget import MAX_READ_TOKENS, measure_token, token_budget
-from stages.evaluate.transformers_backend import (
+from stages.generation.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
+from stages.generation.generate import generate, random_stream_key, stop_ids
+from stages.generation.packed_linear import PackedLinear, pack_linears
+from stages.generation.slots import SLACK_COLUMNS, OneRow, Slots, make_slots
+from stages.generation.stopping import LOOP_TOKENS, Ending, ending_for, in_loop
+from stages.generation.token_budget import MAX_READ_TOKENS, measure_token, token_budget
+from stages.generation.transformers_backend import (
     Sampler,
     decode_in_parallel,
     decode_rows,
@@ -313,7 +313,7 @@ def test_the_measured_peak_is_below_the_budget():
     )
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.evaluate.transformers_backend.finish_row", lambda row, *_: row)
+        patch.setattr("stages.generation.transformers_backend.finish_row", lambda row, *_: row)
         decode_rows(wide, rows[1:3], sampler, 64, tokens, lambda *_: None)  # what torch keeps
         rows[1].new, rows[2].new = [], []
         ctypes.CDLL(None).malloc_trim(0)

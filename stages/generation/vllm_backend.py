@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.core.errors import UserError
-from stages.evaluate.completion import BatchRow, Detokenizer, OnCompletion, finish_row
-from stages.evaluate.settings import EvaluateSettings
+from stages.generation.completion import BatchRow, Detokenizer, OnCompletion, finish_row
+from stages.generation.settings import GenerationSettings
 
 ROWS_AT_ONCE = 4096  # given to the engine together; an interrupted run loses at most these
 
@@ -15,7 +15,7 @@ def complete_with_vllm(
     rows: Sequence[BatchRow],
     detokenizer: Detokenizer,
     stops: set[int],
-    settings: EvaluateSettings,
+    settings: GenerationSettings,
     on_completion: OnCompletion,
 ) -> None:
     """Complete rows with vLLM, whose engine does its own batching: `evaluate.batch_size` is not used.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stages.common.text.tokens import plain_ids, special_tokens
-from stages.evaluate.stopping import Ending
+from stages.generation.stopping import Ending
 from stages.judge.extract.thinking import OPENERS
 
 
