@@ -19,8 +19,8 @@ from stages.common.rows.row_groups import row_groups
 from stages.common.rows.schema import BENCHMARK_FOLDER, Problem, row_schema
 from stages.common.spdx import allowed_ids
 from stages.fetch import mixing
-from stages.fetch.benchmark_formats import parse_benchmark
 from stages.fetch.licences import forbids
+from stages.fetch.problem_rows import chosen_problems
 from stages.fetch.resolve import resolve_source
 from stages.fetch.row_formats import CHAT_COLUMNS, QUESTIONS
 from stages.fetch.row_spool import RowSpool
@@ -96,9 +96,13 @@ def resolve_benchmarks(fetch: FetchSettings) -> tuple[dict[str, list[Problem]], 
     lock = {}
     for name, source in fetch.benchmarks.items():
         resolved = resolve_source(source)
-        problems[name] = parse_benchmark(source, resolved.files)
-        excluded = {"excluded": source.exclude} if source.exclude else {}
-        lock[name] = {**resolved.lock, "problems": len(problems[name]), **excluded}
+        problems[name] = chosen_problems(source, resolved.files)
+        chosen = {"excluded": source.exclude, "tasks": source.tasks}
+        lock[name] = {
+            **resolved.lock,
+            "problems": len(problems[name]),
+            **{key: value for key, value in chosen.items() if value},
+        }
         print(f"fetch: {name}: {len(problems[name])} problems")
     return problems, lock
 

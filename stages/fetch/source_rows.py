@@ -15,6 +15,7 @@ from stages.common.core.errors import UserError
 from stages.common.rows.schema import row_schema
 from stages.fetch.columns import RowReader
 from stages.fetch.licences import PERMISSIVE
+from stages.fetch.problem_rows import problem_rows
 from stages.fetch.row_errors import (
     EMPTY_FILE,
     MAX_ROW_BYTES,
@@ -26,7 +27,7 @@ from stages.fetch.row_errors import (
     RowError,
 )
 from stages.fetch.row_spool import ID_DIGITS
-from stages.fetch.settings import Source
+from stages.fetch.settings import BENCHMARK_FORMATS, Source
 from stages.fetch.source_file import SourceFile
 from stages.fetch.tables import stream_rows
 from stages.fetch.text_files import functions_in, place_of, text_of
@@ -91,6 +92,9 @@ def row_batches(
     files = list(files)
     if source.format == "rows":
         contents = read_table_rows(RowReader(source, licences), files, tally)
+    elif source.format in BENCHMARK_FORMATS:
+        contents = problem_rows(source, files)
+        tally.reading = {"read_as": [f"problems ({source.format})"]}
     else:
         contents = read_whole_files(source, files, tally)
     encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode

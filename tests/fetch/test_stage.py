@@ -343,6 +343,78 @@ def test_a_row_that_is_not_a_problem_names_file_and_row(format: str, rows: list[
         parse_benchmark(benchmark(format), [made_file("x.jsonl", lines(*rows))])
 
 
+def problems_as_rows(*rows: dict, tasks: str = "") -> list[dict[str, Any]]:
+    return source_rows(benchmark("mbpp", tasks=tasks), [made_file("x.jsonl", lines(*rows))])[0]
+
+
+def test_a_problem_is_trained_on_as_the_benchmark_asks_it_and_as_a_documented_function() -> None:
+    asked, documented = problems_as_rows(MBPP)
+    (problem,) = parse_benchmark(benchmark("mbpp"), [made_file("x.jsonl", lines(MBPP))])
+    assert (asked["prompt"], asked["completion"]) == (problem.prompt, problem.canonical_solution)
+    code = "import math\ndef helper(a):\n    return a\ndef add(a, b):\n"
+    words = '    """Write a function to add two numbers.\n'
+    examples = '    >>> add(1, 2)\n    3\n    >>> add(2, 2)\n    4\n    """\n'
+    assert documented["prompt"] == code + words + examples
+    assert documented["completion"] == "    return helper(a) + b\n"
+    for row in (asked, documented):
+        exec(row["prompt"] + row["completion"] + row["tests"], {})
+        with pytest.raises(AssertionError):
+            exec((row["prompt"] + row["completion"]).replace("+ b", "- b") + row["tests"], {})
+    places = [json.loads(row["metadata"]) for row in (asked, documented)]
+    assert places == [{"parent": "MBPP/11", "rendering": name} for name in ("benchmark", "function")]
+
+
+@pytest.mark.parametrize(
+    ("code", "completion"),
+    [
+        ("def add(a, b):\n  # sum\n  return a + b", "    return a + b\n"),
+        ("def add(a, b):\n    # sum\n    return a + b", "    # sum\n    return a + b\n"),
+        ("def add(a, b): return a + b", "    return a + b\n"),
+        ("def add(a,\n        b):\n\treturn a + b", "    return a + b\n"),
+        (
+            "def add(a, b):\n    @print\n    def c(): 1\n    return a + b",
+            "    @print\n    def c(): 1\n    return a + b\n",
+        ),
+        ("def add(a, b):\n    return a + b\nx = add(1, 1)", None),
+        ("def add(a, b):\n    'Sum.'\n    return a + b", None),
+        ("@staticmethod\ndef add(a, b):\n    return a + b", None),
+    ],
+)
+def test_a_body_that_a_documented_function_has(code: str, completion: str | None) -> None:
+    _, *documented = problems_as_rows({**MBPP, "code": code})
+    assert [row["completion"] for row in documented] == ([completion] if completion else [])
+
+
+def test_an_assert_that_is_no_call_with_a_literal_is_no_example() -> None:
+    asserts = ["assert add(1, 2) == 1 + 2", "assert round(add(1, 2)) == 3", "assert add(1, 2) > 2"]
+    assert len(problems_as_rows({**MBPP, "test_list": asserts})) == 1
+    raw = problems_as_rows({**MBPP, "test_list": ["assert add('\\n', '') == '\\n'"]})[1]
+    assert 'r"""Write' in raw["prompt"]
+    assert ">>> add('\\n', '')\n    '\\n'\n" in raw["prompt"]
+
+
+def test_tasks_choose_problems_by_the_number_that_ends_their_id() -> None:
+    rows = [{**MBPP, "task_id": number} for number in (9, 10, 11, 12, 110)]
+    found = problems_as_rows(*rows, tasks="10-11, 110")
+    assert {json.loads(row["metadata"])["parent"] for row in found} == {"MBPP/10", "MBPP/11", "MBPP/110"}
+    with pytest.raises(
+        UserError, match="tasks: 13-100 names none of its 5 problems, whose numbers are from 9"
+    ):
+        problems_as_rows(*rows, tasks="13-100")
+    for wrong in ("11-", "12-11", "a", "1;2"):
+        with pytest.raises(ValueError, match=f"tasks is '{wrong}': expected ranges of the number"):
+            FetchSettings(benchmarks={"mine": benchmark("mbpp", tasks=wrong)})
+    with pytest.raises(ValueError, match="tasks is '1-2': expected nothing"):
+        FetchSettings(sources=[file_source(tasks="1-2")])
+
+
+def test_a_problem_without_a_solution_is_not_trained_on() -> None:
+    names = ("task_id", "prompt", "entry_point", "test")
+    row = {**dict.fromkeys(names, "def f():\n"), "canonical_solution": ""}
+    with pytest.raises(UserError, match="has no canonical solution to train on"):
+        source_rows(benchmark("humaneval"), [made_file("x.jsonl", lines(row))])
+
+
 # Settings and pins
 
 
@@ -372,9 +444,9 @@ def test_a_source_without_a_pin_is_refused(given: dict, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_a_benchmark_is_not_a_training_source_and_names_are_unique() -> None:
-    with pytest.raises(ValueError, match="a benchmark is never training data"):
-        FetchSettings(sources=[file_source(format="mbpp")])
+def test_rows_are_no_benchmark_and_names_are_unique() -> None:
+    with pytest.raises(ValueError, match="format of 'mine' is 'rows': expected one of humaneval"):
+        FetchSettings(benchmarks={"mine": file_source()})
     with pytest.raises(ValueError, match="each name once"):
         FetchSettings(sources=[file_source(), file_source()])
     with pytest.raises(
