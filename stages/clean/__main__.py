@@ -128,7 +128,7 @@ def find_outcomes(
         dropped_by < 0,
         preference_ranks(has_tests, row_table.sizes),
         {"exact": row_table.digests, "ast": row_table.fingerprints},
-        Likeness(signatures, row_table.questions, settings.near_duplicates),
+        Likeness(signatures, row_table.questions, settings.near_duplicates, row_table.parents),
     )
     is_copy = duplicates.dropped_by >= 0
     dropped_by[is_copy] = duplicates.dropped_by[is_copy] + len(rules)

@@ -55,6 +55,7 @@ class ScreenedRow(NamedTuple):
     digest: int = 0
     fingerprint: int = 0
     question: int = 0
+    parent: int = 0
     sides: tuple[str, str] = ("", "")  # to be shingled
     near: list[Proximity] | None = None
     check: RowCheck | None = None
@@ -106,6 +107,7 @@ def make_part(task: CleanTask) -> RowTable:
         digests=np.array([row.digest for row in screened], np.uint64),
         fingerprints=np.array([row.fingerprint for row in screened], np.uint64),
         questions=np.array([row.question for row in screened], np.uint64),
+        parents=np.array([row.parent for row in screened], np.uint64),
         shingles=write_shingles(folder, task.number, [row.sides for row in screened]),
         changed=changed,
         benchmarks=Counter(name for drop in drops if drop for name in drop.benchmarks),
@@ -147,6 +149,7 @@ def screen_row(record: dict[str, Any], index: ProblemIndex, settings: CleanSetti
         text_digest(row.text + (record["tools"] or "")),
         int(code[:16] or "0", 16),
         question_digest(sides[0], row.layout == "whole" and bool(code)),
+        text_digest(row.parent) if row.parent else 0,
         sides,
         find_proximities(row, index, settings.rules) or None,
         extract_check(row) if settings.validate != "none" else None,

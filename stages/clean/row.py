@@ -24,6 +24,7 @@ class RowView:
     layout: str  # where its code is: whole | fenced
     licence: str = ""  # SPDX id or expression
     tests: str = ""  # Python source that tests the row's code
+    parent: str = ""  # what rows are renderings or versions of, in their metadata
 
     @cached_property
     def code(self) -> Code:
@@ -85,6 +86,7 @@ def make_row(record: dict[str, Any], layout: str) -> RowView:
         layout,
         record["licence"],
         record["tests"] or "",
+        str(json.loads(record["metadata"])["parent"]) if '"parent":' in record["metadata"] else "",
     )
 
 

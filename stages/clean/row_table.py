@@ -23,6 +23,7 @@ class RowTable:
     digests: np.ndarray  # uint64 [n], of the normalized text; 0 for a dropped row
     fingerprints: np.ndarray  # uint64 [n], of the code; 0 without code
     questions: np.ndarray  # uint64 [n], digest of the question, 0 without one
+    parents: np.ndarray  # uint64 [n], digest of the parent in the metadata, 0 without one
     shingles: np.ndarray  # int32 [n, 2], shingles of the question and of the answer; 0 for a dropped row
     changed: Counter[str] = field(default_factory=Counter)  # rows changed before the rules, by kind
     # Rows dropped for each benchmark. A row may hold problems of several.

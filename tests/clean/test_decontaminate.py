@@ -1,6 +1,7 @@
 """Decontamination: each check both ways, with the problem and the text that match."""
 
 import ast
+import json
 import re
 import textwrap
 from collections.abc import Callable
@@ -26,16 +27,19 @@ from stages.clean.contamination.decontaminate import (
     load_index,
     read_problems,
 )
-from stages.clean.row import RowView
+from stages.clean.row import RowView, make_row
 from stages.clean.settings import CleanSettings, Contamination
 from stages.common.core.errors import UserError
 from stages.common.core.files import write_jsonl
 from stages.common.engine import EngineSettings
 from stages.common.rows.schema import Problem
 from stages.fetch.benchmark_formats import parse_benchmark
+from stages.fetch.problem_rows import chosen_problems
 from stages.fetch.resolve import resolve_source
 from stages.fetch.settings import Source
 from tests.helpers.clean_rows import CLAMP, RUNS, conversation, problem, record, row, write_inputs
+from tests.helpers.fetch_reading import source_rows
+from tests.helpers.loopback_hub import made_file
 from tests.helpers.tiny_project import REPOSITORY
 
 EVERY = Contamination(ast_words=1)  # solutions that are idioms count too
@@ -217,7 +221,7 @@ def test_a_solution_as_a_method_or_inside_a_function_is_found(task_id: str) -> N
 def shipped() -> list[tuple[str, Problem]]:
     """The problems of HumanEval and MBPP, from the wheels that the default pins."""
     named = yaml.safe_load((REPOSITORY / "conf/fetch/functions.yaml").read_text())["benchmarks"]
-    sources = [Source(name=name, **values) for name, values in named.items()]
+    sources = [Source(name=name, **values) for name, values in named.items() if name != "mbpp-dev"]
     return [(s.name, found) for s in sources for found in parse_benchmark(s, resolve_source(s).files)]
 
 
@@ -452,3 +456,23 @@ def test_a_line_that_is_not_a_problem_names_file_and_line(tmp_path: Path) -> Non
 def test_thresholds_out_of_range_are_named(key: str, value: float, message: str) -> None:
     with pytest.raises(ValueError, match=rf"clean\.contamination\.{key} {message}"):
         Contamination(**{key: value})
+
+
+def test_a_problem_that_is_trained_on_and_scored_is_found_in_both_renderings() -> None:
+    """As when `tasks` of a training source and of a benchmark overlap: here task 12 is in both."""
+    code = "def spread(values):\n    ordered = sorted(set(values))\n    gaps = zip(ordered, ordered[1:])\n    return max(b - a for a, b in gaps)\n"
+    other = "def halves(text):\n    middle = len(text) // 2\n    return text[:middle], text[middle:]\n"
+    words = ("Write a function to find the widest gap between the numbers of a list.", "Cut a text in two.")
+    calls = ("spread([1, 5, 6]) == 4", "halves('abcd') == ('ab', 'cd')")
+    lines = [
+        json.dumps({"task_id": n, "text": text, "code": body, "test_list": [f"assert {call}"], "test_setup_code": ""})
+        for n, text, body, call in zip((12, 13), words, (code, other), calls, strict=True)
+    ]  # fmt: skip
+    file = made_file("x.jsonl", "\n".join(lines).encode())
+    trained, scored = (
+        Source(name="mbpp", kind="file", format="mbpp", tasks=tasks, licence="MIT")
+        for tasks in ("12-13", "12")
+    )
+    index = ProblemIndex([("mbpp", problem) for problem in chosen_problems(scored, [file])], Contamination())
+    rows = [make_row(one, "whole") for one in source_rows(trained, [file])[0]]
+    assert [bool(failing(one, index)) for one in rows] == [True, True, False, False]

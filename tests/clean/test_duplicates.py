@@ -326,6 +326,28 @@ def kept_of(records: list[dict[str, Any]], folder: Path) -> tuple[list[int], int
     return np.flatnonzero(done.dropped_by < 0).tolist(), len(set(done.component.tolist()))
 
 
+def test_renderings_of_one_problem_are_kept_and_stay_together(tmp_path: Path) -> None:
+    """Rows 0 and 1 have one parent and the same code; row 2 copies them; row 3 is a whole copy of row 0."""
+    texts = [("", " ".join(f"w{i}" for i in range(60)) + end) for end in (" a", " b", " c", " a")]
+    parents, codes = np.array([5, 5, 0, 5], np.uint64), np.full(4, 7, np.uint64)
+    keys = {"exact": np.array([1, 2, 3, 1], np.uint64), "ast": codes}
+    none, every = np.zeros(4, np.uint64), np.ones(4, bool)
+    for rules, kept in ((["exact", "ast"], [0, 1]), (["exact", "near"], [0, 1]), (["exact"], [0, 1, 2])):
+        likeness = Likeness(signed(tmp_path, texts, NEAR, 4), none, NEAR, parents)
+        done = deduplicate(rules, every, np.arange(4), keys, likeness)
+        assert np.flatnonzero(done.dropped_by < 0).tolist() == kept
+        assert set(done.component[kept].tolist()) == {0}
+
+
+def test_renderings_that_nothing_else_relates_share_a_component(tmp_path: Path) -> None:
+    texts = [("", " ".join(f"{name}{i}" for i in range(60))) for name in "abc"]
+    parents, none = np.array([5, 0, 5], np.uint64), np.zeros(3, np.uint64)
+    likeness = Likeness(signed(tmp_path, texts, NEAR, 3), none, NEAR, parents)
+    done = deduplicate(["near"], np.ones(3, bool), np.arange(3), {"ast": none}, likeness)
+    assert done.dropped_by.tolist() == [-1] * 3
+    assert done.component.tolist() == [0, 1, 0]
+
+
 SCHEMA = " ".join(f"CREATE TABLE t{i} (id INT, a{i} TEXT, b{i} DATE);" for i in range(12))
 SYSTEM = " ".join(f"Rule {i} of the house says that nobody may do thing number {i}." for i in range(12))
 EXAMPLES = "\n".join(f"Input: example {i} of a text\nLabel: class{i}" for i in range(10))
@@ -406,7 +428,8 @@ def test_rows_that_differ_in_their_tools_are_no_duplicates(tmp_path: Path) -> No
     )
     tools = [offered("send_mail", "sender", "subject", "body"), offered("add_event", "date", "place"), None]
     rows = [
-        {**asked, "id": "x", "source": "s", "licence": "MIT", "tests": None, "tools": each} for each in tools
+        {**asked, "id": "x", "source": "s", "licence": "MIT", "tests": None, "tools": each, "metadata": "{}"}
+        for each in tools
     ]
     assert kept_of([*rows, rows[1]], tmp_path)[0] == [0, 1, 2]
     index = ProblemIndex([], Contamination())

@@ -145,6 +145,15 @@ def test_docstring_of_the_last_function() -> None:
     assert Docstring(required=True)(row("x = 1")) is None
 
 
+def test_a_prompt_that_is_a_docstring_documents_the_function() -> None:
+    code = "import math\ndef root(x):\n    return math.sqrt(x)\n"
+    required = Docstring(required=True, min_words=2)
+    assert required(row(code, prompt='"""\nThe root of a number.\n"""\n')) is None
+    assert required(row(code, prompt='"""Root."""\n')) == "docstring of 1 words, fewer than 2: 'Root.'"
+    assert required(row(f'"""A module of mine."""\n{code}')) == "no docstring in root"
+    assert required(row(code, prompt='"""A module of mine."""\nX = 1\n')) == "no docstring in root"
+
+
 def test_words_of_a_docstring() -> None:
     text = documented("Sort a list.")
     assert Docstring(min_words=3, max_words=3)(text) is None

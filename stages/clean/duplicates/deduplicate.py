@@ -101,7 +101,7 @@ def deduplicate(
             near = near_components(alive, likeness)
             kept_for = representatives(near.duplicates.labels[rows], rows, ranks[rows], likeness.near)
         else:
-            alike = likeness.same_question if rule == "ast" else None
+            alike = likeness.renamed if rule == "ast" else None
             kept_for = representatives(key_labels(keys[rule][rows]), rows, ranks[rows], alike)
         sizes = np.bincount(kept_for, minlength=len(rows))
         result.sizes[rule] = cluster_size_counts(sizes)
@@ -128,11 +128,13 @@ def join_related(
     ranks: np.ndarray,
     likeness: Likeness,
 ) -> None:
-    """Join rows of related texts, of one question, and of equal code that is not dropped."""
+    """Join rows of related texts, of one question, of one parent, and of equal code that is not dropped."""
     rows = np.flatnonzero(alive).astype(np.int32)
     related.join(np.arange(len(alive), dtype=np.int32), near.related.labels)
-    asked = rows[likeness.questions[rows] > 0]
-    related.join(asked, asked[representatives(key_labels(likeness.questions[asked]), asked, ranks[asked])])
+    for keys in (likeness.questions, likeness.parents):
+        if keys is not None:
+            having = rows[keys[rows] > 0]
+            related.join(having, having[representatives(key_labels(keys[having]), having, ranks[having])])
     labels = key_labels(fingerprints[rows])
     related.join(rows, rows[representatives(labels, rows, ranks[rows], likeness.same_question)])
 

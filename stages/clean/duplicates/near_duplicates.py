@@ -29,6 +29,17 @@ class Likeness:
     signatures: Signatures
     questions: np.ndarray  # uint64 [n], digest of the question, 0 for a row without one
     settings: NearDuplicates
+    parents: np.ndarray | None = None  # uint64 [n], digest of the parent, 0 for a row without one
+
+    def different_parents(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return where rows are not renderings of one thing."""
+        if self.parents is None:
+            return np.ones(len(left), bool)
+        return (self.parents[left] == 0) | (self.parents[left] != self.parents[right])
+
+    def renamed(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return where rows of equal code are duplicates."""
+        return self.same_question(left, right) & self.different_parents(left, right)
 
     def same_question(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Return where one row asks nothing, or both the same, or what is alike by `related`."""
@@ -40,9 +51,9 @@ class Likeness:
         return same
 
     def duplicates(self, left: np.ndarray, right: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-        """Return where rows of a `similarity`, their answers and their questions are alike."""
+        """Return where rows of a `similarity` are alike in answer and question, and of different parents."""
         alike = similarity >= self.settings.threshold
-        for holds in (self.same_answer, self.same_question):
+        for holds in (self.same_answer, self.same_question, self.different_parents):
             places = np.flatnonzero(alike)
             alike[places] = holds(left[places], right[places])
         return alike

@@ -107,7 +107,10 @@ def stub_class(tree: ast.Module) -> str:
 
 @dataclass
 class Docstring:
-    """Drop rows whose last function has no docstring, or one too short, too long, or not ASCII."""
+    """Drop rows whose last function has no docstring, or one too short, too long, or not ASCII.
+
+    A prompt that is a docstring and nothing else, as in MBPP, documents its function.
+    """
 
     required: bool = False  # drop a module whose last top-level function has no docstring; Self-align
     min_words: int = 0  # words of the docstring, from 0; CodeXGLUE: 3
@@ -134,6 +137,13 @@ class Docstring:
         if last is None:
             return None
         text = ast.get_docstring(last, clean=False)
+        if (
+            text is None
+            and tree
+            and row.prompt
+            and tree.body[0].end_lineno == row.prompt.rstrip().count("\n") + 1
+        ):
+            text = ast.get_docstring(tree, clean=False)
         if text is None or not text.strip():
             return f"no docstring in {last.name}" if self.required else None
         words = DOC_WORD.findall(text)
