@@ -20,9 +20,9 @@ import torch
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import load_tokenizer
 from stages.evaluate import transformers_backend
+from stages.evaluate.settings import EvaluateSettings
 from stages.generation.completion import BatchRow, Completion, Detokenizer, SampleRequest, finish_row
 from stages.generation.generate import context_length, rows_to_generate, stop_ids
-from stages.evaluate.settings import EvaluateSettings
 from stages.judge.benchmark import load_benchmark
 
 Made = dict[int, Completion]  # by the row's index
