@@ -49,14 +49,14 @@ def problem_rows(source: Source, files: Iterable[SourceFile]) -> Iterator[tuple[
             )
         tests = f"{problem.test}\ncheck({problem.entry_point})\n" if problem.test else None
         renderings = {"benchmark": (problem.prompt, problem.canonical_solution)}
-        if function := as_function(problem):
+        if function := documented_function(problem):
             renderings["function"] = function
         for name, (prompt, completion) in renderings.items():
             columns = {"prompt": prompt, "completion": completion, **({"tests": tests} if tests else {})}
             yield columns, json.dumps({"parent": problem.task_id, "rendering": name}, sort_keys=True)
 
 
-def as_function(problem: Problem) -> tuple[str, str] | None:
+def documented_function(problem: Problem) -> tuple[str, str] | None:
     """Return signature and docstring, with the prompt's asserts as examples, and the body.
 
     None unless the prompt is one docstring with such asserts, and the solution ends in its entry point.
