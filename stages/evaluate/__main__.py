@@ -21,7 +21,7 @@ from stages.common.core.files import atomic_folder, write_jsonl
 from stages.common.core.stage import Settings, run
 from stages.common.statistics import pass_at_k_interval
 from stages.evaluate.settings import EvaluateSettings
-from stages.generation.completion import Completion, SampleRequest
+from stages.generation.completion import Completion, SampleRequest, request_for
 from stages.generation.generate import generate
 from stages.generation.journal import JOURNAL_FOLDER, journal_key
 from stages.judge.benchmark import load_benchmark
@@ -42,9 +42,7 @@ def main(settings: Settings) -> dict[str, Any]:
         raise UserError(f"{model} holds no model. Run `dvc repro evaluate@{evaluate.target}` to make it")
     pool = open_judge_pool(evaluate)  # before minutes of generation, since it may refuse
     print(f"isolation: level {pool.isolation.level}. {pool.isolation.why}".rstrip(". "), flush=True)
-    samples = [
-        SampleRequest(p.prompt, number, p.task_id) for p in problems for number in range(evaluate.samples)
-    ]
+    samples = [request_for(p, number) for p in problems for number in range(evaluate.samples)]
     depends_on = [asdict(evaluate), asdict(settings.prompt), [asdict(problem) for problem in problems]]
     key, folder = journal_key(model, [*depends_on, pool.isolation.level]), JOURNAL_FOLDER / evaluate.target
     generated = KeptResults(folder / "generated.jsonl", key, Completion)

@@ -8,6 +8,14 @@ from typing import Any
 
 from stages.common.core.errors import UserError
 from stages.common.rows.schema import Problem
+from stages.fetch.benchmark_shapes import (
+    crux_problem,
+    evolved_problem,
+    fix_docs_problem,
+    fix_problem,
+    infill_problem,
+    live_problem,
+)
 from stages.fetch.evalplus import entry_point, plain_lines, plus_problem
 from stages.fetch.settings import Source
 from stages.fetch.source_file import SourceFile
@@ -28,6 +36,9 @@ def parse_benchmark(source: Source, files: Iterable[SourceFile]) -> list[Problem
     for file in files:
         name = file.name
         for number, row in stream_strict_rows(file):
+            day = str(row.get("contest_date", ""))[:10]
+            if (source.since or source.until) and not source.since <= day <= (source.until or "9999"):
+                continue
             try:
                 problem = parse(row)
             except (KeyError, TypeError, ValueError, SyntaxError) as error:
@@ -81,4 +92,14 @@ def mbpp_problem(row: dict[str, Any]) -> Problem:
     return Problem(f"MBPP/{doc['task_id']}", prompt, name, f"{code}\n", test)
 
 
-PROBLEM_PARSERS = {"humaneval": humaneval_problem, "mbpp": mbpp_problem, "evalplus": plus_problem}
+PROBLEM_PARSERS = {
+    "humaneval": humaneval_problem,
+    "mbpp": mbpp_problem,
+    "evalplus": plus_problem,
+    "evoeval": evolved_problem,
+    "humanevalfix": fix_problem,
+    "humanevalfix-docs": fix_docs_problem,
+    "cruxeval": crux_problem,
+    "infilling": infill_problem,
+    "livecodebench": live_problem,
+}

@@ -39,21 +39,29 @@ def problem_rows(source: Source, files: Iterable[SourceFile]) -> Iterator[tuple[
     """Yield the columns and the metadata of each problem's rows; `parent` is its task_id.
 
     Raises:
-        UserError: see `chosen_problems`; or a problem has no canonical solution.
+        UserError: see `chosen_problems`; or a problem is no function, or has no canonical solution.
     """
     for problem in chosen_problems(source, files):
+        if problem.kind != "function":
+            raise UserError(
+                f"source '{source.name}': {problem.task_id} is of kind {problem.kind}, and rows are made of functions "
+                "with a solution only. Take another benchmark for training."
+            )
         if not problem.canonical_solution.strip():
             raise UserError(
                 f"source '{source.name}': {problem.task_id} has no canonical solution to train on. List it in "
                 "`exclude`, or take another benchmark."
             )
         tests = f"{problem.test}\ncheck({problem.entry_point})\n" if problem.test else None
-        renderings = {"benchmark": (problem.prompt, problem.canonical_solution)}
+        renderings = {"benchmark": (problem.question or problem.prompt, problem.canonical_solution)}
         if function := documented_function(problem):
             renderings["function"] = function
         for name, (prompt, completion) in renderings.items():
             columns = {"prompt": prompt, "completion": completion, **({"tests": tests} if tests else {})}
-            yield columns, json.dumps({"parent": problem.task_id, "rendering": name}, sort_keys=True)
+            yield (
+                columns,
+                json.dumps({"parent": problem.parent or problem.task_id, "rendering": name}, sort_keys=True),
+            )
 
 
 def documented_function(problem: Problem) -> tuple[str, str] | None:

@@ -10,7 +10,10 @@ from stages.fetch.licences import PERMISSIVE, require_allowed, require_known
 
 SOURCE_KINDS = ("pypi", "hub", "file")
 ROW_FORMATS = ("rows", "text", "functions")
-BENCHMARK_FORMATS = ("humaneval", "mbpp", "evalplus")
+BENCHMARK_FORMATS = (
+    *("humaneval", "mbpp", "evalplus", "evoeval", "humanevalfix", "humanevalfix-docs", "cruxeval"),
+    *("infilling", "livecodebench"),
+)
 ON_BAD_ROW = ("fail", "drop")
 # Of a row of the source, what `columns` and `template` may name
 ROW_COLUMNS = ("prompt", "completion", "messages", "system", "tools", "tests", "licence")
@@ -81,7 +84,9 @@ class Source:
     # Training: rows (of tables, recognised by their columns) | text (each file is a row of plain text, a
     # notebook by its cells) | functions (those of Python files that are documented and self-contained) | a
     # benchmark's format (its problems with their solutions, in two renderings; docs/data.md)
-    # Benchmarks: humaneval | mbpp (full or sanitized) | evalplus (HumanEval+, MBPP+), as JSON, Parquet or CSV
+    # Benchmarks: humaneval | mbpp (full or sanitized) | evalplus (HumanEval+, MBPP+) | evoeval | humanevalfix
+    # (the bug is shown by the tests) | humanevalfix-docs (by the docstring) | cruxeval (CRUXEval-O) | infilling
+    # (HumanEval-Infilling) | livecodebench; as JSON, Parquet or CSV
     format: str = "rows"
     # rows: which column of the source is prompt, completion, messages, system, tools, tests or licence of a
     # row: {prompt: question, completion: answer}. Rows whose own licence is not in fetch.licences are left out
@@ -105,6 +110,9 @@ class Source:
     # Formats of benchmarks: only the problems whose task_id ends in one of these numbers, as ranges with both
     # ends: 11-260, or 1-10, 17; "": all. So one part of a benchmark is trained on and another is scored
     tasks: str = ""
+    # livecodebench: the first and the last day of the contests to take, as 2024-10-01; "": all
+    since: str = ""
+    until: str = ""
 
     def __post_init__(self) -> None:
         self.sha256 = self.sha256 or ""
@@ -170,6 +178,10 @@ class Source:
         require("licence" not in self.template, f"{where}: template", "licence", "columns.licence")
         require(self.weight > 0, f"{where}: weight", self.weight, "a number above 0")
         require(mixed or self.weight == 1, f"{where}: weight", self.weight, "1, since fetch.rows is 0: set fetch.rows, or max_rows for a part of one source")  # fmt: skip
+        for name in ("since", "until"):
+            day = getattr(self, name)
+            require(not day or self.format == "livecodebench", f"{where}: {name}", day, "nothing: only format livecodebench has days")  # fmt: skip
+            require(bool(re.fullmatch(r"(\d{4}-\d\d-\d\d)?", day)), f"{where}: {name}", day, "a day, such as 2024-10-01")  # fmt: skip
         require(self.max_rows >= 0, f"{where}: max_rows", self.max_rows, "0 (no limit) or more")
 
 

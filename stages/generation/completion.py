@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.common.rows.schema import Problem
 from stages.common.text.tokens import plain_ids, special_tokens
 from stages.generation.stopping import Ending
 from stages.judge.extract.thinking import OPENERS
@@ -22,10 +23,22 @@ class SampleRequest:
     sample: int = 0
     # Of the problem, for messages
     name: str = "the prompt"
+    # What follows the text to generate, where the model fills in the middle
+    suffix: str | None = None
+
+    @property
+    def text(self) -> tuple[str, str | None]:
+        return self.prompt, self.suffix
 
     @property
     def key(self) -> tuple[str, int]:
         return self.name, self.sample
+
+
+def request_for(problem: Problem, number: int) -> SampleRequest:
+    """Return the request for a sample of a problem; `number` counts the problem's samples."""
+    suffix = problem.suffix if problem.kind == "infill" else None
+    return SampleRequest(problem.question or problem.prompt, number, problem.task_id, suffix)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from stages.generation.completion import (
     SampleRequest,
     marks_thinking,
 )
+from stages.generation.infill import render_infill
 from stages.generation.settings import GenerationSettings
-from stages.generation.stopping import ending_for
+from stages.generation.stopping import Ending, ending_for
 
 
 def generate(
@@ -65,13 +66,21 @@ def rows_to_generate(
     settings: GenerationSettings,
 ) -> list[BatchRow]:
     """Return the requests rendered and tokenized, each with its token limit and random stream."""
-    raw = list(dict.fromkeys(request.prompt for request in requests))
-    rendered = {text: render_prompt(text, tokenizer, prompt) for text in raw}
+    raw = list(dict.fromkeys(request.text for request in requests))
+    rendered = {
+        (text, suffix): render_prompt(text, tokenizer, prompt)
+        if suffix is None
+        else render_infill(text, suffix, tokenizer, prompt.control_tokens)
+        for text, suffix in raw
+    }
     ids = dict(zip(raw, encode_prompts(list(rendered.values()), tokenizer), strict=True))
-    endings = {text: ending_for(text, rendered[text], prompt) for text in raw}
+    endings = {
+        key: ending_for(key[0], rendered[key], prompt) if key[1] is None else Ending("none", False)
+        for key in raw
+    }
     rows = []
     for index, request in enumerate(requests):
-        own, limit = ids[request.prompt], settings.max_new_tokens
+        own, limit = ids[request.text], settings.max_new_tokens
         limit = min(limit, context - len(own)) if context else limit
         if limit < 1 or not own:
             raise UserError(
@@ -79,13 +88,13 @@ def rows_to_generate(
                 "with a longer context, or exclude the problem from the benchmark."
             )
         stream = random_stream_key(settings.seed, request)
-        rows.append(BatchRow(index, own, endings[request.prompt], limit, stream, request.name))
+        rows.append(BatchRow(index, own, endings[request.text], limit, stream, request.name))
     return rows
 
 
 def random_stream_key(seed: int, request: SampleRequest) -> int:
     """Return the key of a sample's random numbers, which depends on seed, prompt and sample number only."""
-    text = f"{seed}:{request.sample}:{request.prompt}"
+    text = f"{seed}:{request.sample}:{request.prompt}{request.suffix or ''}"
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16], "big")
 
 

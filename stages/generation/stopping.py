@@ -24,7 +24,7 @@ class Ending:
     """How the text after a rendered prompt ends.
 
     Kinds: `body` (a function's body, in bare code), `program` (functions, in bare code), `fence` (code in a
-    fence that the prompt opened), `answer` (prose with one fenced block).
+    fence that the prompt opened), `answer` (prose with one fenced block), `none` (an end token only).
     """
 
     kind: str
@@ -40,6 +40,8 @@ class Ending:
 
         `finished`: nothing follows, so the last line counts as complete.
         """
+        if self.kind == "none":
+            return None
         if self.kind == "fence":
             return self.fence(text, 0)
         if self.kind == "answer":

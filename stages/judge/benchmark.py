@@ -6,7 +6,7 @@ from typing import Any
 
 from stages.common.core.errors import UserError
 from stages.common.core.files import read_jsonl
-from stages.common.rows.schema import BENCHMARK_FOLDER, Problem
+from stages.common.rows.schema import BENCHMARK_FOLDER, PROBLEM_KINDS, Problem
 from stages.judge.oracles import ANSWER_CHECKS
 
 
@@ -58,4 +58,6 @@ def parse_problem(row: Any, place: str) -> Problem:
             raise UserError(f"{place}: {name} is missing or not {expected}")
     if known["oracle"] not in ANSWER_CHECKS:
         raise UserError(f"{place}: oracle is {known['oracle']!r}, expected one of {', '.join(ANSWER_CHECKS)}")
+    if known["kind"] not in PROBLEM_KINDS:
+        raise UserError(f"{place}: kind is {known['kind']!r}, expected one of {', '.join(PROBLEM_KINDS)}")
     return Problem(**known)

@@ -8,6 +8,7 @@ problem's `oracle` names one of ANSWER_CHECKS.
 import math
 import sys
 from collections.abc import Callable, Iterable
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
@@ -109,6 +110,30 @@ def digit_distance(answer: Any, wanted: Any, given: Any, atol: float) -> bool:
     return is_equal(answer, wanted, given, atol) or answer == other
 
 
+def is_returned(answer: Any, wanted: Any, given: Any, atol: float) -> bool:
+    """Return whether values are equal, or a tuple has the wanted list's items, as in LiveCodeBench."""
+    return bool((list(answer) if isinstance(answer, tuple) else answer) == wanted)
+
+
+def is_same_output(answer: str, wanted: str, given: Any, atol: float) -> bool:
+    """Return whether outputs have equal lines, or lines of equal numbers, as LiveCodeBench compares them.
+
+    White space around lines and around the whole does not count; blank lines between others do.
+    """
+    lines = [[line.strip() for line in text.strip().split("\n")] for text in (answer, wanted)]
+    return len(lines[0]) == len(lines[1]) and all(
+        a == w or same_numbers(a, w) for a, w in zip(*lines, strict=True)
+    )
+
+
+def same_numbers(line: str, wanted: str) -> bool:
+    try:
+        first, second = ([Decimal(word) for word in text.split()] for text in (line, wanted))
+        return first == second
+    except InvalidOperation:
+        return False
+
+
 ANSWER_CHECKS: dict[str, Callable[[Any, Any, Any, float], bool]] = {
     "equal": is_equal,
     "set": lambda answer, wanted, given, atol: set(answer) == set(wanted),
@@ -118,4 +143,6 @@ ANSWER_CHECKS: dict[str, Callable[[Any, Any, Any, float], bool]] = {
     "root": is_root,
     "surface_area": surface_area,
     "digit_distance": digit_distance,
+    "returned": is_returned,
+    "output": is_same_output,
 }

@@ -63,10 +63,14 @@ def probe_programs() -> dict[str, str]:
 
 
 def self_test_submissions(problems: Sequence[Problem]) -> list[Submission]:
-    """Return every probe, then the canonical solution of each problem."""
+    """Return every probe, then the canonical solution of each problem that has one."""
     programs = probe_programs()
     probes = [Submission(Problem(n, "", "probe", "", PROBE_TEST), text) for n, text in programs.items()]
-    return [*probes, *(Submission(p, p.canonical_solution) for p in problems)]
+    return [*probes, *(Submission(p, p.canonical_solution) for p in with_solution(problems))]
+
+
+def with_solution(problems: Sequence[Problem]) -> list[Problem]:
+    return [problem for problem in problems if problem.canonical_solution]
 
 
 def sum_up_self_test(problems: Sequence[Problem], pool: Pool, verdicts: Sequence[Verdict]) -> SelfTest:
@@ -79,14 +83,15 @@ def sum_up_self_test(problems: Sequence[Problem], pool: Pool, verdicts: Sequence
         UserError: a probe passed at a level that must stop it.
     """
     probes = len(probe_programs())
-    found = dict(zip(problems, verdicts[probes:], strict=True))
+    solved = with_solution(problems)
+    found = dict(zip(solved, verdicts[probes:], strict=True))
     weak = [problem for problem, verdict in found.items() if verdict.verdict == "unsupported_value"]
     retried = pool.judge_all([Submission(problem, problem.canonical_solution, True) for problem in weak])
     found |= dict(zip(weak, retried, strict=True))
     failed = {p.task_id: f"{v.verdict}: {v.reason}" for p, v in found.items() if v.verdict != "passed"}
     return SelfTest(
-        canonical_passed=len(problems) - len(failed),
-        canonical=len(problems),
+        canonical_passed=len(solved) - len(failed),
+        canonical=len(solved),
         canonical_failed=failed,
         probes=probes,
         probes_passed=check_probes(pool, verdicts[:probes]),

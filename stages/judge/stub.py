@@ -163,7 +163,8 @@ def run_test(problem: Problem, proxy: Callable[..., Any], seed: int, cpu_seconds
     random.seed(seed)
     namespace: dict[str, Any] = {"__name__": "test"}
     with time_limit(cpu_seconds):
-        exec(compile_source(split_prompt(problem.prompt, problem.entry_point)[0], "<prompt>"), namespace)
+        prompt = problem.solved if problem.kind == "infill" else problem.prompt
+        exec(compile_source(split_prompt(prompt, problem.entry_point)[0], "<prompt>"), namespace)
         namespace[problem.entry_point] = namespace["candidate"] = proxy
         exec(compile_source(problem.test, "<test>"), namespace)
         check = namespace["check"]

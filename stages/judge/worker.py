@@ -23,6 +23,7 @@ from typing import Any
 
 from stages.common.rows.schema import Problem
 from stages.judge import oracles
+from stages.judge.extract.answers import extract_answer, read_literal
 from stages.judge.extract.program import extract_program
 from stages.judge.sandbox import kernel, values
 from stages.judge.sandbox.host import Candidate, Isolation, LevelUnavailable, Limits, Sandbox, SandboxFailed
@@ -63,10 +64,13 @@ class SampleJudge:
         """
         problem, self.patient = sample.problem, patient
         self.announce("extract")
-        extraction = extract_program(problem.prompt, problem.entry_point, sample.completion, sample.fence)
+        if problem.kind == "literal":
+            return literal_verdict(problem, sample.completion)
+        extraction = extract_answer(problem, sample.completion, sample.fence)
         if extraction.verdict:
             return Verdict(extraction.verdict, extraction.reason)
         job = {"program": values.encode_value(extraction.program), "seed": seed}
+        job |= {"script": problem.kind == "script", "prelude": problem.oracle in ("returned", "output")}
         if sample.test_in_sandbox:
             job["test"] = problem.test
         self.announce("sandbox")
@@ -155,6 +159,16 @@ class SampleJudge:
         if self.sandbox:
             self.sandbox.close()
         self.sandbox = None
+
+
+def literal_verdict(problem: Problem, completion: str) -> Verdict:
+    """Return the verdict on a value that the completion writes; nothing of it runs."""
+    try:
+        answer = read_literal(completion)
+    except ValueError as error:
+        return Verdict("syntax_error", str(error))
+    right = bool(answer == oracles.evaluate_literal(problem.expected))
+    return Verdict("passed") if right else Verdict("wrong_answer", f"the answer is {answer!r}"[:200])
 
 
 def load_failure(loaded: dict[str, Any], entry_point: str, dropped: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ COMMANDS = (
     "judge/__main__.py",
 )  # nobody below them imports these
 # What runs inside the sandbox
-STANDARD_LIBRARY_ONLY = ("supervisor", "candidate", "kernel", "seccomp", "values")
+STANDARD_LIBRARY_ONLY = ("supervisor", "candidate", "script", "kernel", "seccomp", "values")
 
 
 def floor_of(file: Path) -> str:

@@ -92,7 +92,7 @@ class ProblemIndex:
             words = split_words(text)
             if len(words) >= DOCSTRING_WORDS:
                 self.docstrings.add(words[:DOCSTRING_WORDS], (number, " ".join(words)))
-        words = split_words(problem.prompt + "\n" + problem.canonical_solution)
+        words = split_words(f"{problem.prompt}\n{problem.canonical_solution}\n{problem.suffix}")
         runs = {tuple(words[i : i + NGRAM_WORDS]) for i in range(len(words) - NGRAM_WORDS + 1)}
         self.ngram_counts.append(len(runs))
         for run in runs:
@@ -102,7 +102,7 @@ class ProblemIndex:
         self.solutions.append(solution)
         for start in range(len(solution) - PIECE + 1) if len(solution) >= SOLUTION_CHARACTERS else ():
             self.pieces[solution[start : start + PIECE]].append((number, start))
-        functions = dict(read_module_code(problem.prompt + problem.canonical_solution).functions)
+        functions = dict(read_module_code(problem.solved).functions)
         text = functions.get(problem.entry_point, "")
         if text and len(CODE_WORD.findall(text)) >= self.settings.ast_words:
             self.functions[text].append(number)
@@ -156,7 +156,7 @@ def load_index(folder: str | Path, settings: Contamination) -> ProblemIndex:
 def descriptions(problem: Problem) -> list[str]:
     """Return the problem in words: its docstrings, each whole and up to its first example."""
     try:
-        tree: ast.AST | None = parse_python(problem.prompt + problem.canonical_solution)
+        tree: ast.AST | None = parse_python(problem.solved)
     except UnparsableError:
         tree = None
     if tree is None:

@@ -1,6 +1,6 @@
 """The schemas of rows (data/raw, data/clean) and benchmark problems, shared by all stages."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BENCHMARK_FOLDER = Path("data/benchmarks")
+PROBLEM_KINDS = ("function", "infill", "literal", "script")
 
 
 def row_schema() -> "pa.Schema":
@@ -44,12 +45,16 @@ class Problem:
 
     The test program is `prompt + completion + "\\n" + test + "\\n" + check(entry_point)`. If there are
     `inputs` (HumanEval+, MBPP+), the entry point is called with each instead, and its result compared with
-    the expected one.
+    the expected one. Other kinds: `infill` (the completion stands between prompt and suffix), `literal` (it is
+    a value, compared with `expected`; nothing runs), `script` (a program; inputs and expected are what it reads
+    and writes).
     """
 
     task_id: str
     prompt: str
+    # Of a function, or of a class's method: Solution.solve
     entry_point: str
+    # "": the benchmark has none
     canonical_solution: str
     # Defines check(candidate); unused if there are inputs.
     test: str
@@ -61,8 +66,21 @@ class Problem:
     atol: float = 0.0
     # How a result is compared; a name in stages/judge/oracles.py.
     oracle: str = "equal"
+    # One of PROBLEM_KINDS
+    kind: str = "function"
+    # What the model reads, where that is not the prompt
+    question: str = ""
+    # Kind infill: what follows the completion
+    suffix: str = ""
+    # task_id of the problem that several are versions of
+    parent: str = ""
+
+    @property
+    def solved(self) -> str:
+        """The prompt with the canonical solution in its place."""
+        return self.prompt + ("" if self.kind == "literal" else self.canonical_solution) + self.suffix
 
     def row(self) -> dict[str, Any]:
         """Return the JSON object of the problem's line, without fields that have their default."""
-        defaults = {"inputs": "", "expected": "", "atol": 0.0, "oracle": "equal"}
-        return {key: value for key, value in asdict(self).items() if defaults.get(key) != value}
+        values = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}

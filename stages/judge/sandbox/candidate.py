@@ -6,9 +6,10 @@ import os
 import random
 import sys
 import types
+from functools import partial
 from typing import Any
 
-from stages.judge.sandbox import values
+from stages.judge.sandbox import script, values
 
 START_ATTEMPTS = 20
 READ_BYTES = 1 << 16
@@ -130,8 +131,14 @@ def load_program(stream: int, job: dict[str, Any]) -> Any:
         source = values.decode_value(job["program"])
         compile(source, SOURCE_NAME, "exec", dont_inherit=True)
         stage = "load"
-        dropped = run_module(source, names, job.get("definitions", False))
-        function = names.get(job["entry_point"])
+        if job.get("prelude"):
+            exec(script.PRELUDE, names)
+        if job.get("script"):
+            code = compile(source, SOURCE_NAME, "exec", dont_inherit=True)
+            function = partial(script.run_script, code, dict(names))
+        else:
+            dropped = run_module(source, names, job.get("definitions", False))
+            function = entry_of(names, job["entry_point"])
         if job.get("test") is not None:
             stage = "test"
             exec(compile(job["test"], "<test>", "exec", dont_inherit=True), names)
@@ -143,6 +150,12 @@ def load_program(stream: int, job: dict[str, Any]) -> Any:
         return None
     send_message(stream, {"stage": "ready" if callable(function) else "entry", "dropped": dropped})
     return function if callable(function) else None
+
+
+def entry_of(names: dict[str, Any], entry_point: str) -> Any:
+    """Return the function of that name, or a method of a new object of its class; also without the class."""
+    owner, _, method = entry_point.partition(".")
+    return getattr(names[owner](), method, None) if method and owner in names else names.get(method or owner)
 
 
 def run_module(source: str, names: dict[str, Any], definitions: bool) -> str:

@@ -26,7 +26,7 @@ from stages.judge.sandbox import kernel, values
 SANDBOX_FOLDER = Path(__file__).resolve().parent
 REPOSITORY_ROOT = SANDBOX_FOLDER.parents[2]
 # All that runs inside the sandbox: they import the standard library and each other only
-MOUNTED_FILES = ("supervisor.py", "candidate.py", "kernel.py", "seccomp.py", "values.py")
+MOUNTED_FILES = ("supervisor.py", "candidate.py", "script.py", "kernel.py", "seccomp.py", "values.py")
 # What the supervisor is told
 CONFIGURED = ("level", "landlock", "packages", "modules", "preloaded", "listed", "user")
 START_SECONDS = 30.0
