@@ -139,4 +139,5 @@ def documents_of(ids: np.ndarray, lengths: np.ndarray, start: int) -> TokenizedG
         components=np.arange(start, start + count).astype(np.uint64),
         characters=4 * lengths,
         first=np.ones(count, bool),
+        validated=np.zeros(count, bool),
     )

@@ -20,7 +20,7 @@ from stages.common.core.files import atomic_folder, write_json
 from stages.common.core.paths import BASE_MODEL, PACKED
 from stages.common.core.stage import Settings, run
 from stages.common.engine import EngineSettings, open_engine
-from stages.pack.clean_rows import open_rows
+from stages.pack.clean_rows import VALIDATED, open_rows
 from stages.pack.documents import RowGroupTask, cached_tokenizer, tokenize_group
 from stages.pack.drops import Drops
 from stages.pack.model_limits import check_context, vocabulary_size
@@ -30,7 +30,7 @@ from stages.pack.packing import Packing, pack_lengths
 from stages.pack.packing_statistics import packing_figures, packing_histograms
 from stages.pack.settings import PackSettings
 from stages.pack.show import SAMPLE_CHARACTERS, find_rows, rendered_row
-from stages.pack.split import validation_mask
+from stages.pack.split import repeat_validated, validation_mask
 from stages.pack.token_store import StoredDocuments, TokenStore
 
 SPLITS = ("train", "validation")
@@ -41,6 +41,7 @@ def main(settings: Settings) -> dict[str, Any]:
     pack: PackSettings = settings.pack
     with open_rows() as file:
         rows, groups = file.metadata.num_rows, file.num_row_groups
+        is_validated = VALIDATED in file.schema_arrow.names
     context = check_context(BASE_MODEL, pack.max_length)
     task = RowGroupTask(0, str(BASE_MODEL), vocabulary_size(BASE_MODEL), pack, settings.prompt, alone=True)
     cached_tokenizer.cache_clear()  # of a folder that has changed since
@@ -63,6 +64,7 @@ def main(settings: Settings) -> dict[str, Any]:
             "rows_kept": int(documents.first.sum()),
             "rows_dropped": dict(sorted(drops.counts.items())),
             "rows_glued": len(glued),
+            **({"validated": validated_figures(documents, pack)} if is_validated else {}),
             "overlong": {"what": pack.overlong, **asdict(cost)},
             **{
                 name: packing_figures(documents, packing, pack.max_length, pack.max_documents)
@@ -72,6 +74,8 @@ def main(settings: Settings) -> dict[str, Any]:
         histograms = packing_histograms(documents, packings["train"], pack.max_length)
         (folder / "tokens").unlink()
         write_json(folder / "packing.json", metrics)
+    if pack.validated_copies > 1 and not is_validated:
+        print(f"note: pack.validated_copies={pack.validated_copies} repeats no row, since clean ran no tests (clean.validate)")  # fmt: skip
     print_summary(metrics, drops, glued)
     if sys.stdout.isatty():
         print("\n\n".join(rendered_row(row, task, characters=SAMPLE_CHARACTERS) for row in find_rows()))
@@ -103,16 +107,23 @@ def tokenize_groups(
 
 
 def split_and_pack(documents: StoredDocuments, pack: PackSettings) -> dict[str, Packing]:
-    """Return the packs of each split, of indices into the documents."""
+    """Return the packs of each split, of indices into the documents; validated ones are repeated to train on."""
     held_out, warning = validation_mask(documents.components, documents.row_ids, pack.validation_share)
     if warning:
         print(f"WARNING: {warning}")
     packings = {}
     for name, in_split in zip(SPLITS, (~held_out, held_out), strict=True):
         indices = np.flatnonzero(in_split)
+        if name == "train":
+            indices = repeat_validated(indices, documents.validated, pack.validated_copies)
         packing = pack_lengths(np.diff(documents.starts)[indices], pack.max_length, pack.max_documents)
         packings[name] = Packing(indices[packing.order], packing.starts)
     return packings
+
+
+def validated_figures(documents: StoredDocuments, pack: PackSettings) -> dict[str, int]:
+    """Return how many of all rows passed their tests, and how many times an epoch they appear."""
+    return {"rows": int((documents.first & documents.validated).sum()), "copies": pack.validated_copies}
 
 
 def print_summary(metrics: dict[str, Any], drops: Drops, glued: list[str]) -> None:

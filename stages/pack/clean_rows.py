@@ -8,6 +8,8 @@ from stages.common.core.files import open_parquet, unreadable_parquet
 from stages.common.core.paths import CLEAN_ROWS
 from stages.common.rows.schema import row_schema
 
+VALIDATED = "validated"  # bool; clean writes the column where it ran the tests of rows
+
 
 def clean_columns() -> list[str]:
     return [*row_schema().names, "component"]
@@ -29,9 +31,9 @@ def open_rows() -> pq.ParquetFile:
 
 
 def read_rows(group: int) -> pa.Table:
-    """Return the rows of one row group: the columns of `row_schema`, and `component`."""
+    """Return the rows of one row group: the columns of `row_schema`, `component`, and `validated` if there."""
     try:
         with open_rows() as file:
-            return file.read_row_group(group, columns=clean_columns())
+            return file.read_row_group(group, columns=[*clean_columns(), VALIDATED])
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable_parquet(f"{CLEAN_ROWS}, row group {group}", error) from None

@@ -13,6 +13,7 @@ import pyarrow as pa
 from stages.common.core.errors import UserError
 from stages.common.core.paths import CLEAN_ROWS
 from stages.common.rows.headers import is_function_header
+from stages.common.rows.schema import row_schema
 from stages.common.text.prompt import render_row
 from stages.common.text.settings import PromptSettings
 from stages.common.text.templates import Unrenderable
@@ -24,7 +25,7 @@ from stages.common.text.tokens import (
     load_tokenizer,
     tokenize,
 )
-from stages.pack.clean_rows import read_rows
+from stages.pack.clean_rows import VALIDATED, read_rows
 from stages.pack.overlong import Document, OverlongCost, shorten_chat, shorten_text
 from stages.pack.settings import PackSettings
 from stages.pack.split import component_hash
@@ -71,6 +72,8 @@ class TokenizedGroup:
     characters: npt.NDArray[np.int64]
     # the document is the first of its row
     first: npt.NDArray[np.bool_]
+    # the tests or doctests of the document's row passed
+    validated: npt.NDArray[np.bool_]
     # dropped rows: the columns of data/clean, `reason` and `detail`
     dropped: pa.Table | None = None
     # rows whose prompt and completion meet without white space
@@ -100,7 +103,7 @@ def tokenize_group(task: RowGroupTask) -> TokenizedGroup:
         one.characters * sizes // sizes.sum() for (_, one), sizes in zip(kept, lengths, strict=True)
     ]
     left_out = [i for i, one in enumerate(outcomes) if not one.documents]
-    dropped = table.take(left_out).drop_columns(["component"]) if left_out else None
+    dropped = table.take(left_out).select(row_schema().names) if left_out else None
     if dropped:
         for name in ("reason", "detail"):
             dropped = dropped.append_column(name, pa.array([getattr(outcomes[i], name) for i in left_out]))
@@ -111,6 +114,7 @@ def tokenize_group(task: RowGroupTask) -> TokenizedGroup:
         components=np.repeat(np.array(hashes, np.uint64), counts),
         characters=np.concatenate([np.zeros(0, np.int64), *characters]),
         first=np.concatenate([np.zeros(0, bool), *(np.arange(count) == 0 for count in counts)]),
+        validated=np.repeat(np.array([row.get(VALIDATED) is True for row, _ in kept], bool), counts),
         dropped=dropped,
         glued=[row["id"] for row, _ in kept if is_glued(row, task.prompt)],
         cost=cost,

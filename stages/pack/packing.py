@@ -10,7 +10,7 @@ import numpy.typing as npt
 class Packing:
     """Pack p holds the documents `order[starts[p] : starts[p + 1]]`, in this order."""
 
-    order: npt.NDArray[np.int64]  # indices of documents, each once
+    order: npt.NDArray[np.int64]  # indices of documents
     starts: npt.NDArray[np.int64]  # of shape (packs + 1,)
 
     def __len__(self) -> int:

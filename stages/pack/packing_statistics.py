@@ -21,7 +21,7 @@ def packing_figures(
     halves = int((2 * lengths > capacity).sum())
     fewest = fewest_packs(tokens, len(at), halves, capacity, max_documents)
     return {
-        "rows": int(documents.first[at].sum()),
+        "rows": int(documents.first[np.unique(at)].sum()),  # however often they appear
         "documents": len(at),
         "components": len(np.unique(documents.components[at])),
         "packs": packs,

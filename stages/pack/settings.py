@@ -22,12 +22,16 @@ class PackSettings:
     max_dropped_share: float = 0.5
     # share of rows to hold out, by duplicate component, 0 to below 1
     validation_share: float = 0.05
+    # how many times an epoch a training row appears whose tests or doctests passed (clean.validate), 1 or more
+    validated_copies: int = 1
     # of the validation split
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(self.max_length >= 8, "pack.max_length", self.max_length, "at least 8 tokens")
         require(self.overlong in OVERLONG, "pack.overlong", self.overlong, "one of " + ", ".join(OVERLONG))
+        copies = self.validated_copies
+        require(copies >= 1, "pack.validated_copies", copies, "1 (as often as other rows) or more")
         require(self.max_documents >= 0, "pack.max_documents", self.max_documents, "0 or more")
         require(
             0 <= self.max_dropped_share <= 1,

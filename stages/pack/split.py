@@ -59,6 +59,13 @@ def validation_mask(components: Hashes, row_ids: Any, share: float) -> tuple[npt
     )
 
 
+def repeat_validated(
+    indices: npt.NDArray[np.int64], validated: npt.NDArray[np.bool_], copies: int
+) -> npt.NDArray[np.int64]:
+    """Return the indices of documents to train on, `copies` times those whose rows passed their tests."""
+    return np.repeat(indices, np.where(validated[indices], copies, 1))
+
+
 def component_hash(component: str, seed: int) -> int:
     """Return 64 bits that depend on the arguments alone and are uniform over components."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{component}".encode()).digest()[:8], "big")

@@ -25,6 +25,8 @@ class StoredDocuments:
     labelled: npt.NDArray[np.int64]
     # the document is the first of its row
     first: npt.NDArray[np.bool_]
+    # the tests or doctests of the document's row passed
+    validated: npt.NDArray[np.bool_]
 
 
 class TokenStore:
@@ -41,16 +43,17 @@ class TokenStore:
         self.row_ids.append(pa.array(group.row_ids, pa.string()))
         starts = np.cumsum(group.lengths) - group.lengths
         labelled = np.add.reduceat(group.tokens >= 0, starts, dtype=np.int64) if len(starts) else starts
-        self.columns.append((group.lengths, group.components, group.characters, labelled, group.first))
+        columns = (group.lengths, group.components, group.characters, labelled, group.first, group.validated)
+        self.columns.append(columns)
 
     def read(self) -> StoredDocuments:
         """Close the file and return all documents; nothing can be appended afterwards."""
         self.file.close()
-        kinds = (np.int64, np.uint64, np.int64, np.int64, bool)
-        lengths, components, characters, labelled, first = (
+        kinds = (np.int64, np.uint64, np.int64, np.int64, bool, bool)
+        lengths, components, characters, labelled, first, validated = (
             np.concatenate([np.zeros(0, kind), *parts])
             for kind, parts in zip(
-                kinds, zip(*self.columns, strict=True) if self.columns else [()] * 5, strict=True
+                kinds, zip(*self.columns, strict=True) if self.columns else [()] * len(kinds), strict=True
             )
         )
         return StoredDocuments(
@@ -62,4 +65,5 @@ class TokenStore:
             characters=characters,
             labelled=labelled,
             first=first,
+            validated=validated,
         )

@@ -157,7 +157,7 @@ def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: boo
     from stages.pack.model_limits import vocabulary_size
     from stages.pack.overlong import OverlongCost
     from stages.pack.packing import pack_lengths
-    from stages.pack.split import validation_mask
+    from stages.pack.split import repeat_validated, validation_mask
 
     pack = sections["pack"]
     with open_rows() as file:
@@ -178,12 +178,13 @@ def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: boo
     components = np.concatenate([group.components for group in tokenized])
     row_ids = [row_id for group in tokenized for row_id in group.row_ids]
     held_out, _ = validation_mask(components, row_ids, pack.validation_share)
-    lengths, first, tokens = (
+    lengths, first, tokens, validated = (
         np.concatenate([getattr(group, name) for group in tokenized])
-        for name in ("lengths", "first", "tokens")
+        for name in ("lengths", "first", "tokens", "validated")
     )
-    labelled = np.repeat(~held_out, lengths) & (tokens >= 0)
-    trained = lengths[~held_out]
+    labels = np.add.reduceat(tokens >= 0, np.cumsum(lengths) - lengths, dtype=np.int64)
+    at = repeat_validated(np.flatnonzero(~held_out), validated, pack.validated_copies)
+    trained = lengths[at]
     packing = pack_lengths(trained, pack.max_length, pack.max_documents)
     scale = rows / max(1, sampled)
     sample = "" if sampled == rows else f", a sample of {sampled:,} of its {rows:,} rows"
@@ -194,7 +195,7 @@ def data_from_clean(sections: Mapping[str, Any], reason: str, own_tokenizer: boo
         rows_in=rows,
         rows=round(scale * int(first[~held_out].sum())),
         **pack_columns(trained[packing.order], packing.starts[:-1], scale),
-        labelled_share=float(labelled.sum() / max(1, trained.sum())),
+        labelled_share=float(labels[at].sum() / max(1, trained.sum())),
         validation_rows=round(scale * int(first[held_out].sum())),
         validation_tokens=round(scale * int(lengths[held_out].sum())),
         overlong=pack.overlong,

@@ -44,6 +44,7 @@ def documents(count: int, seed: int = 0) -> StoredDocuments:
         characters=none,
         labelled=none,
         first=none.astype(bool),
+        validated=none.astype(bool),
     )
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,6 +237,24 @@ def test_metrics_match_the_written_packs(stage):
     packing = json.loads((stage.folder / "data/packed/packing.json").read_text())
     assert packing["max_length"] == 128
     assert packing["train"] == train
+
+
+def test_rows_whose_tests_passed_are_trained_on_twice_and_validated_on_once(stage, capsys):
+    stage.run(validated_copies=2)
+    assert "pack.validated_copies=2 repeats no row" in capsys.readouterr().out
+    path = Path("data/clean/rows.parquet")
+    table = pq.read_table(path)
+    verdicts = pa.array([[True, False, None][i % 3] for i in range(len(table))], pa.bool_())
+    write_parquet(path, table.append_column("validated", verdicts))
+    once, metrics = stage.run(), stage.run(validated_copies=2)
+    passed = {row["id"] for row in pq.read_table(path).to_pylist() if row["validated"]}
+    assert metrics["validated"] == {"rows": len(passed), "copies": 2}
+    for split, copies in (("train", 2), ("validation", 1)):
+        counts = Counter(row_id for pack in stage.packs(split) for row_id in pack["row_ids"])
+        assert {n for row_id, n in counts.items() if row_id in passed} == {copies}
+        assert {n for row_id, n in counts.items() if row_id not in passed} == {1}
+        assert len(counts) == metrics[split]["rows"] == once[split]["rows"]
+        assert counts.total() == metrics[split]["documents"]
 
 
 def test_packing_twice_gives_the_same_bytes(stage):
