@@ -26,6 +26,7 @@ from stages.common.core.stage import Settings, run
 from stages.common.curve import CURVE_FILE, CurveRow
 from stages.common.model.packs import Packs, batch_packs, read_packs
 from stages.common.tracking import LiveRun
+from stages.train.base_loss import stored_base_loss
 from stages.train.best import best_step
 from stages.train.checkpoints import (
     CHECKPOINTS_FOLDER,
@@ -107,6 +108,10 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     # Follows bitsandbytes' guide to FSDP-QLoRA; the storage dtype holds the same bits and changes no weight
     loaded = replace(quantization, quant_storage=train.dtype) if sharded else quantization
     refuse_unmergeable(BASE_MODEL)
+    validation_rows = batch_packs(validation_packs, train.micro_batch, train.eval_tokens)
+    base_loss = None
+    if rank == 0 and not sharded and train.quantization != "none":
+        base_loss = stored_base_loss(BASE_MODEL, train, validation_rows)
     with explain_shortage(lambda: describe_loading(train)):
         base = load_frozen_model(BASE_MODEL, loaded, train.attention, on_host=sharded)
         shapes = model_shapes(base)
@@ -117,7 +122,6 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         if sharded:
             shard_model(model, base._no_split_modules or (), compute_device(), ranks)
 
-    validation_rows = batch_packs(validation_packs, train.micro_batch, train.eval_tokens)
     validate = curve.timed(lambda: mean_loss_of_ranks(model, validation_rows, trainer.accelerator))
     ordered = OrderedPacks(packs, order)
     trainer = PackTrainer(model, ordered, train, scratch, curve, validate, epoch_packs=len(packs))
@@ -146,8 +150,11 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     shutil.rmtree(
         CHECKPOINTS_FOLDER, ignore_errors=True
     )  # those of other trainings too, as was said at the start
+    losses = summarise_curve(curve)
     return {
-        **summarise_curve(curve),
+        **losses,
+        # of the base as stored; `validation_loss_first` is of the base as quantized
+        "base_loss": losses["validation_loss_first"] if train.quantization == "none" else base_loss,
         "validation_loss_kept": next(r.validation_loss for r in curve.rows if r.step == kept_step),
         "steps": curve.rows[-1].step,
         "ended_by": "early_stopping" if trainer.stopped_early else limiting_budget(packs.tokens, train),

@@ -43,6 +43,20 @@ def test_trains_and_writes_adapter_curve_and_metrics(place: Path) -> None:
     config = (ADAPTER / "adapter_config.json").read_text("utf-8")
     assert str(place) not in config
     assert json.loads(config)["target_modules"] == sorted(json.loads(config)["target_modules"])
+    exact = main(train_settings(quantization="none", max_steps=1))  # the same forward pass, without rounding
+    assert exact["base_loss"] == exact["validation_loss_first"] == metrics["base_loss"]
+    assert metrics["base_loss"] != metrics["validation_loss_first"]
+
+
+def test_a_base_that_does_not_fit_unquantized_has_no_base_loss_and_trains_the_same(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(train_settings(max_steps=2))
+    trained = sha256_folder(ADAPTER)
+    monkeypatch.setattr("accelerate.utils.get_max_memory", lambda: {"cpu": 1, 0: 1})
+    assert main(train_settings(max_steps=2))["base_loss"] is None
+    assert "base_loss is left out" in capsys.readouterr().out
+    assert sha256_folder(ADAPTER) == trained
 
 
 def test_two_runs_are_the_same_bytes_and_another_seed_is_not(place: Path) -> None:
