@@ -1,9 +1,9 @@
-"""Score a model on a benchmark: generate a completion per problem, judge each in a sandbox.
+"""Score a model on benchmarks: generate completions of each problem, judge each in a sandbox.
 
     python -m stages.evaluate evaluate.target=base      # models/base;   reports/evaluate/base/samples.jsonl
     python -m stages.evaluate evaluate.target=tuned     # models/merged; reports/evaluate/tuned/samples.jsonl
 
-samples.jsonl has a line per sample, in the benchmark's order: prompt, completion, verdict, reason. Times, which
+samples.jsonl has a line per sample, in the benchmarks' order: prompt, completion, verdict, reason. Times, which
 differ from run to run, are in reports/evaluate/<target>-times.json.
 Generation is in stages/generation/transformers_backend.py, and the sandbox in stages/judge/sandbox.
 """
@@ -12,20 +12,24 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stages.common.core.errors import UserError
 from stages.common.core.files import atomic_folder, write_jsonl
 from stages.common.core.stage import Settings, run
+from stages.common.rows.schema import Problem
 from stages.common.statistics import pass_at_k_interval
+from stages.common.text.settings import PromptSettings
 from stages.evaluate.settings import EvaluateSettings
 from stages.generation.completion import Completion, SampleRequest, request_for
 from stages.generation.generate import generate
 from stages.generation.journal import JOURNAL_FOLDER, journal_key
 from stages.judge.benchmark import load_benchmark
 from stages.judge.kept import KeptResults
+from stages.judge.pool import Pool
+from stages.judge.sandbox.host import Isolation
 from stages.judge.scoring import Judgement, judge_benchmark, open_judge_pool
 from stages.judge.verdict import Verdict
 
@@ -36,19 +40,64 @@ LINE_SECONDS = 20.0  # between two lines of progress, where there is no terminal
 
 def main(settings: Settings) -> dict[str, Any]:
     evaluate = settings.evaluate
-    problems = load_benchmark(evaluate.benchmark)
     model = MODEL_FOLDERS[evaluate.target]
+    if not evaluate.scored:
+        raise UserError("no benchmark is chosen: set `- benchmark: [humaneval]` in params.yaml")
+    benchmarks = {name: load_benchmark(name) for name in evaluate.scored}
     if not (model / "config.json").exists():
         raise UserError(f"{model} holds no model. Run `dvc repro evaluate@{evaluate.target}` to make it")
-    pool = open_judge_pool(evaluate)  # before minutes of generation, since it may refuse
-    print(f"isolation: level {pool.isolation.level}. {pool.isolation.why}".rstrip(". "), flush=True)
+    # Before minutes of generation, since they may refuse
+    pools = {name: open_judge_pool(evaluate.for_benchmark(name)) for name in benchmarks}
+    for isolation in {pool.isolation for pool in pools.values()}:
+        print(f"isolation: level {isolation.level}. {isolation.why}".rstrip(". "), flush=True)
+    scored = [
+        score_benchmark(name, problems, pools[name], settings, model) for name, problems in benchmarks.items()
+    ]
+    with atomic_folder(f"reports/evaluate/{evaluate.target}") as report:
+        write_jsonl(report / "samples.jsonl", (row for one in scored for row in one.rows))
+    for one in scored:
+        for kept in one.kept:
+            kept.close()
+    pooled = pool_scores(scored)
+    print_warnings(scored, pooled)
+    for name, metrics in {**pooled["benchmarks"], **({"all": pooled} if len(scored) > 1 else {})}.items():
+        print(
+            f"{evaluate.target}: {name}: {metrics['passed']} of {metrics['tried']} passed, pass@1 "
+            f"{metrics['pass_at_1']:.1%} (95%: {metrics['pass_at_1_low']:.1%} to {metrics['pass_at_1_high']:.1%})"
+        )
+    return {**pooled, "times": {one.name: one.times for one in scored}}
+
+
+@dataclass(frozen=True)
+class ScoredBenchmark:
+    """What one benchmark gave."""
+
+    name: str
+    # Of samples.jsonl
+    rows: list[dict[str, Any]]
+    # Samples of each problem, and how many of them passed
+    counts: list[tuple[int, int]]
+    metrics: dict[str, Any]
+    isolation: Isolation
+    times: dict[str, Any]
+    # To be closed once the results are written
+    kept: tuple[KeptResults[Completion], KeptResults[Verdict]]
+
+
+def score_benchmark(
+    name: str, problems: Sequence[Problem], pool: Pool, settings: Settings, model: Path
+) -> ScoredBenchmark:
+    """Generate and judge a benchmark's samples, but those that an interrupted run left."""
+    evaluate = settings.evaluate.for_benchmark(name)
+    prompt = settings.evaluate.prompt_for(name, settings.prompt)
     samples = [request_for(p, number) for p in problems for number in range(evaluate.samples)]
-    depends_on = [asdict(evaluate), asdict(settings.prompt), [asdict(problem) for problem in problems]]
-    key, folder = journal_key(model, [*depends_on, pool.isolation.level]), JOURNAL_FOLDER / evaluate.target
+    depends_on = [asdict(evaluate), asdict(prompt), [asdict(problem) for problem in problems]]
+    key = journal_key(model, [*depends_on, pool.isolation.level])
+    folder = JOURNAL_FOLDER / evaluate.target / name
     generated = KeptResults(folder / "generated.jsonl", key, Completion)
     judged = KeptResults(folder / "judged.jsonl", key, Verdict)
 
-    cost = generate_missing(samples, model, settings, generated)
+    cost = generate_missing(name, samples, model, prompt, evaluate, generated)
     completions = [generated.results[sample.key] for sample in samples]
     missing = [sample for sample in samples if sample.key not in judged.results]
     texts = [(sample.name, generated.results[sample.key].text) for sample in missing]
@@ -56,24 +105,27 @@ def main(settings: Settings) -> dict[str, Any]:
         pool, problems, texts, evaluate.fence, lambda i, verdict: judged.keep(missing[i].key, verdict)
     )
     result = replace(result, verdicts=[judged.results[sample.key] for sample in samples])
-
-    with atomic_folder(f"reports/evaluate/{evaluate.target}") as report:
-        write_jsonl(report / "samples.jsonl", map(sample_row, samples, completions, result.verdicts))
-    metrics = compute_metrics(evaluate, samples, completions, result)
-    generated.close()
-    judged.close()
-    print_warnings(metrics)
-    counted = "problems" if evaluate.samples == 1 else "samples"
-    print(
-        f"{evaluate.target}: {metrics['passed']} of {len(samples)} {counted} of {evaluate.benchmark} passed, pass@1 "
-        f"{metrics['pass_at_1']:.1%} (95%: {metrics['pass_at_1_low']:.1%} to {metrics['pass_at_1_high']:.1%})"
-    )
+    parents = {problem.task_id: problem.parent for problem in problems}
+    rows = [
+        sample_row(name, parents[sample.name], *one)
+        for sample, *one in zip(samples, samples, completions, result.verdicts, strict=True)
+    ]
+    passed = Counter(row["task_id"] for row in rows if row["verdict"] == "passed")
+    counts = [(evaluate.samples, passed[problem.task_id]) for problem in problems]
+    metrics = compute_metrics(evaluate, counts, completions, result)
     times = {"cpu_s": [v.cpu_s for v in result.verdicts], "wall_s": [v.wall_s for v in result.verdicts]}
-    return {**metrics, "times": {"generation": cost, **times}}
+    return ScoredBenchmark(
+        name, rows, counts, metrics, result.isolation, {"generation": cost, **times}, (generated, judged)
+    )
 
 
 def generate_missing(
-    samples: list[SampleRequest], model: Path, settings: Settings, kept: KeptResults[Completion]
+    name: str,
+    samples: list[SampleRequest],
+    model: Path,
+    prompt: PromptSettings,
+    evaluate: EvaluateSettings,
+    kept: KeptResults[Completion],
 ) -> dict[str, int | float]:
     """Generate the samples that were not kept; return their tokens and seconds."""
     from tqdm import tqdm
@@ -82,70 +134,87 @@ def generate_missing(
     missing = [sample for sample in samples if sample.key not in kept.results]
     done = len(samples) - len(missing)
     if done:
-        print(f"{done} of {len(samples)} samples were generated before the interruption", flush=True)
+        print(f"{name}: {done} of {len(samples)} samples were generated before the interruption", flush=True)
     plain = {
         "bar_format": "{desc}: {n_fmt} of {total_fmt}\n",
         "mininterval": LINE_SECONDS,
         "file": sys.stdout,
     }
     options = {"leave": False} if sys.stderr.isatty() else plain
-    with tqdm(total=len(samples), initial=done, desc="generated", **options) as progress:
+    with tqdm(total=len(samples), initial=done, desc=f"{name}: generated", **options) as progress:
 
         def record(index: int, completion: Completion) -> None:
             kept.keep(missing[index].key, completion)
             progress.update()
 
-        made = generate(missing, model, settings.prompt, settings.evaluate, record)
+        made = generate(missing, model, prompt, evaluate, record)
     tokens, seconds = sum(completion.new_tokens for completion in made), time.perf_counter() - started
     rate = round(tokens / seconds, 1)
     return {"samples": len(made), "tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": rate}
 
 
-def sample_row(sample: SampleRequest, completion: Completion, verdict: Verdict) -> dict[str, Any]:
-    """Return a line of samples.jsonl."""
+def sample_row(
+    benchmark: str, parent: str, sample: SampleRequest, completion: Completion, verdict: Verdict
+) -> dict[str, Any]:
+    """Return a line of samples.jsonl; `parent` is there where several problems share one."""
     asked = {"task_id": sample.name, "sample": sample.sample, "prompt": sample.prompt}
     judged = {"completion": completion.text, "verdict": verdict.verdict, "reason": verdict.reason}
-    return {**asked, **judged, "new_tokens": completion.new_tokens, "stop": completion.stop}
+    found = {"benchmark": benchmark, **asked, **judged, "new_tokens": completion.new_tokens}
+    return {**found, "stop": completion.stop, **({"parent": parent} if parent else {})}
 
 
 def compute_metrics(
     evaluate: EvaluateSettings,
-    samples: Sequence[SampleRequest],
+    counts: list[tuple[int, int]],
     completions: Sequence[Completion],
     result: Judgement,
 ) -> dict[str, Any]:
-    """Return the metrics of reports/evaluate/<target>.json."""
-    total = len(samples)
-    passed: Counter[str] = Counter()
-    for sample, verdict in zip(samples, result.verdicts, strict=True):
-        passed[sample.name] += verdict.verdict == "passed"
-    rates: dict[str, float] = {}
-    for k in sorted({1, *evaluate.pass_at}):
-        found = pass_at_k_interval([(evaluate.samples, count) for count in passed.values()], k)
-        names = (f"pass_at_{k}", f"pass_at_{k}_low", f"pass_at_{k}_high")
-        rates |= {name: round(value, 6) for name, value in zip(names, found, strict=True)}
+    """Return a benchmark's part of reports/evaluate/<target>.json."""
+    total = len(completions)
+    facts = result.facts()
     return {
-        "benchmark": evaluate.benchmark,
-        "problems": len(passed),
+        "problems": len(counts),
         "samples": evaluate.samples,
+        "tried": total,
         "temperature": evaluate.temperature,
-        "passed": passed.total(),
-        **rates,
+        "passed": sum(passed for _, passed in counts),
+        **pass_rates(counts, evaluate.pass_at),
         "truncated_share": round(sum(c.stop == "length" for c in completions) / total, 4),
         "no_entry_point_share": round(sum(v.verdict == "no_entry_point" for v in result.verdicts) / total, 4),
-        **result.facts(),
+        **{key: facts[key] for key in ("verdicts", "weak_passed", "self_test")},
     }
 
 
-def print_warnings(metrics: dict[str, Any]) -> None:
-    """Print what makes the score too low, or the sandbox weak."""
-    if metrics["truncated_share"] > WARN_SHARE:
-        print(f"warning: {metrics['truncated_share']:.0%} of the samples were cut at evaluate.max_new_tokens")
-    if metrics["no_entry_point_share"] > WARN_SHARE:
-        print(
-            f"warning: {metrics['no_entry_point_share']:.0%} of the samples define no entry point; see prompt.style"
-        )
-    if metrics["weak_sandbox"]:
+def pass_rates(counts: list[tuple[int, int]], ks: Sequence[int] = ()) -> dict[str, float]:
+    """Return pass@1 and pass@k over problems, each with its 95% interval."""
+    rates: dict[str, float] = {}
+    for k in sorted({1, *ks}):
+        names = (f"pass_at_{k}", f"pass_at_{k}_low", f"pass_at_{k}_high")
+        found = pass_at_k_interval(counts, k)
+        rates |= {name: round(value, 6) for name, value in zip(names, found, strict=True)}
+    return rates
+
+
+def pool_scores(scored: Sequence[ScoredBenchmark]) -> dict[str, Any]:
+    """Return the metrics of each benchmark, and of all their problems together."""
+    weakest = max((one.isolation for one in scored), key=lambda isolation: isolation.level)
+    return {
+        "benchmarks": {one.name: one.metrics for one in scored},
+        **{key: sum(one.metrics[key] for one in scored) for key in ("problems", "tried", "passed")},
+        **pass_rates([count for one in scored for count in one.counts]),
+        "isolation": {"level": weakest.level, "why": weakest.why},
+        "weak_sandbox": weakest.level == "C",
+    }
+
+
+def print_warnings(scored: Sequence[ScoredBenchmark], pooled: dict[str, Any]) -> None:
+    """Print what makes a score too low, or the sandbox weak."""
+    for one in scored:
+        if (share := one.metrics["truncated_share"]) > WARN_SHARE:
+            print(f"warning: {one.name}: {share:.0%} of the samples were cut at max_new_tokens")
+        if (share := one.metrics["no_entry_point_share"]) > WARN_SHARE:
+            print(f"warning: {one.name}: {share:.0%} of the samples define no entry point; see prompt.style")
+    if pooled["weak_sandbox"]:
         print(
             "warning: judged at level C, where a candidate can read files, use the network and start programs"
         )

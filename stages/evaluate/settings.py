@@ -1,8 +1,10 @@
 """Settings of the evaluate stage."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from stages.common.core.settings import require
+from stages.common.text.settings import STYLES, PromptSettings
 from stages.generation.settings import GenerationSettings
 from stages.judge.settings import JudgeSettings
 
@@ -10,11 +12,39 @@ TARGETS = ("base", "tuned")
 
 
 @dataclass
+class ScoringSettings:
+    """How one benchmark is scored. What has no value is as `evaluate` says, and the style as prompt.style says."""
+
+    # Completions per problem
+    samples: int | None = None
+    # Each k of pass@k besides 1
+    pass_at: list[int] | None = None
+    # 0: greedy
+    temperature: float | None = None
+    # Tokens per completion, at most
+    max_new_tokens: int | None = None
+    # CPU time a sample may use
+    cpu_seconds: float | None = None
+    # Address space a sample may use, MiB
+    memory_mib: int | None = None
+    # Installed packages that generated code may import
+    packages: list[str] | None = None
+    # Which of several code fences is judged: last | first
+    fence: str | None = None
+    # What ends an answer; evaluate.ending
+    ending: str | None = None
+    # How its problems become text; prompt.style
+    style: str | None = None
+
+
+@dataclass
 class EvaluateSettings(JudgeSettings, GenerationSettings):
     # Which model: base (models/base) | tuned (models/merged); dvc.yaml sets it
     target: str = "tuned"
-    # A file of data/benchmarks, without suffix
-    benchmark: str = "humaneval"
+    # Which benchmarks are scored, in this order; []: all of `scoring`
+    benchmarks: list[str] = field(default_factory=list)
+    # Benchmarks by name, each a file of data/benchmarks; conf/benchmark/NAME.yaml adds one, and its source to fetch
+    scoring: dict[str, ScoringSettings] = field(default_factory=dict)
     # Completions per problem, n; more than one need a temperature
     samples: int = 1
     # Each k of pass@k besides 1; at most `samples`
@@ -31,3 +61,41 @@ class EvaluateSettings(JudgeSettings, GenerationSettings):
         above = f"above 0 where evaluate.samples is {self.samples}: greedy samples are identical"
         hot = self.samples == 1 or self.temperature > 0
         require(hot, "evaluate.temperature", self.temperature, above)
+        require(
+            len(set(self.benchmarks)) == len(self.benchmarks),
+            "evaluate.benchmarks",
+            self.benchmarks,
+            "each once",
+        )
+        for name in self.benchmarks:
+            known = f"some of {', '.join(self.scoring)}; `benchmark=[...]` and conf/benchmark add one"
+            require(name in self.scoring, "evaluate.benchmarks", name, known)
+        for name, scoring in self.scoring.items():
+            style = scoring.style
+            require(
+                style in (None, *STYLES),
+                f"evaluate.scoring.{name}.style",
+                style,
+                "one of " + ", ".join(STYLES),
+            )
+            try:
+                self.for_benchmark(name)
+            except ValueError as error:
+                raise ValueError(f"evaluate.scoring.{name}: {error}") from None
+
+    @property
+    def scored(self) -> list[str]:
+        """The benchmarks that are scored, in their order."""
+        return self.benchmarks or list(self.scoring)
+
+    def for_benchmark(self, name: str) -> "EvaluateSettings":
+        """Return the settings with those of one benchmark put in."""
+        own = {one.name: getattr(self.scoring[name], one.name) for one in fields(ScoringSettings)}
+        values: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
+        values.pop("style", None)
+        return replace(self, **values, benchmarks=[], scoring={})
+
+    def prompt_for(self, name: str, prompt: PromptSettings) -> PromptSettings:
+        """Return the prompt settings in a benchmark's own style, if it has one."""
+        style = self.scoring[name].style
+        return prompt.with_style(style) if style else prompt

@@ -75,7 +75,9 @@ def rows_to_generate(
     }
     ids = dict(zip(raw, encode_prompts(list(rendered.values()), tokenizer), strict=True))
     endings = {
-        key: ending_for(key[0], rendered[key], prompt) if key[1] is None else Ending("none", False)
+        key: ending_for(key[0], rendered[key], prompt, settings.ending)
+        if key[1] is None
+        else Ending("none", False)
         for key in raw
     }
     rows = []

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from stages.common.core.settings import require
 
-CHOICES = {"backend": ("transformers", "vllm"), "dtype": ("auto", "bfloat16", "float32")}
+ENDINGS = ("auto", "body", "program", "fence", "answer", "none")
+CHOICES = {"backend": ("transformers", "vllm"), "dtype": ("auto", "bfloat16", "float32"), "ending": ENDINGS}
 
 
 @dataclass
@@ -23,6 +24,10 @@ class GenerationSettings:
     backend: str = "transformers"
     # Tokens per completion, at most
     max_new_tokens: int = 256
+    # What ends an answer besides an end token: auto (by the prompt and its style) | body (of a function, in bare
+    # code) | program (bare code) | fence (code, in a fence that the prompt opened) | answer (prose with a fenced
+    # block) | none
+    ending: str = "auto"
     # Rows generated at once, over all cores, at most: fewer where they would exceed memory_gib
     batch_size: int = 128
     # GiB that the keys and values of all rows may take, beside the weights; 0: a fifth of the memory that is free,

@@ -104,11 +104,12 @@ class Ending:
         return begun and whole and not (DEFINES.match(line) or ASSIGNS.match(line))
 
 
-def ending_for(prompt: str, rendered: str, settings: PromptSettings) -> Ending:
-    """Return the rule for a benchmark's prompt and its rendering."""
+def ending_for(prompt: str, rendered: str, settings: PromptSettings, ending: str = "auto") -> Ending:
+    """Return the rule for a benchmark's prompt and its rendering, of the kind `ending` unless that is auto."""
     header = is_function_header(prompt)
     kind = ("body" if header else "program") if settings.style == "completion" else ""
     kind = kind or ("fence" if header else "answer")
+    kind = kind if ending == "auto" else ending
     thinking = opened_by(rendered) if kind == "answer" else ("", "")
     return Ending(kind, not rendered or rendered.endswith("\n"), prompt.strip()[:PROMPT_HEAD], thinking)
 

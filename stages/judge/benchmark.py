@@ -33,7 +33,7 @@ def load_benchmark(name: str, folder: Path = BENCHMARK_FOLDER) -> list[Problem]:
             hint = f"{folder} holds {', '.join(existing)}"
         else:
             hint = f"{folder} is empty: `dvc repro fetch` fills it"
-        raise UserError(f"evaluate.benchmark is {name!r}, but there is no {path}; {hint}")
+        raise UserError(f"the benchmark {name} is missing: there is no {path}; {hint}")
     problems = [parse_problem(row, f"{path}, problem {i}") for i, row in enumerate(read_jsonl(path), 1)]
     if not problems:
         raise UserError(f"{path} holds no problems. Expected a JSON object per line")

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from stages.common.core.errors import UserError
-from stages.common.core.settings import SECTIONS, section_class, unknown_keys
+from stages.common.core.settings import OTHER_GROUPS, SECTIONS, section_class, unknown_keys
 
 
 def load_sections(config: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -57,10 +57,10 @@ def check_overrides(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         key, separator, _ = argument.lstrip("+~").partition("=")
         section, _, rest = key.partition(".")
-        if separator and not rest and key.isidentifier() and key not in (*SECTIONS, "experiment", "hydra"):
+        if separator and not rest and key.isidentifier() and key not in (*SECTIONS, *OTHER_GROUPS, "hydra"):
             raise UserError(
-                f"unknown group '{key}' on the command line: expected one of {', '.join(SECTIONS)}, "
-                "experiment."
+                f"unknown group '{key}' on the command line: expected one of "
+                f"{', '.join((*SECTIONS, *OTHER_GROUPS))}."
             )
         if not separator or not rest or argument.startswith("-") or section == "hydra" or "/" in key:
             checked.append(argument)

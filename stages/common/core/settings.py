@@ -19,6 +19,8 @@ SECTIONS = {
     "track": "stages.track.settings:TrackSettings",
     "sweep": "stages.sweep.settings:SweepSettings",
 }
+# Groups of conf/ whose options set keys of several sections
+OTHER_GROUPS = ("benchmark", "experiment")
 
 
 def section_class(name: str) -> type:

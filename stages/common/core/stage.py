@@ -16,7 +16,7 @@ import yaml
 from stages.common.core.config_sections import check_overrides, load_sections
 from stages.common.core.errors import UserError
 from stages.common.core.files import write_metrics
-from stages.common.core.settings import SECTIONS
+from stages.common.core.settings import OTHER_GROUPS, SECTIONS
 
 COMPOSED_CONFIG = Path("reports/config.yaml")
 MULTIRUN = ("-m", "--multirun")
@@ -94,7 +94,7 @@ def run(
             )
         )
     given = [argument.lstrip("+~") for argument in sys.argv[1:]]
-    groups = [one for one in given if one.partition("=")[0] in (*SECTIONS, "experiment")]
+    groups = [one for one in given if one.partition("=")[0] in (*SECTIONS, *OTHER_GROUPS)]
     if groups:
         exit_with_error(
             UserError(

@@ -7,6 +7,13 @@ from stages.common.core.settings import require
 STYLES = ("completion", "alpaca", "chat", "template")
 ANSWERS_TRAINED = ("last", "all")
 INSTRUCTION = "Complete the following Python function."
+# Keys that only some styles use, with their default and these styles
+STYLE_KEYS = (
+    ("loss", "last", ("chat",)),
+    ("system", "", ("chat", "template")),
+    ("template", "", ("template",)),
+    ("instruction", INSTRUCTION, ("alpaca", "chat", "template")),
+)
 
 
 @dataclass
@@ -33,18 +40,18 @@ class PromptSettings:
             self.loss in ANSWERS_TRAINED, "prompt.loss", self.loss, "one of " + ", ".join(ANSWERS_TRAINED)
         )
         require(bool(self.instruction.strip()), "prompt.instruction", self.instruction, "a sentence")
-        for key, default, styles in (
-            ("loss", "last", ("chat",)),
-            ("system", "", ("chat", "template")),
-            ("template", "", ("template",)),
-            ("instruction", INSTRUCTION, ("alpaca", "chat", "template")),
-        ):
+        for key, default, styles in STYLE_KEYS:
             value = getattr(self, key)
             expected = f"{default!r}: only prompt.style={' or '.join(styles)} uses it, and it is {self.style}"
             require(value == default or self.style in styles, f"prompt.{key}", value, expected)
         if self.style == "template":
             fault = template_fault(self.template)
             require(not fault, "prompt.template", self.template, f"a Jinja template{fault}")
+
+    def with_style(self, style: str) -> "PromptSettings":
+        """Return the settings in another style; what that style does not use has its default."""
+        used = {key: getattr(self, key) for key, _, styles in STYLE_KEYS if style in styles}
+        return PromptSettings(style=style, control_tokens=self.control_tokens, **used)
 
 
 def template_fault(template: str) -> str:
