@@ -1,16 +1,18 @@
 """Rows of EvoEval, HumanEvalFix, CRUXEval, HumanEval-Infilling and LiveCodeBench become problems."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from stages.clean.contamination.decontaminate import ProblemIndex
 from stages.clean.settings import Contamination
 from stages.common.core.errors import UserError
 from stages.common.rows.schema import Problem
 from stages.fetch.benchmark_formats import parse_benchmark
-from stages.fetch.settings import Source
+from stages.fetch.settings import FetchSettings, Source
 from stages.judge.benchmark import parse_problem
 from tests.helpers.benchmark_rows import CRUX, EVO, EVO_RELEASED, FIX, INFILL, LIVE, LIVE_METHOD, packed
 from tests.helpers.loopback_hub import made_file
@@ -95,3 +97,9 @@ def test_a_pickle_of_plain_values_is_read_and_too_much_is_refused(monkeypatch: p
     monkeypatch.setattr("stages.fetch.benchmark_shapes.MAX_TESTS_BYTES", 10)
     with pytest.raises(UserError, match="more than 10 bytes"):
         problems("livecodebench", LIVE)
+
+
+@pytest.mark.parametrize("name", ["evoeval", "humanevalfix", "cruxeval", "infilling", "livecodebench"])
+def test_the_preset_of_a_benchmark_is_pinned_and_has_its_format(name: str) -> None:
+    entry = yaml.safe_load(Path("conf/benchmark", f"{name}.yaml").read_text())["fetch"]["benchmarks"][name]
+    assert FetchSettings(benchmarks={name: Source(**entry)}).benchmarks[name].format == name
