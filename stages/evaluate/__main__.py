@@ -48,7 +48,7 @@ def main(settings: Settings) -> dict[str, Any]:
         raise UserError(f"{model} holds no model. Run `dvc repro evaluate@{evaluate.target}` to make it")
     # Before minutes of generation, since they may refuse
     pools = {name: open_judge_pool(evaluate.for_benchmark(name)) for name in benchmarks}
-    for isolation in {pool.isolation for pool in pools.values()}:
+    for isolation in {pool.isolation.level: pool.isolation for pool in pools.values()}.values():
         print(f"isolation: level {isolation.level}. {isolation.why}".rstrip(". "), flush=True)
     scored = [
         score_benchmark(name, problems, pools[name], settings, model) for name, problems in benchmarks.items()
@@ -107,8 +107,8 @@ def score_benchmark(
     result = replace(result, verdicts=[judged.results[sample.key] for sample in samples])
     parents = {problem.task_id: problem.parent for problem in problems}
     rows = [
-        sample_row(name, parents[sample.name], *one)
-        for sample, *one in zip(samples, samples, completions, result.verdicts, strict=True)
+        sample_row(name, parents[sample.name], sample, completion, verdict)
+        for sample, completion, verdict in zip(samples, completions, result.verdicts, strict=True)
     ]
     passed = Counter(row["task_id"] for row in rows if row["verdict"] == "passed")
     counts = [(evaluate.samples, passed[problem.task_id]) for problem in problems]

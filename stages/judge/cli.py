@@ -38,19 +38,22 @@ Sample = tuple[dict[str, Any], str, str]  # a line, the problem's task_id, the t
 
 
 def judge_settings(name: str) -> tuple[str, JudgeSettings]:
-    """Return a benchmark's name, and the settings of params.yaml and its preset conf/evaluate/<name>.yaml.
+    """Return a benchmark's name, and the settings of params.yaml and its file conf/benchmark/<name>.yaml.
 
-    The preset may name another benchmark (mbppplus-file). Hydra would take a second to read these two files.
+    The file may name another benchmark (mbppplus-file). Hydra would take a second to read these two files.
     """
     if is_file_name(name):
         return name, JudgeSettings()
     import yaml
 
-    paths = Path("conf/evaluate", f"{name}.yaml"), Path("params.yaml")
+    paths = Path("conf/benchmark", f"{name}.yaml"), Path("params.yaml")
     preset, params = (yaml.safe_load(p.read_text("utf-8")) if p.exists() else {} for p in paths)
-    section = {**preset.get("evaluate", preset), **(params.get("evaluate") or {})}
+    scoring = preset.get("evaluate", {}).get("scoring", {name: {}})
+    found = next(iter(scoring))
+    chosen = params.get("evaluate") or {}
+    section = {**scoring[found], **chosen, **(chosen.get("scoring", {}).get(found) or {})}
     own = {field.name: section[field.name] for field in fields(JudgeSettings) if field.name in section}
-    return preset.get("evaluate", preset).get("benchmark", name), JudgeSettings(**own)
+    return found, JudgeSettings(**own)
 
 
 def load_problems(name: str, preset: str) -> list[Problem]:
@@ -65,12 +68,12 @@ def load_problems(name: str, preset: str) -> list[Problem]:
     from stages.fetch import benchmark_formats
     from stages.fetch.resolve import resolve_source
 
-    overrides = [f"evaluate={preset}"] if Path("conf/evaluate", f"{preset}.yaml").exists() else []
+    overrides = [f"benchmark=[{preset}]"] if Path("conf/benchmark", f"{preset}.yaml").exists() else []
     known = compose_config(*overrides)["fetch"].benchmarks
     if name not in known:
         raise UserError(
             f"--benchmark is {name!r}: {benchmark_path(name)} does not exist, and the configuration has no such "
-            f"benchmark. It has {', '.join(sorted(known))}. To add one, see conf/evaluate/mine.yaml."
+            f"benchmark. It has {', '.join(sorted(known))}. To add one, see conf/benchmark/mine.yaml."
         )
     return benchmark_formats.parse_benchmark(known[name], resolve_source(known[name]).files)
 
