@@ -190,7 +190,7 @@ class FetchSettings:
     # Training data
     sources: list[Source] = field(default_factory=list)
     # Benchmark problems by name, written to data/benchmarks/<name>.jsonl and never trained on. Names let one
-    # file of conf/evaluate add its own benchmark
+    # file of conf/benchmark add its own
     benchmarks: dict[str, Source] = field(default_factory=dict)
     # Training rows in total, mixed by the sources' weights; 0: all rows, up to max_rows of each source
     rows: int = 0

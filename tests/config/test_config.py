@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from stages.common.core.config_sections import check_overrides, config_locations, load_sections
 from stages.common.core.errors import UserError
 from stages.common.core.files import sha256_file
-from stages.common.core.settings import SECTIONS, section_class
+from stages.common.core.settings import OTHER_GROUPS, SECTIONS, section_class
 from stages.common.core.stage import Settings, declared_sections
 from stages.config.compose import plain_values, register_params, validate_config
 from stages.fetch.settings import FetchSettings, Source
@@ -62,28 +62,27 @@ def test_every_group_has_a_section_and_a_default() -> None:
     defaults = yaml.safe_load(Path("params.yaml").read_text("utf-8"))["defaults"]
     picked = {group for item in defaults if isinstance(item, dict) for group in item}
     groups = {option.parts[0] for option in OPTIONS}
-    assert groups - {"experiment"} == set(SECTIONS)
-    assert picked == {*SECTIONS, "experiment"}
+    assert groups == picked == {*SECTIONS, *OTHER_GROUPS}
     assert defaults[-1] == "_self_", "what params.yaml says goes over the options it picks"
 
 
 def test_one_file_adds_a_benchmark(composed: Any) -> None:
-    default, mine = validate_config(composed()), validate_config(composed("evaluate=mine"))
-    assert mine["evaluate"].benchmark == "mine"
-    assert set(mine["fetch"].benchmarks) == {*default["fetch"].benchmarks, "mine"}
+    default, mine = validate_config(composed()), validate_config(composed("benchmark=[humaneval,mine]"))
+    assert default["evaluate"].scored == list(default["fetch"].benchmarks) == ["humaneval", "mbpp-held"]
+    assert mine["evaluate"].scored == list(mine["fetch"].benchmarks) == ["humaneval", "mine"]
     assert mine["fetch"].benchmarks["mine"].name == "mine"
     assert mine["fetch"].sources == default["fetch"].sources
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", [o for o in OPTIONS if o.parent.name == "evaluate"], ids=str)
-def test_every_evaluate_option_fetches_its_benchmark(option: Path, composed: Any) -> None:
-    sections = validate_config(composed(f"evaluate={option.name}"))
-    assert sections["evaluate"].benchmark in sections["fetch"].benchmarks
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.parent.name == "benchmark"], ids=str)
+def test_every_benchmark_is_fetched_and_scored(option: Path, composed: Any) -> None:
+    sections = validate_config(composed(f"benchmark={option.name}"))
+    assert sections["evaluate"].scored == list(sections["fetch"].benchmarks) != []
 
 
 def test_the_example_of_a_benchmark_is_the_pinned_one(composed: Any) -> None:
-    source = validate_config(composed("evaluate=mine"))["fetch"].benchmarks["mine"]
+    source = validate_config(composed("benchmark=mine"))["fetch"].benchmarks["mine"]
     assert sha256_file(source.path) == source.sha256
 
 

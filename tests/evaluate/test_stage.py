@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from stages.common.core.errors import UserError
 from stages.common.core.stage import Settings
 from stages.common.rows.schema import Problem
 from stages.common.text.settings import PromptSettings
-from stages.evaluate.settings import EvaluateSettings
+from stages.evaluate.settings import EvaluateSettings, ScoringSettings
 from stages.generation.completion import Completion, OnCompletion, SampleRequest
+from stages.generation.settings import GenerationSettings
 from stages.judge.benchmark import load_benchmark
 
 SUM_TEST = "def check(candidate):\n    assert candidate([1, 2]) == 3\n"
@@ -29,6 +31,8 @@ PROBLEMS = [
 ]
 TEXTS = ["    return sum(xs)", "    return 0", "    return xs.missing", "", "    return sum(xs) if xs else 0"]
 WORDS = ["passed", "wrong_answer", "exception", "no_entry_point", "passed"]
+
+SCORE = ("problems", "passed", "pass_at_1", "pass_at_1_low", "pass_at_1_high")
 
 REQUESTED: list[list[tuple[str, int]]] = []  # prompts and sample numbers of each call of `generate`
 STOP_AFTER = [-1]
@@ -50,7 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         requests: Sequence[SampleRequest],
         model: Path,
         prompt: PromptSettings,
-        evaluate_settings: EvaluateSettings,
+        evaluate_settings: GenerationSettings,
         on_completion: OnCompletion,
     ) -> list[Completion]:
         made: list[Completion] = []
@@ -77,7 +81,13 @@ def evaluate(**values: Any) -> dict[str, Any]:
     from stages.evaluate.__main__ import main
 
     evaluate_settings = EvaluateSettings(
-        **{"target": "base", "benchmark": "tiny", "workers": 2, "cpu_seconds": 1.0, **values}
+        **{
+            "target": "base",
+            "scoring": {"tiny": ScoringSettings()},
+            "workers": 2,
+            "cpu_seconds": 1.0,
+            **values,
+        }
     )
     return main(Settings("evaluate", {"evaluate": evaluate_settings, "prompt": PromptSettings()}))
 
@@ -92,12 +102,15 @@ def samples(project: Path) -> list[dict[str, Any]]:
 def test_stage_writes_a_line_per_sample_and_its_metrics(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = evaluate()
+    pooled = evaluate()
+    metrics = {**pooled, **pooled["benchmarks"]["tiny"], "times": pooled["times"]["tiny"]}
+    assert [pooled[key] for key in SCORE] == [metrics[key] for key in SCORE], "of one benchmark"
     rows = samples(project)
     assert [row["task_id"] for row in rows] == [problem.task_id for problem in PROBLEMS]
     assert [row["verdict"] for row in rows] == WORDS
     assert list(rows[0]) == [
         *(
+            "benchmark",
             "task_id",
             "sample",
             "prompt",
@@ -123,8 +136,40 @@ def test_stage_writes_a_line_per_sample_and_its_metrics(
     assert metrics["self_test"]["probes_passed"] == []
     printed = capsys.readouterr().out
     assert f"isolation: level {metrics['isolation']['level']}" in printed
-    assert "20% of the samples were cut at evaluate.max_new_tokens" in printed
+    assert "tiny: 20% of the samples were cut at max_new_tokens" in printed
     assert "20% of the samples define no entry point" in printed
+
+
+def test_benchmarks_are_scored_in_one_run_each_with_its_own_settings(project: Path) -> None:
+    more = [replace(problem, task_id=f"M/{i}", parent=f"M/{i // 2}") for i, problem in enumerate(PROBLEMS)]
+    write_problems(project / "data/benchmarks/more.jsonl", more)
+    scoring = {
+        "tiny": ScoringSettings(),
+        "more": ScoringSettings(samples=2, temperature=0.5, pass_at=[2], style="chat"),
+    }
+    metrics = evaluate(scoring=scoring)
+    assert [len(requests) for requests in REQUESTED] == [5, 10]
+    assert [one["samples"] for one in metrics["benchmarks"].values()] == [1, 2]
+    assert metrics["benchmarks"]["more"]["pass_at_2"] == 0.4
+    assert (metrics["problems"], metrics["tried"], metrics["passed"]) == (10, 15, 6)
+    assert metrics["pass_at_1"] == 0.4
+    rows = samples(project)
+    assert [row["benchmark"] for row in rows] == ["tiny"] * 5 + ["more"] * 10
+    assert [row.get("parent") for row in rows[4:8]] == [None, "M/0", "M/0", "M/0"]
+    assert evaluate(scoring=scoring, benchmarks=["more"])["benchmarks"].keys() == {"more"}
+    with pytest.raises(ValueError, match=r"evaluate.benchmarks is 'mbpp': expected some of tiny, more"):
+        EvaluateSettings(scoring=scoring, benchmarks=["mbpp"])
+
+
+def test_a_benchmark_whose_samples_were_made_does_not_make_them_again(project: Path) -> None:
+    write_problems(project / "data/benchmarks/more.jsonl", PROBLEMS)
+    scoring = {"tiny": ScoringSettings(), "more": ScoringSettings(max_new_tokens=9)}
+    STOP_AFTER[0] = 3
+    with pytest.raises(KeyboardInterrupt):
+        evaluate()
+    STOP_AFTER[0] = -1
+    evaluate(scoring=scoring)
+    assert [len(requests) for requests in REQUESTED] == [5, 2, 5]
 
 
 @pytest.mark.slow
@@ -133,13 +178,13 @@ def test_two_runs_write_the_same_bytes_and_metrics(project: Path) -> None:
     for workers in (2, 1):
         metrics = evaluate(workers=workers)
         times = metrics.pop("times")
-        assert times["generation"]["seconds"] >= 0
+        assert times["tiny"]["generation"]["seconds"] >= 0
         runs.append((metrics, (project / "reports/evaluate/base/samples.jsonl").read_bytes()))
     assert runs[0] == runs[1]
 
 
 def test_several_samples_per_problem_give_pass_at_k(project: Path) -> None:
-    metrics = evaluate(samples=4, temperature=0.8, pass_at=[2, 4])
+    metrics = evaluate(samples=4, temperature=0.8, pass_at=[2, 4])["benchmarks"]["tiny"]
     rows = samples(project)
     assert [(row["task_id"], row["sample"]) for row in rows[:5]] == [
         *(("T/0", i) for i in range(4)),
@@ -171,14 +216,14 @@ def test_an_interrupted_generation_resumes(project: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         evaluate()
     assert not (project / "reports").exists()
-    with (project / ".cache/evaluate/base/generated.jsonl").open("a") as file:
+    with (project / ".cache/evaluate/base/tiny/generated.jsonl").open("a") as file:
         file.write('[["T/3", 0], {"te')  # what a killed run leaves
     STOP_AFTER[0] = -1
     metrics = evaluate()
     assert [len(requests) for requests in REQUESTED] == [5, 2]
-    assert metrics["times"]["generation"]["samples"] == 2
+    assert metrics["times"]["tiny"]["generation"]["samples"] == 2
     resumed = samples(project)
-    assert not list((project / ".cache/evaluate/base").iterdir())
+    assert not list((project / ".cache/evaluate/base/tiny").iterdir())
     evaluate()
     assert len(REQUESTED[2]) == 5
     assert samples(project) == resumed
@@ -199,7 +244,7 @@ def test_changed_settings_or_model_start_over_after_an_interruption(project: Pat
 @pytest.mark.parametrize(
     "path",
     [
-        "evaluate/transformers_backend.py",
+        "generation/transformers_backend.py",
         "judge/sandbox/host.py",
         "common/text/prompt.py",
         "common/core/files.py",
@@ -208,7 +253,7 @@ def test_changed_settings_or_model_start_over_after_an_interruption(project: Pat
 def test_a_change_of_code_that_a_sample_depends_on_changes_the_journals_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    from stages.evaluate import journal
+    from stages.generation import journal
 
     monkeypatch.setattr(journal, "CODE_ROOT", tmp_path / "stages")
     code = tmp_path / "stages" / path

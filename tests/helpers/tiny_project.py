@@ -301,7 +301,8 @@ def make_project(root: Path, model: Path) -> Project:
     )
     benchmark = write_jsonl(root / "data/sources/problems.jsonl", problems())
     for name, node in tiny_configuration(rows, benchmark).items():
-        (root / name).write_text(yaml.safe_dump(node, sort_keys=False), "utf-8")
+        head = "# @package _global_\n" if name.startswith("conf/benchmark") else ""
+        (root / name).write_text(head + yaml.safe_dump(node, sort_keys=False), "utf-8")
     project = Project(root)
     project.git("init", "-q", "-b", "main")
     for key, value in (("user.name", "Tiny"), ("user.email", "tiny@example.org"), ("gc.auto", "0")):
@@ -319,7 +320,7 @@ def tiny_configuration(rows: str, benchmark: str) -> dict[str, Any]:
         if isinstance(item, dict)
         for group, option in item.items()
     }
-    groups |= {"base": "tiny", "fetch": "tiny", "experiment": None}
+    groups |= {"base": "tiny", "fetch": "tiny", "benchmark": ["tiny"], "experiment": None}
     file = {"kind": "file", "licence": "CC0-1.0"}
     return {
         "conf/base/tiny.yaml": {
@@ -330,14 +331,19 @@ def tiny_configuration(rows: str, benchmark: str) -> dict[str, Any]:
         },
         "conf/fetch/tiny.yaml": {
             "sources": [{"name": "rows", **file, "path": "data/sources/rows.jsonl", "sha256": rows}],
-            "benchmarks": {
-                "tiny": {
-                    **file,
-                    "path": "data/sources/problems.jsonl",
-                    "sha256": benchmark,
-                    "format": "humaneval",
+        },
+        "conf/benchmark/tiny.yaml": {
+            "fetch": {
+                "benchmarks": {
+                    "tiny": {
+                        **file,
+                        "path": "data/sources/problems.jsonl",
+                        "sha256": benchmark,
+                        "format": "humaneval",
+                    }
                 }
             },
+            "evaluate": {"scoring": {"tiny": {}}},
         },
         "params.yaml": {
             "defaults": [*({g: o} for g, o in groups.items()), "_self_"],
@@ -350,7 +356,7 @@ def tiny_configuration(rows: str, benchmark: str) -> dict[str, Any]:
                 "save_every": 2,
                 "lora": {"rank": 4, "alpha": 8},
             },
-            "evaluate": {"benchmark": "tiny", "max_new_tokens": 12},
+            "evaluate": {"max_new_tokens": 12},
             "track": {"peak_seconds": 0.1},
         },
     }

@@ -811,10 +811,10 @@ def test_command_line_works_without_a_pipeline_run(fresh: Project, tmp_path: Pat
     # a benchmark added by one new file
     (project.root / "data/sources/own.jsonl").write_text(json.dumps(vars(SUM)) + "\n")
     (tmp_path / "samples.jsonl").write_text('{"task_id": "sum", "completion": "    return sum(numbers)"}\n')
-    preset = (project.root / "conf/evaluate/mine.yaml").read_text()
+    preset = (project.root / "conf/benchmark/mine.yaml").read_text()
     preset = preset.replace("mine", "own").replace("example-benchmark", "own")
     sha256 = hashlib.sha256((project.root / "data/sources/own.jsonl").read_bytes()).hexdigest()
-    (project.root / "conf/evaluate/own.yaml").write_text(re.sub("[0-9a-f]{64}", sha256, preset))
+    (project.root / "conf/benchmark/own.yaml").write_text(re.sub("[0-9a-f]{64}", sha256, preset))
     project.run(*judged, "--benchmark", "own", *output, check=True)
     assert json.loads((tmp_path / "verdicts.jsonl").read_text())["verdict"] == "passed"
     refused = project.run(*judged, "--benchmark", "other", *output)

@@ -114,4 +114,4 @@ def test_a_missing_file_is_seen() -> None:
         "conf/fetch/{file,gone}.yaml",
         "stages/clean/rules/gone.py",
     ]
-    assert missing_files("conf/base/*.yaml, conf/fetch/{file,mixture}.yaml, conf/evaluate/NAME.yaml") == []
+    assert missing_files("conf/base/*.yaml, conf/fetch/{file,mixture}.yaml, conf/benchmark/NAME.yaml") == []
