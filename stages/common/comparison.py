@@ -1,12 +1,14 @@
 """Compare the base and the tuned model problem by problem, and put the result into words."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stages.common.page.formats import format_chance, format_p_value, format_percent, format_points
 from stages.common.statistics import (
+    holm_adjusted,
     paired_bootstrap_interval,
     pass_at_k,
     sign_flip_test,
@@ -17,6 +19,7 @@ COMPARED_TARGETS = ("base", "tuned")
 PASSED = "passed"  # the verdict of a sample whose program passed its tests
 SIGNIFICANCE_LEVEL = 0.05  # a difference with p below this is more than noise
 SampleRow = dict[str, Any]  # a line of samples.jsonl
+ProblemKey = tuple[str, str]  # a benchmark and a task_id
 PassCount = tuple[int, int]  # samples of a problem, and how many of them passed
 
 
@@ -24,6 +27,7 @@ PassCount = tuple[int, int]  # samples of a problem, and how many of them passed
 class ProblemOutcome:
     """One problem, with the sample of each model that best shows why it was won or lost."""
 
+    benchmark: str
     task_id: str
     base: SampleRow
     tuned: SampleRow
@@ -31,6 +35,11 @@ class ProblemOutcome:
     outcome: str
     base_count: PassCount
     tuned_count: PassCount
+
+    @property
+    def cluster(self) -> str:
+        """What problems that are versions of one thing share: of one parent, or in HumanEval and HumanEval+."""
+        return (self.base.get("parent") or self.task_id).casefold()
 
 
 @dataclass(frozen=True)
@@ -69,28 +78,38 @@ class Comparison:
         )
 
     @property
+    def clustered(self) -> bool:
+        """Whether some problems are versions of one."""
+        return len({problem.cluster for problem in self.problems}) < len(self.problems)
+
+    @property
     def test_name(self) -> str:
-        if self.has_several_samples:
+        if self.has_several_samples or self.clustered:
             return "exact sign-flip test over the problems' pass rates"
         return "exact McNemar test"
 
 
 def compare_models(
-    base: Sequence[SampleRow], tuned: Sequence[SampleRow], without: Collection[str] = ()
+    base: Sequence[SampleRow], tuned: Sequence[SampleRow], without: Collection[ProblemKey] = ()
 ) -> Comparison:
     """Compare two models' samples on the problems that both have, leaving out those in `without`.
 
-    A problem is won if a larger share of the tuned model's samples passes, lost if a smaller share does.
+    A problem is won if a larger share of the tuned model's samples passes, lost if a smaller share does. One
+    test pools the problems of all benchmarks: each sign is flipped by itself, so every benchmark keeps its own
+    differences; problems that are versions of one are flipped together.
 
     Raises:
         ValueError: no problem is left.
     """
     by_task_base, by_task_tuned = group_by_problem(base), group_by_problem(tuned)
     tasks = [task for task in by_task_base if task in by_task_tuned and task not in without]
-    problems = [compare_problem(task, by_task_base[task], by_task_tuned[task]) for task in tasks]
+    problems = [compare_problem(*task, by_task_base[task], by_task_tuned[task]) for task in tasks]
     (before, after), unit = whole_rates([pass_counts(problems, target) for target in COMPARED_TARGETS])
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    p_value, detectable = sign_flip_test(differences, SIGNIFICANCE_LEVEL)
+    clusters = Counter[str]()
+    for problem, difference in zip(problems, differences, strict=True):
+        clusters[problem.cluster] += difference
+    p_value, detectable = sign_flip_test(list(clusters.values()), SIGNIFICANCE_LEVEL)
     _, low, high = difference_interval(problems, 1)
     whole = unit * len(problems)
     return Comparison(
@@ -103,6 +122,19 @@ def compare_models(
     )
 
 
+def compare_by_benchmark(
+    base: Sequence[SampleRow], tuned: Sequence[SampleRow]
+) -> dict[str, tuple[Comparison, float]]:
+    """Compare two models on each benchmark that both have: the comparison, and p after Holm's correction."""
+    names = dict.fromkeys(sample.get("benchmark", "") for sample in base)
+    parts = [
+        [[s for s in rows if s.get("benchmark", "") == name] for rows in (base, tuned)] for name in names
+    ]
+    found = [compare_models(*part) for part in parts]
+    adjusted = holm_adjusted([comparison.p for comparison in found])
+    return dict(zip(names, zip(found, adjusted, strict=True), strict=True))
+
+
 def whole_rates(counts: Sequence[Sequence[PassCount]]) -> tuple[list[list[int]], int]:
     """Return pass rates as whole numbers, and their unit: the least common multiple of all sample counts."""
     unit = math.lcm(*(samples for row in counts for samples, _ in row))
@@ -112,21 +144,31 @@ def whole_rates(counts: Sequence[Sequence[PassCount]]) -> tuple[list[list[int]],
 def difference_interval(problems: Sequence[ProblemOutcome], k: int) -> tuple[float, float, float]:
     """Return the difference in pass@k (tuned minus base) and its 95% interval, by the paired bootstrap."""
     base, tuned = ([pass_at_k(*c, k) for c in pass_counts(problems, target)] for target in COMPARED_TARGETS)
-    return (math.fsum(tuned) - math.fsum(base)) / len(problems), *paired_bootstrap_interval(base, tuned)
+    difference = (math.fsum(tuned) - math.fsum(base)) / len(problems)
+    clusters = [problem.cluster for problem in problems]
+    strata = [problem.benchmark for problem in problems]
+    return difference, *paired_bootstrap_interval(base, tuned, clusters=clusters, strata=strata)
 
 
 def pass_counts(problems: Sequence[ProblemOutcome], target: str) -> list[PassCount]:
     return [getattr(problem, f"{target}_count") for problem in problems]
 
 
-def group_by_problem(samples: Sequence[SampleRow]) -> dict[str, list[SampleRow]]:
-    groups: dict[str, list[SampleRow]] = {}
+def problem_key(line: Mapping[str, Any]) -> ProblemKey:
+    """Return the benchmark and task_id of a line of samples.jsonl or near.jsonl; two benchmarks may share a task_id."""
+    return line.get("benchmark", ""), line["task_id"]
+
+
+def group_by_problem(samples: Sequence[SampleRow]) -> dict[ProblemKey, list[SampleRow]]:
+    groups: dict[ProblemKey, list[SampleRow]] = {}
     for sample in samples:
-        groups.setdefault(sample["task_id"], []).append(sample)
+        groups.setdefault(problem_key(sample), []).append(sample)
     return groups
 
 
-def compare_problem(task_id: str, base: list[SampleRow], tuned: list[SampleRow]) -> ProblemOutcome:
+def compare_problem(
+    benchmark: str, task_id: str, base: list[SampleRow], tuned: list[SampleRow]
+) -> ProblemOutcome:
     counts = [count_passed(samples) for samples in (base, tuned)]
     base_rate, tuned_rate = (passed / samples for samples, passed in counts)
     if base_rate == tuned_rate:
@@ -134,7 +176,12 @@ def compare_problem(task_id: str, base: list[SampleRow], tuned: list[SampleRow])
     else:
         outcome = "won" if tuned_rate > base_rate else "lost"
     return ProblemOutcome(
-        task_id, pick_sample(base, outcome == "lost"), pick_sample(tuned, outcome == "won"), outcome, *counts
+        benchmark,
+        task_id,
+        pick_sample(base, outcome == "lost"),
+        pick_sample(tuned, outcome == "won"),
+        outcome,
+        *counts,
     )
 
 

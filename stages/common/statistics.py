@@ -200,8 +200,12 @@ def paired_bootstrap_interval(
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    clusters: Sequence[str] = (),
+    strata: Sequence[str] = (),
 ) -> tuple[float, float]:
     """Return the percentile interval of the mean of after - before, drawing whole problems with replacement.
+
+    Problems of one cluster are drawn together, and each stratum keeps its number of clusters.
 
     Args:
         before: a score per problem, 0 to 1.
@@ -209,6 +213,8 @@ def paired_bootstrap_interval(
         confidence: of the interval.
         resamples: number of draws.
         seed: of the draws; the same seed gives the same interval.
+        clusters: of each problem, if problems depend on each other; none: each by itself.
+        strata: of each problem, such as its benchmark; none: one for all.
 
     Raises:
         ValueError: different lengths, or no problem.
@@ -216,7 +222,45 @@ def paired_bootstrap_interval(
     if len(before) != len(after) or not before:
         raise ValueError(f"paired scores must match one to one: {len(before)} before, {len(after)} after")
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    return bootstrap_interval(differences, (-1.0, 1.0), confidence, resamples, seed)
+    plain = len(set(clusters)) in (0, len(before)) and len(set(strata)) <= 1
+    if plain or min(differences) == max(differences):
+        return bootstrap_interval(differences, (-1.0, 1.0), confidence, resamples, seed)
+    return stratified_interval(differences, clusters, strata, confidence, resamples, seed)
+
+
+def stratified_interval(
+    values: Sequence[float],
+    clusters: Sequence[str],
+    strata: Sequence[str],
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Return the percentile interval of the mean, drawing whole clusters with replacement within each stratum.
+
+    A cluster with values of several strata is a member of the stratum that all of them make together. The mean is
+    the drawn sum over the drawn number of values (Davison and Hinkley 1997, sections 3.2 and 3.8).
+    """
+    import numpy as np
+
+    members: dict[str, list[int]] = {}
+    for place, cluster in enumerate(clusters):
+        members.setdefault(cluster, []).append(place)
+    groups: dict[frozenset[str], list[tuple[float, int]]] = {}
+    for places in members.values():
+        stratum = frozenset(strata[place] for place in places)
+        groups.setdefault(stratum, []).append((math.fsum(values[place] for place in places), len(places)))
+    rng = np.random.default_rng(seed)
+    totals = np.zeros((resamples, 2))
+    for group in groups.values():
+        sums = np.asarray(group)
+        batch = max(1, DRAWS_AT_ONCE // len(group))
+        for start in range(0, resamples, batch):
+            drawn = rng.integers(0, len(group), (min(batch, resamples - start), len(group)))
+            totals[start : start + len(drawn)] += sums[drawn].sum(axis=1)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(totals[:, 0] / totals[:, 1], [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def smallest_detectable(total: int, confidence: float = 0.95) -> int:

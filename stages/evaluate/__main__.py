@@ -8,6 +8,7 @@ differ from run to run, are in reports/evaluate/<target>-times.json.
 Generation is in stages/generation/transformers_backend.py, and the sandbox in stages/judge/sandbox.
 """
 
+import re
 import sys
 import time
 from collections import Counter
@@ -200,10 +201,48 @@ def pool_scores(scored: Sequence[ScoredBenchmark]) -> dict[str, Any]:
     weakest = max((one.isolation for one in scored), key=lambda isolation: isolation.level)
     return {
         "benchmarks": {one.name: one.metrics for one in scored},
-        **{key: sum(one.metrics[key] for one in scored) for key in ("problems", "tried", "passed")},
-        **pass_rates([count for one in scored for count in one.counts]),
+        "benchmark": " and ".join(one.name for one in scored),
+        **{
+            key: sum(one.metrics[key] for one in scored)
+            for key in ("problems", "tried", "passed", "weak_passed")
+        },
+        **same_settings(scored),
+        **{key: sampled_share(scored, key) for key in ("truncated_share", "no_entry_point_share")},
+        **pass_rates([count for one in scored for count in one.counts], shared_pass_at(scored)),
+        "verdicts": dict(
+            sorted(sum((Counter(one.metrics["verdicts"]) for one in scored), Counter()).items())
+        ),
+        "self_test": merge_self_tests([one.metrics["self_test"] for one in scored]),
         "isolation": {"level": weakest.level, "why": weakest.why},
         "weak_sandbox": weakest.level == "C",
+    }
+
+
+def same_settings(scored: Sequence[ScoredBenchmark]) -> dict[str, Any]:
+    """Return samples and temperature where all benchmarks have the same."""
+    values = {key: {one.metrics[key] for one in scored} for key in ("samples", "temperature")}
+    return {key: found.pop() for key, found in values.items() if len(found) == 1}
+
+
+def shared_pass_at(scored: Sequence[ScoredBenchmark]) -> list[int]:
+    """Return each k for which all benchmarks have a pass@k."""
+    ks = [{int(key[8:]) for key in one.metrics if re.fullmatch(r"pass_at_\d+", key)} for one in scored]
+    return sorted(set.intersection(*ks))
+
+
+def sampled_share(scored: Sequence[ScoredBenchmark], key: str) -> float:
+    """Return a share of the samples of all benchmarks."""
+    tried = [one.metrics["tried"] for one in scored]
+    return round(sum(one.metrics[key] * n for one, n in zip(scored, tried, strict=True)) / sum(tried), 4)
+
+
+def merge_self_tests(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the self-tests of all benchmarks as one: counts added, what failed together."""
+    return {
+        **tests[0],
+        **{key: sum(test[key] for test in tests) for key in ("canonical", "canonical_passed")},
+        "canonical_failed": {task: why for test in tests for task, why in test["canonical_failed"].items()},
+        "weak": [task for test in tests for task in test["weak"]],
     }
 
 

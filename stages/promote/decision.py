@@ -6,9 +6,11 @@ from stages.common.comparison import (
     PASSED,
     SIGNIFICANCE_LEVEL,
     Comparison,
+    ProblemKey,
     compare_models,
     describe_smallest_difference,
     format_difference,
+    problem_key,
 )
 from stages.common.core.errors import UserError
 from stages.common.page.formats import format_p_value
@@ -16,7 +18,15 @@ from stages.promote.scored import Scored
 
 RULE = f"refused if pass@1 is lower and the two-sided exact paired test has p < {SIGNIFICANCE_LEVEL}"
 # Settings that a score depends on: models that differ in one are not compared
-MUST_MATCH = ("benchmark", "samples", "temperature", "max_new_tokens", "cpu_seconds", "memory_mib")
+MUST_MATCH = (
+    "benchmarks",
+    "scoring",
+    "samples",
+    "temperature",
+    "max_new_tokens",
+    "cpu_seconds",
+    "memory_mib",
+)
 # Settings that do not affect a score; a difference in any other setting is mentioned
 IRRELEVANT = ("target", "pass_at", "batch_size", "workers", "isolation", "allow_weak_sandbox")
 
@@ -101,7 +111,7 @@ def check_comparable(champion: Scored, candidate: Scored) -> list[str]:
         "then promote."
     )
     for key in MUST_MATCH:
-        old, new = (scored.params.get(f"evaluate.{key}") for scored in (champion, candidate))
+        old, new = (scored.setting(f"evaluate.{key}") for scored in (champion, candidate))
         if old != new:
             raise UserError(f"{both}: evaluate.{key} is {old} and {new}. {fix}")
     if champion.weak != candidate.weak:
@@ -112,12 +122,12 @@ def check_comparable(champion: Scored, candidate: Scored) -> list[str]:
     return [*describe_settings(champion, candidate), *describe_sandboxes(champion, candidate)]
 
 
-def prompts_by_problem(scored: Scored) -> dict[str, tuple[str, int]]:
+def prompts_by_problem(scored: Scored) -> dict[ProblemKey, tuple[str, int]]:
     """Return the prompt and number of samples of each problem."""
-    prompts: dict[str, tuple[str, int]] = {}
+    prompts: dict[ProblemKey, tuple[str, int]] = {}
     for sample in scored.samples:
-        _, count = prompts.get(sample["task_id"], ("", 0))
-        prompts[sample["task_id"]] = (sample["prompt"], count + 1)
+        _, count = prompts.get(problem_key(sample), ("", 0))
+        prompts[problem_key(sample)] = (sample["prompt"], count + 1)
     return prompts
 
 
@@ -126,7 +136,7 @@ def describe_settings(champion: Scored, candidate: Scored) -> list[str]:
         key
         for key in champion.params.keys() | candidate.params.keys()
         if key.startswith(("evaluate.", "prompt."))
-        and key.removeprefix("evaluate.") not in (*MUST_MATCH, *IRRELEVANT)
+        and key.removeprefix("evaluate.").split(".")[0] not in (*MUST_MATCH, *IRRELEVANT)
     )
     pairs = [(key, champion.params.get(key), candidate.params.get(key)) for key in keys]
     differing = [f"{key} ({old} and {new})" for key, old, new in pairs if old != new]

@@ -27,7 +27,13 @@ class Scored:
 
     @property
     def benchmark(self) -> str:
-        return self.params.get("evaluate.benchmark", "")
+        """The names of its benchmarks."""
+        return " and ".join(dict.fromkeys(sample.get("benchmark", "") for sample in self.samples))
+
+    def setting(self, key: str) -> str:
+        """Return a parameter, or all below a section's key, as text."""
+        below = {name: value for name, value in sorted(self.params.items()) if name.startswith(f"{key}.")}
+        return self.params.get(key) or ", ".join(f"{name}={value}" for name, value in below.items())
 
 
 def read_scored(store: Store, name: str, version: str) -> Scored:

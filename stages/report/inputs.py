@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from stages.common.comparison import COMPARED_TARGETS, PASSED
+from stages.common.comparison import COMPARED_TARGETS, PASSED, ProblemKey, problem_key
 from stages.common.core.errors import UserError
 from stages.common.core.files import read_jsonl, read_metrics
 from stages.common.curve import CurveCells, read_curve
@@ -26,8 +26,8 @@ class ReportInputs:
     curve: list[CurveCells]
     # Lines of samples.jsonl, by target (base, tuned)
     samples: dict[str, list[dict[str, Any]]]
-    # Lines of near.jsonl, by problem; None: clean did not compare its rows with this benchmark
-    near: dict[str, dict[str, Any]] | None
+    # Lines of near.jsonl, by problem; None: clean did not compare its rows with all of these benchmarks
+    near: dict[ProblemKey, dict[str, Any]] | None
     config_text: str
 
     @property
@@ -60,7 +60,7 @@ def read_report_inputs(reports: Path = Path("reports")) -> ReportInputs:
         ("samples", "{} samples per problem"),
         ("temperature", "temperature {}"),
     ):
-        base, tuned = (form.format(evaluation.get(key)) for evaluation in evaluations.values())
+        base, tuned = (form.format(told_settings(evaluation, key)) for evaluation in evaluations.values())
         if base != tuned:
             raise UserError(
                 f"reports/evaluate: base was scored on {base}, tuned on {tuned}. Run `dvc repro` to score "
@@ -73,17 +73,25 @@ def read_report_inputs(reports: Path = Path("reports")) -> ReportInputs:
         curve=read_curve(reports / "train.csv"),
         samples=samples,
         near=read_near_problems(
-            reports.parent / NEAR_FILE, metrics["clean"], evaluations["tuned"]["benchmark"]
+            reports.parent / NEAR_FILE, metrics["clean"], list(evaluations["tuned"]["benchmarks"])
         ),
         config_text=(reports / "config.yaml").read_text("utf-8"),
     )
 
 
-def read_near_problems(path: Path, clean: dict[str, Any], benchmark: str) -> dict[str, dict[str, Any]] | None:
-    """Read a benchmark's lines of near.jsonl by problem; None if clean did not compare its rows with it."""
-    if benchmark not in clean.get("problems_near", {}):
+def read_near_problems(
+    path: Path, clean: dict[str, Any], benchmarks: list[str]
+) -> dict[ProblemKey, dict[str, Any]] | None:
+    """Read the benchmarks' lines of near.jsonl by problem; None if clean did not compare its rows with all of them."""
+    if not set(benchmarks) <= clean.get("problems_near", {}).keys():
         return None
-    return {line["task_id"]: line for line in read_jsonl(path) if line["benchmark"] == benchmark}
+    return {problem_key(line): line for line in read_jsonl(path) if line["benchmark"] in benchmarks}
+
+
+def told_settings(evaluation: Mapping[str, Any], key: str) -> str:
+    """Return what an evaluation used for each of its benchmarks, for comparison and messages."""
+    used = {name: part.get(key, name) for name, part in evaluation["benchmarks"].items()}
+    return ", ".join(dict.fromkeys(map(str, used.values()))) if key != "benchmark" else " and ".join(used)
 
 
 def judged_in_weak_sandbox(evaluation: Mapping[str, Any]) -> bool:
@@ -102,7 +110,7 @@ def check_samples_match_metrics(
     """
     expected = (evaluation["problems"], evaluation["passed"])
     counted = (
-        len({sample["task_id"] for sample in samples}),
+        len({problem_key(sample) for sample in samples}),
         sum(sample["verdict"] == PASSED for sample in samples),
     )
     if expected != counted or not samples:

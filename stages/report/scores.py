@@ -7,10 +7,12 @@ from typing import Any
 from stages.common.comparison import (
     COMPARED_TARGETS,
     Comparison,
+    compare_by_benchmark,
     compare_models,
     describe_verdict,
     difference_interval,
     pass_counts,
+    problem_key,
 )
 from stages.common.page.formats import format_p_value, format_percent, format_points
 from stages.common.statistics import pass_at_k_interval, smallest_detectable
@@ -23,7 +25,7 @@ Interval = Sequence[float]  # value, low, high
 def compare_clean_part(inputs: ReportInputs) -> Comparison | None:
     """Compare the models on the clean part; None if it is unknown or holds no problem."""
     base, tuned = inputs.samples["base"], inputs.samples["tuned"]
-    if inputs.near is None or {sample["task_id"] for sample in base} <= set(inputs.near):
+    if inputs.near is None or {problem_key(sample) for sample in base} <= set(inputs.near):
         return None
     return compare_models(base, tuned, without=inputs.near)
 
@@ -38,7 +40,7 @@ def score_table(
     inputs: ReportInputs, comparison: Comparison, clean: Comparison | None
 ) -> list[dict[str, str]]:
     """Return a line for each k and each set of problems."""
-    lines = []
+    lines = benchmark_lines(inputs)
     for k in shared_ks(inputs):
         intervals = {target: reported_interval(m, k) for target, m in inputs.evaluations.items()}
         lines.append(score_line(k, f"all {len(comparison.problems)}", comparison, intervals))
@@ -51,6 +53,17 @@ def score_table(
                     compute_intervals(clean, k),
                 )
             )
+    return lines
+
+
+def benchmark_lines(inputs: ReportInputs) -> list[dict[str, str]]:
+    """Return a line of pass@1 for each benchmark, where there are several; p is after Holm's correction."""
+    parts = compare_by_benchmark(inputs.samples["base"], inputs.samples["tuned"])
+    lines = []
+    for name, (comparison, p) in parts.items() if len(parts) > 1 else ():
+        intervals = {t: reported_interval(m["benchmarks"][name], 1) for t, m in inputs.evaluations.items()}
+        line = score_line(1, f"{name}, {len(comparison.problems)}", comparison, intervals)
+        lines.append({**line, "p": f"{format_p_value(p).removeprefix('= ')} (Holm)"})
     return lines
 
 
@@ -98,6 +111,10 @@ def report_metrics(inputs: ReportInputs, comparison: Comparison, clean: Comparis
         "weak_sandbox": any(map(judged_in_weak_sandbox, inputs.evaluations.values())),
         "problems": problems,
         **difference_metrics(comparison),
+        "benchmarks": {
+            name: {"problems": len(part.problems), **difference_metrics(part), "p_holm": round(p, 6)}
+            for name, (part, p) in compare_by_benchmark(*inputs.samples.values()).items()
+        },
         "more_than_noise": comparison.beyond_noise,
         "smallest_detectable": round(best / problems, 6) if best <= problems else None,
         "smallest_detectable_here": None if here is None else round(here, 6),
@@ -126,8 +143,8 @@ def difference_metrics(comparison: Comparison) -> dict[str, float]:
 def near_problems_table(inputs: ReportInputs) -> list[dict[str, Any]]:
     """Return each problem that training rows resemble: how many rows, and the strongest evidence."""
     return [
-        {"task_id": task, "rows": line["rows"], "how": "; ".join(strongest_evidence(line))}
-        for task in dict.fromkeys(sample["task_id"] for sample in inputs.samples["base"])
+        {"task_id": task[1], "rows": line["rows"], "how": "; ".join(strongest_evidence(line))}
+        for task in dict.fromkeys(map(problem_key, inputs.samples["base"]))
         if (line := (inputs.near or {}).get(task))
     ]
 

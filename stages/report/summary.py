@@ -10,6 +10,7 @@ from typing import Any
 from stages.common.comparison import (
     COMPARED_TARGETS,
     Comparison,
+    compare_by_benchmark,
     compare_models,
     describe_smallest_difference,
     format_difference,
@@ -41,6 +42,7 @@ def format_summary(inputs: ReportInputs, comparison: Comparison) -> str:
         "",
         f"{inputs.benchmark} pass@1",
         *(labelled_line(target, format_score(evaluation)) for target, evaluation in evaluations.items()),
+        *(f"    {line}" for line in benchmark_summaries(inputs)),
         labelled_line("difference", summarise_difference(comparison)),
         labelled_line("verdict", summarise_verdict(comparison)),
         labelled_line("detectable", describe_smallest_difference(comparison)),
@@ -78,6 +80,17 @@ def format_score(evaluation: Mapping[str, Any]) -> str:
         format_solved(evaluation),
     ]
     return "   ".join([*parts, "WEAK SANDBOX"] if judged_in_weak_sandbox(evaluation) else parts)
+
+
+def benchmark_summaries(inputs: ReportInputs) -> list[str]:
+    """Return a line for each benchmark, where there are several."""
+    parts = compare_by_benchmark(inputs.samples["base"], inputs.samples["tuned"])
+    width, lines = max(map(len, parts)), []
+    for name, (comparison, p) in parts.items() if len(parts) > 1 else ():
+        base, tuned = (format_solved(m["benchmarks"][name]) for m in inputs.evaluations.values())
+        split = f"{len(comparison.won)} won, {len(comparison.lost)} lost, p {format_p_value(p)} (Holm)"
+        lines.append(f"{name:<{width}}  {base} to {tuned}: {split}")
+    return lines
 
 
 def summarise_difference(comparison: Comparison) -> str:

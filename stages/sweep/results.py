@@ -11,9 +11,11 @@ import yaml
 
 from stages.common.comparison import (
     SIGNIFICANCE_LEVEL,
+    ProblemKey,
     SampleRow,
     count_passed,
     group_by_problem,
+    problem_key,
     whole_rates,
 )
 from stages.common.core.errors import UserError
@@ -181,7 +183,7 @@ def read_judged_samples(cache: Path, lock: bytes, ref: str) -> tuple[list[Sample
     try:
         hashes = {part["relpath"]: part["md5"] for part in read_json(cache_path(cache, outs[0]["md5"]))}
         samples = read_jsonl(cache_path(cache, hashes["samples.jsonl"]))
-        return [{key: sample[key] for key in ("task_id", "verdict")} for sample in samples], ""
+        return [{key: sample[key] for key in ("benchmark", "task_id", "verdict")} for sample in samples], ""
     except (UserError, KeyError, TypeError):
         return None, "its judged samples are not in DVC's cache"
 
@@ -247,5 +249,5 @@ def compare_with_best(
     return found, left_out
 
 
-def judged_problems(point: SweepPoint) -> tuple[str | None, set[str]]:
-    return point.benchmark, {sample["task_id"] for sample in point.samples or []}
+def judged_problems(point: SweepPoint) -> set[ProblemKey]:
+    return {problem_key(sample) for sample in point.samples or []}
