@@ -126,13 +126,13 @@ def compare_by_benchmark(
     base: Sequence[SampleRow], tuned: Sequence[SampleRow]
 ) -> dict[str, tuple[Comparison, float]]:
     """Compare two models on each benchmark that both have: the comparison, and p after Holm's correction."""
-    names = dict.fromkeys(sample.get("benchmark", "") for sample in base)
-    parts = [
-        [[s for s in rows if s.get("benchmark", "") == name] for rows in (base, tuned)] for name in names
-    ]
-    found = [compare_models(*part) for part in parts]
+    parts: dict[str, tuple[list[SampleRow], list[SampleRow]]] = {}
+    for side, rows in enumerate((base, tuned)):
+        for row in rows:
+            parts.setdefault(row.get("benchmark", ""), ([], []))[side].append(row)
+    found = [compare_models(before, after) for before, after in parts.values()]
     adjusted = holm_adjusted([comparison.p for comparison in found])
-    return dict(zip(names, zip(found, adjusted, strict=True), strict=True))
+    return dict(zip(parts, zip(found, adjusted, strict=True), strict=True))
 
 
 def whole_rates(counts: Sequence[Sequence[PassCount]]) -> tuple[list[list[int]], int]:

@@ -33,7 +33,8 @@ class Scored:
     def setting(self, key: str) -> str:
         """Return a parameter, or all below a section's key, as text."""
         below = {name: value for name, value in sorted(self.params.items()) if name.startswith(f"{key}.")}
-        return self.params.get(key) or ", ".join(f"{name}={value}" for name, value in below.items())
+        told = ", ".join(f"{name.removeprefix(f'{key}.')}={value}" for name, value in below.items())
+        return self.params.get(key) or told or "unset"
 
 
 def read_scored(store: Store, name: str, version: str) -> Scored:

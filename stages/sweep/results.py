@@ -183,7 +183,10 @@ def read_judged_samples(cache: Path, lock: bytes, ref: str) -> tuple[list[Sample
     try:
         hashes = {part["relpath"]: part["md5"] for part in read_json(cache_path(cache, outs[0]["md5"]))}
         samples = read_jsonl(cache_path(cache, hashes["samples.jsonl"]))
-        return [{key: sample[key] for key in ("benchmark", "task_id", "verdict")} for sample in samples], ""
+        return [
+            {"benchmark": sample.get("benchmark", ""), **{key: sample[key] for key in ("task_id", "verdict")}}
+            for sample in samples
+        ], ""
     except (UserError, KeyError, TypeError):
         return None, "its judged samples are not in DVC's cache"
 
@@ -249,5 +252,5 @@ def compare_with_best(
     return found, left_out
 
 
-def judged_problems(point: SweepPoint) -> set[ProblemKey]:
-    return {problem_key(sample) for sample in point.samples or []}
+def judged_problems(point: SweepPoint) -> tuple[str | None, set[ProblemKey]]:
+    return point.benchmark, {problem_key(sample) for sample in point.samples or []}

