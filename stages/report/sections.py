@@ -32,7 +32,8 @@ TRAINING_METRICS: tuple[LabelledMetric, ...] = (
     ("trainable_parameters", "trainable parameters", format_number),
     ("quantization", "base weights", str),
     ("train_loss_last", "final training loss", format_number),
-    ("validation_loss_first", "validation loss before training", format_number),
+    ("base_loss", "validation loss of the base as stored", format_number),
+    ("validation_loss_first", "validation loss of the base as quantized, before training", format_number),
     ("kept_step", "adapter kept from step", format_number),
     ("validation_loss_kept", "validation loss of the kept adapter", format_number),
 )

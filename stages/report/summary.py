@@ -51,6 +51,7 @@ def format_summary(inputs: ReportInputs, comparison: Comparison) -> str:
         *(labelled_line("note", note) for note in find_notes(inputs)),
         "",
         labelled_line("training", summarise_training(metrics["train"])),
+        labelled_line("loss", summarise_losses(metrics["train"])),
         labelled_line("sandbox", f"level {sandbox}"),
         "",
         "time of each stage's last run here",
@@ -125,6 +126,21 @@ def summarise_clean_part(clean: Comparison | None, inputs: ReportInputs) -> str:
 
 def summarise_training(train: Mapping[str, Any]) -> str:
     return f"{format_number(train['tokens_trained'])} tokens in {format_number(train['steps'])} steps"
+
+
+def summarise_losses(train: Mapping[str, Any]) -> str:
+    """Say what quantization cost and what training gained, in nats a token of the validation rows."""
+    stored, first, kept = (
+        train.get(key) for key in ("base_loss", "validation_loss_first", "validation_loss_kept")
+    )
+    if first is None or kept is None:
+        return "no validation rows"
+    steps = (
+        f"{first:.3f} of the base in {train['quantization']}, {kept:.3f} tuned: training {kept - first:+.3f}"
+    )
+    if stored is None:
+        return f"{steps}; of the base as stored not known"
+    return f"{stored:.3f} of the base as stored, {steps}, quantization {first - stored:+.3f}"
 
 
 def time_lines(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

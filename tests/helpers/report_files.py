@@ -161,6 +161,8 @@ def metrics() -> dict[str, dict[str, Any]]:
             "tokens_trained": 40960,
             "labelled_tokens_trained": 26000,
             "kept_step": 10,
+            "quantization": "nf4",
+            "base_loss": 1.85,
             "validation_loss_first": 1.9,
             "validation_loss_kept": 0.8,
             "validation_loss_last": 0.9,
