@@ -94,7 +94,9 @@ def test_asserts_in_a_list_pass_right_code_and_fail_wrong_code(given: dict[str, 
     found = []
     for code in ("return a + b", "return b + a"):
         raw = {k: v.replace("return a + b", code) if isinstance(v, str) else v for k, v in given.items()}
-        made = make_row({"id": "r", "source": "made", "licence": "MIT", **read_one(raw)}, layout)
+        made = make_row(
+            {"id": "r", "source": "made", "licence": "MIT", "metadata": "{}", **read_one(raw)}, layout
+        )
         assert made.tests
         check = extract_check(made)
         assert check is not None
@@ -108,7 +110,7 @@ def test_asserts_in_a_list_pass_right_code_and_fail_wrong_code(given: dict[str, 
 def test_an_empty_list_of_asserts_is_not_a_test(tests: Any) -> None:
     record = read_one({"prompt": "Add.", "completion": "x = 1", "tests": tests})
     assert record["tests"] is None
-    made = make_row({"id": "r", "source": "made", "licence": "MIT", **record}, "whole")
+    made = make_row({"id": "r", "source": "made", "licence": "MIT", "metadata": "{}", **record}, "whole")
     assert not made.tests
     assert extract_check(made) is None
 
