@@ -35,9 +35,8 @@ SERVED_WITH = (  # what served.py imports, stored beside it
     "common/model/coverage.py",
     "common/rows",
     "common/text",
-    "evaluate",
+    "generation",
     "judge/extract",
-    "judge/settings.py",
 )
 SCORES = ("tuned/pass_at_1", "base/pass_at_1", "comparison/difference", "comparison/p", "merge/mean_kl")
 # Prefixes of run tags that say where a model is from

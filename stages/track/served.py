@@ -9,7 +9,7 @@ This file is stored with the weights, the modules below (`SERVED_CODE` in regist
 It needs mlflow, torch and transformers, nothing else of the repository. It is greedy.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from mlflow.pyfunc import PythonModel
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import load_tokenizer
-from stages.evaluate.settings import EvaluateSettings
 from stages.generation.completion import Completion, Detokenizer, SampleRequest
 from stages.generation.generate import context_length, rows_to_generate, stop_ids
+from stages.generation.settings import GenerationSettings
 from stages.generation.token_budget import token_budget
 from stages.generation.transformers_backend import Sampler, decode_in_parallel, load_for_generation
 
@@ -31,8 +31,9 @@ class Completions(PythonModel):
     def load_context(self, context: Any) -> None:
         self.folder = Path(context.artifacts["merged"])
         self.prompt = PromptSettings(**context.model_config["prompt"])
-        scored = EvaluateSettings(**context.model_config["evaluate"])
-        self.settings = replace(scored, temperature=0.0, samples=1, pass_at=[1], backend="transformers")
+        scored, names = context.model_config["evaluate"], [one.name for one in fields(GenerationSettings)]
+        known = GenerationSettings(**{name: scored[name] for name in names if name in scored})
+        self.settings = replace(known, temperature=0.0, backend="transformers")
         self.tokenizer = load_tokenizer(self.folder)
         self.context_length = context_length(self.folder)
         self.stops = stop_ids(self.folder, self.tokenizer)
