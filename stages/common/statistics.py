@@ -222,7 +222,8 @@ def paired_bootstrap_interval(
     if len(before) != len(after) or not before:
         raise ValueError(f"paired scores must match one to one: {len(before)} before, {len(after)} after")
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    plain = len(set(clusters)) in (0, len(before)) and len(set(strata)) <= 1
+    clusters, strata = clusters or [str(i) for i in range(len(before))], strata or [""] * len(before)
+    plain = len(set(clusters)) == len(before) and len(set(strata)) == 1
     if plain or min(differences) == max(differences):
         return bootstrap_interval(differences, (-1.0, 1.0), confidence, resamples, seed)
     return stratified_interval(differences, clusters, strata, confidence, resamples, seed)

@@ -238,3 +238,31 @@ def test_sign_flip_of_ones_is_mcnemar(won: int, lost: int) -> None:
     assert needed == min(splits, default=None)
     # The unit does not matter
     assert sign_flip_test([2] * won + [-2] * lost)[0] == pytest.approx(p, abs=1e-12)
+
+
+def test_the_interval_of_clusters_in_strata_holds_the_truth() -> None:
+    """Versions of one problem agree, so drawing each by itself would claim too much."""
+    rng = np.random.default_rng(0)
+    clusters = [f"a{i // 5}" for i in range(100)] + [f"b{i}" for i in range(40)]
+    strata = ["a"] * 100 + ["b"] * 40
+    truth = (100 * 0.3 + 40 * 0.1) / 140
+    covered = {"clusters": 0, "alone": 0}
+    for _ in range(200):
+        after = [*np.repeat(rng.random(20) < 0.3, 5), *(rng.random(40) < 0.1)]
+        scores = [float(one) for one in after]
+        for name, of in (("clusters", clusters), ("alone", [str(i) for i in range(140)])):
+            low, high = paired_bootstrap_interval(
+                [0.0] * 140, scores, resamples=400, clusters=of, strata=strata
+            )
+            covered[name] += low <= truth <= high
+    assert 180 <= covered["clusters"] <= 200
+    assert covered["alone"] < 150
+
+
+def test_an_interval_keeps_the_size_of_each_stratum() -> None:
+    """A stratum whose problems all behave alike adds nothing to the width."""
+    before, after = [0.0] * 20, [1.0] * 10 + [0.0] * 10
+    low, high = paired_bootstrap_interval(before, after, strata=["a"] * 10 + ["b"] * 10)
+    assert (low, high) == (0.5, 0.5)
+    low, high = paired_bootstrap_interval(before, after)
+    assert low < 0.35 < 0.65 < high

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from stages.common.comparison import (
     Comparison,
+    compare_by_benchmark,
     compare_models,
     describe_smallest_difference,
     describe_verdict,
@@ -252,6 +253,66 @@ def test_won_and_lost_keep_the_order_of_the_benchmark() -> None:
     assert [problem.task_id for problem in compared.won] == ["T/3", "T/7", "T/25"]
     assert [problem.task_id for problem in compared.lost] == ["T/9", "T/20"]
     assert len(compared.with_outcome("both")) == 1
+
+
+def test_one_test_pools_the_benchmarks_and_versions_of_a_problem_count_together() -> None:
+    def rows(passed: set[str]) -> list[dict[str, Any]]:
+        tasks = {"a/0": ("one", "p"), "a/1": ("one", "p"), "b/0": ("one", ""), "c/0": ("two", "")}
+        return [
+            {
+                "benchmark": benchmark,
+                "task_id": task,
+                "parent": parent,
+                "verdict": "passed" if task in passed else "timeout",
+            }
+            for task, (benchmark, parent) in tasks.items()
+        ]
+
+    base, tuned = rows({"b/0"}), rows({"a/0", "a/1", "c/0"})
+    compared = compare_models(base, tuned)
+    assert (len(compared.won), len(compared.lost)) == (3, 1)
+    # Of the sums of +-2, +-1 and +-1, six of eight are at least 2 from 0
+    assert compared.p == 0.75
+    assert compared.test_name.startswith("exact sign-flip test")
+    parts = compare_by_benchmark(base, tuned)
+    assert {name: (len(part.problems), part.p, holm) for name, (part, holm) in parts.items()} == {
+        "one": (3, 1.0, 1.0),
+        "two": (1, 1.0, 1.0),
+    }
+    plus = compare_models(
+        [{**row, "benchmark": name} for name in ("x", "y") for row in base[2:]],
+        [{**row, "benchmark": name} for name in ("x", "y") for row in tuned[2:]],
+    )
+    assert plus.p == 1.0, "b and c, each in two benchmarks: two clusters of two, one won and one lost"
+
+
+def test_two_benchmarks_have_a_row_each_and_one_verdict(folder: Path) -> None:
+    for target, passed in (("base", {1}), ("tuned", {1, 2, 3, 4, 5, 6, 7})):
+        path = Path(f"reports/evaluate/{target}/samples.jsonl")
+        more = [{**row, "benchmark": "mbpp"} for row in problem_samples(passed)]
+        lines = [json.dumps({**row, "task_id": row["task_id"].replace("HumanEval", "MBPP")}) for row in more]
+        path.write_text(path.read_text() + "".join(f"{line}\n" for line in lines))
+        path = Path(f"reports/evaluate/{target}.json")
+        found = json.loads(path.read_text())
+        found["benchmarks"]["mbpp"] = {**found["benchmarks"]["humaneval"], "passed": len(passed)}
+        found["verdicts"] = {
+            "passed": found["passed"] + len(passed),
+            "wrong_answer": 24 - found["passed"] - len(passed),
+        }
+        found |= {"benchmark": "humaneval and mbpp", "problems": 24, "passed": found["passed"] + len(passed)}
+        path.write_text(json.dumps(found))
+    inputs = read_report_inputs()
+    compared = compare_models(inputs.samples["base"], inputs.samples["tuned"])
+    table = scores.score_table(inputs, compared, None)
+    assert [line["problems"] for line in table] == ["humaneval, 12", "mbpp, 12", "all 24"]
+    assert table[1]["p"] == "0.062 (Holm)"  # 6 won: 1/32, doubled
+    metrics = scores.report_metrics(inputs, compared, None)
+    assert {name: (one["won"], one["lost"]) for name, one in metrics["benchmarks"].items()}["mbpp"] == (6, 0)
+    assert metrics["won"] == sum(one["won"] for one in metrics["benchmarks"].values())
+    text = format_summary(inputs, compared)
+    assert "humaneval and mbpp pass@1" in text
+    assert re.search(r"mbpp +1 of 12 problems to 7 of 12 problems: 6 won, 0 lost", text)
+    assert "mbpp, 12" in report()
 
 
 def test_with_several_samples_the_pass_rate_decides() -> None:
