@@ -66,7 +66,7 @@ def main(settings: Settings) -> dict[str, Any]:
             f"{evaluate.target}: {name}: {metrics['passed']} of {metrics['tried']} passed, pass@1 "
             f"{metrics['pass_at_1']:.1%} (95%: {metrics['pass_at_1_low']:.1%} to {metrics['pass_at_1_high']:.1%})"
         )
-    return {**pooled, "times": {one.name: one.times for one in scored}}
+    return {**pooled, "times": merge_times([one.times for one in scored])}
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,7 @@ def generate_missing(
 
         made = generate(missing, model, prompt, evaluate, record)
     tokens, seconds = sum(completion.new_tokens for completion in made), time.perf_counter() - started
-    rate = round(tokens / seconds, 1)
-    return {"samples": len(made), "tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": rate}
+    return {"samples": len(made), "tokens": tokens, "seconds": round(seconds, 2)}
 
 
 def sample_row(
@@ -244,6 +243,14 @@ def merge_self_tests(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "canonical_failed": {task: why for test in tests for task, why in test["canonical_failed"].items()},
         "weak": [task for test in tests for task in test["weak"]],
     }
+
+
+def merge_times(times: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what generation cost in all, and the seconds of each sample in the order of samples.jsonl."""
+    cost = {key: sum(one["generation"][key] for one in times) for key in ("samples", "tokens", "seconds")}
+    rate = round(cost["tokens"] / cost["seconds"], 1) if cost["seconds"] else 0.0
+    seconds = {key: [value for one in times for value in one[key]] for key in ("cpu_s", "wall_s")}
+    return {"generation": {**cost, "tokens_per_second": rate}, **seconds}
 
 
 def print_warnings(scored: Sequence[ScoredBenchmark], pooled: dict[str, Any]) -> None:

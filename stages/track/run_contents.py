@@ -128,11 +128,14 @@ def curve_points(rows: Sequence[CurveCells], measured: Sequence[CurveCells]) -> 
 def collect_final_metrics(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Return the numbers of each reports/*.json: `tuned/pass_at_1`, `seconds/train`, ...
 
-    Of nested numbers only those in NESTED_METRICS, since MLflow's UI draws a chart for each metric.
+    Of nested numbers only those in NESTED_METRICS and the pass@1 of each benchmark, since MLflow's UI draws a
+    chart for each metric.
     """
     finals: dict[str, float] = {}
     for stage, values in metrics.items():
         nested = {f"{outer}.{inner}": values.get(outer, {}).get(inner) for outer, inner in NESTED_METRICS}
+        for name, part in values.get("benchmarks", {}).items():
+            nested[f"{name}.pass_at_1"] = part.get("pass_at_1") if isinstance(part, dict) else None
         for key, value in {**values, **nested}.items():
             if is_number(value):
                 finals[metric_name(stage, key)] = float(value)
