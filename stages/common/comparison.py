@@ -38,8 +38,9 @@ class ProblemOutcome:
 
     @property
     def cluster(self) -> str:
-        """What problems that are versions of one thing share: of one parent, or in HumanEval and HumanEval+."""
-        return (self.base.get("parent") or self.task_id).casefold()
+        """What problems that are versions of one share: a parent, or a named task_id (HumanEval/0, in HumanEval+ too)."""
+        named = self.task_id if "/" in self.task_id else f"{self.benchmark}/{self.task_id}"
+        return (self.base.get("parent") or named).casefold()
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,18 @@ class Comparison:
         )
 
     @property
-    def clustered(self) -> bool:
-        """Whether some problems are versions of one."""
-        return len({problem.cluster for problem in self.problems}) < len(self.problems)
+    def independent(self) -> int:
+        """How many problems there are, versions of one counted once."""
+        return len({problem.cluster for problem in self.problems})
+
+    @property
+    def in_whole_problems(self) -> bool:
+        """Whether each problem is won or lost by itself, so that the test counts them."""
+        return not self.has_several_samples and self.independent == len(self.problems)
 
     @property
     def test_name(self) -> str:
-        if self.has_several_samples or self.clustered:
+        if not self.in_whole_problems:
             return "exact sign-flip test over the problems' pass rates"
         return "exact McNemar test"
 
@@ -130,6 +136,7 @@ def compare_by_benchmark(
     for side, rows in enumerate((base, tuned)):
         for row in rows:
             parts.setdefault(row.get("benchmark", ""), ([], []))[side].append(row)
+    parts = {name: both for name, both in parts.items() if all(both)}
     found = [compare_models(before, after) for before, after in parts.values()]
     adjusted = holm_adjusted([comparison.p for comparison in found])
     return dict(zip(parts, zip(found, adjusted, strict=True), strict=True))
@@ -217,7 +224,7 @@ def describe_verdict(comparison: Comparison) -> str:
     better = "better" if comparison.difference > 0 else "worse"
     result = (
         f"a difference of at least {100 * abs(comparison.difference):.1f} points in either direction"
-        if comparison.has_several_samples
+        if not comparison.in_whole_problems
         else f"a split at least as uneven as {won} won and {lost} lost"
     )
     chance = (
@@ -243,11 +250,11 @@ def describe_disagreement(comparison: Comparison) -> str:
 
 def describe_smallest_difference(comparison: Comparison) -> str:
     """State the smallest difference this benchmark can show: at best, and with as many differing as here."""
-    problems, differing = len(comparison.problems), len(comparison.won) + len(comparison.lost)
+    problems, differing = comparison.independent, len(comparison.won) + len(comparison.lost)
     best = smallest_detectable(problems)
     if best > problems:
         return f"{problems} problems are too few: no difference on them can be more than noise."
-    if comparison.has_several_samples:
+    if not comparison.in_whole_problems:
         first = f"To be more than noise, a difference must show on at least {best} of {problems} problems."
     else:
         first = (
@@ -259,7 +266,7 @@ def describe_smallest_difference(comparison: Comparison) -> str:
     if comparison.detectable_difference is None:
         return f"{first} The two models differ on only {differing}, too few for that."
     needed = f"{100 * comparison.detectable_difference:.1f} points"
-    if not comparison.has_several_samples:
+    if comparison.in_whole_problems:
         margin = round(comparison.detectable_difference * problems)  # won minus lost
         if margin == best == differing:
             return first

@@ -224,7 +224,11 @@ def paired_bootstrap_interval(
     differences = [b - a for a, b in zip(before, after, strict=True)]
     clusters, strata = clusters or [str(i) for i in range(len(before))], strata or [""] * len(before)
     plain = len(set(clusters)) == len(before) and len(set(strata)) == 1
-    if plain or min(differences) == max(differences):
+    if min(differences) == max(
+        differences
+    ):  # no more is known than of as many problems as there are clusters
+        differences, plain = differences[: len(set(clusters))], True
+    if plain:
         return bootstrap_interval(differences, (-1.0, 1.0), confidence, resamples, seed)
     return stratified_interval(differences, clusters, strata, confidence, resamples, seed)
 
@@ -251,6 +255,9 @@ def stratified_interval(
     for places in members.values():
         stratum = frozenset(strata[place] for place in places)
         groups.setdefault(stratum, []).append((math.fsum(values[place] for place in places), len(places)))
+    if all(len({total / size for total, size in group}) == 1 for group in groups.values()):
+        # Nothing varies within a stratum, and an interval of no width would claim too much
+        groups = {frozenset(): [cluster for group in groups.values() for cluster in group]}
     rng = np.random.default_rng(seed)
     totals = np.zeros((resamples, 2))
     for group in groups.values():

@@ -104,7 +104,7 @@ def format_interval(interval: Interval, form: Callable[[float], str]) -> str:
 def report_metrics(inputs: ReportInputs, comparison: Comparison, clean: Comparison | None) -> dict[str, Any]:
     """Return the metrics of reports/report.json. Rates and differences are shares: 0.01 is one point."""
     problems = len(comparison.problems)
-    best = smallest_detectable(problems)
+    best = smallest_detectable(comparison.independent)
     here = comparison.detectable_difference
     metrics: dict[str, Any] = {
         "benchmark": inputs.benchmark,
@@ -116,7 +116,7 @@ def report_metrics(inputs: ReportInputs, comparison: Comparison, clean: Comparis
             for name, (part, p) in compare_by_benchmark(*inputs.samples.values()).items()
         },
         "more_than_noise": comparison.beyond_noise,
-        "smallest_detectable": round(best / problems, 6) if best <= problems else None,
+        "smallest_detectable": round(best / problems, 6) if best <= comparison.independent else None,
         "smallest_detectable_here": None if here is None else round(here, 6),
     }
     if clean is not None:

@@ -260,9 +260,17 @@ def test_the_interval_of_clusters_in_strata_holds_the_truth() -> None:
 
 
 def test_an_interval_keeps_the_size_of_each_stratum() -> None:
-    """A stratum whose problems all behave alike adds nothing to the width."""
-    before, after = [0.0] * 20, [1.0] * 10 + [0.0] * 10
-    low, high = paired_bootstrap_interval(before, after, strata=["a"] * 10 + ["b"] * 10)
-    assert (low, high) == (0.5, 0.5)
-    low, high = paired_bootstrap_interval(before, after)
+    """A stratum whose problems all behave alike adds nothing to the width, unless all strata are like that."""
+    before, after = [0.0] * 20, [1.0] * 9 + [0.0] * 11
+    strata = ["a"] * 10 + ["b"] * 10
+    low, high = paired_bootstrap_interval(before, after, strata=strata)
+    wide = paired_bootstrap_interval(before, after)
+    assert wide[0] < 0.3 < low < 0.45 < high <= 0.5 < 0.6 < wide[1]
+    after = [1.0] * 10 + [0.0] * 10
+    low, high = paired_bootstrap_interval(before, after, strata=strata)
     assert low < 0.35 < 0.65 < high
+
+
+def test_equal_clusters_say_no_more_than_as_many_problems() -> None:
+    few = paired_bootstrap_interval([0.0] * 3, [1.0] * 3)
+    assert paired_bootstrap_interval([0.0] * 30, [1.0] * 30, clusters=[str(i % 3) for i in range(30)]) == few
