@@ -48,7 +48,9 @@ class RayLauncher(Launcher):
 
         started_here = not ray.is_initialized()
         if started_here:
-            ray.init(address=self.settings.address, include_dashboard=False, logging_level="ERROR")
+            # Without an address Ray would join a cluster that happens to run here, and wait for ever once it is gone
+            address = self.settings.address or "local"
+            ray.init(address=address, include_dashboard=False, logging_level="ERROR")
         try:
             task = ray.remote(num_cpus=self.settings.cpus, num_gpus=self.settings.gpus, max_retries=0)(
                 run_in_worker
