@@ -220,8 +220,9 @@ def test_a_solution_as_a_method_or_inside_a_function_is_found(task_id: str) -> N
 @pytest.fixture(scope="module")
 def shipped() -> list[tuple[str, Problem]]:
     """The problems of HumanEval and MBPP, from the wheels that the default pins."""
-    named = yaml.safe_load((REPOSITORY / "conf/fetch/functions.yaml").read_text())["benchmarks"]
-    sources = [Source(name=name, **values) for name, values in named.items() if name != "mbpp-dev"]
+    files = [REPOSITORY / f"conf/benchmark/{name}.yaml" for name in ("humaneval", "mbpp")]
+    named = [yaml.safe_load(file.read_text())["fetch"]["benchmarks"] for file in files]
+    sources = [Source(name=name, **values) for one in named for name, values in one.items()]
     return [(s.name, found) for s in sources for found in parse_benchmark(s, resolve_source(s).files)]
 
 

@@ -284,7 +284,7 @@ def test_words_of_a_row_are_lower_case_and_without_punctuation() -> None:
 FUNCTION = 'def tell(name):\n    """Tell the name to all who ask for it."""\n'
 PLANTED = {  # prompt, completion, and the preset in which a row of this kind is dropped
     "empty": (FUNCTION, " \n", "functions"),
-    "length": (FUNCTION, "    x = 1\n    y = 2\n" * 5, "functions"),
+    "length": (FUNCTION, "    x = 1\n    y = 2\n" * 16, "functions"),
     "long_lines": (FUNCTION, f"    return '{'ab ' * 90}'\n", "functions"),
     "licence": (FUNCTION, "    # SPDX-License-Identifier: GPL-3.0-only\n    return name\n", "functions"),
     "encoding": (FUNCTION, "    return 'cafÃ©'\n", "functions"),

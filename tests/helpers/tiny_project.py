@@ -347,6 +347,7 @@ def tiny_configuration(rows: str, benchmark: str) -> dict[str, Any]:
         },
         "params.yaml": {
             "defaults": [*({g: o} for g, o in groups.items()), "_self_"],
+            "clean": {"validate": "none"},
             "pack": {"max_length": CONTEXT, "validation_share": 0.15},
             "train": {
                 "epochs": 2.0,

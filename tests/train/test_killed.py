@@ -92,7 +92,7 @@ def train(point: str = "", name: str = "") -> None:
     if point == "step":
         patch(trainer.PackTrainer, "end_step", at_step(5), die)
     elif point == "validation":
-        patch(PackedModel, "forward", lambda model, **_: not model.training, die, count=6)
+        patch(PackedModel, "forward", lambda model, **_: not model.training, die, count=7)
     elif point == "file":
         at_file(name, cut, count=2)
     elif point == "renamed":
