@@ -96,7 +96,7 @@ def test_memory_does_not_grow_with_the_size_of_a_file(
 
 def test_memory_does_not_grow_with_the_number_of_rows_or_equal_rows(tmp_path: Path) -> None:
     """Rows wait on disk; of each, 28 bytes are held at most."""
-    jobs, sizes = [], (24, 72)  # MiB
+    jobs, sizes = [], (48, 96)  # MiB; buffers have their full size from about 30 on
     for mib in sizes:
         (tmp_path / f"equal-{mib}").write_bytes(LINE * (mib * MIB // len(LINE)))
         with (tmp_path / f"unlike-{mib}").open("wb") as file:

@@ -26,9 +26,10 @@ def entry(name: str) -> dict[str, Any]:
 
 def module_file(module: str) -> Path | None:
     """File of a module of ours, relative to the repository; None for another's, or where there is none."""
+    if module.split(".")[0] != "stages":
+        return None
     path = Path(*module.split("."))
-    found = [p for p in (path.with_suffix(".py"), path / "__init__.py") if (REPOSITORY / p).is_file()]
-    return found[0] if module.split(".")[0] == "stages" and found else None
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if (REPOSITORY / p).is_file()), None)
 
 
 @cache
