@@ -13,6 +13,7 @@ from typing import Any
 
 from stages.common.comparison import (
     Comparison,
+    ProblemOutcome,
     compare_models,
     describe_smallest_difference,
     describe_verdict,
@@ -112,11 +113,13 @@ def render_page(
         problems=comparison.problems,
         changed_problems=[
             (problem, *highlight_pair(problem.base["completion"], problem.tuned["completion"]))
-            for problem in (*comparison.won, *comparison.lost)
+            for problem in changed_by_benchmark(comparison)
         ],
         outcome_labels=sections.OUTCOME_LABELS,
         ties=sections.describe_ties(comparison),
         training=sections.training_facts(inputs),
+        losses=sections.loss_facts(metrics["train"]),
+        loss_sentence=sections.describe_losses(metrics["train"]),
         merge=sections.merge_facts(metrics["merge"]),
         merge_description=sections.describe_merge(metrics["merge"]),
         drops=data_sections.drop_table(metrics["clean"], data_sections.rules_in_order(config)),
@@ -131,6 +134,12 @@ def render_page(
         pictures=pictures,
         figure=figure_embedder(pictures),
     )
+
+
+def changed_by_benchmark(comparison: Comparison) -> list[ProblemOutcome]:
+    """Return the problems won and lost, those of each benchmark together and the won ones first."""
+    order = list(dict.fromkeys(problem.benchmark for problem in comparison.problems))
+    return sorted((*comparison.won, *comparison.lost), key=lambda problem: order.index(problem.benchmark))
 
 
 def render_times(title: str, inputs: ReportInputs) -> str:

@@ -22,10 +22,12 @@ def find_caveats(inputs: ReportInputs) -> list[str]:
             "The tuned model scored here is the merged model, and it was not compared with the trained one "
             "(merge.parity_tokens is 0): only its score would reveal a mistake in merging."
         )
-    weak = per_model(evaluations, lambda m: m.get("weak_passed") and f"{m['weak_passed']} of", of="passed")
-    if weak:
+    for where, parts in by_benchmark(evaluations):
+        weak = per_model(parts, lambda m: m.get("weak_passed") and f"{m['weak_passed']} of", of="passed")
+        if not weak:
+            continue
         sentences.append(
-            f"{weak} passed samples are weak passes: their tests use classes that the completion defines, so the tests "
+            f"{weak} passed samples{where} are weak passes: their tests use classes that the completion defines, so the tests "
             "ran inside the sandbox with it, and the completion could have faked the result."
         )
     return sentences
@@ -51,13 +53,23 @@ def sandbox_caveats(evaluations: Evaluations) -> list[str]:
 def find_notes(inputs: ReportInputs) -> list[str]:
     """Return what explains many failed samples, as sentences: it lowers scores, and does not make them doubtful."""
     notes = []
-    for key, problem in CAUSES.items():
-        shares = per_model(
-            inputs.evaluations, lambda m, key=key: m.get(key, 0) > SHARE_TO_MENTION and f"{m[key]:.0%} of"
-        )
-        if shares:
-            notes.append(f"{shares} samples {problem}.")
+    for where, parts in by_benchmark(inputs.evaluations):
+        for key, problem in CAUSES.items():
+            shares = per_model(
+                parts, lambda m, key=key: m.get(key, 0) > SHARE_TO_MENTION and f"{m[key]:.0%} of"
+            )
+            if shares:
+                notes.append(f"{shares} samples{where} {problem}.")
     return notes
+
+
+def by_benchmark(evaluations: Evaluations) -> list[tuple[str, Evaluations]]:
+    """Return each benchmark's metrics by target, with ` of NAME` where there are several: a mean would hide one."""
+    names = list(evaluations["tuned"]["benchmarks"])
+    return [
+        (f" of {name}" if len(names) > 1 else "", {t: m["benchmarks"][name] for t, m in evaluations.items()})
+        for name in names
+    ]
 
 
 def per_model(evaluations: Evaluations, describe: Any, of: str = "") -> str:

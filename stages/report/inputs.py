@@ -55,17 +55,7 @@ def read_report_inputs(reports: Path = Path("reports")) -> ReportInputs:
         target: read_jsonl(reports / "evaluate" / target / "samples.jsonl") for target in COMPARED_TARGETS
     }
     evaluations = {target: metrics[f"evaluate/{target}"] for target in COMPARED_TARGETS}
-    for key, form in (
-        ("benchmark", "{}"),
-        ("samples", "{} samples per problem"),
-        ("temperature", "temperature {}"),
-    ):
-        base, tuned = (form.format(told_settings(evaluation, key)) for evaluation in evaluations.values())
-        if base != tuned:
-            raise UserError(
-                f"reports/evaluate: base was scored on {base}, tuned on {tuned}. Run `dvc repro` to score "
-                f"both again."
-            )
+    check_scored_alike(*(evaluation["benchmarks"] for evaluation in evaluations.values()))
     for target in COMPARED_TARGETS:
         check_samples_match_metrics(evaluations[target], samples[target], target)
     return ReportInputs(
@@ -88,10 +78,26 @@ def read_near_problems(
     return {problem_key(line): line for line in read_jsonl(path) if line["benchmark"] in benchmarks}
 
 
-def told_settings(evaluation: Mapping[str, Any], key: str) -> str:
-    """Return what an evaluation used for each of its benchmarks, for comparison and messages."""
-    used = {name: part.get(key, name) for name, part in evaluation["benchmarks"].items()}
-    return ", ".join(dict.fromkeys(map(str, used.values()))) if key != "benchmark" else " and ".join(used)
+def check_scored_alike(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> None:
+    """Refuse to compare models that were scored on other benchmarks, or otherwise on one of them.
+
+    Raises:
+        UserError: names the benchmark and what differs.
+    """
+    found = [("", " and ".join(base), " and ".join(tuned))]
+    if base.keys() == tuned.keys():
+        forms = {"samples": "{} samples per problem", "temperature": "temperature {}"}
+        found = [
+            (f", {name}", form.format(base[name].get(key)), form.format(tuned[name].get(key)))
+            for name in base
+            for key, form in forms.items()
+        ]
+    for where, before, after in found:
+        if before != after:
+            raise UserError(
+                f"reports/evaluate{where}: base was scored on {before}, tuned on {after}. Run `dvc repro` to "
+                f"score both again."
+            )
 
 
 def judged_in_weak_sandbox(evaluation: Mapping[str, Any]) -> bool:

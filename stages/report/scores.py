@@ -57,13 +57,13 @@ def score_table(
 
 
 def benchmark_lines(inputs: ReportInputs) -> list[dict[str, str]]:
-    """Return a line of pass@1 for each benchmark, where there are several; p is after Holm's correction."""
+    """Return a line of pass@1 for each benchmark, where there are several; p also after Holm's correction."""
     parts = compare_by_benchmark(inputs.samples["base"], inputs.samples["tuned"])
     lines = []
     for name, (comparison, p) in parts.items() if len(parts) > 1 else ():
         intervals = {t: reported_interval(m["benchmarks"][name], 1) for t, m in inputs.evaluations.items()}
         line = score_line(1, f"{name}, {len(comparison.problems)}", comparison, intervals)
-        lines.append({**line, "p": f"{format_p_value(p).removeprefix('= ')} (Holm)"})
+        lines.append({**line, "p": f"{line['p']} (Holm {format_p_value(p).removeprefix('= ')})"})
     return lines
 
 
@@ -92,6 +92,7 @@ def score_line(
         "problems": problems,
         **{target: format_interval(intervals[target], format_percent) for target in COMPARED_TARGETS},
         "difference": format_interval(difference, format_points),
+        "split": f"{len(comparison.won)} / {len(comparison.lost)}" if k == 1 else "",
         "p": format_p_value(comparison.p).removeprefix("= ") if k == 1 else "",
     }
 
@@ -142,8 +143,13 @@ def difference_metrics(comparison: Comparison) -> dict[str, float]:
 
 def near_problems_table(inputs: ReportInputs) -> list[dict[str, Any]]:
     """Return each problem that training rows resemble: how many rows, and the strongest evidence."""
+    several = len(inputs.evaluations["tuned"]["benchmarks"]) > 1
     return [
-        {"task_id": task[1], "rows": line["rows"], "how": "; ".join(strongest_evidence(line))}
+        {
+            "task_id": f"{task[1]} of {task[0]}" if several else task[1],
+            "rows": line["rows"],
+            "how": "; ".join(strongest_evidence(line)),
+        }
         for task in dict.fromkeys(map(problem_key, inputs.samples["base"]))
         if (line := (inputs.near or {}).get(task))
     ]

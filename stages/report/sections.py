@@ -32,9 +32,11 @@ TRAINING_METRICS: tuple[LabelledMetric, ...] = (
     ("trainable_parameters", "trainable parameters", format_number),
     ("quantization", "base weights", str),
     ("train_loss_last", "final training loss", format_number),
+    ("kept_step", "adapter kept from step", format_number),
+)
+LOSSES: tuple[LabelledMetric, ...] = (
     ("base_loss", "validation loss of the base as stored", format_number),
     ("validation_loss_first", "validation loss of the base as quantized, before training", format_number),
-    ("kept_step", "adapter kept from step", format_number),
     ("validation_loss_kept", "validation loss of the kept adapter", format_number),
 )
 MERGE_METRICS: tuple[LabelledMetric, ...] = (
@@ -194,6 +196,25 @@ def training_facts(inputs: ReportInputs) -> LabelledValues:
     if {"rank", "alpha"} <= set(lora):
         facts.append(("adapter", f"rank {lora['rank']}, alpha {lora['alpha']}"))
     return facts
+
+
+def loss_facts(train: Mapping[str, Any]) -> LabelledValues:
+    """Return the validation losses before and after quantization and training; `not known` for those not measured."""
+    return [(label, "not known" if (v := train.get(key)) is None else form(v)) for key, label, form in LOSSES]
+
+
+def describe_losses(train: Mapping[str, Any]) -> str:
+    """Say what quantization cost and what training gained, in nats a token of the validation rows."""
+    stored, first, kept = (train.get(key) for key, *_ in LOSSES)
+    if first is None or kept is None:
+        return "No validation rows: what quantization cost is not known."
+    training = f"training changed it by {kept - first:+.3f}, to {kept:.3f}"
+    if stored is None:
+        return f"What quantization cost is not known: the base as stored was not measured. From {first:.3f}, {training}."
+    return (
+        f"Quantization changed the validation loss by {first - stored:+.3f} nats a token, from {stored:.3f} to "
+        f"{first:.3f}; {training}."
+    )
 
 
 def describe_merge(merge: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from stages.common.statistics import pass_at_k_interval
 from stages.report.caveats import find_caveats, find_notes
 from stages.report.inputs import ReportInputs, judged_in_weak_sandbox, read_report_inputs
 from stages.report.scores import compare_clean_part
-from stages.report.sections import cost_table, describe_isolation, format_both, format_solved
+from stages.report.sections import cost_table, describe_isolation, describe_losses, format_both, format_solved
 
 WIDTH_CHARACTERS = 100
 LABEL_CHARACTERS = 12  # width of the first column
@@ -51,7 +51,7 @@ def format_summary(inputs: ReportInputs, comparison: Comparison) -> str:
         *(labelled_line("note", note) for note in find_notes(inputs)),
         "",
         labelled_line("training", summarise_training(metrics["train"])),
-        labelled_line("loss", summarise_losses(metrics["train"])),
+        labelled_line("loss", describe_losses(metrics["train"])),
         labelled_line("sandbox", f"level {sandbox}"),
         "",
         "time of each stage's last run here",
@@ -126,21 +126,6 @@ def summarise_clean_part(clean: Comparison | None, inputs: ReportInputs) -> str:
 
 def summarise_training(train: Mapping[str, Any]) -> str:
     return f"{format_number(train['tokens_trained'])} tokens in {format_number(train['steps'])} steps"
-
-
-def summarise_losses(train: Mapping[str, Any]) -> str:
-    """Say what quantization cost and what training gained, in nats a token of the validation rows."""
-    stored, first, kept = (
-        train.get(key) for key in ("base_loss", "validation_loss_first", "validation_loss_kept")
-    )
-    if first is None or kept is None:
-        return "no validation rows"
-    steps = (
-        f"{first:.3f} of the base in {train['quantization']}, {kept:.3f} tuned: training {kept - first:+.3f}"
-    )
-    if stored is None:
-        return f"{steps}; of the base as stored not known"
-    return f"{stored:.3f} of the base as stored, {steps}, quantization {first - stored:+.3f}"
 
 
 def time_lines(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -26,7 +26,8 @@ from stages.report import data_sections, plots, scores
 from stages.report.__main__ import main
 from stages.report.caveats import find_caveats, find_notes
 from stages.report.highlight import highlight_pair
-from stages.report.inputs import ReportInputs, read_report_inputs
+from stages.report.inputs import ReportInputs, check_scored_alike, read_report_inputs
+from stages.report.sections import describe_losses, loss_facts
 from stages.report.settings import ReportSettings
 from stages.report.summary import format_summary
 from tests.helpers.report_files import NEAR, SLOT, curve_rows, make_reports, problem_samples
@@ -305,14 +306,49 @@ def test_two_benchmarks_have_a_row_each_and_one_verdict(folder: Path) -> None:
     compared = compare_models(inputs.samples["base"], inputs.samples["tuned"])
     table = scores.score_table(inputs, compared, None)
     assert [line["problems"] for line in table] == ["humaneval, 12", "mbpp, 12", "all 24"]
-    assert table[1]["p"] == "0.062 (Holm)"  # 6 won: 1/32, doubled
+    assert (table[1]["p"], table[1]["split"]) == ("0.031 (Holm 0.062)", "6 / 0")  # 6 won: 1/32, doubled
     metrics = scores.report_metrics(inputs, compared, None)
     assert {name: (one["won"], one["lost"]) for name, one in metrics["benchmarks"].items()}["mbpp"] == (6, 0)
     assert metrics["won"] == sum(one["won"] for one in metrics["benchmarks"].values())
     text = format_summary(inputs, compared)
     assert "humaneval and mbpp pass@1" in text
     assert re.search(r"mbpp +1 of 12 problems to 7 of 12 problems: 6 won, 0 lost", text)
-    assert "mbpp, 12" in report()
+    page = Page(report())
+    assert [name for name in page.texts["th"] if name in inputs.evaluations["tuned"]["benchmarks"]] == [
+        "humaneval",
+        "mbpp",
+    ] * 2, "problems won and lost, and all problems, each under the name of their benchmark"
+    changed = [" ".join(text.split()[:3]) for text in page.texts["summary"] if " of " in text and "/" in text]
+    assert changed == [f"HumanEval/{i} of humaneval" for i in (3, 5, 7, 8, 9, 1)] + [
+        f"MBPP/{i} of mbpp" for i in range(2, 8)
+    ]
+    one = inputs.evaluations["tuned"]["benchmarks"]["mbpp"]
+    one |= {"truncated_share": 0.4, "weak_passed": 2}
+    inputs.evaluations["tuned"]["truncated_share"] = 0.04
+    assert any("40% of the tuned model's samples of mbpp were cut" in note for note in find_notes(inputs))
+    assert any("7 passed samples of mbpp are weak passes" in caveat for caveat in find_caveats(inputs))
+
+
+def test_models_are_compared_benchmark_by_benchmark() -> None:
+    base, tuned = (
+        {name: {"samples": n, "temperature": 0.0} for name, n in zip("abc", counts, strict=True)}
+        for counts in ((1, 5, 1), (1, 5, 5))
+    )
+    check_scored_alike(base, dict(reversed(base.items())))
+    with pytest.raises(UserError, match="evaluate, c: base was scored on 1 samples per problem, tuned on 5"):
+        check_scored_alike(base, tuned)
+
+
+def test_what_quantization_cost_and_what_training_gained() -> None:
+    losses = {"base_loss": 1.85, "validation_loss_first": 1.9, "validation_loss_kept": 0.8}
+    assert describe_losses(losses) == (
+        "Quantization changed the validation loss by +0.050 nats a token, from 1.850 to 1.900; training changed it "
+        "by -1.100, to 0.800."
+    )
+    unknown = {**losses, "base_loss": None}
+    assert describe_losses(unknown).startswith("What quantization cost is not known")
+    assert [value for _, value in loss_facts(unknown)] == ["not known", "1.9", "0.8"]
+    assert describe_losses({}).startswith("No validation rows")
 
 
 def test_with_several_samples_the_pass_rate_decides() -> None:
@@ -536,7 +572,9 @@ def test_two_completions_are_coloured_and_marked_where_they_differ() -> None:
 def test_caveats_name_what_makes_a_score_doubtful(folder: Path) -> None:
     def change(target: str, **values: Any) -> list[str]:
         path = Path(f"reports/evaluate/{target}.json")
-        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+        found = json.loads(path.read_text())
+        found["benchmarks"]["humaneval"] |= values
+        path.write_text(json.dumps({**found, **values}))
         return find_caveats(read_report_inputs())
 
     change("base", truncated_share=0.05, no_entry_point_share=0.05)
