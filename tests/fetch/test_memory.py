@@ -96,7 +96,7 @@ def test_memory_does_not_grow_with_the_size_of_a_file(
 
 def test_memory_does_not_grow_with_the_number_of_rows_or_equal_rows(tmp_path: Path) -> None:
     """Rows wait on disk; of each, 28 bytes are held at most."""
-    jobs, sizes = [], (48, 96)  # MiB; buffers have their full size from about 30 on
+    jobs, sizes = [], (24, 96)  # MiB
     for mib in sizes:
         (tmp_path / f"equal-{mib}").write_bytes(LINE * (mib * MIB // len(LINE)))
         with (tmp_path / f"unlike-{mib}").open("wb") as file:
@@ -106,7 +106,7 @@ def test_memory_does_not_grow_with_the_number_of_rows_or_equal_rows(tmp_path: Pa
     small, large = (results for results in (peaks(jobs)[:2], peaks(jobs)[2:]))
     for one, other in zip(small, large, strict=True):
         assert (one["rows"], other["rows"]) == tuple(mib * MIB // len(LINE) for mib in sizes)
-        assert other["mib"] - one["mib"] < (sizes[1] - sizes[0]) / 3
+        assert other["mib"] - one["mib"] < (sizes[1] - sizes[0]) / 2  # a block more or less of a parser is 22
 
 
 # Small files that unpack to much
