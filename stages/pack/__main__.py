@@ -20,6 +20,7 @@ from stages.common.core.files import atomic_folder, write_json
 from stages.common.core.paths import BASE_MODEL, PACKED
 from stages.common.core.stage import Settings, run
 from stages.common.engine import EngineSettings, open_engine
+from stages.common.text.settings import PromptSettings
 from stages.pack.clean_rows import VALIDATED, open_rows
 from stages.pack.documents import RowGroupTask, cached_tokenizer, tokenize_group
 from stages.pack.drops import Drops
@@ -55,7 +56,7 @@ def main(settings: Settings) -> dict[str, Any]:
         drops.check(rows, len(documents.row_ids), pack.max_dropped_share)
         packings = split_and_pack(documents, pack)
         for name, packing in packings.items():
-            write_packs(folder / f"{name}.arrow", documents, packing)
+            write_packs(folder / f"{name}.arrow", documents, packing, trains_on_text(name, settings.prompt))
         metrics: dict[str, Any] = {
             "style": settings.prompt.style,
             "max_length": pack.max_length,
@@ -67,7 +68,13 @@ def main(settings: Settings) -> dict[str, Any]:
             **({"validated": validated_figures(documents, pack)} if is_validated else {}),
             "overlong": {"what": pack.overlong, **asdict(cost)},
             **{
-                name: packing_figures(documents, packing, pack.max_length, pack.max_documents)
+                name: packing_figures(
+                    documents,
+                    packing,
+                    pack.max_length,
+                    pack.max_documents,
+                    trains_on_text(name, settings.prompt),
+                )
                 for name, packing in packings.items()
             },
         }
@@ -119,6 +126,11 @@ def split_and_pack(documents: StoredDocuments, pack: PackSettings) -> dict[str, 
         packing = pack_lengths(np.diff(documents.starts)[indices], pack.max_length, pack.max_documents)
         packings[name] = Packing(indices[packing.order], packing.starts)
     return packings
+
+
+def trains_on_text(split: str, prompt: PromptSettings) -> bool:
+    """Whether every token of a split is labelled; validation labels answers alone, so that its losses compare."""
+    return split == "train" and prompt.loss == "text"
 
 
 def validated_figures(documents: StoredDocuments, pack: PackSettings) -> dict[str, int]:

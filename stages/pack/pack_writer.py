@@ -25,17 +25,21 @@ def pack_schema() -> pa.Schema:
     )
 
 
-def write_packs(path: Path, documents: StoredDocuments, packing: Packing) -> None:
-    """Write the packs of a split; without any, one empty batch, because `datasets` cannot read a bare stream."""
+def write_packs(path: Path, documents: StoredDocuments, packing: Packing, every_token: bool = False) -> None:
+    """Write the packs of a split; without any, one empty batch, because `datasets` cannot read a bare stream.
+
+    Args:
+        every_token: label all tokens but the first of a document, not the answers alone.
+    """
     schema = pack_schema()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        for batch in pack_batches(documents, packing):
+        for batch in pack_batches(documents, packing, every_token):
             stream.write_batch(batch)
         if not len(packing):
             stream.write_batch(pa.RecordBatch.from_pylist([], schema=schema))
 
 
-def pack_batches(documents: StoredDocuments, packing: Packing) -> Iterator[pa.RecordBatch]:
+def pack_batches(documents: StoredDocuments, packing: Packing, every_token: bool) -> Iterator[pa.RecordBatch]:
     """Yield packs as record batches; Arrow gathers documents as lists of bytes, with no object per token."""
     buffers = [None, pa.py_buffer(4 * documents.starts), pa.py_buffer(documents.tokens)]
     lists = pa.Array.from_buffers(pa.large_binary(), len(documents.starts) - 1, buffers)
@@ -47,6 +51,9 @@ def pack_batches(documents: StoredDocuments, packing: Packing) -> Iterator[pa.Re
         starts = (np.frombuffer(offsets, np.int64, len(order) + 1) // 4).astype(np.int32)
         tokens = np.frombuffer(values, np.int32, starts[-1])
         ids, labels = np.where(tokens < 0, ~tokens, tokens), np.where(tokens < 0, np.int32(NO_LOSS), tokens)
+        if every_token:
+            labels = ids.copy()
+            labels[starts[:-1]] = NO_LOSS  # nothing precedes it
         columns = [
             pa.ListArray.from_arrays(pa.array(starts[pack_starts]), pa.array(ids)),
             pa.ListArray.from_arrays(pa.array(starts[pack_starts]), pa.array(labels)),

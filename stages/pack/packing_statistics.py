@@ -12,12 +12,13 @@ BINS = 32  # of the histograms of document and pack lengths
 
 
 def packing_figures(
-    documents: StoredDocuments, packing: Packing, capacity: int, max_documents: int
+    documents: StoredDocuments, packing: Packing, capacity: int, max_documents: int, every_token: bool = False
 ) -> dict[str, Any]:
     """Return rows, tokens and utilisation of one split, the documents of `packing`."""
     at = packing.order
     lengths, packs = np.diff(documents.starts)[at], len(packing)
-    tokens, labelled = int(lengths.sum()), int(documents.labelled[at].sum())
+    tokens = int(lengths.sum())
+    labelled = tokens - len(at) if every_token else int(documents.labelled[at].sum())
     halves = int((2 * lengths > capacity).sum())
     fewest = fewest_packs(tokens, len(at), halves, capacity, max_documents)
     return {

@@ -339,6 +339,27 @@ def test_prompt_loss_selects_which_answers_have_labels(stage):
         assert metrics["rows_kept"] == 1
 
 
+@pytest.mark.parametrize("style", ["completion", "alpaca"])
+def test_prompt_loss_text_labels_all_but_the_first_token_and_validates_on_answers(stage, style):
+    words = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+    stage.write([{"prompt": f"say {word} as a list", "completion": f" item {word}"} for word in words])
+    answers, texts = (stage.run(style, loss, validation_share=0.5) for loss in ("last", "text"))
+    assert texts["validation"] == answers["validation"]
+    assert texts["train"]["tokens"] == answers["train"]["tokens"]
+    held_out = stage.packs("validation")
+    assert (
+        sum(label != -100 for pack in held_out for label in pack["labels"])
+        == answers["validation"]["labelled_tokens"]
+    )
+    labelled = 0
+    for pack in stage.packs():
+        first = {sum(pack["lengths"][:n]) for n in range(len(pack["lengths"]))}
+        expected = [-100 if at in first else token for at, token in enumerate(pack["input_ids"])]
+        assert pack["labels"] == expected
+        labelled += len(expected) - len(first)
+    assert texts["train"]["labelled_tokens"] == labelled > answers["train"]["labelled_tokens"]
+
+
 def test_a_template_that_drops_earlier_thoughts_drops_the_row_with_prompt_loss_all(stage):
     tokenizer = load_tokenizer(stage.model)
     tokenizer.chat_template = (

@@ -29,7 +29,9 @@ def module_file(module: str) -> Path | None:
     if module.split(".")[0] != "stages":
         return None
     path = Path(*module.split("."))
-    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if (REPOSITORY / p).is_file()), None)
+    return next(
+        (p for p in (path.with_suffix(".py"), path / "__init__.py") if (REPOSITORY / p).is_file()), None
+    )
 
 
 @cache

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from stages.common.core.settings import require
 
 STYLES = ("completion", "alpaca", "chat", "template")
-ANSWERS_TRAINED = ("last", "all")
+LOSSES = ("last", "all", "text")
 INSTRUCTION = "Complete the following Python function."
 # Keys that only some styles use, with their default and these styles
 STYLE_KEYS = (
@@ -24,7 +24,8 @@ class PromptSettings:
     system: str = ""
     # all styles but completion: the instruction put before a function header
     instruction: str = INSTRUCTION
-    # style chat: train on the last answer of a conversation, or on all its answers
+    # what is trained on. last: the last answer of a conversation | all: all its answers (style chat) | text:
+    # every token, questions too. Validation is on answers in any case, so that losses compare
     loss: str = "last"
     # style template: Jinja for everything before the answer, with `prompt` (the question), `system`,
     # `messages` (the turns before the answer: role, content), `tools`, `bos_token` and `eos_token`. The answer
@@ -36,14 +37,13 @@ class PromptSettings:
 
     def __post_init__(self) -> None:
         require(self.style in STYLES, "prompt.style", self.style, "one of " + ", ".join(STYLES))
-        require(
-            self.loss in ANSWERS_TRAINED, "prompt.loss", self.loss, "one of " + ", ".join(ANSWERS_TRAINED)
-        )
+        require(self.loss in LOSSES, "prompt.loss", self.loss, "one of " + ", ".join(LOSSES))
         require(bool(self.instruction.strip()), "prompt.instruction", self.instruction, "a sentence")
         for key, default, styles in STYLE_KEYS:
             value = getattr(self, key)
             expected = f"{default!r}: only prompt.style={' or '.join(styles)} uses it, and it is {self.style}"
-            require(value == default or self.style in styles, f"prompt.{key}", value, expected)
+            suits = self.style in styles or value in (default, "text" if key == "loss" else default)
+            require(suits, f"prompt.{key}", value, expected)
         if self.style == "template":
             fault = template_fault(self.template)
             require(not fault, "prompt.template", self.template, f"a Jinja template{fault}")
