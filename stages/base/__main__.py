@@ -10,7 +10,6 @@ local folder. Configuration, weights and tokenizer are checked before the folder
 from pathlib import Path
 from typing import Any
 
-from stages.base.check import check_model_folder
 from stages.base.settings import BaseSettings
 from stages.base.sources import copy_local_model, download_model, unpack_gguf
 from stages.common.core.files import atomic_folder
@@ -41,6 +40,8 @@ def write_model(base: BaseSettings, target: Path) -> None:
 
 
 def main(settings: Settings) -> dict[str, Any]:
+    from stages.base.check import check_model_folder  # imports PyTorch
+
     base: BaseSettings = settings.base
     origins = {"pypi": f"{base.name}=={base.version}", "hub": f"{base.name}@{base.revision}"}
     print(f"base: {origins.get(base.kind, base.path)} -> {BASE_MODEL}")

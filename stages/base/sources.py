@@ -1,14 +1,12 @@
 """Unpack, download or copy a base model; each function writes a plain Hugging Face folder to `target`."""
 
 import errno
-import os
 import shutil
-import sys
 from pathlib import Path
 
 from stages.common.core.errors import UserError, one_line
 from stages.common.core.files import read_json
-from stages.common.model.coverage import LOADING_INFO, refuse_uncovered
+from stages.common.model.coverage import LOADING_INFO, refuse_uncovered, silence_transformers
 from stages.common.model.weight_files import INDEX_FILE, SINGLE_FILE
 from stages.common.sources.hub import hub_errors
 
@@ -26,7 +24,7 @@ def unpack_gguf(gguf: Path, target: Path) -> None:
     Raises:
         UserError: transformers cannot read the file.
     """
-    disable_progress_bars()
+    silence_transformers()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -96,7 +94,7 @@ def copy_model_files(folder: Path, target: Path) -> None:
             if path.name != f"{PYTORCH_FILE}.index.json":
                 shutil.copyfile(path, target / path.name)
         return
-    disable_progress_bars()
+    silence_transformers()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -141,14 +139,3 @@ def save_model(model, tokenizer, target: Path) -> None:  # type: ignore[no-untyp
     tokenizer.save_pretrained(target)
     for path in target.iterdir():
         path.chmod(0o644)  # safetensors writes files that only their owner may read
-
-
-def disable_progress_bars() -> None:
-    """Turn off progress bars in logs. To be called before tqdm is imported, which reads its switch then."""
-    if sys.stderr.isatty():
-        return
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

@@ -140,6 +140,7 @@ def generate_missing(
         "bar_format": "{desc}: {n_fmt} of {total_fmt}\n",
         "mininterval": LINE_SECONDS,
         "file": sys.stdout,
+        "disable": False,
     }
     options = {"leave": False} if sys.stderr.isatty() else plain
     with tqdm(total=len(samples), initial=done, desc=f"{name}: generated", **options) as progress:

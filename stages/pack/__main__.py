@@ -99,13 +99,7 @@ def tokenize_groups(
     cost, glued = OverlongCost(), []
     with open_engine(replace(settings, workers=workers)) as engine:
         tasks = (task._replace(group=group, alone=engine.workers == 1) for group in range(groups))
-        for tokenized in tqdm(
-            engine.map(tokenize_group, tasks),
-            total=groups,
-            desc="pack",
-            unit="row group",
-            disable=not sys.stderr.isatty(),
-        ):
+        for tokenized in tqdm(engine.map(tokenize_group, tasks), total=groups, desc="pack", unit="row group"):
             store.append(tokenized)
             drops.add(tokenized.dropped)
             cost.add(tokenized.cost)

@@ -69,9 +69,10 @@ def run(
     """
     redirect_multirun()
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    # In a log a bar is a hundred lines. Set before huggingface_hub is first imported, which reads it then
+    # In a log a bar is a hundred lines. Set before tqdm and huggingface_hub are first imported: they read it then
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
     # Rows of changing lengths would otherwise leave gaps in a GPU's memory. Read when PyTorch first uses it
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
