@@ -6,7 +6,11 @@ from typing import ClassVar
 from stages.common.core.settings import require
 
 ENDINGS = ("auto", "body", "program", "fence", "answer", "none")
-CHOICES = {"backend": ("transformers", "vllm"), "dtype": ("auto", "bfloat16", "float32"), "ending": ENDINGS}
+CHOICES = {
+    "backend": ("transformers", "vllm"),
+    "dtype": ("auto", "bfloat16", "float16", "float32"),
+    "ending": ENDINGS,
+}
 
 
 @dataclass
@@ -33,8 +37,8 @@ class GenerationSettings:
     # GiB that the keys and values of all rows may take, beside the weights; 0: a fifth of the memory that is free,
     # or 70% of a GPU's
     memory_gib: float = 0.0
-    # Of the model while it generates: auto | bfloat16 | float32. auto: bfloat16 on a GPU; float32 on a CPU,
-    # where the layout of batches then changes no answer
+    # Of the model while it generates: auto | bfloat16 | float16 (GPU) | float32. auto: bfloat16 on a GPU, float16 on one
+    # without it; float32 on a CPU, where the layout of batches then changes no answer
     dtype: str = "auto"
 
     def check_generation(self) -> None:

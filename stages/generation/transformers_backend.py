@@ -19,6 +19,7 @@ import torch
 
 from stages.common.core.errors import UserError, one_line
 from stages.common.model.coverage import LOADING_INFO, refuse_uncovered
+from stages.common.model.products import gpu_dtype
 from stages.generation.completion import BatchRow, Completion, Detokenizer, OnCompletion, finish_row
 from stages.generation.packed_linear import pack_linears
 from stages.generation.settings import GenerationSettings
@@ -179,7 +180,9 @@ def load_for_generation(folder: Path, dtype: str) -> Any:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+        dtype = "float32" if device == "cpu" else gpu_dtype()
+    if dtype == "float16" and device == "cpu":
+        raise UserError("evaluate.dtype=float16 needs a GPU, and PyTorch sees none. Set evaluate.dtype=auto.")
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), local_files_only=True, **LOADING_INFO

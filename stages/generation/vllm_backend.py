@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.core.errors import UserError
+from stages.common.model.products import gpu_dtype
 from stages.generation.completion import BatchRow, Detokenizer, OnCompletion, finish_row
 from stages.generation.settings import GenerationSettings
 
@@ -33,7 +34,7 @@ def complete_with_vllm(
             "with a GPU, or set evaluate.backend=transformers."
         ) from error
 
-    dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
+    dtype = gpu_dtype() if settings.dtype == "auto" else settings.dtype
     longest = max(row.need for row in rows)  # else vLLM reserves the model's whole context
     options = {"dtype": dtype, "seed": settings.seed, "enable_prefix_caching": True, "max_model_len": longest}
     engine = LLM(model=str(model_folder), **options)

@@ -204,7 +204,7 @@ def checkpointing_advice(run: PlannedRun) -> str | None:
 def bfloat16_advice(run: PlannedRun) -> str | None:
     if run.train.dtype != "bfloat16" or run.machine.bf16:
         return None
-    return "this device has no bfloat16 products and emulates them slowly. Set train.dtype=float32."
+    return "this device has no bfloat16 products and emulates them slowly. Set train.dtype=float16."
 
 
 def optimizer_advice(run: PlannedRun) -> str | None:

@@ -6,7 +6,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-GPU_BF16 = (8, 0)  # least compute capability with bfloat16 products
 CPU_NAME = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
 
 
@@ -34,6 +33,7 @@ def detect_hardware() -> Hardware:
     """Describe the device that training uses: PyTorch's first GPU (of CUDA_VISIBLE_DEVICES), or the processor."""
     import torch
 
+    from stages.common.model.products import gpu_dtype
     from stages.common.model.quantize import compute_device
     from stages.generation.token_budget import free_bytes
 
@@ -41,7 +41,7 @@ def detect_hardware() -> Hardware:
     device = compute_device()
     memory = free_bytes(torch.device(device))
     if device == "cuda":
-        bf16 = torch.cuda.get_device_capability() >= GPU_BF16
+        bf16 = gpu_dtype() == "bfloat16"
         return Hardware(device, torch.cuda.get_device_name(), memory, bf16, cores, disk)
     found = CPU_NAME.search(Path("/proc/cpuinfo").read_text("utf-8"))
     return Hardware(device, found[1] if found else "processor", memory, True, cores, disk)

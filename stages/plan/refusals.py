@@ -23,7 +23,7 @@ def refuse_training(
         layers: that get an adapter.
         steps, validation_rows: None where the data is not known.
     """
-    from stages.common.model.checks import refuse_attention
+    from stages.common.model.checks import refuse_attention, refuse_dtype
     from stages.common.model.mergeable import linear_weights, refuse_unmergeable
     from stages.common.model.quantize import compute_device
     from stages.common.model.trial import must_read_alone
@@ -44,6 +44,7 @@ def refuse_training(
         count_ranks(train)
         if train.accelerate == "fsdp":
             layer_modules(model, model._no_split_modules or ())
+    refuse_dtype(train.dtype)
     refuse_attention(folder, model.config, train.attention, train.dtype)
     if any(folder.glob("*.safetensors")):
         refuse_unmergeable(folder)

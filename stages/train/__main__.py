@@ -84,6 +84,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     """Train in this process, alone or as one rank; only the first rank writes files and returns the metrics."""
     import torch
 
+    from stages.common.model.checks import refuse_dtype
     from stages.common.model.load import load_frozen_model
     from stages.common.model.mergeable import refuse_unmergeable
     from stages.common.model.quantize import Quantization, compute_device
@@ -94,6 +95,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     from stages.train.trainer import PackTrainer
 
     train: TrainSettings = settings.train
+    refuse_dtype(train.dtype)
     packs, validation_packs = read_training_packs(), read_packs(PACKED / "validation.arrow")
     order = order_packs(packs.tokens, train)
     steps = step_count(len(order), train)

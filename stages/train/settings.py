@@ -8,7 +8,7 @@ from stages.common.core.settings import require
 
 QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
 INITIALISATIONS = ("default", "loftq")
-COMPUTE_DTYPES = ("bfloat16", "float32")
+COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 ATTENTIONS = ("auto", "dense", "sdpa", "flex", "flash")
 LAUNCHERS = ("python", "accelerate")
 ACCELERATE = ("ddp", "fsdp")
@@ -74,7 +74,8 @@ class TrainSettings:
     quantization: str = "nf4"
     # nf4, fp4: quantize the scales too, which saves 0.37 bits per weight
     double_quantization: bool = True
-    # of computation: bfloat16 | float32; the adapter itself is kept in float32
+    # of computation: bfloat16 | float16 (CUDA, for GPUs without bfloat16: T4, V100; the loss is scaled) | float32; the
+    # adapter itself is kept in float32
     dtype: str = "bfloat16"
 
     # adamw | adamw_8bit (its state in 8 bits per value) | paged_adamw, paged_adamw_8bit (CUDA: the state moves to host

@@ -1,9 +1,11 @@
 """The training loop: steps over packs in a fixed order, validation, early stopping, checkpoints."""
 
+import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from stages.train.checkpoints import (
     resume_message,
 )
 from stages.train.fsdp import wrap_in_ddp
+from stages.train.loss_scale import LossScale
 from stages.train.lora_adapter import parameter_groups, save_adapter
 from stages.train.neftune import EmbeddingNoise
 from stages.train.optimizers import make_optimizer, make_scheduler
@@ -36,6 +39,7 @@ from stages.train.settings import TrainSettings
 from stages.train.training_curve import Curve
 
 CURVE_STATE = "curve.json"
+SCALE_STATE = "loss_scale.json"  # in a checkpoint of a training in float16
 BEST_ADAPTER = "best.safetensors"  # in a checkpoint: the adapter of the lowest validation loss so far
 BROKEN_BASE = (
     "the base gives values that are not finite. Its weight files may be damaged, or too large for train.dtype. "
@@ -75,6 +79,7 @@ class PackTrainer:
         self.step, self.steps = 0, step_count(len(packs), settings)
         self.optimizer: Any = make_optimizer(settings, parameter_groups(model, settings))
         self.scheduler: Any = None
+        self.scale = LossScale.of(settings.dtype)
         self.noise: EmbeddingNoise | None = None
         if settings.neftune_alpha:
             self.noise = EmbeddingNoise(model.causal.get_input_embeddings(), settings.neftune_alpha)
@@ -114,19 +119,27 @@ class PackTrainer:
         rows = [self.batches[i] for i in range(first, min(first + self.batches.rounds, len(self.batches)))]
         labels = torch.tensor(sum(count_labels(row) for row in rows), device=device)
         labelled = max(1, int(self.accelerator.reduce(labels, "sum")))
-        # this rank's loss summed over labelled tokens, tokens, labelled tokens, packs, operations
-        totals = torch.zeros(5, dtype=torch.float64, device=device)
-        for row in rows:
-            waits = model is not self.model and row is not rows[-1]  # ranks exchange gradients once a step
-            with model.no_sync() if waits else nullcontext():
-                (self.summed_loss(model, row, totals) / labelled * self.ranks).backward()
-        loss, tokens, counted, packs, operations = self.accelerator.reduce(totals, "sum").tolist()
-        if not math.isfinite(loss):
-            raise UserError(self.describe_divergence("the loss is not finite"))
-        self.curve.add_micro_batch(loss, int(tokens), int(counted), int(packs), operations)
-        self.grad_norm = self.clip_gradient()
-        if not math.isfinite(self.grad_norm):
-            raise UserError(self.describe_divergence("the gradient is not finite"))
+        while True:
+            # this rank's loss summed over labelled tokens, tokens, labelled tokens, packs, operations
+            totals = torch.zeros(5, dtype=torch.float64, device=device)
+            for row in rows:
+                waits = (
+                    model is not self.model and row is not rows[-1]
+                )  # ranks exchange gradients once a step
+                with model.no_sync() if waits else nullcontext():
+                    loss = self.summed_loss(model, row, totals) / labelled * self.ranks
+                    (loss * self.scale.value).backward()
+            summed, tokens, counted, packs, operations = self.accelerator.reduce(totals, "sum").tolist()
+            if not math.isfinite(summed):
+                raise UserError(self.describe_divergence("the loss is not finite"))
+            self.grad_norm = self.clip_gradient()
+            if math.isfinite(self.grad_norm):
+                break
+            if not self.scale.lower():  # the same on every rank, since the gradient is
+                raise UserError(self.describe_divergence("the gradient is not finite"))
+            self.model.zero_grad()
+        self.scale.count_step()
+        self.curve.add_micro_batch(summed, int(tokens), int(counted), int(packs), operations)
 
     def summed_loss(self, model: Any, row: dict[str, Any], totals: torch.Tensor) -> torch.Tensor:
         """Return the loss of a micro batch, summed over its labelled tokens, and count it."""
@@ -143,7 +156,11 @@ class PackTrainer:
         return summed
 
     def clip_gradient(self) -> float:
-        """Clip the gradient to `train.max_grad_norm`; return its norm before."""
+        """Clip the gradient, without the loss's scale, to `train.max_grad_norm`; return its norm before."""
+        if self.scale.value != 1:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= self.scale.value
         limit = self.settings.max_grad_norm or math.inf
         return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
@@ -258,6 +275,8 @@ class PackTrainer:
         torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
         torch.save(self.scheduler.state_dict(), folder / "scheduler.pt")
         self.curve.save(folder / CURVE_STATE)
+        if self.settings.dtype == "float16":
+            (folder / SCALE_STATE).write_text(json.dumps(asdict(self.scale)), "utf-8")
         if self.best is not None:
             save_file(self.best, folder / BEST_ADAPTER)
 
@@ -267,6 +286,8 @@ class PackTrainer:
         for name, part in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
             part.load_state_dict(torch.load(folder / f"{name}.pt", map_location="cpu"))
         self.curve.load(folder / CURVE_STATE)
+        if self.settings.dtype == "float16":
+            self.scale = LossScale(**json.loads((folder / SCALE_STATE).read_text("utf-8")))
         self.best = load_file(folder / BEST_ADAPTER) if (folder / BEST_ADAPTER).exists() else None
 
 

@@ -585,3 +585,66 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(place: Path) -> 
 def test_an_impossible_setting_is_named_with_possible_ones(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainSettings(**changes)
+
+
+# float16
+
+
+def test_float16_trains_without_losing_a_step_to_an_overflow_and_resumes_with_its_scale(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps of bfloat16, nearly its losses; the first scale is far too large here, and is lowered."""
+    from stages.train import loss_scale, trainer
+
+    main(train_settings(max_steps=6))
+    wide = [float(row["loss"]) for row in rows()[1:]]
+    monkeypatch.setattr("stages.common.model.checks.refuse_dtype", lambda dtype: None)
+    monkeypatch.setattr(loss_scale, "FIRST", 2.0**40)
+    scales: list[float] = []
+
+    def watch(self: Any) -> None:
+        scales.append(self.scale.value)
+        original(self)
+
+    original = trainer.PackTrainer.end_step
+    monkeypatch.setattr(trainer.PackTrainer, "end_step", watch)
+    metrics = main(train_settings(dtype="float16", max_steps=6))
+    whole = sha256_folder(ADAPTER)
+    assert metrics["steps"] == 6
+    assert 1 < scales[0] < 2.0**40
+    assert [float(row["loss"]) for row in rows()[1:]] == pytest.approx(wide, rel=0.02)
+
+    def interrupt(self: Any) -> None:
+        original(self)
+        if self.step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.PackTrainer, "end_step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main(train_settings(dtype="float16", max_steps=6))
+    monkeypatch.setattr(trainer.PackTrainer, "end_step", watch)
+    first = scales[0]
+    scales.clear()
+    main(train_settings(dtype="float16", max_steps=6))
+    assert scales[0] <= first  # not begun anew, from 2^40 down
+    assert len(scales) == 3  # steps 4 to 6
+    assert sha256_folder(ADAPTER) == whole
+
+
+def test_a_loss_scale_halves_at_an_overflow_and_grows_after_many_steps() -> None:
+    from stages.train.loss_scale import FIRST, RAISED_AFTER, LossScale
+
+    scale = LossScale.of("float16")
+    assert scale.lower()
+    assert scale.value == FIRST / 2
+    for _ in range(RAISED_AFTER):
+        scale.count_step()
+    assert scale.value == FIRST
+    assert not LossScale.of("bfloat16").lower()
+
+
+def test_float16_is_refused_without_a_gpu(place: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("trains")
+    with pytest.raises(UserError, match="dtype=float16 trains on CUDA GPUs only"):
+        main(train_settings(dtype="float16"))

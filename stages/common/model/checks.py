@@ -55,6 +55,19 @@ def refuse_attention(folder: Path, config: Any, attention: str, dtype: str) -> N
         refuse_flash(config, dtype)
 
 
+def refuse_dtype(dtype: str) -> None:
+    """Refuse to train in a dtype that this machine only emulates.
+
+    Raises:
+        UserError: float16 without a GPU.
+    """
+    if dtype == "float16" and not torch.cuda.is_available():
+        raise UserError(
+            "train.dtype=float16 trains on CUDA GPUs only, and PyTorch sees none. Set train.dtype=bfloat16, which has "
+            "the range of float32 and needs no scaled loss."
+        )
+
+
 def refuse_flash(config: Any, dtype: str) -> None:
     """Raise UserError if FlashAttention-2 cannot run on this GPU, in this dtype, with heads of this size."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

