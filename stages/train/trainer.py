@@ -29,8 +29,8 @@ from stages.train.checkpoints import (
     resume_message,
 )
 from stages.train.fsdp import wrap_in_ddp
-from stages.train.loss_scale import LossScale
 from stages.train.lora_adapter import parameter_groups, save_adapter
+from stages.train.loss_scale import LossScale
 from stages.train.neftune import EmbeddingNoise
 from stages.train.optimizers import make_optimizer, make_scheduler
 from stages.train.ranks import MicroBatches, micro_batch_seed
