@@ -32,6 +32,7 @@ def refuse_training(
     from stages.train.initialise import refuse_rank
     from stages.train.launch import count_ranks
     from stages.train.schedule import refuse_impossible
+    from stages.train.warm_start import refuse_start
 
     train = sections["train"]
     check_context(folder, sections["pack"].max_length)
@@ -45,6 +46,7 @@ def refuse_training(
         if train.accelerate == "fsdp":
             layer_modules(model, model._no_split_modules or ())
     refuse_dtype(train.dtype)
+    refuse_start(train)
     refuse_attention(folder, model.config, train.attention, train.dtype)
     if any(folder.glob("*.safetensors")):
         refuse_unmergeable(folder)

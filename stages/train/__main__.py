@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.core.errors import UserError
-from stages.common.core.files import atomic_folder, sha256_file, write_json
+from stages.common.core.files import atomic_folder, write_json
 from stages.common.core.paths import ADAPTER, BASE_MODEL, PACKED
 from stages.common.core.stage import Settings, run
 from stages.common.curve import CURVE_FILE, CurveRow
@@ -59,6 +59,7 @@ from stages.train.settings import TrainSettings
 from stages.train.throughput import measure_peak, product_dtype_name
 from stages.train.training_curve import Curve
 from stages.train.training_progress import TrainingProgress
+from stages.train.warm_start import base_hashes, load_start, refuse_start, start_hashes
 
 if TYPE_CHECKING:
     import torch
@@ -92,11 +93,14 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     from stages.common.model.trained import BASE_FILE
     from stages.train.fsdp import shard_model
     from stages.train.lora_adapter import save_adapter
+    from stages.train.source_weights import weigh_packs
     from stages.train.trainer import PackTrainer
 
     train: TrainSettings = settings.train
     refuse_dtype(train.dtype)
+    refuse_start(train)
     packs, validation_packs = read_training_packs(), read_packs(PACKED / "validation.arrow")
+    source_weights = weigh_packs(packs, train.source_weights)
     order = order_packs(packs.tokens, train)
     steps = step_count(len(order), train)
     refuse_impossible(train, steps, len(validation_packs))
@@ -144,9 +148,7 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
     with atomic_folder(ADAPTER) as folder:
         save_adapter(model.model, folder)
         quantization.save(folder)
-        write_json(
-            folder / BASE_FILE, {p.name: sha256_file(p) for p in sorted(BASE_MODEL.glob("*.safetensors"))}
-        )
+        write_json(folder / BASE_FILE, base_hashes())
     curve.write_csv(CURVE_FILE)
     kept_step = best_step(curve.rows) if train.keep_best else curve.rows[-1].step
     shutil.rmtree(
@@ -165,6 +167,8 @@ def train_here(settings: Settings) -> dict[str, Any] | None:
         "schedule": train.schedule,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "training_key": key,
+        **({"start_from": start_hashes(train)} if train.start_from else {}),
+        **({"source_weights": source_weights} if source_weights else {}),
         "quantization": train.quantization,
         **shares,
         "processes": ranks,
@@ -201,6 +205,8 @@ def build_model(
         peft_model = attach_trained_adapter(base, checkpoint, trainable=True)
     else:
         peft_model = add_adapter(base, train.lora, train.seed, BASE_MODEL, quantization)
+        if train.start_from:
+            load_start(peft_model, train)
     model = PackedModel(peft_model, train.attention).eval()
     refuse_changed_base(model, before, BASE_MODEL)
     try_model(model, BASE_MODEL)

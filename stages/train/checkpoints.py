@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.core.files import sha256_file, sha256_folder, write_json
 from stages.common.core.stage import is_disk_full
+from stages.train.warm_start import start_hashes
 
 if TYPE_CHECKING:
     from stages.train.settings import TrainSettings
@@ -33,11 +34,15 @@ NEUTRAL_SETTINGS = (
     "gradient_checkpointing",
     "save_every",
     "log_every",
+    "start_from",  # its hashes count, not its path
 )
+# Left out where they are at their default, which is what trainings did before they existed
+LATER_SETTINGS = ("source_weights",)
 LIBRARIES = ("accelerate", "bitsandbytes", "peft", "torch", "transformers")
 PARTS = {  # of `identify_training`, besides settings: what a user reads, and how it becomes the same again
     "packed": "other packs (data/packed)",
     "base": "another base (models/base)",
+    "start": "another adapter to start from (train.start_from)",
     "libraries": "other library versions",
     "code": "other code",
 }
@@ -51,7 +56,9 @@ def identify_training(
     Two runs for which this is the same do the same computation, so one may resume where the other was killed.
     """
     weights = [base / "config.json", *base.glob("*.safetensors")]
+    start = start_hashes(settings)
     return {
+        **({"start": start} if start else {}),
         "settings": {f"train.{name}": value for name, value in result_settings(settings).items()},
         "packed": {"sha256": sha256_folder(packed)},
         "base": {path.name: sha256_file(path) for path in weights},
@@ -70,6 +77,7 @@ def result_settings(settings: "TrainSettings") -> dict[str, Any]:
     Without random draws in micro batches, only the packs of a step count, not how they are cut.
     """
     values = {name: value for name, value in asdict(settings).items() if name not in NEUTRAL_SETTINGS}
+    values = {name: value for name, value in values.items() if value or name not in LATER_SETTINGS}
     values |= {f"lora.{name}": value for name, value in values.pop("lora").items()}
     if not settings.keep_best and not settings.early_stopping_patience:
         del values["eval_every"], values["early_stopping_min_delta"]
@@ -118,9 +126,9 @@ def how_to_use(identity: dict[str, dict[str, Any]], other: Path, own: Path) -> s
     ours, settings = identity["settings"], theirs.get("settings", {})
     changed = [f"{key}={value}" for key, value in sorted(settings.items()) if ours.get(key) != value]
     changed += [f"without {key}" for key in sorted(set(ours) - set(settings))]
-    parts = [name for name in PARTS if theirs.get(name) != identity[name]]
+    parts = [name for name in PARTS if theirs.get(name) != identity.get(name)]
     text = "with " + ", ".join([*changed, *(PARTS[name] for name in parts)])
-    if not changed and not {"packed", "base"} & set(parts):
+    if not changed and not {"packed", "base", "start"} & set(parts):
         return f"{text}. To resume it with those of now, {move}"
     return f"{text}. To resume it, stop this training and bring these back."
 

@@ -107,6 +107,12 @@ class TrainSettings:
     # noise on embeddings of alpha / sqrt(document's tokens x size); 5 is usual, 0: none
     neftune_alpha: float = 0.0
 
+    # folder of a LoRA adapter to start from, of an earlier run (copied out of models/adapter) or of peft, relative to the
+    # repository's root; rank, alpha, kind and layers must be those of train.lora. '': a fresh adapter
+    start_from: str = ""
+    # how much a labelled token counts in the training's loss, by the source of its row, above 0; others count 1
+    source_weights: dict[str, float] = field(default_factory=dict)
+
     # passes over the training packs, above 0; fractions are allowed
     epochs: float = 2.0
     # most tokens to train on, prompts included; 0: only epochs limit them
@@ -189,12 +195,19 @@ class TrainSettings:
             require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
         for key in ("warmup", "min_learning_rate", "adam_beta1", "adam_beta2"):
             require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), "a number in [0, 1)")
+        for name, weight in self.source_weights.items():
+            require(weight > 0, f"train.source_weights.{name}", weight, "a number above 0")
+        relative = not self.start_from.startswith(("/", "~"))
+        require(relative, "train.start_from", self.start_from, "a path relative to the repository's root")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
         """Refuse keys that contradict each other, or that another key's value makes ineffective."""
         warmup = "0 where train.warmup_steps is set: either sets the length of the warmup"
         require(not (self.warmup and self.warmup_steps), "train.warmup", self.warmup, warmup)
+        starts_anew = not self.start_from or self.lora.init == "default"
+        anew = "default with train.start_from: A and B begin as that adapter's"
+        require(starts_anew, "train.lora.init", self.lora.init, anew)
         if self.launcher == "accelerate" and self.accelerate == "fsdp":
             kinds = "nf4, fp4 or none with train.accelerate: fsdp, which loses the scales of int8"
             require(self.quantization != "int8", "train.quantization", self.quantization, kinds)

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from stages.common.core.errors import UserError
 from stages.common.core.files import remove
-from stages.common.model.loss import labelled_targets
 from stages.common.model.packed_model import PackedModel
 from stages.train.best import best_step, evaluations_since_improvement
 from stages.train.checkpoints import (
@@ -36,6 +35,7 @@ from stages.train.optimizers import make_optimizer, make_scheduler
 from stages.train.ranks import MicroBatches, micro_batch_seed
 from stages.train.schedule import OrderedPacks, step_count
 from stages.train.settings import TrainSettings
+from stages.train.source_weights import count_labels, label_weight
 from stages.train.training_curve import Curve
 
 CURVE_STATE = "curve.json"
@@ -117,8 +117,8 @@ class PackTrainer:
         """
         first, device = self.step * self.batches.rounds, self.accelerator.device
         rows = [self.batches[i] for i in range(first, min(first + self.batches.rounds, len(self.batches)))]
-        labels = torch.tensor(sum(count_labels(row) for row in rows), device=device)
-        labelled = max(1, int(self.accelerator.reduce(labels, "sum")))
+        labels = torch.tensor(sum(label_weight(row) for row in rows), device=device)
+        labelled = self.accelerator.reduce(labels, "sum").item() or 1
         while True:
             # this rank's loss summed over labelled tokens, tokens, labelled tokens, packs, operations
             totals = torch.zeros(5, dtype=torch.float64, device=device)
@@ -139,7 +139,8 @@ class PackTrainer:
                 raise UserError(self.describe_divergence("the gradient is not finite"))
             self.model.zero_grad()
         self.scale.count_step()
-        self.curve.add_micro_batch(summed, int(tokens), int(counted), int(packs), operations)
+        weight = labelled if self.settings.source_weights and counted else None
+        self.curve.add_micro_batch(summed, int(tokens), int(counted), int(packs), operations, weight)
 
     def summed_loss(self, model: Any, row: dict[str, Any], totals: torch.Tensor) -> torch.Tensor:
         """Return the loss of a micro batch, summed over its labelled tokens, and count it."""
@@ -289,7 +290,3 @@ class PackTrainer:
         if self.settings.dtype == "float16":
             self.scale = LossScale(**json.loads((folder / SCALE_STATE).read_text("utf-8")))
         self.best = load_file(folder / BEST_ADAPTER) if (folder / BEST_ADAPTER).exists() else None
-
-
-def count_labels(row: dict[str, Any]) -> int:
-    return len(labelled_targets(row["labels"])[1])

@@ -23,8 +23,8 @@ class Counts:
     labelled: int = 0
     # summed over labelled tokens
     loss_sum: float = 0.0
-    # labelled tokens
-    loss_tokens: int = 0
+    # labelled tokens, each with the weight of its source
+    loss_tokens: float = 0
     row_tokens: int = 0
     # spent training, validation excluded, over all runs of a resumed training
     seconds: float = 0.0
@@ -57,11 +57,18 @@ class Curve:
         return self.peak.operations(lengths, labelled) if self.peak else 0.0
 
     def add_micro_batch(
-        self, loss_sum: float, tokens: int, labelled: int, packs: int, operations: float = 0.0
+        self,
+        loss_sum: float,
+        tokens: int,
+        labelled: int,
+        packs: int,
+        operations: float = 0.0,
+        weight: float | None = None,
     ) -> None:
+        """Count a step; `weight` is that of all its labelled tokens, None: 1 each."""
         counts = self.counts
         counts.loss_sum += loss_sum
-        counts.loss_tokens += labelled
+        counts.loss_tokens += labelled if weight is None else weight
         counts.labelled += labelled
         counts.row_tokens += tokens
         counts.tokens += tokens

@@ -211,7 +211,7 @@ def test_a_sound_run_has_no_warning() -> None:
         ("checkpointing", {"gradient_checkpointing": True, "plain": 22 << 30}, {"gradient_checkpointing": True, "plain": 21 << 30}, "not needed"),
         ("disk", {"disk": {"all": 90 << 30}}, {"disk": {"all": 91 << 30}}, "97.7 GB"),
         ("duration", {"seconds": 86400.0}, {"seconds": 1.5 * 86400}, "1.5 days"),
-        ("bfloat16", {"bf16": False, "dtype": "float32"}, {"bf16": False}, "train.dtype=float32"),
+        ("bfloat16", {"bf16": False, "dtype": "float32"}, {"bf16": False}, "train.dtype=float16"),
         ("optimizer", {"device": "cpu", "optimizer": "adamw"}, {"device": "cpu"}, "train.optimizer=adamw"),
     ],
 )  # fmt: skip

@@ -71,8 +71,14 @@ class HeadLoss(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, head: Head, targets: torch.Tensor, needs_gradient: bool
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: Head,
+        targets: torch.Tensor,
+        needs_gradient: bool,
+        weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """Return the sum; `weights` (tokens,) says how much each target counts, None: 1."""
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if needs_gradient else None
         products = head.weight.new_empty((min(CHUNK_TOKENS, len(targets)), len(head.weight)))
@@ -80,9 +86,12 @@ class HeadLoss(Function):
             rows, wanted = slice(at, at + CHUNK_TOKENS), targets[at : at + CHUNK_TOKENS, None]
             logits = head.logits(hidden[rows], out=products[: len(wanted)])
             log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-            total -= log_p.gather(1, wanted).sum()
+            chosen = log_p.gather(1, wanted)
+            total -= (chosen if weights is None else chosen * weights[rows, None]).sum()
             if gradient is not None:  # the logits' gradient: p - 1 for the target token, p for the others
                 d_logits = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0))
+                if weights is not None:
+                    d_logits *= weights[rows, None]
                 gradient[rows] = head.states_gradient(d_logits, logits)
         ctx.gradient = gradient
         return total
@@ -90,8 +99,8 @@ class HeadLoss(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if ctx.gradient is None:
-            return None, None, None, None
-        return (ctx.gradient * gradients[0]).to(ctx.gradient.dtype), None, None, None
+            return None, None, None, None, None
+        return (ctx.gradient * gradients[0]).to(ctx.gradient.dtype), None, None, None, None
 
 
 def labelled_targets(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

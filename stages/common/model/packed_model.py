@@ -68,11 +68,18 @@ class PackedModel(nn.Module):
         position_ids: torch.Tensor,
         lengths: Sequence[int],
         labels: torch.Tensor,
+        weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the cross entropy summed over the labelled tokens, float32, in nats."""
+        """Return the cross entropy summed over the labelled tokens, float32, in nats.
+
+        Args:
+            weights: how much each token of the row (1, tokens) counts as a target; None: 1.
+        """
         positions, targets = labelled_targets(labels.to(self.device))
         states = self.hidden(input_ids, position_ids, lengths)[0, positions]
-        return HeadLoss.apply(states, self.head(), targets, torch.is_grad_enabled())
+        if weights is not None:
+            weights = weights.to(self.device)[0, 1:][positions]
+        return HeadLoss.apply(states, self.head(), targets, torch.is_grad_enabled(), weights)
 
     def head(self) -> Head:
         """Return the frozen head, its weight in the dtype of products; a widened copy is cached."""

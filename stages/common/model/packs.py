@@ -20,14 +20,30 @@ class Packs:
     def __init__(self, path: Path, table: pa.Table) -> None:
         self.path = path
         self._columns = {name: table[name] for name in PACK_COLUMNS}
+        self._row_ids = table["row_ids"] if "row_ids" in table.column_names else None
+        self._weights: dict[str, float] = {}
         self.tokens = list_lengths(self._columns["input_ids"])
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
+    def row_ids(self) -> list[str]:
+        """Return the id of the row of each document.
+
+        Raises:
+            UserError: the packs do not name them.
+        """
+        if self._row_ids is None:
+            raise UserError(f"{self.path}: column row_ids is missing. {REPACK}")
+        return pc.list_flatten(self._row_ids).to_pylist()
+
+    def weigh(self, weights: dict[str, float]) -> None:
+        """Give packs `weights` of each document: how much its tokens count in the loss, by the id of its row."""
+        self._weights = weights
+
+    def __getitem__(self, index: int) -> dict[str, list[Any]]:
         """Return a pack; raise UserError if it breaks the format, as it would silently train on wrong targets."""
-        pack = {name: column[index].as_py() for name, column in self._columns.items()}
+        pack: dict[str, list[Any]] = {name: column[index].as_py() for name, column in self._columns.items()}
         starts = document_starts(pack["lengths"])
         if not len(pack["input_ids"]) == len(pack["labels"]) == sum(pack["lengths"]):
             raise UserError(
@@ -38,6 +54,8 @@ class Packs:
                 f"{self.path}, pack {index}: the first label of a document is not {IGNORED}, so it would be "
                 f"predicted from the previous document. {REPACK}"
             )
+        if self._weights:
+            pack["weights"] = [self._weights[row] for row in self._row_ids[index].as_py()]
         return pack
 
 
@@ -80,7 +98,7 @@ def flatten_packs(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
 
     Returns:
         `input_ids`, `labels`, `position_ids`: int64 of shape (1, tokens), positions restart at each document;
-        `lengths`: a tuple, tokens of each document. No attention mask: `lengths` keeps documents apart.
+        `lengths`: a tuple, tokens of each document; `weights`, where packs have them: float32 (1, tokens). No attention mask: `lengths` keeps documents apart.
     """
     import torch
 
@@ -89,6 +107,9 @@ def flatten_packs(packs: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
         name: torch.tensor([token for pack in packs for token in pack[name]])[None]
         for name in ("input_ids", "labels")
     }
+    if "weights" in packs[0]:
+        weights = torch.tensor([weight for pack in packs for weight in pack["weights"]])
+        row["weights"] = weights.repeat_interleave(torch.tensor(lengths))[None]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     return {**row, "position_ids": positions, "lengths": tuple(lengths)}
 
