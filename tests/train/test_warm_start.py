@@ -23,7 +23,8 @@ def test_a_training_goes_on_where_the_adapter_it_starts_from_ended(
     first = main(train_settings(max_steps=8))
     shutil.copytree(ADAPTER, START)
     onwards = main(train_settings(max_steps=2, start_from=str(START)))
-    assert first and onwards
+    assert first
+    assert onwards
     assert onwards["validation_loss_first"] == first["validation_loss_last"]
     assert set(onwards["start_from"]) == {"adapter_config.json", "adapter_model.safetensors"}
     assert "another base" not in capsys.readouterr().out
@@ -85,7 +86,7 @@ def test_what_is_no_adapter_or_will_be_replaced_is_refused(
     for folder, message in ((START, "no file adapter_config.json"), (ADAPTER, "what this stage replaces")):
         with pytest.raises(UserError, match=message):
             refuse_start(TrainSettings(start_from=str(folder)))
-    with pytest.raises(ValueError, match="default with train.start_from"):
+    with pytest.raises(ValueError, match=r"default with train\.start_from"):
         TrainSettings(lora=Lora(init="loftq"), start_from="models/start")
     with pytest.raises(ValueError, match="relative to the repository's root"):
         TrainSettings(start_from="/models/start")
