@@ -9,7 +9,7 @@ HIDDEN := ^(?!Experiment|params.yaml:(?!defaults)|(.*:)?(pass_at_1|p|validation_
 # A worker takes whole files, in order; one that dies is a failure at once
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast repro sweep compare ui lint dag lock clean
+.PHONY: help setup demo test test-fast test-gpu repro sweep compare ui lint dag lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: setup ## run all tests (about 20 minutes on 2 cores); PYTEST_ARGS=-n0: in 
 
 test-fast: setup ## run the quick tests of every room (2 to 3 minutes on 2 cores)
 	$(RUN) python -m pytest $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+test-gpu: setup ## run the tests for a machine with a CUDA GPU (at most 10 minutes on one)
+	$(RUN) python -m pytest -n0 -m gpu -rs --durations=10 $(PYTEST_ARGS) tests/gpu
 
 repro: setup ## rerun what changed
 	$(RUN) dvc repro

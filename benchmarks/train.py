@@ -29,6 +29,7 @@ from benchmarks.peers import FOLDER, TRL, python_of
 from benchmarks.tell import Part, machine, ratio, table_of
 from stages.common.core.files import read_metrics
 from stages.common.model.packs import IGNORED, read_packs
+from stages.common.model.quantize import compute_device
 from stages.common.model.shapes import gemm_rate, model_shapes, training_flops
 from stages.plan.model_config import modules_of
 from stages.train.schedule import order_packs
@@ -37,6 +38,7 @@ from stages.train.throughput import product_dtype_name
 
 MODEL, CLEAN = Path("models/base"), Path("data/clean")
 LENGTH = 1024
+DEVICE = torch.device(compute_device())
 SIDES = ("ours", "TRL", "float32")
 PEER = (*TRL, "transformers==5.23.0", "accelerate==1.15.0", "peft==0.21.2", "bitsandbytes==0.50.2")
 
@@ -62,7 +64,8 @@ class Seen:
 def main() -> None:
     given = arguments()
     print(machine(("torch", "transformers", "peft", "bitsandbytes")), flush=True)
-    python = python_of("train", *PEER) if "TRL" in given.sides else Path(sys.executable)
+    python = python_of("train", *PEER) if "TRL" in given.sides and not given.here else Path(sys.executable)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as name:
         folder = Path(name).resolve()
         settings = chosen(given.steps, given.rank)
@@ -78,7 +81,7 @@ def main() -> None:
         }
         seen: dict[str, list[Seen]] = {side: [] for side in given.sides}
         print(f"{'':<8}{'tokens/s':>10}{'peak GiB':>10}{'loss':>9}", flush=True)
-        peaks = dict.fromkeys(("bfloat16", product_dtype_name("bfloat16", torch.device("cpu"))), 0.0)
+        peaks = dict.fromkeys(("bfloat16", product_dtype_name("bfloat16", DEVICE)), 0.0)
         raise_to_measured(peaks)
         for side in given.sides * given.turns:
             one = sides[side]()
@@ -93,7 +96,7 @@ def main() -> None:
 def raise_to_measured(peaks: dict[str, float]) -> None:
     """Measure the rate of a product of each dtype once more, and keep the higher one."""
     for dtype, rate in peaks.items():
-        peaks[dtype] = max(rate, gemm_rate(dtype))
+        peaks[dtype] = max(rate, gemm_rate(dtype, DEVICE.type))
 
 
 def arguments() -> argparse.Namespace:
@@ -106,12 +109,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["ours", "TRL"])
+    parser.add_argument("--here", action="store_true", help="TRL as it is installed here; install nothing")
     return parser.parse_args()
 
 
 def chosen(steps: int, rank: int) -> list[str]:
     """Overrides of the configuration, the same for every side that is ours."""
     train = {
+        "quantization": "nf4",
         "micro_batch": 1,
         "accumulation": 1,
         "learning_rate": 2e-4,

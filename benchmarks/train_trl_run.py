@@ -50,7 +50,11 @@ def main() -> None:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, quantization_config=quantized)
+    # on a GPU its packs need FlashAttention, which it takes from a package of its own; PyTorch's kernel gets a mask
+    placed = {"device_map": {"": 0}, "attn_implementation": "sdpa"} if torch.cuda.is_available() else {}
+    base = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.bfloat16, quantization_config=quantized, **placed
+    )
     clock = Clock()
     trainer = InOrder(
         model=base,
@@ -65,7 +69,7 @@ def main() -> None:
             max_grad_norm=1.0,
             optim="adamw_torch",
             bf16=True,
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             gradient_checkpointing=False,
             padding_free=True,
             max_length=None,

@@ -34,8 +34,11 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "200")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first: one that is begun last would leave the other workers idle."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow files first: one that is begun last would leave the other workers idle. Without tests for a GPU."""
+    if config.option.markexpr != "gpu":  # `make test-gpu`
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("gpu")])
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
     for item in items:
         if "warm_python" in getattr(item, "fixturenames", ()):  # it runs the tiny project
             item.add_marker(pytest.mark.slow)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.core.errors import UserError
-from stages.common.core.files import atomic_folder, write_jsonl
+from stages.common.core.files import atomic_folder, sha256_folder, write_jsonl
+from stages.common.core.paths import ADAPTER, BASE_MODEL, MERGED_MODEL
 from stages.common.core.stage import Settings, run
 from stages.common.rows.schema import Problem
 from stages.common.statistics import pass_at_k_interval
@@ -34,14 +35,15 @@ from stages.judge.sandbox.host import Isolation
 from stages.judge.scoring import Judgement, judge_benchmark, open_judge_pool
 from stages.judge.verdict import Verdict
 
-MODEL_FOLDERS = {"base": Path("models/base"), "tuned": Path("models/merged")}
+MODEL_FOLDERS = {"base": BASE_MODEL, "tuned": MERGED_MODEL}
 WARN_SHARE = 0.05
 LINE_SECONDS = 20.0  # between two lines of progress, where there is no terminal
 
 
 def main(settings: Settings) -> dict[str, Any]:
     evaluate = settings.evaluate
-    model = MODEL_FOLDERS[evaluate.target]
+    adapter = ADAPTER if (evaluate.target, evaluate.weights) == ("tuned", "adapter") else None
+    model = BASE_MODEL if adapter else MODEL_FOLDERS[evaluate.target]
     if not evaluate.scored:
         raise UserError("no benchmark is chosen: set `- benchmark: [humaneval]` in params.yaml")
     benchmarks = {name: load_benchmark(name) for name in evaluate.scored}
@@ -52,7 +54,8 @@ def main(settings: Settings) -> dict[str, Any]:
     for isolation in {pool.isolation.level: pool.isolation for pool in pools.values()}.values():
         print(f"isolation: level {isolation.level}. {isolation.why}".rstrip(". "), flush=True)
     scored = [
-        score_benchmark(name, problems, pools[name], settings, model) for name, problems in benchmarks.items()
+        score_benchmark(name, problems, pools[name], settings, model, adapter)
+        for name, problems in benchmarks.items()
     ]
     with atomic_folder(f"reports/evaluate/{evaluate.target}") as report:
         write_jsonl(report / "samples.jsonl", (row for one in scored for row in one.rows))
@@ -66,7 +69,8 @@ def main(settings: Settings) -> dict[str, Any]:
             f"{evaluate.target}: {name}: {metrics['passed']} of {metrics['tried']} passed, pass@1 "
             f"{metrics['pass_at_1']:.1%} (95%: {metrics['pass_at_1_low']:.1%} to {metrics['pass_at_1_high']:.1%})"
         )
-    return {**pooled, "times": merge_times([one.times for one in scored])}
+    weights = {"weights": "adapter"} if adapter else {}
+    return {**pooled, **weights, "times": merge_times([one.times for one in scored])}
 
 
 @dataclass(frozen=True)
@@ -86,19 +90,20 @@ class ScoredBenchmark:
 
 
 def score_benchmark(
-    name: str, problems: Sequence[Problem], pool: Pool, settings: Settings, model: Path
+    name: str, problems: Sequence[Problem], pool: Pool, settings: Settings, model: Path, adapter: Path | None
 ) -> ScoredBenchmark:
     """Generate and judge a benchmark's samples, but those that an interrupted run left."""
     evaluate = settings.evaluate.for_benchmark(name)
     prompt = settings.evaluate.prompt_for(name, settings.prompt)
     samples = [request_for(p, number) for p in problems for number in range(evaluate.samples)]
-    depends_on = [asdict(evaluate), asdict(prompt), [asdict(problem) for problem in problems]]
+    weights = sha256_folder(adapter) if adapter else ""
+    depends_on = [weights, asdict(evaluate), asdict(prompt), [asdict(problem) for problem in problems]]
     key = journal_key(model, [*depends_on, pool.isolation.level])
     folder = JOURNAL_FOLDER / evaluate.target / name
     generated = KeptResults(folder / "generated.jsonl", key, Completion)
     judged = KeptResults(folder / "judged.jsonl", key, Verdict)
 
-    cost = generate_missing(name, samples, model, prompt, evaluate, generated)
+    cost = generate_missing(name, samples, model, prompt, evaluate, generated, adapter)
     completions = [generated.results[sample.key] for sample in samples]
     missing = [sample for sample in samples if sample.key not in judged.results]
     texts = [(sample.name, generated.results[sample.key].text) for sample in missing]
@@ -127,6 +132,7 @@ def generate_missing(
     prompt: PromptSettings,
     evaluate: EvaluateSettings,
     kept: KeptResults[Completion],
+    adapter: Path | None = None,
 ) -> dict[str, int | float]:
     """Generate the samples that were not kept; return their tokens and seconds."""
     from tqdm import tqdm
@@ -149,7 +155,7 @@ def generate_missing(
             kept.keep(missing[index].key, completion)
             progress.update()
 
-        made = generate(missing, model, prompt, evaluate, record)
+        made = generate(missing, model, prompt, evaluate, record, adapter)
     tokens, seconds = sum(completion.new_tokens for completion in made), time.perf_counter() - started
     return {"samples": len(made), "tokens": tokens, "seconds": round(seconds, 2)}
 

@@ -9,6 +9,7 @@ from stages.generation.settings import GenerationSettings
 from stages.judge.settings import JudgeSettings
 
 TARGETS = ("base", "tuned")
+WEIGHTS = ("merged", "adapter")
 
 
 @dataclass
@@ -41,6 +42,9 @@ class ScoringSettings:
 class EvaluateSettings(JudgeSettings, GenerationSettings):
     # Which model: base (models/base) | tuned (models/merged); dvc.yaml sets it
     target: str = "tuned"
+    # Of the tuned model: merged (models/merged, what is shipped) | adapter (models/adapter on the quantized base: what was
+    # trained, in the memory that training took; transformers only)
+    weights: str = "merged"
     # Which benchmarks are scored, in this order; []: all of `scoring`
     benchmarks: list[str] = field(default_factory=list)
     # Benchmarks by name, each a file of data/benchmarks; conf/benchmark/NAME.yaml adds one, and its source to fetch
@@ -54,6 +58,10 @@ class EvaluateSettings(JudgeSettings, GenerationSettings):
         super().__post_init__()
         self.check_generation()
         require(self.target in TARGETS, "evaluate.target", self.target, "one of " + ", ".join(TARGETS))
+        require(self.weights in WEIGHTS, "evaluate.weights", self.weights, "one of " + ", ".join(WEIGHTS))
+        reads_adapter = "transformers with evaluate.weights: adapter, which vLLM does not read"
+        scorable = self.weights == "merged" or self.backend == "transformers"
+        require(scorable, "evaluate.backend", self.backend, reads_adapter)
         require(self.samples >= 1, "evaluate.samples", self.samples, "at least 1")
         for k in self.pass_at:
             fits = f"numbers from 1 to evaluate.samples ({self.samples}): pass@k needs k samples per problem"

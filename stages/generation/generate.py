@@ -5,7 +5,8 @@ This module renders and tokenizes the prompts and sets limits. A backend turns t
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,24 @@ def generate(
     prompt: PromptSettings,
     settings: GenerationSettings,
     on_completion: OnCompletion = lambda index, completion: None,
+    adapter: Path | None = None,
 ) -> list[Completion]:
     """Return the completion of each request, in order; call `on_completion` with each as it is done.
+
+    Args:
+        adapter: of training, which the model then is: the adapter on the model folder's quantized weights.
 
     Raises:
         UserError: no model in `model_folder`, a prompt that fills the context, chat without a template, or a backend
             that is not installed.
     """
+    complete: Callable[..., None]
     if settings.backend == "vllm":  # an optional extra
         from stages.generation.vllm_backend import complete_with_vllm as complete
     else:
-        from stages.generation.transformers_backend import complete_with_transformers as complete
+        from stages.generation.transformers_backend import complete_with_transformers
+
+        complete = partial(complete_with_transformers, adapter=adapter)
     context, tokenizer = context_length(model_folder), load_tokenizer(model_folder)
     rows = rows_to_generate(requests, tokenizer, context, model_folder, prompt, settings)
     done: dict[int, Completion] = {}

@@ -26,6 +26,7 @@ from stages.generation.settings import GenerationSettings
 from stages.generation.slots import SLACK_COLUMNS, make_slots
 from stages.generation.stopping import in_loop
 from stages.generation.token_budget import MAX_READ_TOKENS, token_budget
+from stages.generation.trained_model import load_trained_for_generation
 
 # Rows per worker, at least: with fewer, a step mostly reads the weights
 MIN_WORKER_ROWS = 32
@@ -40,10 +41,11 @@ def complete_with_transformers(
     stops: set[int],
     settings: GenerationSettings,
     on_completion: OnCompletion,
+    adapter: Path | None = None,
 ) -> None:
-    """Complete rows with transformers."""
+    """Complete rows with transformers; with an `adapter` on the quantized base of `model_folder`."""
     sampler = Sampler(detokenizer, stops, settings.temperature)
-    model = load_for_generation(model_folder, settings.dtype)
+    model = load_for_generation(model_folder, settings.dtype, adapter)
     tokens = token_budget(model, rows, settings)
     decode_in_parallel(model, rows, sampler, settings.batch_size, tokens, on_completion)
 
@@ -170,14 +172,21 @@ def next_chunk(queue: deque[BatchRow], room: int) -> list[BatchRow]:
     return chunk
 
 
-def load_for_generation(folder: Path, dtype: str) -> Any:
+def load_for_generation(folder: Path, dtype: str, adapter: Path | None = None) -> Any:
     """Return the model of a folder, on the GPU if there is one, ready to generate.
+
+    Args:
+        adapter: of training, to be put on the folder's model, quantized as training had it.
 
     Raises:
         UserError: there is none, or its files do not match.
     """
     from transformers import AutoModelForCausalLM
 
+    if adapter is not None:
+        model = load_trained_for_generation(folder, adapter, dtype)
+        try_step(model, folder)
+        return model
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else gpu_dtype()

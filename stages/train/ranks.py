@@ -25,7 +25,7 @@ EMPTY_PACK = {"input_ids": [0], "labels": [IGNORED], "lengths": [1]}
 
 
 class MicroBatches:
-    """The micro batches of one rank, as the data set that its Trainer reads from front to back.
+    """The micro batches of one rank, read from front to back.
 
     An item is a row from `flatten_packs`, with `packs` (how many; 0: it is `EMPTY_PACK`) and `number` (of the micro
     batch in the whole training, over all ranks).

@@ -56,6 +56,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         prompt: PromptSettings,
         evaluate_settings: GenerationSettings,
         on_completion: OnCompletion,
+        adapter: Path | None = None,
     ) -> list[Completion]:
         made: list[Completion] = []
         REQUESTED.append([(request.prompt, request.sample) for request in requests])

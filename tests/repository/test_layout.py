@@ -142,7 +142,7 @@ def test_the_check_sees_imports_in_functions() -> None:
 
 def test_tests_mirror_the_stages() -> None:
     """tests/<folder> for each folder of stages/, and a few that belong to none of them."""
-    own = {"helpers", "hostile", "pipeline", "repository", "benchmarks"}
+    own = {"helpers", "hostile", "pipeline", "repository", "benchmarks", "gpu"}
     folders = {
         path.name for path in (REPOSITORY / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"
     }
