@@ -54,7 +54,7 @@ class Packs:
                 f"{self.path}, pack {index}: the first label of a document is not {IGNORED}, so it would be "
                 f"predicted from the previous document. {REPACK}"
             )
-        if self._weights:
+        if self._row_ids is not None and self._weights:
             pack["weights"] = [self._weights[row] for row in self._row_ids[index].as_py()]
         return pack
 
