@@ -1,4 +1,4 @@
-"""Clean the rows of data/raw: filter them, decontaminate against data/benchmarks, remove duplicates.
+"""Clean the rows of data/raw and data/sampled: filter them, decontaminate against data/benchmarks, remove duplicates.
 
     python -m stages.clean                                       # what `dvc repro clean` runs
     python -m stages.clean clean.near_duplicates.threshold=0.8   # with another value
@@ -36,12 +36,19 @@ from stages.clean.row_table import RowTable, join_tables
 from stages.clean.settings import CleanSettings
 from stages.clean.validate import PASSED, validate_rows, validation_counts
 from stages.clean.write import VALIDATE_RULE, RowOutcomes, write_rows
-from stages.common.core.files import atomic_folder, read_json, remove, unreadable_parquet, write_jsonl
+from stages.common.core.files import (
+    atomic_folder,
+    open_parquet,
+    read_json,
+    remove,
+    unreadable_parquet,
+    write_jsonl,
+)
+from stages.common.core.paths import RAW_ROWS, SAMPLED
 from stages.common.core.stage import Settings, run
 from stages.common.engine import Engine, open_engine
 from stages.common.rows.schema import BENCHMARK_FOLDER
 
-RAW_ROWS = "data/raw/rows.parquet"
 SOURCES_LOCK = Path("data/raw/sources.lock.json")
 CLEAN_FOLDER = "data/clean"
 PART_FOLDER = Path(".cache/clean")
@@ -96,10 +103,13 @@ def part_folder() -> Iterator[None]:
 
 def screen_rows(engine: Engine, settings: CleanSettings) -> RowTable:
     """Run the first pass: apply the rules on single rows and write part files."""
-    file = open_raw(RAW_ROWS)
+    groups = [(str(RAW_ROWS), group) for group in range(open_raw(RAW_ROWS).num_row_groups)]
+    sampled = SAMPLED / "rows.parquet"
+    if sampled.exists():
+        groups += [(str(sampled), group) for group in range(open_parquet(sampled).num_row_groups)]
     tasks = (
-        CleanTask(RAW_ROWS, number, str(BENCHMARK_FOLDER.absolute()), str(PART_FOLDER), settings)
-        for number in range(file.metadata.num_row_groups)
+        CleanTask(path, group, number, str(BENCHMARK_FOLDER.absolute()), str(PART_FOLDER), settings)
+        for number, (path, group) in enumerate(groups)
     )
     try:
         return join_tables(engine.map(make_part, tasks))

@@ -40,7 +40,8 @@ class CleanTask:
     """One row group to clean."""
 
     path: str
-    number: int  # of the row group and of its part
+    group: int  # in the file
+    number: int  # of its part
     benchmarks: str  # folder of benchmark problems
     folder: str  # where the part files go
     settings: CleanSettings
@@ -61,7 +62,7 @@ class ScreenedRow(NamedTuple):
     check: RowCheck | None = None
 
 
-def open_raw(path: str) -> pq.ParquetFile:
+def open_raw(path: Path) -> pq.ParquetFile:
     """Open the file of rows; only its footer is read.
 
     Raises:
@@ -88,7 +89,7 @@ def make_part(task: CleanTask) -> RowTable:
     screened: list[ScreenedRow] = []
     with without_garbage_collector():
         for batch in file.iter_batches(
-            SCREEN_BATCH_ROWS, row_groups=[task.number], columns=row_schema().names
+            SCREEN_BATCH_ROWS, row_groups=[task.group], columns=row_schema().names
         ):
             records, counts = transform_records(records_of(batch, task.path), task.settings)
             changed.update(counts)

@@ -31,6 +31,10 @@ CHECK_ENTRY = "row"
 CHECK_PROGRAM = f"def {CHECK_ENTRY}():\n    pass\n"
 CHECKER_FILE = Path(__file__).with_name("checker.py")
 NOT_RUN, WRONG, PASSED = -1, 0, 1
+SWITCHES = {
+    "clean": "clean.validate=none",
+    "sample": "sample.samples=0",
+}  # who runs code, and what it takes not to
 CHECKER_MESSAGE = re.compile(rf"(?:{re.escape(FAILED)}|{re.escape(CANNOT_RUN)}).*", re.S)
 
 
@@ -83,23 +87,22 @@ def documented_examples(tree: ast.Module) -> tuple[str, ...]:
     return tuple(found)
 
 
-def run_checks(checks: Sequence[RowCheck], settings: CleanSettings) -> list[CheckOutcome]:
+def run_checks(checks: Sequence[RowCheck], limits: Validation, section: str = "clean") -> list[CheckOutcome]:
     """Run checks in sandboxes, one per core of this machine; return outcomes in order.
 
     Pass some thousands at a time: starting the sandboxes takes 0.2 s, and all checks are held in memory. CPU
     time is the deciding limit. A check that runs out of time is run once more, alone.
 
     Raises:
-        UserError: no strong sandbox is available and `clean.validation.allow_weak_sandbox` is not set, a
-            probe escaped the sandbox, or the judge itself failed.
+        UserError: no strong sandbox is available and `validation.allow_weak_sandbox` of the section is not set,
+            a probe escaped the sandbox, or the judge itself failed.
     """
     from stages.common.rows.schema import Problem
     from stages.judge.verdict import Submission
 
     if not checks:
         return []
-    limits = settings.validation
-    pool = probed_pool(limits)
+    pool = probed_pool(limits, section)
     submissions = [
         Submission(
             Problem(check.id, "", CHECK_ENTRY, CHECK_PROGRAM, checker_program(check)),
@@ -112,7 +115,7 @@ def run_checks(checks: Sequence[RowCheck], settings: CleanSettings) -> list[Chec
 
 
 @lru_cache(maxsize=4)
-def probed_pool(limits: Validation) -> "Pool":
+def probed_pool(limits: Validation, section: str) -> "Pool":
     """Open a pool and probe its sandbox, as the evaluation does.
 
     Raises:
@@ -126,10 +129,10 @@ def probed_pool(limits: Validation) -> "Pool":
     found = detect(limits.isolation)
     if found.level == "C" and not limits.allow_weak_sandbox:
         raise UserError(
-            "clean.validate runs the code of rows, but only resource limits (level C) are available: a row could "
+            f"{section} runs the code of rows, but only resource limits (level C) are available: a row could "
             f"read files, use the network and start programs. {found.why or 'Level C was requested'}. "
-            "Install bubblewrap, set clean.validate=none, or accept the risk with "
-            "clean.validation.allow_weak_sandbox=true."
+            f"Install bubblewrap, set {SWITCHES[section]}, or accept the risk with "
+            f"{section}.validation.allow_weak_sandbox=true."
         )
     pool = Pool(replace(found, preloaded=["doctest"]), Limits(limits.cpu_seconds, limits.memory_mib << 20))
     run_probes(pool)
@@ -188,7 +191,7 @@ def validate_rows(
         checks = {
             row: pickle.loads(c) for row, c in zip((rows.start + places).tolist(), pickled, strict=True) if c
         }
-        outcomes = dict(zip(checks, run_checks([*checks.values()], settings), strict=True))
+        outcomes = dict(zip(checks, run_checks([*checks.values()], settings.validation), strict=True))
         for row in (rows.start + places).tolist():
             outcome = outcomes.get(row, NOTHING_TO_RUN)
             if outcome.passed is not None:
@@ -201,6 +204,6 @@ def validate_rows(
 def validation_counts(validated: np.ndarray, limits: Validation) -> dict[str, Any]:
     """Count rows whose checks passed, failed, or could not run, and name the sandbox level."""
     states = {"passed": PASSED, "failed": WRONG, "not_run": NOT_RUN}
-    isolation = probed_pool(limits).isolation
+    isolation = probed_pool(limits, "clean").isolation
     counts = {name: int((validated == state).sum()) for name, state in states.items()}
     return {**counts, "level": isolation.level, "why": isolation.why}

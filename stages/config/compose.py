@@ -12,6 +12,9 @@ from stages.common.core.errors import UserError
 from stages.common.core.files import sha256_code
 from stages.common.core.settings import SECTIONS
 
+# What draws and judges, below stages/: sample does not depend on it while it is off
+DRAWING_CODE = [f"stages/{name}" for name in ("clean", "generation", "judge", "common")]
+
 
 def register_params(path: Path) -> None:
     """Register params.yaml as Hydra's primary config `params`.
@@ -49,6 +52,8 @@ def validate_config(config: Any) -> dict[str, Any]:
     sections = load_sections(config, list(SECTIONS))
     clean = sections["clean"]
     clean.validation.judge = sha256_code("stages/judge") if clean.validate != "none" else ""
+    sample = sections["sample"]
+    sample.code = " ".join(map(sha256_code, DRAWING_CODE)) if sample.samples else ""
     return sections
 
 

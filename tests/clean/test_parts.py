@@ -22,7 +22,7 @@ def part_of(records: list[dict[str, Any]], folder: Path) -> RowTable:
     write_inputs(folder, records, [CLAMP])
     (folder / "scratch").mkdir()
     paths = (folder / "data/benchmarks", folder / "scratch")
-    return make_part(CleanTask(str(folder / FILE), 0, *map(str, paths), CleanSettings()))
+    return make_part(CleanTask(str(folder / FILE), 0, 0, *map(str, paths), CleanSettings()))
 
 
 @pytest.mark.slow

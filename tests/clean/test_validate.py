@@ -19,9 +19,8 @@ LEVELS = [pytest.param("A", marks=needs_bwrap), "B"]
 DOUBLE = 'def double(x):\n    """Twice x.\n\n    >>> double(2)\n    4\n    """\n    return 2 * x\n'
 
 
-def settings(level: str = "B", **others: Any) -> CleanSettings:
-    limits = Validation(isolation=level, cpu_seconds=0.5, memory_mib=256, **others)
-    return CleanSettings(validate="require", validation=limits)
+def settings(level: str = "B", **others: Any) -> Validation:
+    return Validation(isolation=level, cpu_seconds=0.5, memory_mib=256, **others)
 
 
 def outcomes(level: str, *rows: tuple[str, str], **others: Any) -> list[tuple[bool | None, str]]:
@@ -215,7 +214,7 @@ def test_without_a_sandbox_nothing_runs_unless_the_risk_is_accepted(monkeypatch:
         run_checks([check], settings("C"))
     weak = settings("C", allow_weak_sandbox=True)
     assert run_checks([check], weak) == [CheckOutcome(True)]
-    assert validate.probed_pool(weak.validation).isolation.level == "C"
+    assert validate.probed_pool(weak, "clean").isolation.level == "C"
     assert run_checks([], settings("C")) == [], "nothing to run needs no sandbox"
 
 

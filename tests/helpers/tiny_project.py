@@ -22,7 +22,7 @@ from stages.common.core.files import sha256_file
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROWS = 40
 CONTEXT = 256  # tokens the tiny model has positions for
-STAGES = ["config", "base", "fetch", "clean", "pack", "train", "merge", "evaluate@base", "evaluate@tuned", "report", "track"]  # fmt: skip
+STAGES = ["config", "base", "fetch", "sample", "clean", "pack", "train", "merge", "evaluate@base", "evaluate@tuned", "report", "track"]  # fmt: skip
 SITE = "DVC_SITE_CACHE_DIR"
 WARM = "CODETUNE_TEST_PYTHON"  # folder of an interpreter that has imported the libraries (warm_python.py)
 

@@ -25,7 +25,10 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-WARM = ("dvc", *(f"stages.{name}" for name in ("base", "config", "fetch", "clean", "pack", "train", "merge")))
+WARM = (
+    "dvc",
+    *(f"stages.{name}" for name in ("base", "config", "fetch", "sample", "clean", "pack", "train", "merge")),
+)
 WARM += ("stages.evaluate", "stages.report", "stages.report.summary", "stages.track", "stages.track.live")
 WARM += ("stages.plan", "stages.sweep")
 LIBRARIES = (

@@ -15,8 +15,12 @@ PIPELINE: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text("u
 OBSERVERS = {
     Path("stages/common/tracking.py")
 }  # sends curves away: touches no artifact, so a change retrains nothing
-# Folders that count by a value of the configuration, where they are used at all: clean.validation.judge is their hash
-BY_VALUE = {"clean": Path("stages/judge")}
+# Folders that count by a value of the configuration, where they are used at all: clean.validation.judge and
+# sample.code are their hashes
+BY_VALUE = {
+    "clean": [Path("stages/judge")],
+    "sample": [Path("stages", name) for name in ("clean", "common", "generation", "judge")],
+}
 NAMES = [name for name in PIPELINE if name != "config"]
 
 
@@ -81,8 +85,7 @@ def code_of(stage: str) -> set[Path]:
 @pytest.mark.parametrize("stage", NAMES)
 def test_every_file_that_a_stage_imports_is_a_dep(stage: str) -> None:
     deps = [Path(dep) for dep in entry(stage)["deps"]]
-    if stage in BY_VALUE:
-        deps.append(BY_VALUE[stage])
+    deps += BY_VALUE.get(stage, [])
     missing = [str(f) for f in sorted(code_of(stage)) if not any(f.is_relative_to(dep) for dep in deps)]
     assert missing == [], (
         f"add to stages.{stage}.deps in dvc.yaml, or a change of it would not rerun the stage"

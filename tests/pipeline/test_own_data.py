@@ -105,7 +105,7 @@ def test_the_readmes_example_is_a_row_that_is_kept(walk: Walk) -> None:
 
 def test_the_plan_comes_before_the_training(walk: Walk) -> None:
     planned = walk.printed_by("python -m stages.plan")
-    assert planned.ran == ["config", "base", "fetch", "clean", "pack"]
+    assert planned.ran == ["config", "base", "fetch", "sample", "clean", "pack"]
     assert re.search(rf"rows +\d+ to train on, of {GOOD_ROWS + len(readme_rows())}\b", planned.out)
     trained = walk.printed_by("dvc repro")
     assert trained.ran == [stage for stage in STAGES if stage not in planned.ran]

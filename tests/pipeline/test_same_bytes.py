@@ -48,7 +48,7 @@ def test_a_second_run_killed_in_its_training_gives_the_same_bytes(
         path = path_with_killed_training(tmp_path / "bin", second)
         killed = second.run(sys.executable, "-m", "dvc", "repro", "evaluate@tuned", env={"PATH": path})
         assert killed.status != 0
-        assert killed.ran == ["config", "base", "fetch", "clean", "pack", "train"]
+        assert killed.ran == ["config", "base", "fetch", "sample", "clean", "pack", "train"]
         left = [p.name for p in (second.root / "models").iterdir() if p.name != ".gitignore"]
         assert left == ["base"], "nothing of the adapter is there before it is whole"
         assert list((second.root / ".cache/train").glob("*/checkpoint-*")), (

@@ -17,7 +17,7 @@ from tests.helpers.tiny_project import REPOSITORY, ROWS, Done, Project, generate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-KEPT = ["config", "base", "fetch", "clean", "pack", "train"]
+KEPT = ["config", "base", "fetch", "sample", "clean", "pack", "train"]
 AFTER_ROWS = KEPT[2:]
 MORE = 24
 ROWS_FILE = "data/sources/rows.jsonl"

@@ -13,8 +13,21 @@ import yaml
 from tests.helpers.tiny_project import REPOSITORY
 
 # From the ground up. A file imports its own floor and those below it.
-PIPELINE = ("config", "base", "fetch", "clean", "pack", "train", "merge", "evaluate", "report", "track")
-FLOORS = ("common", "judge", "generation", *PIPELINE, "commands")
+PIPELINE = (
+    "config",
+    "base",
+    "fetch",
+    "sample",
+    "clean",
+    "pack",
+    "train",
+    "merge",
+    "evaluate",
+    "report",
+    "track",
+)
+# sample runs before clean, and uses its checks
+FLOORS = ("common", "judge", "generation", *PIPELINE[:3], "clean", "sample", *PIPELINE[5:], "commands")
 COMMANDS = (
     "plan",
     "promote",

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+RAW_ROWS = Path("data/raw/rows.parquet")
+SAMPLED = Path("data/sampled")
 CLEAN_ROWS = Path("data/clean/rows.parquet")
 PACKED = Path("data/packed")
 BASE_MODEL = Path("models/base")

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 SECTIONS = {
     "base": "stages.base.settings:BaseSettings",
     "fetch": "stages.fetch.settings:FetchSettings",
+    "sample": "stages.sample.settings:SampleSettings",
     "clean": "stages.clean.settings:CleanSettings",
     "engine": "stages.common.engine:EngineSettings",
     "prompt": "stages.common.text.settings:PromptSettings",
