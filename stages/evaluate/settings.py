@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stages.common.core.settings import require
-from stages.common.text.settings import STYLES, PromptSettings
+from stages.common.text.settings import ORDINARY_STYLES, PromptSettings
 from stages.generation.settings import GenerationSettings
 from stages.judge.settings import JudgeSettings
 
@@ -81,10 +81,10 @@ class EvaluateSettings(JudgeSettings, GenerationSettings):
         for name, scoring in self.scoring.items():
             style = scoring.style
             require(
-                style in (None, *STYLES),
+                style in (None, *ORDINARY_STYLES),
                 f"evaluate.scoring.{name}.style",
                 style,
-                "one of " + ", ".join(STYLES),
+                "one of " + ", ".join(ORDINARY_STYLES),
             )
             try:
                 self.for_benchmark(name)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.core.errors import UserError
+from stages.common.text.infill import render_infill
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
-from stages.common.text.tokens import encode_prompts, load_tokenizer, special_tokens
+from stages.common.text.tokens import encode_parts, encode_prompts, load_tokenizer, special_tokens
 from stages.generation.completion import (
     BatchRow,
     Completion,
@@ -22,7 +23,6 @@ from stages.generation.completion import (
     SampleRequest,
     marks_thinking,
 )
-from stages.generation.infill import render_infill
 from stages.generation.settings import GenerationSettings
 from stages.generation.stopping import Ending, ending_for
 
@@ -75,13 +75,12 @@ def rows_to_generate(
 ) -> list[BatchRow]:
     """Return the requests rendered and tokenized, each with its token limit and random stream."""
     raw = list(dict.fromkeys(request.text for request in requests))
-    rendered = {
-        (text, suffix): render_prompt(text, tokenizer, prompt)
-        if suffix is None
-        else render_infill(text, suffix, tokenizer, prompt.control_tokens)
-        for text, suffix in raw
-    }
-    ids = dict(zip(raw, encode_prompts(list(rendered.values()), tokenizer), strict=True))
+    rendered = {key: render_prompt(key[0], tokenizer, prompt) for key in raw if key[1] is None}
+    ids = dict(zip(rendered, encode_prompts(list(rendered.values()), tokenizer), strict=True))
+    for text, suffix in raw:
+        if suffix is not None:
+            parts = render_infill(text, suffix, tokenizer, prompt.control_tokens)
+            ids[text, suffix] = encode_parts(parts, tokenizer)
     endings = {
         key: ending_for(key[0], rendered[key], prompt, settings.ending)
         if key[1] is None

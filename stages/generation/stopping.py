@@ -107,7 +107,7 @@ class Ending:
 def ending_for(prompt: str, rendered: str, settings: PromptSettings, ending: str = "auto") -> Ending:
     """Return the rule for a benchmark's prompt and its rendering, of the kind `ending` unless that is auto."""
     header = is_function_header(prompt)
-    kind = ("body" if header else "program") if settings.style == "completion" else ""
+    kind = ("body" if header else "program") if settings.beside_fim.style == "completion" else ""
     kind = kind or ("fence" if header else "answer")
     kind = kind if ending == "auto" else ending
     thinking = opened_by(rendered) if kind == "answer" else ("", "")

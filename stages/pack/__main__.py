@@ -20,6 +20,7 @@ from stages.common.core.files import atomic_folder, write_json
 from stages.common.core.paths import BASE_MODEL, PACKED
 from stages.common.core.stage import Settings, run
 from stages.common.engine import EngineSettings, open_engine
+from stages.common.text.fill_tokens import OTHER_STYLE, fill_tokens
 from stages.common.text.settings import PromptSettings
 from stages.pack.clean_rows import VALIDATED, open_rows
 from stages.pack.documents import RowGroupTask, cached_tokenizer, tokenize_group
@@ -46,7 +47,9 @@ def main(settings: Settings) -> dict[str, Any]:
     context = check_context(BASE_MODEL, pack.max_length)
     task = RowGroupTask(0, str(BASE_MODEL), vocabulary_size(BASE_MODEL), pack, settings.prompt, alone=True)
     cached_tokenizer.cache_clear()  # of a folder that has changed since
-    cached_tokenizer(task.model)  # report a broken tokenizer before workers start
+    tokenizer = cached_tokenizer(task.model)  # report a broken tokenizer before workers start
+    if settings.prompt.style == "fim":
+        fill_tokens(tokenizer, OTHER_STYLE)
 
     with atomic_folder(PACKED) as folder:
         store, drops = TokenStore(folder / "tokens"), Drops(folder / "dropped.parquet")

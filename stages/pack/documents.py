@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from stages.common.core.errors import UserError
 from stages.common.core.paths import CLEAN_ROWS
 from stages.common.rows.headers import is_function_header
 from stages.common.rows.schema import row_schema
+from stages.common.text.fill_tokens import OTHER_STYLE, fill_tokens
 from stages.common.text.prompt import render_row
 from stages.common.text.settings import PromptSettings
 from stages.common.text.templates import Unrenderable
@@ -26,9 +27,10 @@ from stages.common.text.tokens import (
     tokenize,
 )
 from stages.pack.clean_rows import VALIDATED, read_rows
-from stages.pack.overlong import Document, OverlongCost, shorten_chat, shorten_text
+from stages.pack.overlong import Document, OverlongCost, shorten_chat, shorten_fill, shorten_text
 from stages.pack.settings import PackSettings
 from stages.pack.split import component_hash
+from stages.pack.text_pieces import split_at_lines
 
 Row = dict[str, Any]
 
@@ -116,7 +118,7 @@ def tokenize_group(task: RowGroupTask) -> TokenizedGroup:
         first=np.concatenate([np.zeros(0, bool), *(np.arange(count) == 0 for count in counts)]),
         validated=np.repeat(np.array([row.get(VALIDATED) is True for row, _ in kept], bool), counts),
         dropped=dropped,
-        glued=[row["id"] for row, _ in kept if is_glued(row, task.prompt)],
+        glued=[row["id"] for row, _ in kept if is_glued(row, task.prompt.beside_fim)],
         cost=cost,
     )
 
@@ -204,7 +206,10 @@ def shorten_row(
         )
     parts: list[Document] = []
     kept = 0
-    if mode != "drop" and is_running_text(row, task.prompt):
+    if (marks := fill_marks(whole, task)) and mode != "drop":
+        parts = shorten_filled(row, whole, encode, task, marks)
+        kept = min(sum(len(part.ids) for part in parts), len(whole.ids))
+    elif mode != "drop" and is_running_text(row, task.prompt.beside_fim):
         parts = shorten_text(whole, limit, mode, lead)
         kept = sum(len(part.ids) for part in parts) - lead * max(0, len(parts) - 1)
     elif mode != "drop" and row["messages"]:
@@ -220,6 +225,34 @@ def shorten_row(
         )
     )
     return parts
+
+
+def fill_marks(document: Document, task: RowGroupTask) -> list[int]:
+    """Return the ids before prefix, suffix and middle of a document that is filled in, [] of another."""
+    if task.prompt.style != "fim":
+        return []
+    tokenizer = cached_tokenizer(task.model)
+    marks: list[int] = tokenizer.convert_tokens_to_ids([*fill_tokens(tokenizer, OTHER_STYLE)[:3]])
+    return marks if (document.ids == marks[2]).any() else []
+
+
+def shorten_filled(
+    row: Row, whole: Document, encode: Any, task: RowGroupTask, marks: Sequence[int]
+) -> list[Document]:
+    """Return documents within the limit: truncate shortens the context, split fills in each piece of the text."""
+    limit, documents = task.pack.max_length, [whole]
+    if task.pack.overlong == "split":
+        text = (row["prompt"] or "") + (row["completion"] or "")
+        pieces = split_at_lines(
+            text, -(-len(whole.ids) // (limit * 7 // 8))
+        )  # cut, a text has a few tokens more
+        rows = [
+            {**row, "prompt": "", "completion": piece, "id": f"{row['id']}/{number}"}
+            for number, piece in enumerate(pieces)
+        ]
+        outcomes = encode(rows, prompt=replace(task.prompt, fim_share=1.0))
+        documents = [document for one in outcomes for document in one.documents]
+    return [part for document in documents for part in shorten_fill(document, limit, marks)]
 
 
 def is_running_text(row: Row, prompt: PromptSettings) -> bool:

@@ -1,6 +1,9 @@
-"""Shorten rows of more tokens than a pack holds: chats between exchanges, running text anywhere."""
+"""Shorten rows of more tokens than a pack holds: chats between exchanges, running text anywhere.
 
-from collections.abc import Callable
+Of a text whose middle is filled in, the context is cut where it is farthest from the middle.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
@@ -102,6 +105,32 @@ def shorten_text(document: Document, limit: int, mode: str, lead: int) -> list[D
     return [
         part for a, b in pairwise(cuts.tolist()) if (part := slice_after(document, lead, a, b)).loss.any()
     ]
+
+
+def shorten_fill(document: Document, limit: int, marks: Sequence[int]) -> list[Document]:
+    """Return a document whose middle is filled in, its context cut to the limit; [] if the rest is too long.
+
+    The room for context is shared equally by the end of the prefix and the beginning of the suffix; what one
+    does not need goes to the other.
+
+    Args:
+        marks: the ids before prefix, suffix and middle, which each occur once.
+    """
+    ids, loss = document
+    prefix, suffix, middle = (int(np.flatnonzero(ids == mark)[0]) for mark in marks)
+    labelled = int(np.flatnonzero(loss & (np.arange(len(ids)) > middle))[0])
+    # suffix first: the prefix stands after the token before the middle
+    start, stop = (prefix + 1, suffix) if suffix > prefix + 1 else (middle + 1, labelled)
+    before, after = stop - start, middle - suffix - 1
+    room = limit - (len(ids) - before - after)
+    if room < 0:
+        return []
+    kept_after = min(after, max(room // 2, room - before))
+    kept_before = min(before, room - kept_after)
+    kept = np.ones(len(ids), bool)
+    kept[start : stop - kept_before] = False
+    kept[suffix + 1 + kept_after : middle] = False
+    return [Document(ids[kept], loss[kept])]
 
 
 def slice_after(document: Document, lead: int, begin: int, end: int) -> Document:

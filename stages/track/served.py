@@ -64,9 +64,8 @@ class Completions(PythonModel):
     def after_prompt(self, prompt: str, text: str) -> str:
         """Return the text as it follows the prompt: style completion may ask without the white space at its end."""
         whole = render_prompt(prompt, self.tokenizer, self.prompt) + text
-        return (
-            whole[len(prompt) :] if self.prompt.style == "completion" and whole.startswith(prompt) else text
-        )
+        continues = self.prompt.beside_fim.style == "completion" and whole.startswith(prompt)
+        return whole[len(prompt) :] if continues else text
 
 
 set_model(Completions())

@@ -6,8 +6,9 @@ preceded the completion in training. stages.common.text.tokens turns the text in
 a row's text spells are marked by `guard`.
 
 A function header (code without its body, like HumanEval's prompts) is continued as it is in style
-`completion`. The other styles put it into an instruction and begin the answer with a code fence and the
-header again. So in every style, what follows the prompt is the body.
+`completion`. Styles alpaca, chat and template put it into an instruction and begin the answer with a code fence and the
+header again. So in every style, what follows the prompt is the body. Style `fim` cuts running text in
+three (stages.common.text.infill), and renders all else in the style `prompt.ordinary`.
 """
 
 import json
@@ -17,6 +18,8 @@ from typing import Any
 
 from stages.common.core.errors import UserError
 from stages.common.rows.headers import is_function_header
+from stages.common.text.fill_tokens import OTHER_STYLE, fill_tokens
+from stages.common.text.infill import before_middle, cut_row
 from stages.common.text.seam import (
     end_with_one_break,
     render_continuation,
@@ -49,6 +52,7 @@ def render_prompt(prompt: str, tokenizer: Any, settings: PromptSettings) -> str:
     Raises:
         UserError: style chat with a tokenizer that has no template, or whose template refuses the messages.
     """
+    settings = settings.beside_fim
     prompt = guard(prompt, tokenizer, settings.control_tokens)
     header = is_function_header(prompt)
     kept, _ = split_trailing_space(end_with_one_break(prompt) if header else prompt, tokenizer)
@@ -71,13 +75,21 @@ def render_row(row: dict[str, Any], tokenizer: Any, settings: PromptSettings) ->
     """Return prompt text and completion text (without end-of-text token) of a row of data/clean.
 
     With several answers to train on, prompts and answers alternate; each prompt is the text since the
-    previous answer.
+    previous answer. A row whose middle is filled in alternates too, with nothing to train on before the middle.
 
     Raises:
         Unrenderable: the style cannot render the row.
         UserError: style chat with a tokenizer that has no template; prompt.template fails.
     """
     mark = partial(guard_value, tokenizer=tokenizer, allowed=settings.control_tokens)
+    if settings.style == "fim":
+        if cut := cut_row(row, settings):
+            tokens = fill_tokens(tokenizer, OTHER_STYLE)
+            prefix, middle, suffix = mark([*cut[:3]])
+            *context, last = before_middle(prefix, suffix, tokens, cut.suffix_first)
+            untrained = (part for text in context for part in (text, ""))
+            return *untrained, last, middle + tokens.end
+        settings = settings.beside_fim
     if row["messages"] is not None:
         tools = json.loads(row["tools"]) if row.get("tools") else None
         return render_conversation(Chat(mark(turns_with_extras(row)), mark(tools)), tokenizer, settings)

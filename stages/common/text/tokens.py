@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.core.errors import UserError
+from stages.common.text.fill_tokens import FILL_NAMES
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 # Stands inside a control token that is text. A noncharacter of Unicode, which no text may hold.
@@ -76,9 +77,9 @@ def special_tokens(tokenizer: Any) -> dict[int, str]:
 
 @lru_cache(maxsize=4)
 def control_tokens(tokenizer: Any) -> dict[str, int]:
-    """Return the id of every control token: the special ones, and those that open or close a user's turn.
+    """Return the id of every control token: the special ones, and those of users' turns and of filling in.
 
-    Some tokenizers do not declare the latter special. Other added tokens (runs of spaces, `<think>`) are
+    Some tokenizers do not declare the latter two special. Other added tokens (runs of spaces, `<think>`) are
     ordinary vocabulary.
     """
     found = {text: i for i, text in special_tokens(tokenizer).items()}
@@ -87,7 +88,10 @@ def control_tokens(tokenizer: Any) -> dict[str, int]:
     except Exception:  # no template, or one that refuses this turn
         turn = ""
     added = {str(token): i for i, token in tokenizer.added_tokens_decoder.items()}
-    return {**found, **{text: i for text, i in added.items() if text.strip() and text in turn}}
+    return {
+        **found,
+        **{text: i for text, i in added.items() if text.strip() and (text in turn or text in FILL_NAMES)},
+    }
 
 
 def guard(text: str, tokenizer: Any, allowed: Sequence[str] = ()) -> str:
@@ -205,6 +209,12 @@ def plain_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
 def encode_prompts(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     """Return the ids of each rendered prompt, after BOS if the tokenizer adds it and the text lacks it."""
     return encoder_of(tokenizer).begin(prompts)
+
+
+def encode_parts(texts: Sequence[str], tokenizer: Any) -> list[int]:
+    """Return the ids of a prompt whose texts are encoded one by one, as `tokenize` does."""
+    encoder = encoder_of(tokenizer)
+    return [*chain.from_iterable([*encoder.begin(texts[:1]), *encoder.go_on(texts[1:])])]
 
 
 def tokenize(documents: Sequence[Sequence[str]], tokenizer: Any) -> Tokens:

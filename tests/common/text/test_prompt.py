@@ -15,7 +15,7 @@ from stages.common.core.errors import UserError
 from stages.common.rows.headers import is_function_header
 from stages.common.text.prompt import render_prompt, render_row
 from stages.common.text.seam import split_trailing_space
-from stages.common.text.settings import STYLES, PromptSettings
+from stages.common.text.settings import ORDINARY_STYLES, PromptSettings
 from stages.common.text.templates import Unrenderable
 from stages.common.text.tokens import encode_prompts, load_tokenizer, tokenize
 
@@ -144,7 +144,7 @@ def encode_row(prompt: str, completion: str, tokenizer: Any) -> tuple[list[int],
 
 
 @pytest.mark.parametrize("kind", ROWS)
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ORDINARY_STYLES)
 @pytest.mark.parametrize("name", ["tokenizer", "gpt4"])
 def test_a_prompt_has_the_same_tokens_alone_and_before_its_completion(name, style, kind, request):
     tokenizer = request.getfixturevalue(name)
@@ -183,7 +183,7 @@ def random_rows(count: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ORDINARY_STYLES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_prompts_have_the_tokens_of_training(kind, style):
     tokenizer, settings = KINDS[kind](), settings_of(style)
