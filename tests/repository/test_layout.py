@@ -29,6 +29,9 @@ PIPELINE = (
 # sample runs before clean, and uses its checks
 FLOORS = ("common", "judge", "generation", *PIPELINE[:3], "clean", "sample", *PIPELINE[5:], "commands")
 COMMANDS = (
+    "benchmark",
+    "playground",
+    "try.py",
     "plan",
     "promote",
     "sweep",
@@ -108,7 +111,7 @@ def test_no_import_runs_upward(floor: str) -> None:
 
 def test_every_folder_has_its_floor() -> None:
     folders = {path.name for path in (REPOSITORY / "stages").iterdir() if (path / "__init__.py").exists()}
-    assert folders == {*FLOORS[:-1], "plan", "promote", "sweep"}
+    assert folders == {*FLOORS[:-1], "plan", "promote", "sweep", "benchmark", "playground"}
 
 
 def test_the_order_of_the_floors_is_that_of_the_pipeline() -> None:
