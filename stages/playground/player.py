@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.core.errors import UserError
+from stages.common.model.coverage import silence_transformers
 from stages.common.text.prompt import guard_value
 from stages.common.text.settings import PromptSettings
 from stages.common.text.templates import Chat, ChatTurn, Unrenderable, answer_lead, render_opening
@@ -91,6 +92,7 @@ class Player:
         return done[0]
 
     def load(self) -> Any:
+        silence_transformers()
         if self.adapter is None:
             return load_for_generation(self.folder, self.settings.dtype)
         from stages.common.model.trained import load_trained

@@ -174,7 +174,8 @@ def test_functions_with_tests_that_can_fail_are_held_out(rows: dict[str, dict[st
     assert rows["area"]["task_id"] == "own/src.mine.names.Shape.area"
     assert [one["path"] for one in rows.values()] == ["src/mine/names.py"] * 3
     assert CODE.splitlines()[rows["longest"]["line"] - 1] == 'def longest(words, default=""):'
-    assert len({one["commit"] for one in rows.values()}) == 1 and len(rows["area"]["commit"]) == 40
+    assert len({one["commit"] for one in rows.values()}) == 1
+    assert len(rows["area"]["commit"]) == 40
 
 
 @pytest.mark.parametrize(
@@ -200,8 +201,10 @@ def test_the_prompt_has_context_and_first_examples_and_the_test_has_all(
 ) -> None:
     kebab = rows["to_kebab"]
     assert kebab["prompt"].startswith('import re\n\n\nSEPARATORS = re.compile(r"[ _]+")\n')
-    assert "def parts(text):" in kebab["prompt"] and "two-words" in kebab["prompt"]
-    assert "upper=True" not in kebab["prompt"] and "'A-B'" in kebab["test"]
+    assert "def parts(text):" in kebab["prompt"]
+    assert "two-words" in kebab["prompt"]
+    assert "upper=True" not in kebab["prompt"]
+    assert "'A-B'" in kebab["test"]
     assert kebab["prompt"].endswith('possible as well.\n\n    """\n')
     assert "test_kebab_of_a_file" not in kebab["test"]  # there is no file in the sandbox
     assert "NamesTest('test_longest').debug()" in rows["longest"]["test"]
