@@ -182,6 +182,13 @@ def names_of_library(function: OwnFunction, names: Sequence[str], code: str = ""
 def added_closure(module: Module, code: str) -> tuple[str, list[str]]:
     """Return the imports and helpers that a function or class at the end of a module needs of it."""
     extended = Module("\n".join(module.lines) + f"\n\n\n{code}")
+    for statement in extended.tree.body:  # what no function for training may import, and tests do
+        if isinstance(statement, Import) and set(imported_modules(statement)) == {"unittest"}:
+            for alias in statement.names:
+                attribute = alias.name if isinstance(statement, ast.ImportFrom) else ""
+                bound = alias.asname or alias.name
+                extended.outside.discard(bound)
+                extended.imports[bound] = ("unittest", attribute, alias.asname or "")
     added = extended.tree.body[-1]
     assert isinstance(added, PythonFunction | ast.ClassDef)
     return extended.closure(added)  # type: ignore[arg-type]

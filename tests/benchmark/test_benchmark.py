@@ -86,11 +86,7 @@ def foreign(value):
 
 
 def tiny(x):
-    """Double it up.
-
-    >>> tiny(2)
-    4
-    """
+    """Double it up."""
     return x + x
 
 
@@ -128,6 +124,9 @@ class NamesTest(unittest.TestCase):
     def test_longest(self):
         self.assertEqual(found(self.words), "abc")
         self.assertEqual(names.longest([], default="-"), "-")
+
+    def test_tiny(self):
+        self.assertEqual(names.tiny(2), 4)
 
     def test_kebab_of_a_file(self):
         self.assertEqual(names.to_kebab(open("words.txt").read()), "x")
