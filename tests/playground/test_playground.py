@@ -15,10 +15,10 @@ from rich.console import Console
 from stages.common.core.errors import UserError
 from stages.common.text.settings import PromptSettings
 from stages.evaluate.settings import EvaluateSettings
-from stages.generation.completion import Completion, SampleRequest
+from stages.generation.completion import BatchRow, Completion, SampleRequest
 from stages.generation.generate import generate
 from stages.playground.command import main, model_place, split_file
-from stages.playground.player import Player
+from stages.playground.player import OnText, Player
 from stages.playground.screen import Screen
 from tests.helpers.tiny_project import REPOSITORY
 
@@ -58,14 +58,19 @@ def test_both_models_answer_one_after_the_other(here: Path, capsys: pytest.Captu
     ]
 
 
-def test_a_conversation_keeps_its_history(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_conversation_keeps_its_history(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     (folder / "chat_template.jinja").write_text(CHAT, "utf-8")
     player = Player("base", folder, None, PromptSettings(style="chat"), SETTINGS)
     asked: list[str] = []
-    player.complete = lambda row, on_text: (
-        asked.append(player.tokenizer.decode(row.ids)) or Completion("hi", 1, "eos")
-    )  # type: ignore[method-assign,func-returns-value]
+
+    def complete(row: BatchRow, on_text: OnText) -> Completion:
+        asked.append(player.tokenizer.decode(row.ids))
+        return Completion("hi", 1, "eos")
+
+    monkeypatch.setattr(player, "complete", complete)
     turns = [{"role": "user", "content": "one"}]
     for question in ("two", "three"):
         turns += [
@@ -73,6 +78,7 @@ def test_a_conversation_keeps_its_history(tiny_model: Path, tmp_path: Path) -> N
             {"role": "user", "content": question},
         ]
     player.reply(turns)
+    monkeypatch.undo()
     end = player.tokenizer.eos_token
     assert (
         asked[-1]
