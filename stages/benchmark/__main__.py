@@ -34,7 +34,7 @@ evaluate:
 """
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def benchmark_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.benchmark", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("repository", type=Path, help="folder of the repository, or of an unpacked wheel")
@@ -46,9 +46,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    given = parse_arguments(arguments)
+    given = benchmark_options(arguments)
     data, preset = Path(f"data/sources/{given.name}.jsonl"), Path(f"conf/benchmark/{given.name}.yaml")
-    check_arguments(given, data, preset)
+    check_options(given, data, preset)
     from stages.benchmark.held_out import commit_of, is_chosen, own_functions, python_files
     from stages.benchmark.own_tests import doctests, suite_files, top_packages, unit_tests
     from stages.benchmark.proof import proven_problems
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
 
 
-def check_arguments(given: argparse.Namespace, data: Path, preset: Path) -> None:
+def check_options(given: argparse.Namespace, data: Path, preset: Path) -> None:
     """Raise a UserError where a name or number is out of range, or a file is somebody else's."""
     from stages.common.spdx import is_expression
 

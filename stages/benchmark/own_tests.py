@@ -46,7 +46,7 @@ def top_packages(paths: Iterable[str]) -> set[str]:
     return {(one[1:] if one[0] in ("src", "lib") and one[1:] else one)[0] for one in parts}
 
 
-def is_own(module: str, own: set[str]) -> bool:
+def from_repository(module: str, own: set[str]) -> bool:
     return not module or module.split(".")[0] in own
 
 
@@ -68,7 +68,9 @@ def read_suite(tree: ast.Module, own: set[str]) -> SuiteFile:
     names: dict[str, str] = {}
     body: list[ast.stmt] = []
     for statement in tree.body:
-        if isinstance(statement, Import) and all(is_own(one, own) for one in imported_modules(statement)):
+        if isinstance(statement, Import) and all(
+            from_repository(one, own) for one in imported_modules(statement)
+        ):
             for alias in statement.names:
                 bound = alias.asname or alias.name.split(".")[0]
                 names[bound] = alias.name if isinstance(statement, ast.ImportFrom) else ""
@@ -160,7 +162,11 @@ def without_own_imports(source: str, own: set[str]) -> str:
         SyntaxError: it does not parse.
     """
     (first, *others) = ast.parse(source).body or [ast.Pass()]
-    if others or not isinstance(first, ast.ImportFrom) or not is_own(imported_modules(first)[0], own):
+    if (
+        others
+        or not isinstance(first, ast.ImportFrom)
+        or not from_repository(imported_modules(first)[0], own)
+    ):
         return source
     renamed = [f"{one.asname} = {one.name}" for one in first.names if one.asname not in (None, one.name)]
     return "; ".join(renamed) + "\n" if renamed else ""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONVERSATIONS = ("chat", "template")  # styles that render several turns
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def try_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.try", description=__doc__.split("\n")[0])
     add, default = parser.add_argument, "default: from the configuration"
     add("prompt", nargs="?", help="a function's header, or an instruction; -: standard input")
@@ -47,7 +47,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    given = parse_arguments(arguments)
+    given = try_options(arguments)
     places = [model_place(name) for name in given.model or ["base", "tuned"]]
     text, suffix = ask_for(given)
     from stages.config.compose import compose_config
@@ -122,7 +122,7 @@ def split_file(place: str) -> tuple[str, str]:
 
 def show_answers(players: "Sequence[Player]", text: str, suffix: str | None) -> None:
     """Show each model's answer; a model is freed before the next is loaded."""
-    from stages.playground.screen import Screen
+    from stages.playground.display import Screen
 
     with Screen([player.title for player in players]) as screen:
         for number, player in enumerate(players):
@@ -132,7 +132,7 @@ def show_answers(players: "Sequence[Player]", text: str, suffix: str | None) -> 
 
 def converse(players: "Sequence[Player]") -> None:
     """Read questions, and have each model answer them in its own conversation."""
-    from stages.playground.screen import Screen, read_question
+    from stages.playground.display import Screen, read_question
 
     histories: list[list[dict[str, Any]]] = [[] for _ in players]
     while question := read_question():

@@ -203,7 +203,7 @@ def test_the_prompt_has_context_and_first_examples_and_the_test_has_all(
     assert "def parts(text):" in kebab["prompt"]
     assert "two-words" in kebab["prompt"]
     assert "upper=True" not in kebab["prompt"]
-    assert "'A-B'" in kebab["test"]
+    assert "A-B" in kebab["test"]
     assert kebab["prompt"].endswith('possible as well.\n\n    """\n')
     assert "test_kebab_of_a_file" not in kebab["test"]  # there is no file in the sandbox
     assert "NamesTest('test_longest').debug()" in rows["longest"]["test"]
