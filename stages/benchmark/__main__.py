@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = benchmark_options(arguments)
     data, preset = Path(f"data/sources/{given.name}.jsonl"), Path(f"conf/benchmark/{given.name}.yaml")
     check_options(given, data, preset)
-    from stages.benchmark.held_out import commit_of, is_chosen, own_functions, python_files
+    from stages.benchmark.held_out import commit_of, is_chosen, own_functions, python_files, without_copies
     from stages.benchmark.own_tests import doctests, suite_files, top_packages, unit_tests
     from stages.benchmark.proof import proven_problems
     from stages.common.core.files import atomic_write, sha256_file, write_jsonl
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     sources, commit = python_files(given.repository), commit_of(given.repository)
     unfit, left_out = Counter[str](), Counter[str]()
-    functions = list(own_functions(sources, unfit))
+    functions = without_copies(own_functions(sources, unfit), unfit)
     chosen = [one for one in functions if is_chosen(one, given.share, given.seed)]
     own = top_packages(sources)
     suites = suite_files(sources, own)

@@ -6,7 +6,7 @@ import os
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +29,9 @@ class OwnFunction:
     row: FunctionRow  # prompt: imports, helpers, signature and docstring
 
     @property
-    def dotted(self) -> str:
-        """Its name in the repository: package.module.Class.function."""
-        parts = [*Path(self.path).with_suffix("").parts, self.owner, self.node.name]
-        return ".".join(part for part in parts if part and part != "__init__")
+    def place(self) -> str:
+        """Its name in the repository: package/module.py:Class.function."""
+        return f"{self.path}:{self.owner}{'.' if self.owner else ''}{self.node.name}"
 
 
 def python_files(repository: Path) -> dict[str, str]:
@@ -90,6 +89,15 @@ def own_functions(sources: dict[str, str], reasons: Counter[str]) -> Iterator[Ow
                     yield from static_methods(path, module, node, reasons)
 
 
+def without_copies(functions: Iterable[OwnFunction], reasons: Counter[str]) -> list[OwnFunction]:
+    """Return functions without those whose text another has, as in a module that a package has in two places."""
+    first: dict[tuple[str, str], OwnFunction] = {}
+    for one in functions:
+        if first.setdefault((one.row.prompt, one.row.completion), one) is not one:
+            reasons["is a copy of another function"] += 1
+    return list(first.values())
+
+
 def static_methods(
     path: str, module: Module, owner: ast.ClassDef, reasons: Counter[str]
 ) -> Iterator[OwnFunction]:
@@ -123,5 +131,5 @@ def fit_function(
 
 def is_chosen(function: OwnFunction, share: float, seed: int) -> bool:
     """Return whether a function is held out: by the hash of its place, so that others do not change it."""
-    digest = hashlib.sha256(f"{seed}:{function.path}:{function.dotted}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{function.place}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64

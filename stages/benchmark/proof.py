@@ -19,7 +19,7 @@ STUBS = ("    pass\n", "    raise NotImplementedError\n")
 
 def problem_of(function: OwnFunction, name: str, tests: Sequence[OwnTest]) -> Problem:
     prompt, solution = function.row.prompt, function.row.completion
-    task = f"{name}/{function.dotted}"
+    task = f"{name}/{function.place}"
     return Problem(task, with_first_examples(prompt), function.node.name, solution, check_program(tests))
 
 

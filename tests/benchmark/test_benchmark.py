@@ -139,7 +139,12 @@ def test_with_a_fixture(words):
 
 
 def make_repository(folder: Path) -> Path:
-    for name, text in {"src/mine/names.py": CODE, "tests/test_names.py": SUITE, "broken.py": "def ("}.items():
+    for name, text in {
+        "src/mine/names.py": CODE,
+        "src/mine/copied.py": CODE[CODE.index("def longest") :].split("\n\n\n")[0],
+        "tests/test_names.py": SUITE,
+        "broken.py": "def (",
+    }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     for command in ("init -q", "add -A", "-c user.name=a -c user.email=a@b.c commit -qm one"):
@@ -170,7 +175,7 @@ def rows(made: tuple[Path, str]) -> dict[str, dict[str, Any]]:
 
 def test_functions_with_tests_that_can_fail_are_held_out(rows: dict[str, dict[str, Any]]) -> None:
     assert [*rows] == ["to_kebab", "longest", "area"]
-    assert rows["area"]["task_id"] == "own/src.mine.names.Shape.area"
+    assert rows["area"]["task_id"] == "own/src/mine/names.py:Shape.area"
     assert [one["path"] for one in rows.values()] == ["src/mine/names.py"] * 3
     assert CODE.splitlines()[rows["longest"]["line"] - 1] == 'def longest(words, default=""):'
     assert len({one["commit"] for one in rows.values()}) == 1
@@ -180,9 +185,10 @@ def test_functions_with_tests_that_can_fail_are_held_out(rows: dict[str, dict[st
 @pytest.mark.parametrize(
     "line",
     [
-        "10 functions and methods in 3 files",
+        "11 functions and methods in 4 files",
         "1 needs a package outside the standard library",
         "1 is a method that needs its object or class",
+        "1 is a copy of another function",
         "1 stands in a file that does not parse",
         "1 has no docstring in words",
         "1 has tests that a body of `pass` or NotImplementedError passes",
@@ -247,10 +253,10 @@ def test_a_function_is_chosen_by_its_own_hash() -> None:
     found = list(own_functions({"names.py": CODE}, Counter()))
     fewer = list(own_functions({"names.py": CODE.replace("def wrong", "def other")}, Counter()))
     for seed in range(5):
-        chosen = [{one.dotted for one in some if is_chosen(one, 0.5, seed)} for some in (found, fewer)]
-        assert chosen[0] - {"names.wrong"} == chosen[1] - {"names.other"}
-        assert chosen[0] <= {one.dotted for one in found if is_chosen(one, 0.8, seed)}
-    assert len({frozenset(one.dotted for one in found if is_chosen(one, 0.5, seed)) for seed in range(9)}) > 1
+        chosen = [{one.place for one in some if is_chosen(one, 0.5, seed)} for some in (found, fewer)]
+        assert chosen[0] - {"names.py:wrong"} == chosen[1] - {"names.py:other"}
+        assert chosen[0] <= {one.place for one in found if is_chosen(one, 0.8, seed)}
+    assert len({frozenset(one.place for one in found if is_chosen(one, 0.5, seed)) for seed in range(9)}) > 1
 
 
 def test_a_test_of_a_module_finds_the_function_in_it() -> None:

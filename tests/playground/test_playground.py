@@ -18,8 +18,8 @@ from stages.evaluate.settings import EvaluateSettings
 from stages.generation.completion import BatchRow, Completion, SampleRequest
 from stages.generation.generate import generate
 from stages.playground.command import main, model_place, split_file
-from stages.playground.player import OnText, Player
 from stages.playground.display import Screen
+from stages.playground.player import OnText, Player
 from tests.helpers.tiny_project import REPOSITORY
 
 HEADER = 'def add_all(numbers):\n    """Add up all numbers."""\n'
