@@ -141,7 +141,7 @@ def test_with_a_fixture(words):
 def make_repository(folder: Path) -> Path:
     for name, text in {
         "src/mine/names.py": CODE,
-        "src/mine/copied.py": CODE[CODE.index("def longest") :].split("\n\n\n")[0],
+        "src/mine/short.py": CODE[CODE.index("def longest") :].split("\n\n\n")[0],
         "tests/test_names.py": SUITE,
         "broken.py": "def (",
     }.items():
