@@ -8,7 +8,8 @@ data/benchmarks/<name>.jsonl. Memory hardly grows with the number of rows (28 by
 scratch folder beside data/raw. Nothing from a downloaded package or data set is executed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from stages.common.rows.row_groups import row_groups
 from stages.common.rows.schema import BENCHMARK_FOLDER, Problem, row_schema
 from stages.common.spdx import allowed_ids
 from stages.fetch import mixing
-from stages.fetch.licences import forbids
+from stages.fetch.licences import forbids, require_allowed
 from stages.fetch.problem_rows import chosen_problems
 from stages.fetch.resolve import resolve_source
 from stages.fetch.row_formats import CHAT_COLUMNS, QUESTIONS
@@ -45,11 +46,13 @@ def main(settings: Settings) -> dict[str, Any]:
     spool = RowSpool(FETCH_SCRATCH)
     remove(FETCH_SCRATCH)
     for source in fetch.sources:
-        if forbidden := forbids(source.licence):
+        if forbidden := source.licence and forbids(source.licence):
             print(f"fetch: {source.name}: its licence {source.licence} forbids {forbidden}: do not train a model for that on it", flush=True)  # fmt: skip
     try:
         for source in fetch.sources:
             resolved = resolve_source(source)
+            if not source.licence:
+                source = licensed(source, resolved.lock["licence"], fetch.licences)
             tally = tallies[source.name] = Tally(source.name, fetch.on_bad_row == "drop")
             for batch in row_batches(source, resolved.files, tally, fetch.licences):
                 spool.add(source.name, batch)
@@ -70,6 +73,19 @@ def main(settings: Settings) -> dict[str, Any]:
         },
         "benchmarks": {name: len(listed) for name, listed in problems.items()},
     }
+
+
+def licensed(source: Source, licence: str, licences: Sequence[str]) -> Source:
+    """Return a repository's source with the licence that the repository names.
+
+    Raises:
+        UserError: fetch.licences does not have it.
+    """
+    try:
+        require_allowed(source.name, licence, licences)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return replace(source, licence=licence)
 
 
 def print_reading(source: Source, tally: Tally) -> None:

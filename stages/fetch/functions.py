@@ -10,7 +10,7 @@ import re
 import symtable
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 MAX_BODY_LINES = 60
@@ -275,10 +275,20 @@ def split_function(source: str) -> tuple[str, str]:
         Unfit: docstring or body share a line with something else, or the body is empty or too long.
     """
     node = next(iter(ast.parse(source).body), None)
-    if not isinstance(node, PythonFunction) or len(node.body) < 2:
+    if not isinstance(node, PythonFunction):
+        raise Unfit("has no body but a docstring")
+    return split_at_docstring(node, source.split("\n"), 1)
+
+
+def split_at_docstring(node: PythonFunction, lines: Sequence[str], start: int) -> tuple[str, str]:
+    """Return the lines of a function from line `start` to the docstring's last, and those of its body.
+
+    Raises:
+        Unfit: docstring or body share a line with something else, or the body is empty or too long.
+    """
+    if len(node.body) < 2:
         raise Unfit("has no body but a docstring")
     docstring, first = node.body[0], node.body[1]
-    lines = source.split("\n")
     before = lines[docstring.lineno - 1][: docstring.col_offset]
     end = docstring.end_lineno or docstring.lineno
     after = lines[end - 1].encode()[docstring.end_col_offset :].strip()
@@ -289,4 +299,4 @@ def split_function(source: str) -> tuple[str, str]:
         body.pop(0)
     if len(body) > MAX_BODY_LINES:
         raise Unfit(f"has more than {MAX_BODY_LINES} body lines")
-    return "\n".join(lines[:end]) + "\n", "\n".join(body) + "\n"
+    return "\n".join(lines[start - 1 : end]) + "\n", "\n".join(body) + "\n"

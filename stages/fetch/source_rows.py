@@ -115,7 +115,9 @@ def row_batches(
         yield to_batch(waiting, tally)
     if not tally.rows:
         nothing = (
-            "no top-level function in its files" if source.format == "functions" else "its files are empty"
+            "no function in its files"
+            if source.format in ("functions", "documented")
+            else "its files are empty"
         )
         reasons = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.items()) or nothing
         hint = hint_on(files, tally) if source.format == "rows" else ""
@@ -228,16 +230,22 @@ def require_row_fits(columns: dict[str, Any]) -> None:
 def read_whole_files(source: Source, files: Iterable[SourceFile], tally: Tally) -> Iterator[RowContent]:
     """Yield a row of plain text a file, or the rows of its functions."""
     left_out: Counter[str] = Counter()
-    kind = "Python" if source.format == "functions" else "text"
+    kind = "text" if source.format == "text" else "Python"
+    # where a repository's rows come from; the wheel or data set of others is in sources.lock.json
+    commit: dict[str, Any] = {"commit": source.revision} if source.kind == "repository" else {}
     for file in files:
         tally.formats[kind] = tally.formats.get(kind, 0) + 1
         try:
-            if source.format == "functions":
-                for row in functions_in(file, tally.reasons):
-                    place = place_of(file, line=row.line, name=row.name, helpers=row.helpers)
+            if kind == "Python":
+                for row in functions_in(file, tally.reasons, source.format == "documented"):
+                    more = {"helpers": row.helpers} if source.format == "functions" else {}
+                    place = place_of(file, line=row.line, name=row.name, **more, **commit)
                     yield {"prompt": row.prompt, "completion": row.completion}, place
             elif (text := text_of(file, left_out)).strip():
-                yield {"prompt": "", "completion": text}, place_of(file)
+                yield (
+                    {"prompt": "", "completion": text},
+                    place_of(file, **commit, **({"line": 1} if commit else {})),
+                )
             else:
                 tally.reasons[EMPTY_FILE] += 1
         except RowError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from stages.common.core.errors import one_line
 from stages.fetch.compression import DAMAGED, unpacked
+from stages.fetch.documented import documented_of
 from stages.fetch.functions import FunctionRow, functions_of
 from stages.fetch.row_errors import (
     CUT,
@@ -70,15 +71,18 @@ def cell_text(kind: str, source: str) -> str:
     return "\n".join([f"# %% [{kind}]", *(f"# {line}".rstrip() for line in source.split("\n"))]) + "\n"
 
 
-def functions_in(file: SourceFile, reasons: Counter[str]) -> Iterator[FunctionRow]:
+def functions_in(file: SourceFile, reasons: Counter[str], documented: bool = False) -> Iterator[FunctionRow]:
     """Yield the functions of a Python file that qualify; `reasons` counts the others, and `taken`.
+
+    Args:
+        documented: also those that are not self-contained, and methods.
 
     Raises:
         RowError: the file does not parse.
     """
     text = text_of(file, Counter()).replace("\r\n", "\n").replace("\r", "\n")
     try:
-        yield from functions_of(file.name, text, reasons)
+        yield from (documented_of if documented else functions_of)(file.name, text, reasons)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise RowError(NOT_PYTHON, str(error)) from None
 
