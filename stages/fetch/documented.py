@@ -1,7 +1,8 @@
 """Training rows out of Python files: every documented function and method, in the shape of HumanEval.
 
-Unlike stages.fetch.functions, they may use what their module and package define. The prompt is the imports that
-the function uses, the `class` line of a method, `def` line and docstring; the completion is the body.
+Unlike those of stages.fetch.functions, they may use what their module and package define. The prompt is the
+imports that the function uses, the `class` line of a method, `def` line and docstring; the completion is the
+body.
 """
 
 import ast

@@ -1,8 +1,8 @@
 """Resolve a git repository at a pinned commit to its files, without vendored and generated ones.
 
-Nothing is checked out, and no hook or filter of the repository runs: objects are fetched into a bare repository
-in .cache/fetch/git, and the chosen files are written beside it by their git ids, against which they are checked
-each time. A commit that is there needs no network.
+Nothing is checked out, and no hook or filter of the repository runs: objects are fetched into a bare
+repository in .cache/fetch/git, and the chosen files are written beside it by their git ids, against which they
+are checked each time. A commit that is there needs no network.
 """
 
 import hashlib
@@ -30,7 +30,8 @@ VENDORED = re.compile(
 GENERATED_NAME = re.compile(r"(_pb2(_grpc)?\.pyi?|\.min\.(js|css)|(^|/)(_version|versioneer)\.py)$")
 # Said by generators in a file's first lines (protoc, ANTLR, sqlc, OpenAPI, setuptools_scm, ...)
 GENERATED_TEXT = re.compile(
-    rb"@generated|do not edit|\b(auto-?\s?|machine[ -])generated\b|\bgenerated (automatically |from .{1,60} )?by\b",
+    rb"@generated|do not edit|\b(auto-?\s?|machine[ -])generated\b"
+    rb"|\bgenerated (automatically |from .{1,60} )?by\b",
     re.IGNORECASE,
 )
 HEAD_BYTES = 600
@@ -40,7 +41,7 @@ GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTOR
 
 
 class Blob(NamedTuple):
-    """A file of a commit: its id, and whether the repository's .gitattributes call it generated or vendored."""
+    """A file of a commit: its id, and what .gitattributes call it, generated or vendored."""
 
     id: str
     mark: str
@@ -50,8 +51,8 @@ def resolve_repository(source: Source) -> PinnedFiles:
     """Return the files of a repository at a commit, and the licence that it names.
 
     Raises:
-        UserError: git cannot fetch the commit, a pattern matches nothing, no file is left, or the licence is not
-            the repository's.
+        UserError: git cannot fetch the commit, a pattern matches nothing, no file is left, or the licence is
+            not the repository's.
     """
     what = f"source '{source.name}': the repository {source.url}"
     repository = GIT_CACHE / f"{hashlib.sha256(source.url.encode()).hexdigest()[:16]}.git"
@@ -99,7 +100,7 @@ def run_git(folder: Path, *arguments: str, given: bytes | None = None, index: st
 
 
 def fetch_commit(url: str, commit: str, repository: Path, what: str) -> None:
-    """Bring a commit's objects into a bare repository: it alone, or all branches where the server refuses that.
+    """Bring a commit into a bare repository: it alone, or all branches where the server refuses that.
 
     Raises:
         UserError: there is no such repository or commit, or no access; quotes git.
@@ -122,7 +123,7 @@ def fetch_commit(url: str, commit: str, repository: Path, what: str) -> None:
         lines = error.stderr.decode(errors="replace").split("\n")
         said = [line for line in lines if re.match("(fatal|error|remote|ssh): ", line)] or lines
         raise UserError(
-            f"{what}: git cannot fetch it. Is there a network, does it exist, and may you read it? It says:\n  "
+            f"{what}: git cannot fetch it. Is there a network, does it exist, may you read it? It says:\n  "
             + "\n  ".join(line[:300] for line in said[:3])
         ) from None
     if not has_commit(repository, commit):
@@ -140,7 +141,7 @@ def has_commit(repository: Path, commit: str) -> bool:
 
 
 def list_blobs(repository: Path, commit: str) -> tuple[dict[str, Blob], Counter[str]]:
-    """Return the files of a commit by path, sorted, and how many symbolic links and submodules it has besides."""
+    """Return the files of a commit by path, sorted, and the numbers of its symbolic links and submodules."""
     listing = run_git(repository, "ls-tree", "-r", "-z", "--full-tree", commit).split(b"\0")
     ids: dict[bytes, str] = {}
     left_out: Counter[str] = Counter()

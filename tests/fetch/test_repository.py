@@ -19,7 +19,7 @@ from stages.fetch.settings import FetchSettings, Source
 from stages.fetch.source_rows import Tally, row_batches
 from tests.helpers.tiny_project import REPOSITORY
 
-MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any person ... The above copyright notice ...\n"
+MIT = "Permission is hereby granted, free of charge, to any person ... The above copyright notice ...\n"
 STACK = '''"""Stacks."""
 import os
 from collections.abc import Iterable, Iterator
