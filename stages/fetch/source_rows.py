@@ -114,11 +114,11 @@ def row_batches(
     if waiting:
         yield to_batch(waiting, tally)
     if not tally.rows:
-        nothing = (
-            "no function in its files"
-            if source.format in ("functions", "documented")
-            else "its files are empty"
-        )
+        empty_of = {
+            "functions": "no top-level function in its files",
+            "documented": "no function in its files",
+        }
+        nothing = empty_of.get(source.format, "its files are empty")
         reasons = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.items()) or nothing
         hint = hint_on(files, tally) if source.format == "rows" else ""
         raise UserError(f"source '{source.name}' has no usable row: {reasons}{hint}")
