@@ -68,7 +68,7 @@ def documented_row(
         (TEST_FILE.search(path), "stands in a test file"),
         (is_overload(node), "is a type checker's overload"),
         (len(DOCSTRING_WORD.findall(words)) < 3, "has no docstring in words"),
-        (all(map(is_stub, node.body[1:])), "has no body but a docstring"),
+        (all(map(is_abstract, node.body[1:])), "has no body but a docstring"),
     ):
         if is_unfit:
             raise Unfit(reason)
@@ -98,7 +98,7 @@ def documented_row(
     return FunctionRow(name, node.lineno, prompt, body, 0)
 
 
-def is_stub(statement: ast.stmt) -> bool:
+def is_abstract(statement: ast.stmt) -> bool:
     """Return whether a statement is what an abstract function has for a body."""
     if isinstance(statement, ast.Raise) and statement.exc:
         return ast.unparse(statement.exc).startswith("NotImplementedError")

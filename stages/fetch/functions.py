@@ -294,7 +294,7 @@ def split_at_docstring(node: PythonFunction, lines: Sequence[str], start: int) -
     after = lines[end - 1].encode()[docstring.end_col_offset :].strip()
     if before.strip() or after or first.lineno <= end:
         raise Unfit("shares the docstring's line with code")
-    body = lines[end : node.end_lineno]
+    body = [*lines[end : node.end_lineno]]
     while body and not body[0].strip():
         body.pop(0)
     if len(body) > MAX_BODY_LINES:
