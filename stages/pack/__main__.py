@@ -49,7 +49,7 @@ def main(settings: Settings) -> dict[str, Any]:
     cached_tokenizer.cache_clear()  # of a folder that has changed since
     tokenizer = cached_tokenizer(task.model)  # report a broken tokenizer before workers start
     if settings.prompt.style == "fim":
-        fill_tokens(tokenizer, OTHER_STYLE)
+        middle = tokenizer.convert_tokens_to_ids(fill_tokens(tokenizer, OTHER_STYLE).middle)
 
     with atomic_folder(PACKED) as folder:
         store, drops = TokenStore(folder / "tokens"), Drops(folder / "dropped.parquet")
@@ -68,6 +68,7 @@ def main(settings: Settings) -> dict[str, Any]:
             "rows_kept": int(documents.first.sum()),
             "rows_dropped": dict(sorted(drops.counts.items())),
             "rows_glued": len(glued),
+            **({"documents_filled": documents.count(~middle)} if settings.prompt.style == "fim" else {}),
             **({"validated": validated_figures(documents, pack)} if is_validated else {}),
             "overlong": {"what": pack.overlong, **asdict(cost)},
             **{
@@ -86,6 +87,8 @@ def main(settings: Settings) -> dict[str, Any]:
         write_json(folder / "packing.json", metrics)
     if pack.validated_copies > 1 and not is_validated:
         print(f"note: pack.validated_copies={pack.validated_copies} repeats no row, since clean ran no tests (clean.validate)")  # fmt: skip
+    if "documents_filled" in metrics:
+        print(f"fill in the middle: {metrics['documents_filled']} of {len(documents.row_ids)} documents")
     print_summary(metrics, drops, glued)
     if sys.stdout.isatty():
         print("\n\n".join(rendered_row(row, task, characters=SAMPLE_CHARACTERS) for row in find_rows()))

@@ -221,7 +221,8 @@ def shorten_row(
             rows=1,
             dropped=int(not parts),
             tokens_lost=len(whole.ids) - kept,
-            labelled_tokens_lost=int(whole.loss.sum()) - sum(int(part.loss.sum()) for part in parts),
+            # pieces that are filled in may have more labels than the whole
+            labelled_tokens_lost=max(0, int(whole.loss.sum()) - sum(int(part.loss.sum()) for part in parts)),
         )
     )
     return parts

@@ -1,16 +1,13 @@
 """Rows whose middle is filled in, where they are longer than a pack."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stages.common.core.errors import UserError
 from stages.common.text.fill_tokens import FILL_TOKENS
 from stages.common.text.infill import cut_row
 from stages.common.text.settings import PromptSettings
-from stages.pack import __main__ as pack_stage
 from stages.pack.documents import RowGroupTask, tokenize_rows
 from stages.pack.overlong import Document, OverlongCost, shorten_fill
 from stages.pack.settings import PackSettings
@@ -60,6 +57,7 @@ def test_a_long_file_is_dropped_or_keeps_the_context_of_its_middle_or_is_filled_
     outcomes = tokenize_rows(rows, task, cost)
     documents = [document for one in outcomes for document in one.documents]
     assert cost.rows == len(rows)
+    assert cost.labelled_tokens_lost >= 0
     assert all(len(one.ids) <= 200 and (one.ids == middle).sum() == 1 for one in documents)
     if overlong == "drop":
         assert {one.reason for one in outcomes} == {"overlong"}
@@ -69,7 +67,6 @@ def test_a_long_file_is_dropped_or_keeps_the_context_of_its_middle_or_is_filled_
         assert [bool(one.documents) for one in outcomes if one.reason == ""].count(True) >= len(short)
     else:
         assert all(len(one.documents) > 5 for one in outcomes)
-    assert tokenize_rows(rows, task, OverlongCost())[0].characters == outcomes[0].characters
 
 
 def test_pieces_of_a_text_are_about_equal_and_join_again() -> None:
@@ -78,27 +75,3 @@ def test_pieces_of_a_text_are_about_equal_and_join_again() -> None:
     assert len(pieces) == 7
     assert max(map(len, pieces)) < 1.2 * min(map(len, pieces))
     assert split_at_lines("one line", 3) == ["one line"]
-
-
-def test_a_tokenizer_without_the_tokens_is_refused_before_any_row_is_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tokenizer = bpe(GPT2, size=259)
-    file = SimpleNamespace(
-        metadata=SimpleNamespace(num_rows=1), num_row_groups=1, schema_arrow=SimpleNamespace(names=[])
-    )
-
-    class Opened:
-        def __enter__(self) -> Any:
-            return file
-
-        def __exit__(self, *error: object) -> None: ...
-
-    monkeypatch.setattr(pack_stage, "open_rows", Opened)
-    monkeypatch.setattr(pack_stage, "check_context", lambda model, length: None)
-    monkeypatch.setattr(pack_stage, "vocabulary_size", lambda model: 0)
-    cached = lambda model: tokenizer  # noqa: E731
-    cached.cache_clear = lambda: None  # type: ignore[attr-defined]
-    monkeypatch.setattr(pack_stage, "cached_tokenizer", cached)
-    with pytest.raises(UserError, match=r"no tokens for filling in.*choose another prompt\.style"):
-        pack_stage.main(SimpleNamespace(pack=PackSettings(), prompt=FILL))

@@ -24,6 +24,7 @@ from stages.common.core.files import sha256_folder, write_parquet
 from stages.common.engine import EngineSettings
 from stages.common.model.packs import read_packs
 from stages.common.rows.schema import row_schema
+from stages.common.text.fill_tokens import FILL_TOKENS
 from stages.common.text.prompt import render_prompt
 from stages.common.text.settings import PromptSettings
 from stages.common.text.tokens import load_tokenizer
@@ -184,6 +185,25 @@ def stage(tmp_path, tiny_model, monkeypatch) -> Stage:
     stage = Stage(tmp_path, tiny_model)
     stage.write(generated_functions(40))
     return stage
+
+
+def test_a_share_of_the_rows_is_filled_in_if_the_tokenizer_has_the_tokens_for_it(stage, capsys):
+    with pytest.raises(UserError, match=r"no tokens for filling in.*choose another prompt\.style"):
+        stage.run(style="fim")
+    assert not (stage.folder / "data/packed").exists()
+    tokenizer = load_tokenizer(stage.model)
+    tokenizer.add_tokens([*FILL_TOKENS[0][:3]])
+    tokenizer.save_pretrained(stage.model)
+    config = json.loads((stage.model / "config.json").read_text())
+    (stage.model / "config.json").write_text(json.dumps({**config, "vocab_size": len(tokenizer)}))
+    metrics = stage.run(style="fim")
+    middle = tokenizer.convert_tokens_to_ids(FILL_TOKENS[0].middle)
+    packs = [*stage.packs(), *stage.packs("validation")]
+    filled = sum(pack["input_ids"].count(middle) for pack in packs)
+    assert metrics["documents_filled"] == filled
+    assert 10 < filled < 30
+    assert all(pack["labels"].count(middle) == 0 for pack in packs)
+    assert f"fill in the middle: {filled} of 40 documents" in capsys.readouterr().out
 
 
 def test_each_row_is_in_one_pack_and_begins_with_the_prompt_tokens_of_evaluation(stage):
