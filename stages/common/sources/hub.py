@@ -14,18 +14,18 @@ MAX_WAIT = 60  # seconds; if the hub asks for a longer wait, the request fails a
 
 
 @contextmanager
-def hub_errors(what: str, revision: str) -> Iterator[None]:
+def hub_errors(what: str, revision: str, done: str = "downloaded") -> Iterator[None]:
     """Turn what huggingface_hub raises in the block into a UserError that names repository and commit."""
     import httpx2
     from huggingface_hub import errors
 
-    unreachable = f"{what} at {revision} could not be downloaded. Is there a network?"
+    unreachable = f"{what} at {revision} could not be {done}. Is there a network?"
     try:
         yield
     except errors.LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError, but means no network
         cause = error.__cause__
         if isinstance(cause, errors.HfHubHTTPError):
-            raise UserError(explain_refusal(what, revision, cause)) from None
+            raise UserError(explain_refusal(what, revision, cause, done)) from None
         raise UserError(f"{unreachable} ({one_line(error, 200)})") from None
     except errors.GatedRepoError:
         raise UserError(
@@ -40,7 +40,7 @@ def hub_errors(what: str, revision: str) -> Iterator[None]:
             f"{what} is not on the hub, or is private. Check its name, or log in (`hf auth login`)."
         ) from None
     except errors.HfHubHTTPError as error:
-        raise UserError(explain_refusal(what, revision, error)) from None
+        raise UserError(explain_refusal(what, revision, error, done)) from None
     except errors.OfflineModeIsEnabled:
         raise UserError(
             f"{what} at {revision} is not in the cache, and HF_HUB_OFFLINE forbids the network"
@@ -53,7 +53,7 @@ def hub_errors(what: str, revision: str) -> Iterator[None]:
         raise UserError(f"{what} at {revision} could not be kept on disk: {one_line(error, 200)}") from None
 
 
-def explain_refusal(what: str, revision: str, error: Exception) -> str:
+def explain_refusal(what: str, revision: str, error: Exception, done: str) -> str:
     """Say what an HTTP error of the hub means and what to do, by its status."""
     status = response_status(error)
     if status == 401:
@@ -71,7 +71,7 @@ def explain_refusal(what: str, revision: str, error: Exception) -> str:
             "login`), which raises the limit."
         )
     answer = f"the hub answered {status}" if status else "the hub's answer cannot be read"
-    return f"{what} at {revision} could not be downloaded: {answer}. Rerun later. ({one_line(error, 200)})"
+    return f"{what} at {revision} could not be {done}: {answer}. Rerun later. ({one_line(error, 200)})"
 
 
 def retry_hub(call: Callable[[], ReturnT]) -> ReturnT:
