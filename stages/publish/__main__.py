@@ -18,7 +18,7 @@ from stages.common.core.stage import errors_as_message
 from stages.common.git import git
 from stages.common.sources.hub import hub_errors
 from stages.publish.cards import data_card, model_card, origin_of, size_of
-from stages.publish.licences import count_licences, require_publishable
+from stages.publish.permission import count_licences, require_publishable
 from stages.report.inputs import read_report_inputs
 
 FOLDER = Path("published")
@@ -88,7 +88,7 @@ def push(name: str, what: str, folder: Path, public: bool) -> None:
     print(f"publish: {folder} and its card are at {api.endpoint}/{'datasets/' * (what == 'data')}{name}")
 
 
-def parse_arguments() -> argparse.Namespace:
+def publish_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -106,6 +106,6 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    arguments = parse_arguments()
+    arguments = publish_arguments()
     with errors_as_message("publish"):
         main(arguments)

@@ -17,7 +17,7 @@ ROWS_OF_A_SIZE = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (
 Rows = Counter[tuple[str, str]]
 
 
-def hub_licence(licences: Sequence[str]) -> str:
+def card_licence(licences: Sequence[str]) -> str:
     """Return the hub's name for one licence, `other` for several or one of your own."""
     return (
         licences[0].lower() if len(licences) == 1 and not licences[0].startswith("LicenseRef-") else "other"
@@ -45,7 +45,7 @@ def model_card(inputs: ReportInputs, rows: Rows, name: str, origin: str) -> str:
         for benchmark, scores in tuned["benchmarks"].items()
     ]
     data = ModelCardData(
-        license=hub_licence([base["licence"]]) if base.get("licence") else "other",
+        license=card_licence([base["licence"]]) if base.get("licence") else "other",
         base_model=base["name"] if base["kind"] == "hub" else None,
         language="code",
         library_name="transformers",
@@ -73,7 +73,7 @@ def model_card(inputs: ReportInputs, rows: Rows, name: str, origin: str) -> str:
             "",
             "## Evaluation",
             "",
-            *score_table(inputs),
+            *score_lines(inputs),
             "",
             f"Difference: {summarise_difference(comparison)}. {summarise_verdict(comparison)}",
             "",
@@ -114,7 +114,7 @@ def data_card(inputs: ReportInputs, rows: Rows, name: str, origin: str) -> str:
     licences = sorted({one for _, licence in rows for one in licence_ids(licence)})
     total = sum(rows.values())
     data = DatasetCardData(
-        license=hub_licence(licences),
+        license=card_licence(licences),
         language="code",
         task_categories=["text-generation"],
         size_categories=[next((size for limit, size in ROWS_OF_A_SIZE if total < limit), "n>1M")],
@@ -147,7 +147,7 @@ def data_card(inputs: ReportInputs, rows: Rows, name: str, origin: str) -> str:
     )
 
 
-def score_table(inputs: ReportInputs) -> list[str]:
+def score_lines(inputs: ReportInputs) -> list[str]:
     """Return the scores of both models, a row a benchmark, as Markdown."""
     base, tuned = (inputs.evaluations[target] for target in ("base", "tuned"))
     lines = ["| pass@1 | problems | base | tuned (95% interval) | p, Holm |", "|---|---|---|---|---|"]

@@ -35,7 +35,10 @@ class UploadHub:
             key = ("datasets/" if asked.get("type") == "dataset" else "") + name
             if key in self.repositories:
                 return 409, {"error": "it exists", "url": f"{self.address}/{key}"}
-            self.repositories[key], self.private[key] = {}, "private" in (asked.get("visibility"), "private" * bool(asked.get("private")))
+            self.repositories[key], self.private[key] = (
+                {},
+                "private" in (asked.get("visibility"), "private" * bool(asked.get("private"))),
+            )
             return 200, {"url": f"{self.address}/{key}", "name": name}
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}

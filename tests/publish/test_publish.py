@@ -14,7 +14,7 @@ import yaml
 
 from stages.common.core.errors import UserError
 from stages.publish.__main__ import main, without_login
-from stages.publish.licences import forbidden, require_publishable
+from stages.publish.permission import forbidden, require_publishable
 from tests.helpers.report_files import make_reports
 from tests.helpers.upload_hub import UploadHub, upload_hub
 
