@@ -1,8 +1,8 @@
 """Fill in the middle: cut a row's text into prefix, middle and suffix, and render what the middle follows.
 
 Training and HumanEval-Infilling render alike. The order is prefix, suffix, middle (PSM), or suffix, prefix,
-middle (SPM) in the form that the prefix follows the token before the middle, so that prefix and middle are one
-running text (arXiv 2207.14255, section 3; StarCoder and CodeLlama train on both).
+middle (SPM) in the form that the prefix follows the token before the middle, so that prefix and middle are
+one running text (arXiv 2207.14255, section 3; StarCoder and CodeLlama train on both).
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,8 +50,8 @@ def before_middle(prefix: str, suffix: str, tokens: FillTokens, suffix_first: bo
 def cut_row(row: Mapping[str, Any], settings: PromptSettings) -> Cut | None:
     """Cut the text of a row, the same way each time; None for a row that stays as it is.
 
-    Only running text is cut: plain text, and a function whose prompt is its header. `prompt.fim_share` of such
-    rows are, selected by their id. Questions with answers and conversations stay as they are.
+    Only running text is cut: plain text, and a function whose prompt is its header. `prompt.fim_share` of
+    such rows are, selected by their id. Questions with answers and conversations stay as they are.
     """
     prompt, completion = row["prompt"] or "", row["completion"] or ""
     if row["messages"] is not None or row.get("tools") or (prompt.strip() and not is_function_header(prompt)):

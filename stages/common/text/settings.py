@@ -45,13 +45,13 @@ class PromptSettings:
     control_tokens: list[str] = field(default_factory=list)
     # style fim: the style of the rows that stay as they are, and of benchmarks whose end is asked for
     ordinary: str = "completion"
-    # style fim: share of the rows of running text whose middle is to be filled in, above 0 to 1. Running text is
-    # plain text, and functions whose prompt is their header
+    # style fim: share of the rows of running text whose middle is to be filled in, above 0 to 1. Running text
+    # is plain text, and functions whose prompt is their header
     fim_share: float = 0.5
     # style fim: share of these with the suffix before the prefix (SPM), 0 to 1
     fim_spm_share: float = 0.5
-    # style fim: share of these whose middle is a node of Python's syntax, 0 to 1; of the others, and of what is
-    # no Python, it lies between two random characters
+    # style fim: share of these whose middle is a node of Python's syntax, 0 to 1; of the others, and of what
+    # is no Python, it lies between two random characters
     fim_syntax_share: float = 0.5
     # style fim: of these choices; a row's own follow from its id
     fim_seed: int = 0
