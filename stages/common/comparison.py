@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.common.page.formats import format_chance, format_p_value, format_percent, format_points
+from stages.common.rows.schema import problem_cluster
 from stages.common.statistics import (
     holm_adjusted,
     paired_bootstrap_interval,
@@ -38,9 +39,7 @@ class ProblemOutcome:
 
     @property
     def cluster(self) -> str:
-        """What problems that are versions of one share: a parent, or a named task_id (HumanEval/0, in HumanEval+ too)."""
-        named = self.task_id if "/" in self.task_id else f"{self.benchmark}/{self.task_id}"
-        return (self.base.get("parent") or named).casefold()
+        return problem_cluster(self.benchmark, self.task_id, self.base.get("parent") or "")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Comparison:
     # Exact: McNemar's test with one sample per problem, the sign-flip test of pass rates with several
     p: float
     difference: float  # pass@1, tuned minus base
-    low: float  # its 95% interval, by the paired bootstrap
+    low: float  # its 95% interval, by the paired bootstrap (`difference_interval`)
     high: float
     # Smallest difference beyond noise if as many problems differ as here; None: no difference would be
     detectable_difference: float | None
@@ -149,7 +148,10 @@ def whole_rates(counts: Sequence[Sequence[PassCount]]) -> tuple[list[list[int]],
 
 
 def difference_interval(problems: Sequence[ProblemOutcome], k: int) -> tuple[float, float, float]:
-    """Return the difference in pass@k (tuned minus base) and its 95% interval, by the paired bootstrap."""
+    """Return the difference in pass@k (tuned minus base) and its 95% interval, by the paired bootstrap.
+
+    Versions of one problem are drawn together, and each benchmark keeps its number of problems.
+    """
     base, tuned = ([pass_at_k(*c, k) for c in pass_counts(problems, target)] for target in COMPARED_TARGETS)
     difference = (math.fsum(tuned) - math.fsum(base)) / len(problems)
     clusters = [problem.cluster for problem in problems]

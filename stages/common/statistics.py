@@ -33,18 +33,26 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 
 
 def pass_at_k_interval(
-    counts: Sequence[tuple[int, int]], k: int, confidence: float = 0.95, seed: int = 0
+    counts: Sequence[tuple[int, int]],
+    k: int,
+    confidence: float = 0.95,
+    seed: int = 0,
+    clusters: Sequence[str] = (),
+    strata: Sequence[str] = (),
 ) -> tuple[float, float, float]:
     """Return mean pass@k over problems with its interval: value, low, high.
 
-    With one sample per problem this is Wilson's interval. With several it is a percentile bootstrap over
-    problems, because samples of one problem are not independent trials.
+    With one sample per problem this is Wilson's interval; over several strata it is a little too wide, never too
+    narrow. With several samples, or problems that share a cluster, it is a percentile bootstrap of whole clusters
+    within each stratum, because samples of one problem are not independent trials.
 
     Args:
         counts: samples n and passed samples c of each problem.
         k: at most the smallest n.
         confidence: of the interval.
         seed: of the bootstrap.
+        clusters: of each problem, if problems depend on each other; none: each by itself.
+        strata: of each problem, such as its benchmark; none: one for all.
 
     Raises:
         ValueError: no problem; k exceeds n for some problems (says how many); or a count is out of range.
@@ -56,9 +64,10 @@ def pass_at_k_interval(
         )
     values = [pass_at_k(samples, passed, k) for samples, passed in counts]
     value = math.fsum(values) / len(values)
-    if all(samples == 1 for samples, _ in counts):
+    independent = not clusters or len(set(clusters)) == len(values)
+    if independent and all(samples == 1 for samples, _ in counts):
         return value, *wilson_interval(round(math.fsum(values)), len(values), confidence)
-    return value, *bootstrap_interval(values, (0.0, 1.0), confidence, seed=seed)
+    return value, *mean_interval(values, (0.0, 1.0), confidence, RESAMPLES, seed, clusters, strata)
 
 
 def wilson_interval(passed: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -222,15 +231,26 @@ def paired_bootstrap_interval(
     if len(before) != len(after) or not before:
         raise ValueError(f"paired scores must match one to one: {len(before)} before, {len(after)} after")
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    clusters, strata = clusters or [str(i) for i in range(len(before))], strata or [""] * len(before)
-    plain = len(set(clusters)) == len(before) and len(set(strata)) == 1
-    if min(differences) == max(
-        differences
-    ):  # no more is known than of as many problems as there are clusters
-        differences, plain = differences[: len(set(clusters))], True
+    return mean_interval(differences, (-1.0, 1.0), confidence, resamples, seed, clusters, strata)
+
+
+def mean_interval(
+    values: Sequence[float],
+    bounds: tuple[float, float],
+    confidence: float,
+    resamples: int,
+    seed: int,
+    clusters: Sequence[str],
+    strata: Sequence[str],
+) -> tuple[float, float]:
+    """Return the percentile interval of the mean; empty `clusters` or `strata`: each by itself, one for all."""
+    clusters, strata = clusters or [str(i) for i in range(len(values))], strata or [""] * len(values)
+    plain = len(set(clusters)) == len(values) and len(set(strata)) == 1
+    if min(values) == max(values):  # no more is known than of as many problems as there are clusters
+        values, plain = values[: len(set(clusters))], True
     if plain:
-        return bootstrap_interval(differences, (-1.0, 1.0), confidence, resamples, seed)
-    return stratified_interval(differences, clusters, strata, confidence, resamples, seed)
+        return bootstrap_interval(values, bounds, confidence, resamples, seed)
+    return stratified_interval(values, clusters, strata, confidence, resamples, seed)
 
 
 def stratified_interval(

@@ -21,7 +21,7 @@ from stages.common.core.errors import UserError
 from stages.common.core.files import atomic_folder, sha256_folder, write_jsonl
 from stages.common.core.paths import ADAPTER, BASE_MODEL, MERGED_MODEL
 from stages.common.core.stage import Settings, run
-from stages.common.rows.schema import Problem
+from stages.common.rows.schema import Problem, problem_cluster
 from stages.common.statistics import pass_at_k_interval
 from stages.common.text.settings import PromptSettings
 from stages.evaluate.settings import EvaluateSettings
@@ -82,6 +82,8 @@ class ScoredBenchmark:
     rows: list[dict[str, Any]]
     # Samples of each problem, and how many of them passed
     counts: list[tuple[int, int]]
+    # Of each problem, `problem_cluster`
+    clusters: list[str]
     metrics: dict[str, Any]
     isolation: Isolation
     times: dict[str, Any]
@@ -118,10 +120,18 @@ def score_benchmark(
     ]
     passed = Counter(row["task_id"] for row in rows if row["verdict"] == "passed")
     counts = [(evaluate.samples, passed[problem.task_id]) for problem in problems]
-    metrics = compute_metrics(evaluate, counts, completions, result)
+    clusters = [problem_cluster(name, problem.task_id, problem.parent) for problem in problems]
+    metrics = compute_metrics(evaluate, counts, clusters, completions, result)
     times = {"cpu_s": [v.cpu_s for v in result.verdicts], "wall_s": [v.wall_s for v in result.verdicts]}
     return ScoredBenchmark(
-        name, rows, counts, metrics, result.isolation, {"generation": cost, **times}, (generated, judged)
+        name=name,
+        rows=rows,
+        counts=counts,
+        clusters=clusters,
+        metrics=metrics,
+        isolation=result.isolation,
+        times={"generation": cost, **times},
+        kept=(generated, judged),
     )
 
 
@@ -173,6 +183,7 @@ def sample_row(
 def compute_metrics(
     evaluate: EvaluateSettings,
     counts: list[tuple[int, int]],
+    clusters: list[str],
     completions: Sequence[Completion],
     result: Judgement,
 ) -> dict[str, Any]:
@@ -185,19 +196,24 @@ def compute_metrics(
         "tried": total,
         "temperature": evaluate.temperature,
         "passed": sum(passed for _, passed in counts),
-        **pass_rates(counts, evaluate.pass_at),
+        **pass_rates(counts, evaluate.pass_at, clusters),
         "truncated_share": round(sum(c.stop == "length" for c in completions) / total, 4),
         "no_entry_point_share": round(sum(v.verdict == "no_entry_point" for v in result.verdicts) / total, 4),
         **{key: facts[key] for key in ("verdicts", "weak_passed", "self_test")},
     }
 
 
-def pass_rates(counts: list[tuple[int, int]], ks: Sequence[int] = ()) -> dict[str, float]:
+def pass_rates(
+    counts: list[tuple[int, int]],
+    ks: Sequence[int] = (),
+    clusters: Sequence[str] = (),
+    strata: Sequence[str] = (),
+) -> dict[str, float]:
     """Return pass@1 and pass@k over problems, each with its 95% interval."""
     rates: dict[str, float] = {}
     for k in sorted({1, *ks}):
         names = (f"pass_at_{k}", f"pass_at_{k}_low", f"pass_at_{k}_high")
-        found = pass_at_k_interval(counts, k)
+        found = pass_at_k_interval(counts, k, clusters=clusters, strata=strata)
         rates |= {name: round(value, 6) for name, value in zip(names, found, strict=True)}
     return rates
 
@@ -206,7 +222,7 @@ def pool_scores(scored: Sequence[ScoredBenchmark]) -> dict[str, Any]:
     """Return the metrics of each benchmark, and of all their problems together."""
     weakest = max((one.isolation for one in scored), key=lambda isolation: isolation.level)
     return {
-        "benchmarks": {one.name: one.metrics for one in scored},
+        "benchmarks": {one.name: one.metrics | own_isolation(one, scored) for one in scored},
         "benchmark": " and ".join(one.name for one in scored),
         **{
             key: sum(one.metrics[key] for one in scored)
@@ -214,7 +230,12 @@ def pool_scores(scored: Sequence[ScoredBenchmark]) -> dict[str, Any]:
         },
         **same_settings(scored),
         **{key: sampled_share(scored, key) for key in ("truncated_share", "no_entry_point_share")},
-        **pass_rates([count for one in scored for count in one.counts], shared_pass_at(scored)),
+        **pass_rates(
+            [count for one in scored for count in one.counts],
+            shared_pass_at(scored),
+            [cluster for one in scored for cluster in one.clusters],
+            [one.name for one in scored for _ in one.counts],
+        ),
         "verdicts": dict(
             sorted(sum((Counter(one.metrics["verdicts"]) for one in scored), Counter()).items())
         ),
@@ -222,6 +243,12 @@ def pool_scores(scored: Sequence[ScoredBenchmark]) -> dict[str, Any]:
         "isolation": {"level": weakest.level, "why": weakest.why},
         "weak_sandbox": weakest.level == "C",
     }
+
+
+def own_isolation(one: ScoredBenchmark, scored: Sequence[ScoredBenchmark]) -> dict[str, Any]:
+    """Return the isolation that a benchmark was judged at, where they differ."""
+    differ = len({other.isolation.level for other in scored}) > 1
+    return {"isolation": {"level": one.isolation.level, "why": one.isolation.why}} if differ else {}
 
 
 def same_settings(scored: Sequence[ScoredBenchmark]) -> dict[str, Any]:

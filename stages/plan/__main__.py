@@ -1,4 +1,4 @@
-"""Estimate what a training will take, and warn of odd settings, in seconds and without loading weights.
+"""Estimate what a training will take and what its scores can show, in seconds and without loading weights.
 
     python -m stages.plan
     python -m stages.plan experiment=tutorial

@@ -28,6 +28,7 @@ from stages.plan.memory import (
 )
 from stages.plan.model_config import base_folder, modules_of
 from stages.plan.planned_run import EVALUATE, GATE, PlannedRun
+from stages.plan.power import describe_power
 from stages.plan.refusals import refuse_training
 from stages.plan.spending import (
     SHARES,
@@ -116,6 +117,7 @@ def make_plan(sections: dict[str, Any], tracked: dict[str, Any], calibration: fl
         rate=rate,
         share=share,
         share_basis="reached by the training of reports/train.json" if reached else "assumed",
+        power=describe_power(sections["evaluate"]),
         operations=operations,
         seconds=training_seconds(
             operations, work.tokens, work.evaluated, rate, share, train.gradient_checkpointing

@@ -47,6 +47,8 @@ class PlannedRun:
     rate: float
     share: float
     share_basis: str
+    # which gain the benchmarks can show, in words
+    power: str
     # useful operations per token
     operations: float
     # of a million tokens where the data is not known

@@ -29,6 +29,7 @@ def render_plan(run: PlannedRun) -> str:
                 ("training" if run.tokens else "a million tokens", approximate_duration(run.seconds)),
             ],
         ),
+        *block("evaluation", [("can show", run.power)]),
         f"warnings: {len(warnings) or 'none'}",
         *[wrap_line(f"- {name.replace('_', ' ')}: {text}") for name, text in warnings.items()],
     ]

@@ -104,7 +104,7 @@ def render_page(
         notes=find_notes(inputs),
         verdict=describe_verdict(comparison),
         smallest_difference=describe_smallest_difference(comparison),
-        test_name=comparison.test_name,
+        methods=scores.describe_methods(comparison, len(inputs.evaluations["tuned"]["benchmarks"])),
         scores=scores.score_table(inputs, comparison, clean),
         clean_verdict=scores.describe_clean_verdict(clean) if inputs.near else "",
         clean_part=scores.describe_clean_part(inputs, clean),

@@ -1,9 +1,9 @@
 """What a reader must know beside the scores: what makes them doubtful, and what explains failed samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.report.inputs import ReportInputs, judged_in_weak_sandbox
+from stages.report.inputs import ReportInputs
 
 SHARE_TO_MENTION = 0.05  # share of samples above which a cause of failures is mentioned
 Evaluations = Mapping[str, Mapping[str, Any]]  # metrics of evaluate, by target
@@ -34,20 +34,39 @@ def find_caveats(inputs: ReportInputs) -> list[str]:
 
 
 def sandbox_caveats(evaluations: Evaluations) -> list[str]:
-    weak = [target for target, metrics in evaluations.items() if judged_in_weak_sandbox(metrics)]
-    levels = {target: metrics["isolation"]["level"] for target, metrics in evaluations.items()}
+    """Return what is wrong with the sandboxes; names the benchmarks where only some were judged in that way."""
+    by_weak: dict[tuple[str, ...], list[str]] = {}
+    by_levels: dict[tuple[str, ...], list[str]] = {}
+    names = list(evaluations["tuned"]["benchmarks"])
+    for name in names:
+        levels = {target: sandbox_level(metrics, name) for target, metrics in evaluations.items()}
+        if weak := tuple(target for target, level in levels.items() if level == "C"):
+            by_weak.setdefault(weak, []).append(name)
+        if len(set(levels.values())) > 1:
+            by_levels.setdefault(tuple(levels.values()), []).append(name)
     caveats = []
-    if weak:
+    for weak, where in by_weak.items():
         models = "Both models were" if len(weak) == len(evaluations) else f"The {weak[0]} model was"
         caveats.append(
-            f"{models} judged in a weak sandbox (level C, resource limits only): a completion could read "
-            "files, use the network and start programs, and so tamper with its judge."
+            f"{models} judged in a weak sandbox{on_some(where, names)} (level C, resource limits only): a completion "
+            "could read files, use the network and start programs, and so tamper with its judge."
         )
-    if len(set(levels.values())) > 1:
+    for (base, tuned), where in by_levels.items():
         caveats.append(
-            f"The base model was judged at isolation level {levels['base']}, the tuned model at level {levels['tuned']}."
+            f"The base model was judged at isolation level {base}, the tuned model at level {tuned}"
+            f"{on_some(where, names)}."
         )
     return caveats
+
+
+def sandbox_level(evaluation: Mapping[str, Any], name: str) -> str:
+    """Return the isolation level of a benchmark: its own where they differ, else that of all."""
+    own = evaluation["benchmarks"][name].get("isolation", evaluation["isolation"])
+    return str(own["level"])
+
+
+def on_some(where: Sequence[str], names: Sequence[str]) -> str:
+    return f" on {' and '.join(where)}" if len(where) < len(names) else ""
 
 
 def find_notes(inputs: ReportInputs) -> list[str]:

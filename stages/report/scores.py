@@ -30,9 +30,9 @@ def compare_clean_part(inputs: ReportInputs) -> Comparison | None:
     return compare_models(base, tuned, without=inputs.near)
 
 
-def shared_ks(inputs: ReportInputs) -> list[int]:
-    """Return each k for which both models have a pass@k."""
-    base, tuned = inputs.evaluations.values()
+def shared_ks(evaluations: Mapping[str, Mapping[str, Any]]) -> list[int]:
+    """Return each k for which both models have a pass@k, on all problems or on those of one benchmark."""
+    base, tuned = evaluations.values()
     return sorted(int(k) for key in base if key in tuned for k in re.findall(r"^pass_at_(\d+)$", key))
 
 
@@ -41,7 +41,7 @@ def score_table(
 ) -> list[dict[str, str]]:
     """Return a line for each k and each set of problems."""
     lines = benchmark_lines(inputs)
-    for k in shared_ks(inputs):
+    for k in shared_ks(inputs.evaluations):
         intervals = {target: reported_interval(m, k) for target, m in inputs.evaluations.items()}
         lines.append(score_line(k, f"all {len(comparison.problems)}", comparison, intervals))
         if clean:
@@ -57,13 +57,16 @@ def score_table(
 
 
 def benchmark_lines(inputs: ReportInputs) -> list[dict[str, str]]:
-    """Return a line of pass@1 for each benchmark, where there are several; p also after Holm's correction."""
+    """Return a line for each benchmark and each k of its own, where there are several; p also after Holm's."""
     parts = compare_by_benchmark(inputs.samples["base"], inputs.samples["tuned"])
     lines = []
     for name, (comparison, p) in parts.items() if len(parts) > 1 else ():
-        intervals = {t: reported_interval(m["benchmarks"][name], 1) for t, m in inputs.evaluations.items()}
-        line = score_line(1, f"{name}, {len(comparison.problems)}", comparison, intervals)
-        lines.append({**line, "p": f"{line['p']} (Holm {format_p_value(p).removeprefix('= ')})"})
+        own = {target: metrics["benchmarks"][name] for target, metrics in inputs.evaluations.items()}
+        for k in shared_ks(own):
+            intervals = {target: reported_interval(metrics, k) for target, metrics in own.items()}
+            line = score_line(k, f"{name}, {len(comparison.problems)}", comparison, intervals)
+            holm = f" (Holm {format_p_value(p).removeprefix('= ')})" if k == 1 else ""
+            lines.append({**line, "p": line["p"] + holm})
     return lines
 
 
@@ -74,8 +77,11 @@ def reported_interval(evaluation: Mapping[str, Any], k: int) -> Interval:
 
 def compute_intervals(comparison: Comparison, k: int) -> dict[str, Interval]:
     """Return each target's pass@k with its interval, computed from the compared problems."""
+    problems = comparison.problems
+    clusters, strata = [p.cluster for p in problems], [p.benchmark for p in problems]
     return {
-        target: pass_at_k_interval(pass_counts(comparison.problems, target), k) for target in COMPARED_TARGETS
+        target: pass_at_k_interval(pass_counts(problems, target), k, clusters=clusters, strata=strata)
+        for target in COMPARED_TARGETS
     }
 
 
@@ -113,7 +119,7 @@ def report_metrics(inputs: ReportInputs, comparison: Comparison, clean: Comparis
         "problems": problems,
         **difference_metrics(comparison),
         "benchmarks": {
-            name: {"problems": len(part.problems), **difference_metrics(part), "p_holm": round(p, 6)}
+            name: {"problems": len(part.problems), **difference_metrics(part), "p_holm": round_p(p)}
             for name, (part, p) in compare_by_benchmark(*inputs.samples.values()).items()
         },
         "more_than_noise": comparison.beyond_noise,
@@ -122,7 +128,7 @@ def report_metrics(inputs: ReportInputs, comparison: Comparison, clean: Comparis
     }
     if clean is not None:
         metrics["clean_problems"] = len(clean.problems)
-        for k in shared_ks(inputs):
+        for k in shared_ks(inputs.evaluations):
             for target, interval in compute_intervals(clean, k).items():
                 for suffix, value in zip(INTERVAL_SUFFIXES, interval, strict=True):
                     metrics[f"clean_{target}_pass_at_{k}{suffix}"] = round(value, 6)
@@ -134,11 +140,37 @@ def difference_metrics(comparison: Comparison) -> dict[str, float]:
     return {
         "won": len(comparison.won),
         "lost": len(comparison.lost),
-        "p": round(comparison.p, 6),
+        "p": round_p(comparison.p),
         "difference": round(comparison.difference, 6),
         "difference_low": round(comparison.low, 6),
         "difference_high": round(comparison.high, 6),
     }
+
+
+def round_p(p: float) -> float:
+    """Round a p to 6 places, a smaller one to 3 digits: p = 2.4e-9 is not 0."""
+    return round(p, 6) if p >= 1e-4 else float(f"{p:.3g}")
+
+
+def describe_methods(comparison: Comparison, benchmarks: int) -> str:
+    """Return the footnote under the score table: how its intervals and p are made."""
+    dependent = comparison.independent < len(comparison.problems)
+    drawn = ("whole groups of versions of one problem" if dependent else "whole problems") + (
+        ", each benchmark keeping its number" if benchmarks > 1 else ""
+    )
+    boot = f"10,000 draws of {drawn}"
+    scores = f"percentiles of {boot}" if comparison.has_several_samples or dependent else "Wilson's"
+    flipped = "; versions of one problem are flipped together" if dependent else ""
+    pooled = ""
+    if benchmarks > 1:
+        pooled = (
+            " The line of all problems is one test pooled over the benchmarks, and the verdict rests on it; p of a "
+            f"single benchmark is also given after Holm's correction for {benchmarks} tests."
+        )
+    return (
+        f"In brackets: 95% intervals. Scores: {scores}. Differences: paired bootstrap, percentiles of {boot}. "
+        f"p: {comparison.test_name}, two-sided{flipped}.{pooled}"
+    )
 
 
 def near_problems_table(inputs: ReportInputs) -> list[dict[str, Any]]:

@@ -148,7 +148,7 @@ def labelled_metrics(metrics: Mapping[str, Any], wanted: Sequence[LabelledMetric
 def judging_facts(inputs: ReportInputs) -> LabelledValues:
     """Return how the completions were generated and judged."""
     base, tuned = inputs.evaluations.values()
-    facts = [("completions", describe_sampling(tuned))] if {"samples", "temperature"} <= set(tuned) else []
+    facts = [("completions", describe_sampling(tuned))]
     facts.append(("sandbox of the judge", format_both(describe_isolation(base), describe_isolation(tuned))))
     if "self_test" in base and "self_test" in tuned:
         tests = (describe_self_test(metrics["self_test"]) for metrics in (base, tuned))
@@ -163,7 +163,16 @@ def judging_facts(inputs: ReportInputs) -> LabelledValues:
 
 
 def describe_sampling(metrics: Mapping[str, Any]) -> str:
-    """Say how many completions per problem, and how sampled; `read_report_inputs` checks that both agree."""
+    """Say how many completions per problem, and how sampled, on each benchmark where they differ.
+
+    `read_report_inputs` checks that both models agree.
+    """
+    found = {name: describe_draws(own) for name, own in metrics["benchmarks"].items()}
+    texts = set(found.values())
+    return texts.pop() if len(texts) == 1 else "; ".join(f"{name}: {text}" for name, text in found.items())
+
+
+def describe_draws(metrics: Mapping[str, Any]) -> str:
     how = f"at temperature {format_number(metrics['temperature'])}" if metrics["temperature"] else "greedy"
     return f"{format_number(metrics['samples'])} per problem, {how}"
 

@@ -274,3 +274,17 @@ def test_an_interval_keeps_the_size_of_each_stratum() -> None:
 def test_equal_clusters_say_no_more_than_as_many_problems() -> None:
     few = paired_bootstrap_interval([0.0] * 3, [1.0] * 3)
     assert paired_bootstrap_interval([0.0] * 30, [1.0] * 30, clusters=[str(i % 3) for i in range(30)]) == few
+
+
+def test_a_scores_interval_draws_versions_of_a_problem_together() -> None:
+    counts = [(1, int(i < 60)) for i in range(240)]
+    clusters = [str(i // 6) for i in range(240)]  # 40 problems of six equal versions
+    strata = ["a"] * 120 + ["b"] * 120
+    value, low, high = pass_at_k_interval(counts, 1, clusters=clusters)
+    assert value == 0.25
+    expected = wilson_interval(10, 40)
+    assert (low, high) == pytest.approx(expected, abs=0.02)
+    _, low_kept, high_kept = pass_at_k_interval(counts, 1, clusters=clusters, strata=strata)
+    assert low_kept > low, "half of a passes, none of b: drawing benchmarks too would add what does not vary"
+    assert high_kept < high
+    assert pass_at_k_interval(counts, 1, clusters=list(map(str, range(240))))[1:] == wilson_interval(60, 240)

@@ -142,6 +142,7 @@ FINE = PlannedRun(
     rate=1e14,
     share=0.35,
     share_basis="assumed",
+    power="",
     operations=1e9,
     seconds=3.0 * 3600,
 )
@@ -354,6 +355,7 @@ def test_the_table_and_the_json_are_readable(packed_rows: dict[str, Any], monkey
     assert all(" ".join(message.split()) in joined for message in warnings.values())
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "merge's gate" in text
+    assert "can show no benchmark is chosen" in joined
     monkeypatch.setattr("stages.plan.__main__.compose_config", lambda *overrides: sections)
     monkeypatch.setattr("stages.plan.estimate.make_plan", lambda sections, tracked: run)
     main(["--json"])

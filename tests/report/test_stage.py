@@ -27,7 +27,7 @@ from stages.report.__main__ import main
 from stages.report.caveats import find_caveats, find_notes
 from stages.report.highlight import highlight_pair
 from stages.report.inputs import ReportInputs, check_scored_alike, read_report_inputs
-from stages.report.sections import describe_losses, loss_facts
+from stages.report.sections import describe_losses, judging_facts, loss_facts
 from stages.report.settings import ReportSettings
 from stages.report.summary import format_summary
 from tests.helpers.report_files import NEAR, SLOT, curve_rows, make_reports, problem_samples
@@ -326,6 +326,23 @@ def test_two_benchmarks_have_a_row_each_and_one_verdict(folder: Path) -> None:
     one |= {"truncated_share": 0.4, "weak_passed": 2}
     inputs.evaluations["tuned"]["truncated_share"] = 0.04
     assert any("40% of the tuned model's samples of mbpp were cut" in note for note in find_notes(inputs))
+    for metrics in inputs.evaluations.values():
+        metrics["benchmarks"]["mbpp"] |= {"samples": 5, "isolation": {"level": "C"}}
+        for end in scores.INTERVAL_SUFFIXES:
+            metrics["benchmarks"]["mbpp"][f"pass_at_3{end}"] = 0.5
+    weak = next(caveat for caveat in find_caveats(inputs) if "weak sandbox" in caveat)
+    assert weak.startswith("Both models were judged in a weak sandbox on mbpp (level C")
+    alone = scores.benchmark_lines(inputs)
+    assert [(line["problems"], line["score"]) for line in alone][1:] == [
+        ("mbpp, 12", "pass@1"),
+        ("mbpp, 12", "pass@3"),
+    ]
+    facts = dict(judging_facts(inputs))
+    assert facts["completions"] == "humaneval: 1 per problem, greedy; mbpp: 5 per problem, greedy"
+    footnote = scores.describe_methods(compare_models(inputs.samples["base"], inputs.samples["tuned"]), 2)
+    assert "each benchmark keeping its number" in footnote
+    assert "Holm's correction for 2 tests" in footnote
+    assert [scores.round_p(p) for p in (0.12345678, 2.3456e-9)] == [0.123457, 2.35e-9]
     assert any("7 passed samples of mbpp are weak passes" in caveat for caveat in find_caveats(inputs))
 
 
@@ -528,7 +545,8 @@ def test_several_samples_in_a_weak_sandbox(tmp_path: Path, monkeypatch: pytest.M
         "with that many it takes 40.0 points",
         "pass@3",
         "5 per problem, at temperature 0.8",
-        "Scores: bootstrap over problems. Differences: paired bootstrap over problems.",
+        "Scores: percentiles of 10,000 draws of whole problems. Differences: paired bootstrap, percentiles of 10,000 "
+        "draws of whole problems. p: exact sign-flip test",
         "4 of 5 passed;",
         "Won: more completions of the tuned model pass than of the base model. Lost: fewer pass.",
     ):

@@ -84,3 +84,8 @@ class Problem:
         """Return the JSON object of the problem's line, without fields that have their default."""
         values = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
         return {name: value for name, (value, default) in values.items() if value != default}
+
+
+def problem_cluster(benchmark: str, task_id: str, parent: str = "") -> str:
+    """Return what problems that are versions of one share: a parent, or a named task_id (HumanEval/0, in HumanEval+ too)."""
+    return (parent or (task_id if "/" in task_id else f"{benchmark}/{task_id}")).casefold()
