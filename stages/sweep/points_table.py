@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.core.files import atomic_write
-from stages.common.page.formats import format_duration, format_p_value, format_points
+from stages.common.page.formats import format_duration, format_p_value, format_percent, format_points
 from stages.sweep.results import Difference, Sweep, SweepPoint
 from stages.sweep.words import objective_format, objective_name
 
@@ -28,6 +28,7 @@ def point_cells(sweep: Sweep, point: SweepPoint) -> dict[str, str]:
     """Return a point's cells as text; empty where there is nothing to show."""
     loss = point.metrics.get("train", {}).get("validation_loss_kept")
     training = point.outcome.times.get("train_seconds")
+    scores = point.by_benchmark
     against = difference_cell(point.best) or (
         "left out" if point.left_out and point.value is not None else ""
     )
@@ -35,6 +36,7 @@ def point_cells(sweep: Sweep, point: SweepPoint) -> dict[str, str]:
         "point": point.name,
         "score": score_cell(sweep, point.value, point.interval(sweep.spec.objective)),
         "status": point.outcome.status + (", weak sandbox" if point.weak else ""),
+        **{name: format_percent(scores[name]) if name in scores else "" for name in sweep.benchmarks},
         "over base": difference_cell(point.base),
         "over best": "best" if point.is_best and len(sweep.finished) > 1 else against,
         "validation loss": "" if loss is None else f"{loss:.4f}",
@@ -99,6 +101,7 @@ def csv_row(sweep: Sweep, point: SweepPoint) -> dict[str, Any]:
         "objective": point.value,
         "low": low,
         "high": high,
+        **{f"pass_at_1_{name}": point.by_benchmark.get(name) for name in sweep.benchmarks},
         **{name.replace("value", "difference"): value for name, value in differences.items()},
         "validation_loss": point.metrics.get("train", {}).get("validation_loss_kept"),
         "seconds": point.outcome.seconds,

@@ -81,6 +81,12 @@ class SweepPoint:
     def benchmark(self) -> str | None:
         return self.metrics.get("evaluate/tuned", {}).get("benchmark")
 
+    @property
+    def by_benchmark(self) -> dict[str, float]:
+        """The tuned model's pass@1 on each benchmark."""
+        parts = self.metrics.get("evaluate/tuned", {}).get("benchmarks") or {}
+        return {name: part["pass_at_1"] for name, part in parts.items() if "pass_at_1" in part}
+
     def interval(self, objective: str) -> tuple[float, float] | None:
         """Return the 95% interval that the metrics keep beside an objective, such as pass_at_1_low and _high."""
         low, high = (metric_value(self.metrics, objective + end) for end in ("_low", "_high"))
@@ -102,6 +108,12 @@ class Sweep:
     @cached_property
     def finished(self) -> list[SweepPoint]:
         return [point for point in self.points if point.value is not None]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that any point was scored on, in order of first appearance; none where there is only one."""
+        names = list(dict.fromkeys(name for point in self.finished for name in point.by_benchmark))
+        return names if len(names) > 1 else []
 
     @property
     def best(self) -> SweepPoint | None:

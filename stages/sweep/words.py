@@ -37,7 +37,21 @@ def list_cautions(sweep: Sweep) -> list[str]:
         sentences.append(
             f"The points are scored on different benchmarks ({', '.join(names)}): their scores are not comparable."
         )
+    if chose_by_score(sweep):
+        one = re.search(r":benchmarks\.(.+)\.", sweep.spec.objective)
+        chosen_on = [one[1]] if one else names
+        where = f" on {' and '.join(chosen_on)}" if chosen_on else ""
+        sentences.append(
+            f"The best point was chosen by its score{where}, so this figure is flattered: quote one from problems "
+            "that chose nothing, or choose on validation loss."
+        )
     return sentences
+
+
+def chose_by_score(sweep: Sweep) -> bool:
+    """Whether one of several points was chosen by how many problems it solves."""
+    scored = is_share(sweep.spec.objective) or sweep.spec.objective.startswith("reports/report.json:")
+    return scored and len({point.value for point in sweep.finished}) > 1
 
 
 def describe_sweep(sweep: Sweep) -> list[str]:

@@ -218,6 +218,36 @@ def test_points_judged_on_other_problems_are_not_compared(made: MadeUpSweep) -> 
     assert any("different benchmarks (humaneval, mbpp)" in caution for caution in list_cautions(sweep))
 
 
+def test_each_benchmark_has_a_column_and_a_choice_by_score_is_called_flattered(
+    made: MadeUpSweep, tmp_path: Path
+) -> None:
+    sweep = made.gathered(*made.outcomes[:2])
+    scores = [{"humaneval": 0.1, "mbpp": 0.25}, {"humaneval": 0.2}]
+    points = [
+        replace(point, metrics={**point.metrics, "evaluate/tuned": {"benchmarks": {
+            name: {"pass_at_1": value} for name, value in parts.items()}}})
+        for point, parts in zip(sweep.points, scores, strict=True)
+    ]  # fmt: skip
+    sweep = replace(sweep, points=points)
+    page, rows = written(tmp_path, sweep)
+    assert "<th>humaneval</th><th>mbpp</th>" in page
+    assert [(row["pass_at_1_humaneval"], row["pass_at_1_mbpp"]) for row in rows] == [
+        ("0.1", "0.25"),
+        ("0.2", ""),
+    ]
+    assert "so this figure is flattered" in page
+
+    def flattered(objective: str) -> list[str]:
+        return list_cautions(replace(sweep, spec=replace(sweep.spec, objective=objective)))
+
+    assert flattered("reports/train.json:validation_loss_kept") == []
+    (caution,) = flattered("reports/evaluate/tuned.json:benchmarks.mbpp-dev.pass_at_1")
+    assert caution.startswith(
+        "The best point was chosen by its score on mbpp-dev, so this figure is flattered"
+    )
+    assert list_cautions(replace(sweep, points=points[:1])) == [], "one point chose nothing"
+
+
 def test_hostile_text_stays_text(made: MadeUpSweep, tmp_path: Path) -> None:
     overrides = {"train.lora.rank": "8", f"prompt.{HOSTILE}": f'a, "b"\n{HOSTILE}'}
     failed = unfinished_point({"train.lora.rank": HOSTILE}, "failed", f"wrong: {HOSTILE}")
