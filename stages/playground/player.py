@@ -16,7 +16,7 @@ from stages.generation.completion import BatchRow, Completion, Detokenizer, Samp
 from stages.generation.generate import context_length, random_stream_key, rows_to_generate, stop_ids
 from stages.generation.settings import GenerationSettings
 from stages.generation.stopping import Ending
-from stages.generation.transformers_backend import Sampler, decode_rows, load_for_generation, try_step
+from stages.generation.transformers_backend import Sampler, decode_rows, load_for_generation
 
 OnText = Callable[[str], object]  # called with all of an answer so far
 
@@ -93,14 +93,7 @@ class Player:
 
     def load(self) -> Any:
         silence_transformers()
-        if self.adapter is None:
-            return load_for_generation(self.folder, self.settings.dtype)
-        from stages.common.model.trained import load_trained
-
-        model = load_trained(self.folder, self.adapter).eval()
-        model.set_attn_implementation("sdpa")  # that of training knows no cache
-        try_step(model, self.adapter)
-        return model
+        return load_for_generation(self.folder, self.settings.dtype, self.adapter)
 
     def unload(self) -> None:
         self.model = None
