@@ -78,8 +78,8 @@ def set_values(entry: Any) -> Any:
     return {key: value for key, value in values.items() if value != defaults[key]}
 
 
-def compose_config(*overrides: str) -> dict[str, Any]:
-    """Compose and validate params.yaml and conf/ with overrides, for a command that is not a stage.
+def compose_config(*overrides: str, params: Path = Path("params.yaml")) -> dict[str, Any]:
+    """Compose and validate `params` and conf/ with overrides, for a command that is not a stage.
 
     Raises:
         UserError: as `validate_config`, or a group has no such option.
@@ -87,7 +87,7 @@ def compose_config(*overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
-    register_params(Path("params.yaml"))
+    register_params(params)
     try:
         with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
             return validate_config(compose("params", overrides=list(overrides)))

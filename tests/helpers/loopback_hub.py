@@ -198,6 +198,14 @@ def answer(site: Site, path: str, form: bytes) -> Answer:
     commits = {key.partition("@")[2] or site.commit: files for key, files in site.repositories.items() if key.partition("@")[0] == name}  # fmt: skip
     if not commits:
         return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
+    if rest[1:2] == ["main"] and site.commit in commits:  # a branch, which only facts are asked of
+        readme = commits[site.commit].get("README.md", b"").decode().split("---\n")
+        card = yaml.safe_load(readme[1]) if len(readme) > 2 else {}
+        return (
+            200,
+            JSON,
+            json.dumps({"id": name, "sha": site.commit, "siblings": [], "cardData": card}).encode(),
+        )
     if len(rest) < 2 or rest[1] not in commits:
         return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
     files, commit = commits[rest[1]], rest[1]

@@ -31,6 +31,7 @@ FLOORS = ("common", "judge", "generation", *PIPELINE[:3], "clean", "sample", *PI
 COMMANDS = (
     "benchmark",
     "playground",
+    "migrate",
     "try.py",
     "plan",
     "promote",
@@ -112,7 +113,7 @@ def test_no_import_runs_upward(floor: str) -> None:
 
 def test_every_folder_has_its_floor() -> None:
     folders = {path.name for path in (REPOSITORY / "stages").iterdir() if (path / "__init__.py").exists()}
-    assert folders == {*FLOORS[:-1], "plan", "promote", "sweep", "benchmark", "playground", "publish"}
+    assert folders == {*FLOORS[:-1], "plan", "promote", "sweep", "benchmark", "migrate", "playground", "publish"}
 
 
 def test_the_order_of_the_floors_is_that_of_the_pipeline() -> None:
