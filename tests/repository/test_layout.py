@@ -113,7 +113,16 @@ def test_no_import_runs_upward(floor: str) -> None:
 
 def test_every_folder_has_its_floor() -> None:
     folders = {path.name for path in (REPOSITORY / "stages").iterdir() if (path / "__init__.py").exists()}
-    assert folders == {*FLOORS[:-1], "plan", "promote", "sweep", "benchmark", "migrate", "playground", "publish"}
+    assert folders == {
+        *FLOORS[:-1],
+        "plan",
+        "promote",
+        "sweep",
+        "benchmark",
+        "migrate",
+        "playground",
+        "publish",
+    }
 
 
 def test_the_order_of_the_floors_is_that_of_the_pipeline() -> None:
