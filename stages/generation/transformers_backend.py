@@ -26,7 +26,6 @@ from stages.generation.settings import GenerationSettings
 from stages.generation.slots import SLACK_COLUMNS, make_slots
 from stages.generation.stopping import in_loop
 from stages.generation.token_budget import MAX_READ_TOKENS, token_budget
-from stages.generation.trained_model import load_trained_for_generation
 
 # Rows per worker, at least: with fewer, a step mostly reads the weights
 MIN_WORKER_ROWS = 32
@@ -184,6 +183,8 @@ def load_for_generation(folder: Path, dtype: str, adapter: Path | None = None) -
     from transformers import AutoModelForCausalLM
 
     if adapter is not None:
+        from stages.generation.trained_model import load_trained_for_generation  # peft and bitsandbytes
+
         model = load_trained_for_generation(folder, adapter, dtype)
         try_step(model, folder)
         return model

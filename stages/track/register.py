@@ -33,6 +33,7 @@ REQUIREMENTS = ("mlflow", "torch", "transformers", "numpy", "jinja2")
 SERVED_WITH = (  # what served.py imports, stored beside it
     "common/core",
     "common/model/coverage.py",
+    "common/model/products.py",
     "common/rows",
     "common/text",
     "generation",

@@ -384,6 +384,8 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (REPOSITORY / "conf/clean").glob("*.yaml")))
 def test_every_preset_decontaminates(folder: Path, monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
     section = OmegaConf.load(REPOSITORY / f"conf/clean/{preset}.yaml")
+    for other in [name for name in section.pop("defaults", []) if name != "_self_"]:
+        section = OmegaConf.merge(OmegaConf.load(REPOSITORY / f"conf/clean/{other}.yaml"), section)
     monkeypatch.chdir(folder)
     metrics = main(SimpleNamespace(**load_sections({"clean": section}, ["clean"]), engine=ENGINE))  # type: ignore[arg-type]
     assert metrics["decontaminated_by"] == [name for name in ROW_RULES if name.startswith("contaminated")]
@@ -392,7 +394,7 @@ def test_every_preset_decontaminates(folder: Path, monkeypatch: pytest.MonkeyPat
         assert dropped[name]["rule"] == name
     assert dropped.get("contaminated_ast", {}).get("rule") != "contaminated_ast"  # an idiom
     assert dropped["exact-copy"]["rule"] == "exact"
-    assert (dropped.get("parse", {}).get("rule") == "parse") is (preset == "functions")
+    assert (dropped.get("parse", {}).get("rule") == "parse") is (preset in ("functions", "repository"))
 
 
 @pytest.mark.slow
