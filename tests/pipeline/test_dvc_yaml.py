@@ -144,6 +144,7 @@ def test_the_stages_are_the_folders() -> None:
         "sweep",
         "plan",
         "promote",
+        "export",
         "publish",
         "benchmark",
         "migrate",

@@ -35,6 +35,7 @@ COMMANDS = (
     "try.py",
     "plan",
     "promote",
+    "export",
     "publish",
     "sweep",
     "judge/cli.py",
@@ -121,6 +122,7 @@ def test_every_folder_has_its_floor() -> None:
         "benchmark",
         "migrate",
         "playground",
+        "export",
         "publish",
     }
 
