@@ -141,7 +141,7 @@ def score(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     evaluate, rows = settings["evaluate"], []
     for name in evaluate.scored:
         pool = open_judge_pool(evaluate.for_benchmark(name))
-        found = score_benchmark(name, load_benchmark(name), pool, SimpleNamespace(**settings), folder)  # type: ignore[arg-type]
+        found = score_benchmark(name, load_benchmark(name), pool, SimpleNamespace(**settings), folder, None)  # type: ignore[arg-type]
         rows += found.rows
         for kept in found.kept:
             kept.close()
