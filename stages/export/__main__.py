@@ -27,7 +27,8 @@ from stages.export.gguf_file import FORMATS, read_gguf, read_weights, write_gguf
 from stages.export.modelfile import ollama_modelfile
 
 EXPORTED = Path("models/export")
-# Mean KL in nats between the next tokens of the merged model and of a file, at most; q4_0 has no limit of its own
+# Mean KL in nats between the next tokens of the merged model and of a file, at most. What rounds to 4 bits loses
+# much in a small model, so its limit only tells another model
 LARGEST_KL = {"f16": 1e-4, "q8_0": 0.01, "q4_0": 1.0}
 TEXT_TOKENS = 256  # of each text that is compared
 SAMPLES = Path("reports/evaluate/tuned/samples.jsonl")
@@ -38,6 +39,8 @@ def main(arguments: argparse.Namespace) -> None:
     architecture = architecture_of(MERGED_MODEL)
     require_space(architecture, arguments.formats)
     settings = compose_config()
+    chosen = next((form for form in ("q8_0", "f16") if form in arguments.formats), "q4_0")
+    modelfile = ollama_modelfile(f"model-{chosen}.gguf", settings["prompt"], end_token())
     facts: dict[str, Any] = {}
     with atomic_folder(EXPORTED) as folder:
         for form in arguments.formats:
@@ -50,8 +53,6 @@ def main(arguments: argparse.Namespace) -> None:
                 if arguments.score:
                     facts[form] |= score(Path(held), settings)
             print_facts(form, facts[form])
-        chosen = next((form for form in ("q8_0", "f16") if form in facts), "q4_0")
-        modelfile = ollama_modelfile(f"model-{chosen}.gguf", settings["prompt"], end_token())
         (folder / "Modelfile").write_text(modelfile, "utf-8")
         write_json(folder / "export.json", facts)
     print(f"export: {EXPORTED}: Modelfile (`ollama create NAME -f {EXPORTED}/Modelfile`), export.json")

@@ -8,11 +8,14 @@ from stages.common.core.errors import UserError
 
 # Token types of llama.cpp
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
-# Pre-tokenizers that llama.cpp knows by name, each by what only it has in tokenizer.json
+# Pre-tokenizers that llama.cpp knows by name: the steps of tokenizer.json, all of them, and what one holds
 PRE_TOKENIZERS = {
-    "smollm": '"individual_digits": true',
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|",
-    "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|",
+    "smollm": (["Digits", "ByteLevel"], '"individual_digits": true'),
+    "qwen2": (["Split", "ByteLevel"], r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"),
+    "llama-bpe": (
+        ["Split", "ByteLevel"],
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|",
+    ),
 }
 
 
@@ -64,5 +67,7 @@ def pre_tokenizer_name(parts: dict[str, Any]) -> str | None:
     """Return llama.cpp's name for what cuts a text into words, None where it has none."""
     if parts.get("type") == "ByteLevel" and parts.get("use_regex", True):
         return "gpt-2"
-    text = json.dumps(parts)
-    return next((name for name, mark in PRE_TOKENIZERS.items() if mark in text), None)
+    text, steps = json.dumps(parts), [one.get("type") for one in parts.get("pretokenizers", [])]
+    return next(
+        (name for name, (known, mark) in PRE_TOKENIZERS.items() if steps == known and mark in text), None
+    )

@@ -19,6 +19,7 @@ from stages.export.gguf_file import read_gguf, read_weights, write_gguf
 from stages.export.modelfile import ollama_modelfile
 from stages.export.vocabulary import pre_tokenizer_name
 
+DIGITS = {"type": "Digits", "individual_digits": True}
 SIZES: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -132,7 +133,8 @@ def test_the_modelfile_has_the_template_of_the_training() -> None:
     ("parts", "name"),
     [
         ({"type": "ByteLevel", "use_regex": True}, "gpt-2"),
-        ({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}]}, "smollm"),
+        ({"type": "Sequence", "pretokenizers": [DIGITS, {"type": "ByteLevel"}]}, "smollm"),
+        ({"type": "Sequence", "pretokenizers": [{"type": "Split"}, DIGITS, {"type": "ByteLevel"}]}, None),
         ({"type": "Metaspace"}, None),
     ],
 )
