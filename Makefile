@@ -23,7 +23,7 @@ setup: .venv/installed ## make .venv and install requirements.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
 	@touch $@
 
-demo: setup ## run the whole pipeline, then print what came out (15 minutes on 2 cores)
+demo: setup ## run the whole pipeline, then print what came out (up to an hour on 2 cores)
 	$(RUN) dvc repro
 	@$(RUN) python -m stages.report.summary
 
