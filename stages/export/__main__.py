@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
                 rebuild(path, architecture, Path(held))
                 facts[form] |= compare_logits(Path(held), form)
                 if arguments.score:
-                    facts[form] |= score(Path(held), settings)
+                    facts[form] |= score(Path(held), settings, form)
             print_facts(form, facts[form])
         (folder / "Modelfile").write_text(modelfile, "utf-8")
         write_json(folder / "export.json", facts)
@@ -126,12 +126,12 @@ def sample_texts() -> list[str]:
     return [row["prompt"] + row["completion"] for row in read_jsonl(SAMPLES)[:16]]
 
 
-def score(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def score(folder: Path, settings: dict[str, Any], form: str) -> dict[str, Any]:
     """Return the score of a folder's model on the benchmarks of evaluate, beside the merged model's."""
     from types import SimpleNamespace
 
     from stages.common.comparison import compare_models
-    from stages.evaluate.__main__ import score_benchmark
+    from stages.evaluate.scored_benchmark import score_benchmark
     from stages.judge.benchmark import load_benchmark
     from stages.judge.scoring import open_judge_pool
 
@@ -142,7 +142,9 @@ def score(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     evaluate, rows = settings["evaluate"], []
     for name in evaluate.scored:
         pool = open_judge_pool(evaluate.for_benchmark(name))
-        found = score_benchmark(name, load_benchmark(name), pool, SimpleNamespace(**settings), folder, None)  # type: ignore[arg-type]
+        found = score_benchmark(
+            name, load_benchmark(name), pool, SimpleNamespace(**settings), folder, None, f"export-{form}"
+        )  # type: ignore[arg-type]
         rows += found.rows
         for kept in found.kept:
             kept.close()

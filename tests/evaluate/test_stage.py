@@ -46,7 +46,7 @@ def write_problems(path: Path, problems: list[Problem]) -> None:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a benchmark and a stand-in for a base model; `generate` returns TEXTS."""
-    from stages.evaluate import __main__ as stage
+    from stages.evaluate import scored_benchmark
 
     texts = {problem.prompt: text for problem, text in zip(PROBLEMS, TEXTS, strict=True)}
 
@@ -70,7 +70,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     REQUESTED.clear()
     STOP_AFTER[0] = -1
-    monkeypatch.setattr(stage, "generate", generate)
+    monkeypatch.setattr(scored_benchmark, "generate", generate)
     monkeypatch.chdir(tmp_path)
     write_problems(tmp_path / "data/benchmarks/tiny.jsonl", PROBLEMS)
     (tmp_path / "models/base").mkdir(parents=True)
