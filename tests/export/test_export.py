@@ -12,12 +12,17 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from stages.common.core.errors import UserError
+from stages.common.core.files import write_jsonl
+from stages.common.rows.schema import Problem
 from stages.common.text.settings import PromptSettings
+from stages.evaluate import scored_benchmark
+from stages.evaluate.settings import EvaluateSettings, ScoringSettings
 from stages.export import __main__ as export
 from stages.export.architectures import architecture_of
 from stages.export.gguf_file import read_gguf, read_weights, write_gguf
 from stages.export.modelfile import ollama_modelfile
 from stages.export.vocabulary import pre_tokenizer_name
+from stages.generation.completion import Completion, SampleRequest
 
 DIGITS = {"type": "Digits", "individual_digits": True}
 SIZES: dict[str, Any] = {
@@ -140,3 +145,40 @@ def test_the_modelfile_has_the_template_of_the_training() -> None:
 )
 def test_the_name_of_what_cuts_words(parts: dict[str, Any], name: str | None) -> None:
     assert pre_tokenizer_name(parts) == name
+
+
+def test_a_file_is_scored_beside_the_merged_model(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = "def check(candidate):\n    assert candidate(2) == 4\n"
+    problems = [
+        Problem(f"T/{i}", f"def twice{i}(x):\n", f"twice{i}", "    return 2 * x\n", check) for i in range(3)
+    ]
+    answers = {problem.prompt: "    return x + x\n" for problem in problems[:2]}
+
+    def generate(requests: list[SampleRequest], *arguments: Any, **options: Any) -> list[Completion]:
+        made = [Completion(answers.get(one.prompt, "    return x\n"), 5, "eos") for one in requests]
+        for index, completion in enumerate(made):
+            arguments[3](index, completion)
+        return made
+
+    monkeypatch.setattr(scored_benchmark, "generate", generate)
+    Path("data/benchmarks").mkdir(parents=True)
+    write_jsonl(Path("data/benchmarks/tiny.jsonl"), [problem.row() for problem in problems])
+    export.SAMPLES.parent.mkdir(parents=True)
+    rows = [
+        {
+            "benchmark": "tiny",
+            "task_id": problem.task_id,
+            "sample": 0,
+            "prompt": "",
+            "completion": "",
+            "verdict": verdict,
+        }
+        for problem, verdict in zip(problems, ("passed", "wrong_answer", "passed"), strict=True)
+    ]
+    write_jsonl(export.SAMPLES, rows)
+    settings = {"evaluate": EvaluateSettings(scoring={"tiny": ScoringSettings()}), "prompt": PromptSettings()}
+    found = export.score(merged, settings, "f16")
+    assert found == {"passed": 2, "tried": 3, "won": 1, "lost": 1, "p": 1.0}
+    assert not list(Path(".cache/evaluate/tuned").glob("*")), (
+        "an interrupted evaluation's samples are not touched"
+    )
