@@ -12,7 +12,8 @@ from pathlib import Path
 
 from stages.common.core.errors import UserError
 from stages.common.git import git
-from stages.fetch.functions import TEST_FILE, FunctionRow, Module, PythonFunction, Unfit, function_row
+from stages.fetch.function_split import PythonFunction, Unfit
+from stages.fetch.functions import TEST_FILE, FunctionRow, Module, function_row
 
 NOT_SOURCE = frozenset(("node_modules", "site-packages", "build", "dist", "venv", "__pycache__"))
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from stages.benchmark.held_out import OwnFunction
-from stages.fetch.functions import TEST_FILE, Import, Module, PythonFunction, Unfit, imported_modules
+from stages.fetch.function_split import PythonFunction, Unfit
+from stages.fetch.functions import TEST_FILE, Import, Module, imported_modules
 
 FUTURE = "from __future__ import annotations"
 RUNNER = """\

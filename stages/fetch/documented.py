@@ -10,16 +10,8 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from stages.fetch.functions import (
-    DOCSTRING_WORD,
-    TEST_FILE,
-    FunctionRow,
-    Import,
-    PythonFunction,
-    Unfit,
-    is_overload,
-    split_at_docstring,
-)
+from stages.fetch.function_split import PythonFunction, Unfit, split_at_docstring
+from stages.fetch.functions import DOCSTRING_WORD, TEST_FILE, FunctionRow, Import, is_overload
 
 Owners = Sequence[ast.ClassDef]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from stages.fetch.functions import Unfit, split_function
+from stages.fetch.function_split import Unfit, split_function
 from stages.fetch.row_errors import FORMAT, NOT_TEXT, RowError
 from stages.fetch.turns import make_turn, read_tools, read_turns
 

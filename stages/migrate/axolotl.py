@@ -9,6 +9,7 @@ from stages.migrate.trainer_keys import (
     LOADING,
     LOST_IN_BOTH,
     NEEDLESS_IN_BOTH,
+    OTHER_METHOD,
     SPEED,
     carry_dtype,
     carry_held_out,
@@ -22,7 +23,6 @@ ADAPTER_ONLY = (
     "codetune trains LoRA adapters: set `adapter: qlora` with load_in_4bit there, and migrate again"
 )
 PREFERENCES = "codetune trains on answers, not on preferences or rewards; train with TRL or Axolotl itself"
-OTHER_METHOD = "another method of training than LoRA; remove it and migrate again if LoRA alone will do"
 REFUSED: Rules = (
     (r"rl|rl_.*|reward_model|process_reward_model|trl|ebft|vllm|dpo_.*|kto_.*|orpo_.*|simpo_.*|cpo_.*|center_rewards.*|num_labels", PREFERENCES),
     (r"relora.*|lisa_.*|qat|diffusion|unfrozen_parameters|llmcompressor|full_finetune", OTHER_METHOD),

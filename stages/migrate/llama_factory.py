@@ -11,6 +11,7 @@ from stages.migrate.trainer_keys import (
     LOADING,
     LOST_IN_BOTH,
     NEEDLESS_IN_BOTH,
+    OTHER_METHOD,
     SPEED,
     carry_dtype,
     carry_held_out,
@@ -20,7 +21,6 @@ from stages.migrate.trainer_keys import (
     carry_steps,
 )
 
-OTHER_METHOD = "another method of training than LoRA; remove it and migrate again if LoRA alone will do"
 REFUSED: Rules = (
     (r"use_(galore|apollo|badam|llama_pro|adam_mini|dft_loss|asft_loss|eaft_loss|mca|megatron_bridge|hyper_parallel|kt)|mixture_of_depths|train_from_scratch|shift_attn|fp8", OTHER_METHOD),
     (r"predict_with_generate|do_predict", "this predicts instead of training: dvc repro evaluate@tuned scores the model"),

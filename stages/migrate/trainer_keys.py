@@ -34,6 +34,7 @@ NEEDLESS_IN_BOTH: Rules = (
     (r"use_ray|ray_.*|resources_per_worker|hf_use_auth_token|hf_hub_token|local_files_only", "says how the program is run; `hf auth login` or HF_TOKEN logs in"),
 )  # fmt: skip
 ORDER = "the order of rows is decided by train.seed; other orders are not offered"
+OTHER_METHOD = "another method of training than LoRA; remove it and migrate again if LoRA alone will do"
 LOST_IN_BOTH: Rules = (
     (r"group_by_length|shuffle_(merged|before_merging)_datasets|curriculum_sampling|disable_shuffling", ORDER),
     (r"optim_args|optim_target_modules|adam_beta3|adam_epsilon2|embedding_lr(_scale)?|lr_groups|loraplus_lr_embedding|lr_quadratic_warmup|auto_find_batch_size", "no such setting here; train.optimizer, learning_rate and the schedule are what train offers"),
