@@ -19,7 +19,7 @@ import numpy as np
 from stages.common.core.errors import UserError
 from stages.common.core.files import atomic_folder, read_jsonl, sha256_file, write_json
 from stages.common.core.paths import MERGED_MODEL
-from stages.common.core.stage import errors_as_message
+from stages.common.core.stage import Settings, errors_as_message
 from stages.common.model.coverage import silence_transformers
 from stages.config.compose import compose_config
 from stages.export.architectures import Architecture, architecture_of
@@ -128,8 +128,6 @@ def sample_texts() -> list[str]:
 
 def score(folder: Path, settings: dict[str, Any], form: str) -> dict[str, Any]:
     """Return the score of a folder's model on the benchmarks of evaluate, beside the merged model's."""
-    from types import SimpleNamespace
-
     from stages.common.comparison import compare_models
     from stages.evaluate.scored_benchmark import score_benchmark
     from stages.judge.benchmark import load_benchmark
@@ -143,8 +141,8 @@ def score(folder: Path, settings: dict[str, Any], form: str) -> dict[str, Any]:
     for name in evaluate.scored:
         pool = open_judge_pool(evaluate.for_benchmark(name))
         found = score_benchmark(
-            name, load_benchmark(name), pool, SimpleNamespace(**settings), folder, None, f"export-{form}"
-        )  # type: ignore[arg-type]
+            name, load_benchmark(name), pool, Settings("export", settings), folder, None, f"export-{form}"
+        )
         rows += found.rows
         for kept in found.kept:
             kept.close()
