@@ -9,6 +9,7 @@ push that broke off sends on the next run only what the hub does not have.
 """
 
 import argparse
+import re
 from pathlib import Path
 
 from stages.common.core.errors import UserError
@@ -61,9 +62,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def without_login(remote: str) -> str:
-    """Return an address without the name and password that it may hold."""
+    """Return an address without the name and password that it may hold; empty for a folder of this machine."""
     scheme, found, rest = remote.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else remote
+    if found and scheme != "file":
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+    return remote if re.match(r"[\w.-]+@[\w.-]+:", remote) else ""
 
 
 def push(name: str, what: str, folder: Path, public: bool) -> None:

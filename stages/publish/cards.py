@@ -75,7 +75,7 @@ def model_card(inputs: ReportInputs, rows: Rows, name: str, origin: str) -> str:
             "",
             *score_lines(inputs),
             "",
-            f"Difference: {summarise_difference(comparison)}. {summarise_verdict(comparison)}",
+            f"Difference: {summarise_difference(comparison)}; {summarise_verdict(comparison)}.",
             "",
             f"Sampling: {describe_sampling(tuned)}. Generated code ran in a sandbox: {describe_isolation(tuned)}.",
             "",
@@ -90,7 +90,7 @@ def model_card(inputs: ReportInputs, rows: Rows, name: str, origin: str) -> str:
             *bullets(
                 [
                     f"{summarise_training(train)}; base held as {train.get('quantization', 'none')}.",
-                    f"Validation loss, nats a token: {describe_losses(train)}.",
+                    describe_losses(train),
                 ]
             ),
             "## Limits",
@@ -153,7 +153,7 @@ def score_lines(inputs: ReportInputs) -> list[str]:
     lines = ["| pass@1 | problems | base | tuned (95% interval) | p, Holm |", "|---|---|---|---|---|"]
     compared = compare_by_benchmark(inputs.samples["base"], inputs.samples["tuned"])
     for benchmark, scores in tuned["benchmarks"].items():
-        p = format_p_value(compared[benchmark][1]) if benchmark in compared else ""
+        p = format_p_value(compared[benchmark][1]).removeprefix("= ") if benchmark in compared else ""
         lines.append(
             f"| {benchmark} | {scores['problems']} | {format_percent(base['benchmarks'][benchmark]['pass_at_1'])} "
             f"| {format_percent(scores['pass_at_1'])} ({format_pass_at_1_interval(scores)}) | {p} |"
@@ -184,9 +184,8 @@ def origin_of(commit: str, changed: Sequence[str], remote: str) -> str:
     where = f"git clone {remote} codetune && cd codetune\n" if remote else ""
     text = f"```bash\n{where}git checkout {commit}\nmake setup && source .venv/bin/activate\ndvc repro\n```"
     if changed:
-        text += (
-            f"\n\n**Not exactly:** {len(changed)} files differed from the commit, {changed[0]} among them."
-        )
+        others = f", and {len(changed) - 1} other paths" if changed[1:] else ""
+        text += f"\n\n**Not exactly:** {changed[0]} differed from the commit{others}."
     return text
 
 
