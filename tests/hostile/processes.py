@@ -1,6 +1,7 @@
-# tries: starts a pool of processes -> exception
+# tries: starts a process by multiprocessing -> exception
 def solve(numbers):
-    from multiprocessing import Pool
-    with Pool(2) as pool:
-        pool.map(len, [''])
+    from multiprocessing import Process
+    process = Process(target=len, args=([],))
+    process.start()
+    process.join()
     return sum(numbers)

@@ -102,25 +102,32 @@ def files_of_the_repository() -> set[Path]:
     return inside | {path for path in ROOT.iterdir() if not path.name.startswith(".")}
 
 
-@pytest.fixture(scope="module")
-def judge_a() -> Iterator[JudgeProcess]:
-    judge = JudgeProcess(detect("A"), LIMITS)
-    assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
-    yield judge
-    judge.close()
+def judges(level: str) -> Iterator[dict[bool, JudgeProcess]]:
+    """Yield a judge for what ends at a limit of time, and a patient one: no other verdict depends on speed."""
+    both = {
+        endless: JudgeProcess(detect(level), limits)
+        for endless, limits in {True: LIMITS, False: replace(LIMITS, cpu_seconds=10.0)}.items()
+    }
+    for judge in both.values():
+        assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
+    yield both
+    for judge in both.values():
+        judge.close()
 
 
 @pytest.fixture(scope="module")
-def judge_b() -> Iterator[JudgeProcess]:
-    judge = JudgeProcess(detect("B"), LIMITS)
-    assert judge.judge(SUM, SUM.canonical_solution).verdict == "passed"
-    yield judge
-    judge.close()
+def judges_a() -> Iterator[dict[bool, JudgeProcess]]:
+    yield from judges("A")
+
+
+@pytest.fixture(scope="module")
+def judges_b() -> Iterator[dict[bool, JudgeProcess]]:
+    yield from judges("B")
 
 
 @pytest.fixture(scope="module")
 def judge_c() -> Iterator[JudgeProcess]:
-    judge = JudgeProcess(detect("C"), replace(LIMITS, cpu_seconds=1.0))
+    judge = JudgeProcess(detect("C"), replace(LIMITS, cpu_seconds=10.0))
     yield judge
     judge.close()
 
@@ -186,9 +193,10 @@ def open_to_others(pid: int) -> list[str]:
     ]
 
 
-def hostile_case(judge: JudgeProcess, path: Path) -> None:
+def hostile_case(judges: dict[bool, JudgeProcess], path: Path) -> None:
     """Check that it fails as its file says, that an honest sample then passes, and that nothing is left."""
     text, expected = hostile_text(path), expected_verdicts(path)
+    judge = judges[any("timeout" in verdict for verdict in expected)]
     before = traces(text)  # after an honest sample
     verdict = judge.judge(SUM, text, sleeps="wall_timeout" in expected)
     assert verdict.verdict in expected, verdict
@@ -198,15 +206,17 @@ def hostile_case(judge: JudgeProcess, path: Path) -> None:
 
 @needs_bwrap
 @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
-def test_hostile_completion_does_not_pass(judge_a: JudgeProcess, path: Path) -> None:
-    hostile_case(judge_a, path)
+def test_hostile_completion_does_not_pass(judges_a: dict[bool, JudgeProcess], path: Path) -> None:
+    hostile_case(judges_a, path)
 
 
 if kernel.landlock_version():  # a kernel without it has no level B
 
     @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
-    def test_hostile_completion_does_not_pass_without_namespaces(judge_b: JudgeProcess, path: Path) -> None:
-        hostile_case(judge_b, path)
+    def test_hostile_completion_does_not_pass_without_namespaces(
+        judges_b: dict[bool, JudgeProcess], path: Path
+    ) -> None:
+        hostile_case(judges_b, path)
 
 
 @pytest.mark.parametrize("name", [*ESCAPES_AT_C, *ESCAPES_AT_C_AS_ROOT])
