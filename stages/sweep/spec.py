@@ -165,22 +165,23 @@ def point_overrides(overrides: Sequence[str]) -> list[str]:
 def point_name(spec: SweepSpec, overrides: Sequence[str]) -> str:
     """Name a point's DVC experiment after its overrides, swept ones first; equal names mean equal points.
 
-    A hash follows where the words alone do not say all: edits on disk, odd characters, a long text.
+    A hash follows where the words alone do not say all: edits on disk, odd characters, a long text, of which
+    only the swept settings stay.
 
     >>> point_name(spec, ["++train.epochs=1", "++train.lora.rank=8"])
     'rank-8-epochs-1'
     """
-    ordered = sorted(overrides, key=lambda override: override in spec.fixed)
-    pairs = [override.lstrip("+").partition("=") for override in ordered]
+    swept = [override for override in overrides if override not in spec.fixed]
+    fixed = [override for override in overrides if override in spec.fixed]
+    pairs = [override.lstrip("+").partition("=") for override in (*swept, *fixed)]
     plain = all(re.fullmatch(r"[\w./]+", key) and is_plain_value(value) for key, _, value in pairs)
-    text = "-".join(f"{short_key(key)}-{value}" for key, _, value in pairs)
-    name = (
-        re.sub(r"\.{2,}|-{2,}", "-", re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)).strip("-.")[:60]
-        or "point"
-    )
-    if plain and not spec.edited and len(text) <= 60:
-        return name
-    return f"{name}-{short_hash(spec.state, *overrides)}"
+    words = [f"{short_key(key)}-{value}" for key, _, value in pairs]
+    whole = len("-".join(words)) <= 60
+    text = "-".join(words if whole else words[: len(swept)])
+    name = re.sub(r"\.{2,}|-{2,}", "-", re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)).strip("-.")[:60]
+    if plain and whole and not spec.edited:
+        return name or "point"
+    return f"{name or 'point'}-{short_hash(spec.state, *overrides)}"
 
 
 def is_plain_value(value: str) -> bool:

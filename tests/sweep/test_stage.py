@@ -217,6 +217,9 @@ def test_overrides_of_all_points_are_recognised_however_they_are_typed() -> None
     ]
     assert point_name(spec, job).startswith("rank-8-learning_rate-0.0001-target_modules-q_proj-v_proj-")
     assert swept_values(spec, job) == {"train.lora.rank": "8"}
+    many = replace(spec, fixed=(*spec.fixed, "++evaluate.benchmarks=[mbpp-dev]"))
+    name = point_name(many, [*job, "++evaluate.benchmarks=[mbpp-dev]"])
+    assert re.fullmatch(r"rank-8-[0-9a-f]{8}", name), "what all points share does not fit: only what differs"
 
 
 @pytest.mark.parametrize(
