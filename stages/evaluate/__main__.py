@@ -3,6 +3,8 @@
     python -m stages.evaluate evaluate.target=base      # models/base;   reports/evaluate/base/samples.jsonl
     python -m stages.evaluate evaluate.target=tuned     # models/merged; reports/evaluate/tuned/samples.jsonl
 
+With evaluate.quantized_base, `tuned` also scores the base as training quantized it (quantized_base.jsonl beside it).
+
 samples.jsonl has a line per sample, in the benchmarks' order: prompt, completion, verdict, reason. Times, which
 differ from run to run, are in reports/evaluate/<target>-times.json.
 Generation is in stages/generation/transformers_backend.py, and the sandbox in stages/judge/sandbox.
@@ -15,7 +17,7 @@ from typing import Any
 
 from stages.common.core.errors import UserError
 from stages.common.core.files import atomic_folder, write_jsonl
-from stages.common.core.paths import ADAPTER, BASE_MODEL, MERGED_MODEL
+from stages.common.core.paths import ADAPTER, BASE_MODEL, MERGED_MODEL, QUANTIZED_SAMPLES
 from stages.common.core.stage import Settings, run
 from stages.evaluate.scored_benchmark import (
     ScoredBenchmark,
@@ -42,24 +44,41 @@ def main(settings: Settings) -> dict[str, Any]:
     pools = {name: open_judge_pool(evaluate.for_benchmark(name)) for name in benchmarks}
     for isolation in {pool.isolation.level: pool.isolation for pool in pools.values()}.values():
         print(f"isolation: level {isolation.level}. {isolation.why}".rstrip(". "), flush=True)
+    target = evaluate.target
     scored = [
-        score_benchmark(name, problems, pools[name], settings, model, adapter, evaluate.target)
+        score_benchmark(name, problems, pools[name], settings, model, adapter, target)
         for name, problems in benchmarks.items()
     ]
-    with atomic_folder(f"reports/evaluate/{evaluate.target}") as report:
+    quantized = [
+        score_benchmark(name, problems, pools[name], settings, BASE_MODEL, ADAPTER, "quantized", bare=True)
+        for name, problems in benchmarks.items()
+        if evaluate.quantized_base and target == "tuned"
+    ]
+    with atomic_folder(f"reports/evaluate/{target}") as report:
         write_jsonl(report / "samples.jsonl", (row for one in scored for row in one.rows))
-    for one in scored:
+        if quantized:
+            write_jsonl(report / QUANTIZED_SAMPLES.name, (row for one in quantized for row in one.rows))
+    for one in (*scored, *quantized):
         for kept in one.kept:
             kept.close()
     pooled = pool_scores(scored)
     print_warnings(scored, pooled)
-    for name, metrics in {**pooled["benchmarks"], **({"all": pooled} if len(scored) > 1 else {})}.items():
+    print_scores(target, pooled)
+    metrics = {**pooled, **({"weights": "adapter"} if adapter else {})}
+    if quantized:
+        metrics["quantized_base"] = pool_scores(quantized)
+        print_scores("base as quantized", metrics["quantized_base"])
+    return {**metrics, "times": merge_times([one.times for one in (*scored, *quantized)])}
+
+
+def print_scores(model: str, pooled: dict[str, Any]) -> None:
+    """Print a line for each benchmark, and one for all together where there are several."""
+    together = {"all": pooled} if len(pooled["benchmarks"]) > 1 else {}
+    for name, metrics in {**pooled["benchmarks"], **together}.items():
         print(
-            f"{evaluate.target}: {name}: {metrics['passed']} of {metrics['tried']} passed, pass@1 "
+            f"{model}: {name}: {metrics['passed']} of {metrics['tried']} passed, pass@1 "
             f"{metrics['pass_at_1']:.1%} (95%: {metrics['pass_at_1_low']:.1%} to {metrics['pass_at_1_high']:.1%})"
         )
-    weights = {"weights": "adapter"} if adapter else {}
-    return {**pooled, **weights, "times": merge_times([one.times for one in scored])}
 
 
 def pool_scores(scored: Sequence[ScoredBenchmark]) -> dict[str, Any]:
@@ -124,7 +143,7 @@ def merge_self_tests(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def merge_times(times: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what generation cost in all, and the seconds of each sample in the order of samples.jsonl."""
+    """Return what generation cost in all, and the seconds of each sample, in the order of the files of samples."""
     cost = {key: sum(one["generation"][key] for one in times) for key in ("samples", "tokens", "seconds")}
     rate = round(cost["tokens"] / cost["seconds"], 1) if cost["seconds"] else 0.0
     seconds = {key: [value for one in times for value in one[key]] for key in ("cpu_s", "wall_s")}

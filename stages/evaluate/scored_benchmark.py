@@ -52,11 +52,13 @@ def score_benchmark(
     model: Path,
     adapter: Path | None,
     journal: str,
+    bare: bool = False,
 ) -> ScoredBenchmark:
     """Generate and judge a benchmark's samples, but those that an interrupted run left.
 
     Args:
         journal: name of the folder where samples are kept until the caller has written them.
+        adapter, bare: as `generate` takes them.
     """
     evaluate = settings.evaluate.for_benchmark(name)
     prompt = settings.evaluate.prompt_for(name, settings.prompt)
@@ -68,7 +70,7 @@ def score_benchmark(
     generated = KeptResults(folder / "generated.jsonl", key, Completion)
     judged = KeptResults(folder / "judged.jsonl", key, Verdict)
 
-    cost = generate_missing(name, samples, model, prompt, evaluate, generated, adapter)
+    cost = generate_missing(name, samples, model, prompt, evaluate, generated, adapter, bare)
     completions = [generated.results[sample.key] for sample in samples]
     missing = [sample for sample in samples if sample.key not in judged.results]
     texts = [(sample.name, generated.results[sample.key].text) for sample in missing]
@@ -106,6 +108,7 @@ def generate_missing(
     evaluate: EvaluateSettings,
     kept: KeptResults[Completion],
     adapter: Path | None = None,
+    bare: bool = False,
 ) -> dict[str, int | float]:
     """Generate the samples that were not kept; return their tokens and seconds."""
     from tqdm import tqdm
@@ -128,7 +131,7 @@ def generate_missing(
             kept.keep(missing[index].key, completion)
             progress.update()
 
-        made = generate(missing, model, prompt, evaluate, record, adapter)
+        made = generate(missing, model, prompt, evaluate, record, adapter, bare)
     tokens, seconds = sum(completion.new_tokens for completion in made), time.perf_counter() - started
     return {"samples": len(made), "tokens": tokens, "seconds": round(seconds, 2)}
 

@@ -45,6 +45,9 @@ class EvaluateSettings(JudgeSettings, GenerationSettings):
     # Of the tuned model: merged (models/merged, what is shipped) | adapter (models/adapter on the quantized base: what was
     # trained, in the memory that training took; transformers only)
     weights: str = "merged"
+    # With the tuned model, also score the base as training quantized it, so that the report can say what of a difference
+    # is quantization and what is training; costs another evaluation (transformers only)
+    quantized_base: bool = False
     # Which benchmarks are scored, in this order; []: all of `scoring`
     benchmarks: list[str] = field(default_factory=list)
     # Benchmarks by name, each a file of data/benchmarks; conf/benchmark/NAME.yaml adds one, and its source to fetch
@@ -62,6 +65,9 @@ class EvaluateSettings(JudgeSettings, GenerationSettings):
         reads_adapter = "transformers with evaluate.weights: adapter, which vLLM does not read"
         scorable = self.weights == "merged" or self.backend == "transformers"
         require(scorable, "evaluate.backend", self.backend, reads_adapter)
+        quantizes = "transformers with evaluate.quantized_base, which vLLM does not load"
+        loadable = not self.quantized_base or self.backend == "transformers"
+        require(loadable, "evaluate.backend", self.backend, quantizes)
         require(self.samples >= 1, "evaluate.samples", self.samples, "at least 1")
         for k in self.pass_at:
             fits = f"numbers from 1 to evaluate.samples ({self.samples}): pass@k needs k samples per problem"

@@ -34,11 +34,13 @@ def generate(
     settings: GenerationSettings,
     on_completion: OnCompletion = lambda index, completion: None,
     adapter: Path | None = None,
+    bare: bool = False,
 ) -> list[Completion]:
     """Return the completion of each request, in order; call `on_completion` with each as it is done.
 
     Args:
         adapter: of training, which the model then is: the adapter on the model folder's quantized weights.
+        bare: leave the adapter off: the model folder's weights, quantized as for the adapter.
 
     Raises:
         UserError: no model in `model_folder`, a prompt that fills the context, chat without a template, or a backend
@@ -50,7 +52,7 @@ def generate(
     else:
         from stages.generation.transformers_backend import complete_with_transformers
 
-        complete = partial(complete_with_transformers, adapter=adapter)
+        complete = partial(complete_with_transformers, adapter=adapter, bare=bare)
     context, tokenizer = context_length(model_folder), load_tokenizer(model_folder)
     rows = rows_to_generate(requests, tokenizer, context, model_folder, prompt, settings)
     done: dict[int, Completion] = {}

@@ -41,10 +41,11 @@ def complete_with_transformers(
     settings: GenerationSettings,
     on_completion: OnCompletion,
     adapter: Path | None = None,
+    bare: bool = False,
 ) -> None:
-    """Complete rows with transformers; with an `adapter` on the quantized base of `model_folder`."""
+    """Complete rows with transformers; `adapter` and `bare` as `load_for_generation` says."""
     sampler = Sampler(detokenizer, stops, settings.temperature)
-    model = load_for_generation(model_folder, settings.dtype, adapter)
+    model = load_for_generation(model_folder, settings.dtype, adapter, bare)
     tokens = token_budget(model, rows, settings)
     decode_in_parallel(model, rows, sampler, settings.batch_size, tokens, on_completion)
 
@@ -171,11 +172,12 @@ def next_chunk(queue: deque[BatchRow], room: int) -> list[BatchRow]:
     return chunk
 
 
-def load_for_generation(folder: Path, dtype: str, adapter: Path | None = None) -> Any:
+def load_for_generation(folder: Path, dtype: str, adapter: Path | None = None, bare: bool = False) -> Any:
     """Return the model of a folder, on the GPU if there is one, ready to generate.
 
     Args:
         adapter: of training, to be put on the folder's model, quantized as training had it.
+        bare: quantize as for the adapter, and leave it off.
 
     Raises:
         UserError: there is none, or its files do not match.
@@ -185,7 +187,7 @@ def load_for_generation(folder: Path, dtype: str, adapter: Path | None = None) -
     if adapter is not None:
         from stages.generation.trained_model import load_trained_for_generation  # peft and bitsandbytes
 
-        model = load_trained_for_generation(folder, adapter, dtype)
+        model = load_trained_for_generation(folder, adapter, dtype, bare)
         try_step(model, folder)
         return model
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -120,6 +120,7 @@ def render_page(
         training=sections.training_facts(inputs),
         losses=sections.loss_facts(metrics["train"]),
         loss_sentence=sections.describe_losses(metrics["train"]),
+        quantized_sentence=scores.describe_quantized(inputs),
         merge=sections.merge_facts(metrics["merge"]),
         merge_description=sections.describe_merge(metrics["merge"]),
         drops=data_sections.drop_table(metrics["clean"], data_sections.rules_in_order(config)),

@@ -10,6 +10,7 @@ import yaml
 from stages.common.comparison import COMPARED_TARGETS, PASSED, ProblemKey, problem_key
 from stages.common.core.errors import UserError
 from stages.common.core.files import read_jsonl, read_metrics
+from stages.common.core.paths import QUANTIZED_SAMPLES
 from stages.common.curve import CurveCells, read_curve
 
 NEAR_FILE = Path("data/clean/near.jsonl")
@@ -26,6 +27,8 @@ class ReportInputs:
     curve: list[CurveCells]
     # Lines of samples.jsonl, by target (base, tuned)
     samples: dict[str, list[dict[str, Any]]]
+    # Lines of quantized_base.jsonl; None: the quantized base was not scored
+    quantized: list[dict[str, Any]] | None
     # Lines of near.jsonl, by problem; None: clean did not compare its rows with all of these benchmarks
     near: dict[ProblemKey, dict[str, Any]] | None
     config_text: str
@@ -62,11 +65,21 @@ def read_report_inputs(reports: Path = Path("reports")) -> ReportInputs:
         metrics=metrics,
         curve=read_curve(reports / "train.csv"),
         samples=samples,
+        quantized=read_quantized_samples(reports, evaluations["tuned"]),
         near=read_near_problems(
             reports.parent / NEAR_FILE, metrics["clean"], list(evaluations["tuned"]["benchmarks"])
         ),
         config_text=(reports / "config.yaml").read_text("utf-8"),
     )
+
+
+def read_quantized_samples(reports: Path, tuned: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Read the samples of the quantized base; None if it was not scored."""
+    if "quantized_base" not in tuned:
+        return None
+    samples = read_jsonl(reports / QUANTIZED_SAMPLES.relative_to("reports"))
+    check_samples_match_metrics(tuned["quantized_base"], samples, "tuned", QUANTIZED_SAMPLES.name)
+    return samples
 
 
 def read_near_problems(
@@ -106,7 +119,7 @@ def judged_in_weak_sandbox(evaluation: Mapping[str, Any]) -> bool:
 
 
 def check_samples_match_metrics(
-    evaluation: dict[str, Any], samples: Sequence[dict[str, Any]], target: str
+    evaluation: dict[str, Any], samples: Sequence[dict[str, Any]], target: str, file: str = "samples.jsonl"
 ) -> None:
     """Refuse to show a pass rate that the samples do not support.
 
@@ -122,6 +135,6 @@ def check_samples_match_metrics(
     if expected != counted or not samples:
         raise UserError(
             f"reports/evaluate/{target}.json reports {expected[1]} samples passed and {expected[0]} "
-            f"problems, but samples.jsonl of {target} has {counted[1]} and {counted[0]}. Run `dvc repro -f "
+            f"problems, but {file} of {target} has {counted[1]} and {counted[0]}. Run `dvc repro -f "
             f"-s evaluate@{target}` to make both again."
         )

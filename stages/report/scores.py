@@ -152,6 +152,34 @@ def round_p(p: float) -> float:
     return round(p, 6) if p >= 1e-4 else float(f"{p:.3g}")
 
 
+def describe_quantized(inputs: ReportInputs) -> str:
+    """Say which part of the difference quantization made, and which training; empty if it was not scored."""
+    if inputs.quantized is None:
+        return ""
+    scores = {name: evaluation["pass_at_1"] for name, evaluation in inputs.evaluations.items()}
+    quantized = inputs.evaluations["tuned"]["quantized_base"]["pass_at_1"]
+    parts = [
+        (
+            "Quantizing the base",
+            compare_models(inputs.samples["base"], inputs.quantized),
+            scores["base"],
+            quantized,
+        ),
+        (
+            "training it then",
+            compare_models(inputs.quantized, inputs.samples["tuned"]),
+            quantized,
+            scores["tuned"],
+        ),
+    ]
+    told = [
+        f"{what} moved pass@1 from {format_percent(before)} to {format_percent(after)} ({len(part.won)} problems won, "
+        f"{len(part.lost)} lost, p {format_p_value(part.p)})"
+        for what, part, before, after in parts
+    ]
+    return f"{'; '.join(told)}."
+
+
 def describe_methods(comparison: Comparison, benchmarks: int) -> str:
     """Return the footnote under the score table: how its intervals and p are made."""
     dependent = comparison.independent < len(comparison.problems)

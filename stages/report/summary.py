@@ -27,7 +27,7 @@ from stages.common.page.formats import (
 from stages.common.statistics import pass_at_k_interval
 from stages.report.caveats import find_caveats, find_notes
 from stages.report.inputs import ReportInputs, judged_in_weak_sandbox, read_report_inputs
-from stages.report.scores import compare_clean_part
+from stages.report.scores import compare_clean_part, describe_quantized
 from stages.report.sections import cost_table, describe_isolation, describe_losses, format_both, format_solved
 
 WIDTH_CHARACTERS = 100
@@ -52,6 +52,7 @@ def format_summary(inputs: ReportInputs, comparison: Comparison) -> str:
         "",
         labelled_line("training", summarise_training(metrics["train"])),
         labelled_line("loss", describe_losses(metrics["train"])),
+        *(labelled_line("quantized", told) for told in [describe_quantized(inputs)] if told),
         labelled_line("sandbox", f"level {sandbox}"),
         "",
         "time of each stage's last run here",

@@ -1,6 +1,7 @@
 """The evaluate stage: what it reads and writes."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -57,13 +58,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         evaluate_settings: GenerationSettings,
         on_completion: OnCompletion,
         adapter: Path | None = None,
+        bare: bool = False,
     ) -> list[Completion]:
         made: list[Completion] = []
         REQUESTED.append([(request.prompt, request.sample) for request in requests])
         for index, request in enumerate(requests):
             if len(made) == STOP_AFTER[0]:
                 raise KeyboardInterrupt
-            text = texts[request.prompt] + "\n" * request.sample
+            text = ("    return 0" if bare else texts[request.prompt]) + "\n" * request.sample
             made.append(Completion(text, 10, "length" if text == TEXTS[2] else "eos"))
             on_completion(index, made[-1])
         return made
@@ -171,6 +173,19 @@ def test_a_benchmark_whose_samples_were_made_does_not_make_them_again(project: P
     STOP_AFTER[0] = -1
     evaluate(scoring=scoring)
     assert [len(requests) for requests in REQUESTED] == [5, 2, 5]
+
+
+def test_the_quantized_base_is_scored_beside_the_tuned_model(project: Path) -> None:
+    (project / "models/merged").mkdir()
+    (project / "models/merged/config.json").write_text("{}")
+    (project / "models/adapter").mkdir()
+    metrics = evaluate(target="tuned", quantized_base=True)
+    assert (metrics["passed"], metrics["quantized_base"]["passed"]) == (2, 0)
+    folder = project / "reports/evaluate/tuned"
+    assert [len((folder / name).read_text().splitlines()) for name in sorted(os.listdir(folder))] == [5, 5]
+    assert "quantized_base" not in evaluate(target="base", quantized_base=True)
+    assert "quantized_base" not in evaluate(target="tuned")
+    assert os.listdir(folder) == ["samples.jsonl"]
 
 
 @pytest.mark.slow

@@ -46,6 +46,17 @@ def test_logits_are_those_of_the_trained_model(tiny_model: Path, adapter: Path) 
     assert (base - ours).abs().max() > 0.1
 
 
+@torch.no_grad()
+def test_without_its_adapter_it_is_the_base_as_training_quantized_it(tiny_model: Path, adapter: Path) -> None:
+    ids = torch.tensor([[5, 9, 31, 7]])
+    ours = load_for_generation(tiny_model, "auto", adapter, bare=True)(input_ids=ids, use_cache=True).logits
+    quantized = PackedModel(load_frozen_model(tiny_model, Quantization.load(adapter))).eval()
+    wanted = quantized.head().logits(quantized.hidden(ids, torch.arange(4)[None], (4,))[0])
+    torch.testing.assert_close(ours[0], wanted, rtol=1e-4, atol=1e-4)
+    assert (ours - load_for_generation(tiny_model, "auto", adapter)(input_ids=ids).logits).abs().max() > 0.1
+    assert (ours - load_for_generation(tiny_model, DTYPE)(input_ids=ids).logits).abs().max() > 1e-4
+
+
 def test_rows_of_several_threads_do_not_meet(tiny_model: Path, adapter: Path) -> None:
     requests = [SampleRequest(f"def f{number}(x):\n", 0, f"T/{number}") for number in range(6)]
     made = [
@@ -66,3 +77,5 @@ def test_another_dtype_and_vllm_are_refused(tiny_model: Path, adapter: Path) -> 
         load_for_generation(tiny_model, "bfloat16", adapter)
     with pytest.raises(ValueError, match=r"transformers with evaluate\.weights: adapter"):
         EvaluateSettings(weights="adapter", backend="vllm")
+    with pytest.raises(ValueError, match=r"transformers with evaluate\.quantized_base"):
+        EvaluateSettings(quantized_base=True, backend="vllm")

@@ -30,7 +30,7 @@ from stages.report.inputs import ReportInputs, check_scored_alike, read_report_i
 from stages.report.sections import describe_losses, judging_facts, loss_facts
 from stages.report.settings import ReportSettings
 from stages.report.summary import format_summary
-from tests.helpers.report_files import NEAR, SLOT, curve_rows, make_reports, problem_samples
+from tests.helpers.report_files import NEAR, SLOT, curve_rows, evaluation, make_reports, problem_samples
 from tests.helpers.tiny_project import REPOSITORY
 
 VOID = {"meta", "img", "link", "br"}
@@ -369,6 +369,23 @@ def test_what_quantization_cost_and_what_training_gained() -> None:
     assert describe_losses(unknown).startswith("What quantization cost is not known")
     assert [value for _, value in loss_facts(unknown)] == ["not known", "1.9", "0.8"]
     assert describe_losses({}).startswith("No validation rows")
+
+
+def test_a_scored_quantized_base_tells_quantization_from_training(folder: Path) -> None:
+    path = folder / "reports/evaluate/tuned.json"
+    tuned, quantized = json.loads(path.read_text()), problem_samples({1})
+    path.write_text(json.dumps({**tuned, "quantized_base": evaluation(quantized, 0.0, 0.3)}))
+    lines = "".join(json.dumps(sample) + "\n" for sample in quantized)
+    (folder / "reports/evaluate/tuned/quantized_base.jsonl").write_text(lines)
+    told = scores.describe_quantized(read_report_inputs())
+    assert told == (
+        "Quantizing the base moved pass@1 from 16.7% to 8.3% (0 problems won, 1 lost, p = 1.00); training it then moved "
+        "pass@1 from 8.3% to 50.0% (6 problems won, 1 lost, p = 0.12)."
+    )
+    assert told in " ".join(report().split())
+    (folder / "reports/evaluate/tuned/quantized_base.jsonl").write_text(lines.partition("\n")[2])
+    with pytest.raises(UserError, match=r"but quantized_base\.jsonl of tuned has 1 and 11"):
+        read_report_inputs()
 
 
 def test_with_several_samples_the_pass_rate_decides() -> None:

@@ -9,3 +9,4 @@ PACKED = Path("data/packed")
 BASE_MODEL = Path("models/base")
 ADAPTER = Path("models/adapter")
 MERGED_MODEL = Path("models/merged")
+QUANTIZED_SAMPLES = Path("reports/evaluate/tuned/quantized_base.jsonl")  # with evaluate.quantized_base
